@@ -1,0 +1,1 @@
+"""Labels: who preferred what, when, under which guideline."""

@@ -1,0 +1,1 @@
+"""What runs, when and where: Prefect flows over the graph that DVC owns."""

@@ -1,0 +1,244 @@
+"""Every parameter of the pipeline: one definition with description, unit and bounds.
+
+`params.yaml` is validated against `Settings`; the Prefect form and the docs read the same definition.
+`python -m rlhf.settings` prints the table.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class SettingsError(ValueError):
+    """A params file that cannot be used: one line that names the file, the key, what is wrong."""
+
+
+def param(default: Any, description: str, unit: str | None = None, **bounds: Any) -> Any:
+    """A pydantic field with description, unit and bounds."""
+    return Field(default, description=description, json_schema_extra={"unit": unit} if unit else None, **bounds)
+
+
+class Section(BaseModel):
+    """One block of params.yaml; unknown keys are refused and values are never changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ingest(Section):
+    """Where the data comes from."""
+
+    source: Literal["builtin", "files", "qa-feedback"] = param(
+        "builtin",
+        "builtin: the seeded generator; files: a folder with demonstrations, prompts, comparisons and corpus "
+        "as .jsonl, .csv or .parquet; qa-feedback: dev_feedback.json of FineGrainedRLHF",
+    )
+    path: str | None = param(None, "file or folder of the source; none for builtin")
+    sha256: str | None = param(
+        None, "hash that the source must have; filled in by --data, so that a changed file is another dataset"
+    )
+    corpus_posts: int = param(24000, "posts in the pretraining corpus", "posts", ge=100, le=10_000_000)
+    train_posts: int = param(6000, "posts with a reference for training", "posts", ge=50, le=1_000_000)
+    test_posts: int = param(1000, "held-out posts for evaluation", "posts", ge=20, le=100_000)
+    decoy_share: float = param(0.5, "share of posts that also tell another person's story", ge=0, le=1)
+    summary_share: float = param(0.15, "share of corpus posts that end with a summary", ge=0, le=1)
+
+
+class Prepare(Section):
+    """Splits and lengths."""
+
+    validation_share: float = param(0.05, "share of training prompts held out for curves", ge=0.01, le=0.5)
+    judge_share: float = param(0.0, "share of prompts that only a reward-model judge trains on", ge=0, le=0.5)
+    test_share: float = param(0.0, "share of prompts for evaluation where the source has no test split", ge=0, le=0.5)
+    max_prompt_chars: int = param(4000, "longer prompts fail validation", "characters", ge=50, le=1_000_000)
+    max_completion_chars: int = param(2000, "longer completions fail validation", "characters", ge=10, le=1_000_000)
+
+
+class Model(Section):
+    """The model trained from scratch."""
+
+    size: Literal["0.1M", "0.3M", "1M", "3M"] = param("0.1M", "rung of the size ladder, in parameters")
+    tokenizer: Literal["word", "bpe"] = param("word", "word: a closed vocabulary; bpe: byte-level, any text")
+    vocab_size: int = param(1024, "at most this many tokens", "tokens", ge=260, le=262_144)
+    context: int = param(256, "longest sequence, prompt and response together", "tokens", ge=32, le=131_072)
+
+
+class Training(Section):
+    """What every training has."""
+
+    batch_size: int = param(32, "sequences an optimiser step", "sequences", ge=1, le=65_536)
+    learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
+    save_every: int = param(100, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
+
+
+class Pretrain(Training):
+    """Language modelling on the corpus."""
+
+    steps: int = param(1000, "optimiser steps", "steps", ge=1, le=10_000_000)
+    batch_size: int = param(32, "packed blocks an optimiser step", "blocks", ge=1, le=65_536)
+    block: int = param(128, "tokens in a packed block", "tokens", ge=16, le=131_072)
+    learning_rate: float = param(5e-3, "peak learning rate", gt=0, le=1)
+    save_every: int = param(250, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
+
+
+class Sft(Training):
+    """Supervised fine-tuning on the demonstrations."""
+
+    epochs: float = param(2, "passes over the demonstrations", "epochs", gt=0, le=1000)
+    learning_rate: float = param(2e-3, "peak learning rate", gt=0, le=1)
+
+
+class Collect(Section):
+    """Candidate outputs and who ranks them."""
+
+    labelers: Literal["simulated", "given"] = param(
+        "simulated", "simulated: the built-in labelers rank samples; given: rankings come with the source"
+    )
+    prompts: int = param(1500, "prompts to collect rankings for", "prompts", ge=1, le=1_000_000)
+    candidates: int = param(4, "K, outputs ranked together", "outputs", ge=2, le=9)
+    temperature: float = param(0.9, "sampling temperature of the candidates", gt=0, le=5)
+    groups: dict[str, float] = param(
+        {"expert": 0.5, "novice": 0.4, "spammer": 0.1}, "shares of the simulated labelers by group"
+    )
+
+
+class Reward(Training):
+    """The reward model, from rankings."""
+
+    epochs: float = param(2, "passes over the rankings", "epochs", gt=0, le=1000)
+    batch_size: int = param(16, "prompts an optimiser step; each brings all pairs of its ranking", "prompts", ge=1, le=65_536)
+    learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
+
+
+class Ppo(Section):
+    """Proximal policy optimisation against the reward model."""
+
+    updates: int = param(40, "rollout-and-optimise rounds", "updates", ge=1, le=10_000_000)
+    batch_size: int = param(128, "episodes an update", "episodes", ge=2, le=65_536)
+    micro_batch_size: int = param(128, "episodes a forward and backward pass", "episodes", ge=1, le=65_536)
+    mini_batches: int = param(2, "optimiser steps an epoch of an update", "steps", ge=1, le=1024)
+    epochs: int = param(4, "passes over the episodes of an update", "epochs", ge=1, le=100)
+    learning_rate: float = param(5e-4, "peak learning rate, linear decay", gt=0, le=1)
+    response_length: int = param(48, "longest response", "tokens", ge=1, le=131_072)
+    temperature: float = param(0.7, "sampling temperature", gt=0, le=5)
+    kl_coef: float = param(0.05, "weight of the per-token KL penalty in the reward", ge=0, le=10)
+    kl_estimator: Literal["k1", "k2", "k3"] = param("k1", "estimator of the KL (Schulman 2020)")
+    missing_eos: float | None = param(-1.0, "score of a response without EOS; null keeps the reward model's", ge=-1000, le=1000)
+    gamma: float = param(1.0, "discount", ge=0, le=1)
+    lam: float = param(0.95, "lambda of generalised advantage estimation", ge=0, le=1)
+    clip: float = param(0.2, "ratio clip", gt=0, le=10)
+    value_clip: float = param(0.2, "value clip", gt=0, le=1000)
+    value_coef: float = param(0.1, "weight of the value loss", ge=0, le=100)
+    max_grad_norm: float = param(1.0, "gradient-norm clip", gt=0, le=1000)
+    save_every: int = param(10, "updates between checkpoints", "updates", ge=1, le=1_000_000)
+
+
+class Evaluate(Section):
+    """Human-vs-reference evaluation."""
+
+    judge: Literal["gold", "reward-model"] = param(
+        "gold", "gold: the built-in task's hidden preference; reward-model: trained on the judge split only"
+    )
+    prompts: int = param(1000, "held-out prompts, at most", "prompts", ge=10, le=100_000)
+    temperature: float = param(0.7, "sampling temperature; 0 is greedy", ge=0, le=5)
+    confidence: float = param(0.95, "coverage of the intervals", gt=0.5, lt=1)
+
+
+class Register(Section):
+    """The registry and the gate to @champion."""
+
+    model_name: str = param("rlhf-policy", "name in the model registry", min_length=1, max_length=100)
+    min_rate: float = param(0.5, "the interval's lower end must lie above this", ge=0, le=1)
+    min_prompts: int = param(200, "fewer judged prompts never promote", "prompts", ge=1, le=100_000)
+    beat_champion: bool = param(True, "also require a rate not below the champion's on the same prompts")
+
+
+class Settings(Section):
+    """All of params.yaml."""
+
+    seed: int = param(17, "seed of everything random", ge=0, le=2**31 - 1)
+    threads: int = param(2, "CPU threads of a training process; results are exact per thread count", "threads", ge=1, le=256)
+    ingest: Ingest = Ingest()
+    prepare: Prepare = Prepare()
+    model: Model = Model()
+    pretrain: Pretrain = Pretrain()
+    sft: Sft = Sft()
+    collect: Collect = Collect()
+    reward: Reward = Reward()
+    ppo: Ppo = Ppo()
+    evaluate: Evaluate = Evaluate()
+    register_: Register = Field(Register(), alias="register")
+
+
+def load_settings(path: Path | str = "params.yaml") -> Settings:
+    """Read and validate a params file.
+
+    Raises:
+        SettingsError: no such file, no YAML, an unknown key, or a value of the wrong type or out of bounds.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return check_settings(values if values is not None else {}, str(path))
+
+
+def check_settings(values: Any, origin: str) -> Settings:
+    """Validate nested values; `origin` names them in the error."""
+    if not isinstance(values, dict):
+        raise SettingsError(f"{origin}: expected sections of parameters, got {type(values).__name__}")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, known_keys(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise SettingsError(f"{origin}: unknown key {key!r}{hint}{more}") from None
+        raise SettingsError(f"{origin}: {key}: {first['msg']}, got {first['input']!r}{more}") from None
+
+
+def known_keys() -> list[str]:
+    """Every parameter as a dotted key, in order."""
+    return [key for key, *_ in describe()]
+
+
+def describe() -> list[tuple[str, str, str, str]]:
+    """Every parameter as (key, default, unit and bounds, description)."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        name = field.alias or name
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            rows += [_row(f"{name}.{key}", inner) for key, inner in kind.model_fields.items()]
+        else:
+            rows.append(_row(name, field))
+    return rows
+
+
+def _row(key: str, field: Any) -> tuple[str, str, str, str]:
+    unit = (field.json_schema_extra or {}).get("unit", "")
+    bounds = [
+        f"{sign} {getattr(bound, attribute)}"
+        for bound in field.metadata
+        for attribute, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+        if hasattr(bound, attribute)
+    ]
+    choices = getattr(field.annotation, "__args__", ())
+    if choices and all(isinstance(choice, str) for choice in choices):
+        bounds = [" | ".join(choices)]
+    return key, str(field.default), " ".join([unit, ", ".join(bounds)]).strip(), field.description or ""
+
+
+if __name__ == "__main__":
+    print("| parameter | default | unit, bounds | meaning |\n|---|---|---|---|")
+    for row in describe():
+        print("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")

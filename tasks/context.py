@@ -1,0 +1,278 @@
+"""What every stage has: its settings, its key, its MLflow run, its checkpoints, and one-line errors.
+
+A stage is a function `main(stage: Stage) -> dict` (its key figures) and ends with `run("name", main)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from rlhf.contracts import DataError, write_json
+from rlhf.settings import Settings, SettingsError, load_settings
+
+EXPERIMENT = "rlhf-pipeline"
+PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
+
+
+class StageError(RuntimeError):
+    """A stage cannot do its work: one line that says what is wrong and how to mend it."""
+
+
+@dataclass
+class Stage:
+    """One execution of a stage.
+
+    Attributes:
+        name: the stage's name in dvc.yaml.
+        settings: all validated parameters.
+        key: hash of the stage's code, parameters and inputs.
+        run_id: the stage's MLflow run.
+    """
+
+    name: str
+    settings: Settings
+    key: str
+    run_id: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder for this key's checkpoints: git-ignored, no DVC output, so that a killed stage can go on."""
+        return Path("checkpoints") / self.name / self.key
+
+    def log_curve(self, values: dict[str, float], step: int) -> None:
+        """Log points of curves at a step."""
+        import mlflow
+
+        mlflow.log_metrics(values, step=step, synchronous=False)
+
+    def log_figures(self, values: dict[str, float]) -> None:
+        """Log single numbers of this run."""
+        import mlflow
+
+        mlflow.log_metrics({k: float(v) for k, v in values.items()})
+
+    def log_samples(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Log a table of texts as the artifact `name`.json, browsable in MLflow."""
+        import mlflow
+        import pandas as pd
+
+        mlflow.log_table(pd.DataFrame(rows), artifact_file=f"{name}.json")
+
+    def log_dataset(self, path: str, rows: list[dict[str, Any]], context: str) -> None:
+        """Log rows read from `path` as a dataset of this run, DVC's hash as its digest."""
+        import mlflow
+        import pandas as pd
+
+        frame = pd.DataFrame(rows[:1000])  # schema and profile only; the digest names the whole
+        digest = dvc_hash(path) or hashlib.md5(Path(path).read_bytes()).hexdigest()
+        dataset = mlflow.data.from_pandas(frame, name=Path(path).stem, digest=digest)  # type: ignore[attr-defined]
+        mlflow.log_input(dataset, context=context, tags={"path": path, "rows": str(len(rows))})
+
+    def log_artifact(self, path: str | Path) -> None:
+        """Log a file or a folder."""
+        import mlflow
+
+        if Path(path).is_dir():
+            mlflow.log_artifacts(str(path), artifact_path=Path(path).name)
+        else:
+            mlflow.log_artifact(str(path))
+
+
+def run(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None:
+    """Run a stage as a command: `python -m tasks.<stage> [--traceback]`.
+
+    Writes `runs/<stage>.json` (MLflow run id, git revision, key figures). Bad input ends in one line and exit
+    code 1.
+    """
+    doc = sys.modules["__main__"].__doc__ or ""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tasks.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Parameters come from params.yaml; `python -m rlhf.settings` lists them all.",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.traceback):
+        execute(name, main)
+
+
+@contextmanager
+def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
+    """End the process with one line on stderr for an expected error, in place of a traceback."""
+    try:
+        yield
+    except (DataError, SettingsError, StageError) as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def execute(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None:
+    """Run a stage inside its MLflow run; the body of `run`, and what tests call."""
+    settings = load_settings()
+    key = stage_key(name)
+    started = time.time()
+    import mlflow
+
+    connect()
+    tags = {"stage": name, "stage_key": key, "git_commit": git_commit(), "seed": str(settings.seed)}
+    tags |= {"size": settings.model.size, "source": settings.ingest.source}
+    with mlflow.start_run(
+        run_name=name, parent_run_id=parent_run(), tags=tags, log_system_metrics=True
+    ) as active:
+        stage = Stage(name, settings, key, active.info.run_id)
+        mlflow.log_params(_flat(stage_params(name)))
+        figures = main(stage) or {}
+        stage.log_figures(figures)
+        mlflow.flush_async_logging() if hasattr(mlflow, "flush_async_logging") else None
+    record = {"run_id": stage.run_id, "git_commit": tags["git_commit"], "stage_key": key, "figures": figures}
+    write_json(f"runs/{name}.json", record)
+    print(f"{name}: done in {time.time() - started:.1f} s", file=sys.stderr)
+
+
+def connect() -> None:
+    """Point MLflow at the one tracking store that all three ways of running share."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        state = state_dir()
+        state.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{state / 'mlflow.db'}")
+        if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
+            MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+    mlflow.set_system_metrics_sampling_interval(5)  # type: ignore[attr-defined]
+
+
+def state_dir() -> Path:
+    """Where services keep their state: `.state` in the main checkout, shared by its worktrees."""
+    if os.environ.get("RLHF_STATE"):
+        return Path(os.environ["RLHF_STATE"]).resolve()
+    common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
+    return (Path(common).parent if common else Path.cwd()) / ".state"
+
+
+def parent_run() -> str | None:
+    """The pipeline execution's MLflow run: handed down by the flow, else one per `dvc repro` process."""
+    if os.environ.get(PARENT_RUN):
+        return os.environ[PARENT_RUN]
+    for process in psutil.Process().parents():
+        words = process.cmdline()
+        if any(Path(word).name == "dvc" for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
+            return _run_of_process(f"{process.pid}-{process.create_time():.0f}")
+    return None
+
+
+def _run_of_process(execution: str) -> str:
+    import mlflow
+    from mlflow import MlflowClient
+
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT], filter_string=f"tags.execution = '{execution}'", output_format="list"
+    )
+    if found:
+        return found[0].info.run_id
+    return start_parent_run(f"dvc-repro-{time.strftime('%Y%m%d-%H%M%S')}", MlflowClient(), execution)
+
+
+def start_parent_run(name: str, client: Any, execution: str) -> str:
+    """Open a run for a whole pipeline execution and return its id; its children are the stages."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    tags = {"mlflow.runName": name, "execution": execution, "git_commit": git_commit(), "stage": "pipeline"}
+    started = client.create_run(experiment.experiment_id, tags=tags, run_name=name)
+    if not os.environ.get(PARENT_RUN):  # nobody is left to close it when dvc ends
+        client.set_terminated(started.info.run_id, "FINISHED")
+    return started.info.run_id
+
+
+@functools.cache
+def stages() -> dict[str, Any]:
+    """The stages of dvc.yaml; DVC owns the graph, this only looks one entry up."""
+    return yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+
+
+def stage_params(name: str) -> dict[str, Any]:
+    """The parameters that dvc.yaml says a stage depends on, with defaults filled in."""
+    values: dict[str, Any] = load_settings().model_dump(by_alias=True)
+    chosen = {}
+    for key in stages()[name].get("params", []):
+        value: Any = values
+        for part in key.split("."):
+            value = value[part]
+        chosen[key] = value
+    return chosen
+
+
+def stage_key(name: str) -> str:
+    """Hash of a stage's command, parameters and input files (code included): 16 hex digits.
+
+    Raises:
+        StageError: the stage is not in dvc.yaml, or an input is missing.
+    """
+    if name not in stages():
+        raise StageError(f"dvc.yaml has no stage {name!r}; it has {', '.join(stages())}")
+    digest = hashlib.sha256(repr((stages()[name]["cmd"], sorted(_flat(stage_params(name)).items()))).encode())
+    for dep in stages()[name].get("deps", []):
+        path = Path(dep)
+        if not path.exists():
+            raise StageError(f"{name}: input {dep} is missing; `dvc repro {name}` makes it")
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.as_posix()}\0".encode())
+                with file.open("rb") as handle:
+                    digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def dvc_hash(path: str) -> str | None:
+    """DVC's hash of an output, or of the output folder that holds it; None before DVC has seen it."""
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text())
+    except FileNotFoundError:
+        return None
+    for stage in lock.get("stages", {}).values():
+        for out in stage.get("outs", []):
+            if path == out["path"] or path.startswith(out["path"] + "/"):
+                return out["md5"]
+    return None
+
+
+def git_commit() -> str:
+    """The checkout's commit, with `-dirty` when tracked files differ from it; empty outside git."""
+    commit = _git("rev-parse", "HEAD")
+    dirty = commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+    return commit + ("-dirty" if dirty else "")
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
