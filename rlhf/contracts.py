@@ -100,6 +100,12 @@ JUDGMENT = Contract(
     ("prompt", "reference", "output", "policy", "judge_id"),
     ("prompt", "reference", "output", "policy", "preferred"),
 )
+GOLD = Contract(
+    "gold row",
+    pa.schema([("prompt", _TEXT), ("facts", _TEXT), *_META]),
+    ("prompt", "facts"),
+    ("prompt", "facts"),
+)  # facts: JSON of fact type -> value; only judges and simulated labelers read it
 SPLITS = ("train", "validation", "judge", "test")
 
 

@@ -145,6 +145,7 @@ class Evaluate(Section):
     )
     prompts: int = param(1000, "held-out prompts, at most", "prompts", ge=10, le=100_000)
     temperature: float = param(0.7, "sampling temperature; 0 is greedy", ge=0, le=5)
+    response_length: int = param(48, "longest output", "tokens", ge=1, le=131_072)
     confidence: float = param(0.95, "coverage of the intervals", gt=0.5, lt=1)
 
 
