@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ class Stage:
         settings: all validated parameters.
         key: hash of the stage's code, parameters and inputs.
         run_id: the stage's MLflow run.
+        record: what the stage adds to `runs/<stage>.json` besides its figures.
     """
 
     name: str
     settings: Settings
     key: str
     run_id: str
+    record: dict[str, Any] = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> Path:
@@ -143,7 +145,7 @@ def execute(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None
         stage.log_figures(figures)
         mlflow.flush_async_logging() if hasattr(mlflow, "flush_async_logging") else None
     record = {"run_id": stage.run_id, "git_commit": tags["git_commit"], "stage_key": key, "figures": figures}
-    write_json(f"runs/{name}.json", record)
+    write_json(f"runs/{name}.json", stage.record | record)
     print(f"{name}: done in {time.time() - started:.1f} s", file=sys.stderr)
 
 
@@ -191,16 +193,20 @@ def _run_of_process(execution: str) -> str:
     )
     if found:
         return found[0].info.run_id
-    return start_parent_run(f"dvc-repro-{time.strftime('%Y%m%d-%H%M%S')}", MlflowClient(), execution)
+    name = f"dvc-repro-{time.strftime('%Y%m%d-%H%M%S')}"
+    started = start_parent_run(name, MlflowClient(), execution)
+    MlflowClient().set_terminated(started, "FINISHED")  # nobody is left to close it when dvc ends
+    return started
 
 
 def start_parent_run(name: str, client: Any, execution: str) -> str:
-    """Open a run for a whole pipeline execution and return its id; its children are the stages."""
+    """Open a run for a whole pipeline execution and return its id; its children are the stages.
+
+    The caller closes it.
+    """
     experiment = client.get_experiment_by_name(EXPERIMENT)
     tags = {"mlflow.runName": name, "execution": execution, "git_commit": git_commit(), "stage": "pipeline"}
     started = client.create_run(experiment.experiment_id, tags=tags, run_name=name)
-    if not os.environ.get(PARENT_RUN):  # nobody is left to close it when dvc ends
-        client.set_terminated(started.info.run_id, "FINISHED")
     return started.info.run_id
 
 
