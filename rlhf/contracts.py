@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -107,6 +108,7 @@ GOLD = Contract(
     ("prompt", "facts"),
 )  # facts: JSON of fact type -> value; only judges and simulated labelers read it
 SPLITS = ("train", "validation", "judge", "test")
+TABLES = {"corpus": CORPUS, "demonstrations": DEMONSTRATION, "prompts": PROMPT, "comparisons": COMPARISON}
 
 
 def row_id(contract: Contract, row: dict[str, Any]) -> str:
@@ -116,7 +118,7 @@ def row_id(contract: Contract, row: dict[str, Any]) -> str:
 
 
 def with_ids(contract: Contract, rows: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
-    """Rows with `source` and `id` filled in where they are missing; given ids are kept (and validated later)."""
+    """Rows with `source` and `id` filled in where they are missing; given ids are kept, to be validated later."""
     return [
         {**row, "source": row.get("source") or source, "id": row.get("id") or row_id(contract, row)}
         for row in rows
@@ -172,7 +174,9 @@ def read_rows(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
     rows = []
     for number, row in enumerate(readers[path.suffix](path), start=1):
         if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number}: expected an object with columns, got {type(row).__name__}")
+            raise DataError(
+                f"{path}: row {number}: expected an object with columns, got {type(row).__name__}"
+            )
         for column in contract.required:
             if column not in row:
                 raise DataError(
@@ -190,7 +194,22 @@ def read_rows(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
         rows.append(row)
     if not rows:
         raise DataError(f"{path}: no rows; it needs one {contract.name} per row")
+    for field in contract.schema:
+        values = [row.get(field.name) for row in rows]
+        if not _fits(values, field.type):
+            number = next(i for i, value in enumerate(values, start=1) if not _fits([value], field.type))
+            raise DataError(
+                f"{path}: row {number}: column {field.name!r}: {ascii(values[number - 1])[:60]} is no {field.type}"
+            )
     return rows
+
+
+def _fits(values: list[Any], kind: pa.DataType) -> bool:
+    try:
+        pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        return False  # UnicodeEncodeError: JSON can spell half of a surrogate pair, text cannot hold it
+    return True
 
 
 def read_text(path: Path) -> str:
@@ -206,7 +225,8 @@ def read_text(path: Path) -> str:
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -231,7 +251,21 @@ def _read_json(path: Path) -> Iterator[Any]:
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(read_text(path).splitlines(keepends=True), restkey="(cells beyond the header)")
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(
+        io.StringIO(read_text(path), newline=""), restkey="(cells beyond the header)", strict=True
+    )
+    try:
+        for number, row in enumerate(reader, start=1):
+            if None in row.values():
+                raise DataError(
+                    f"{path}: row {number}: fewer cells than the header has; is the line cut off?"
+                )
+            yield row
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: line {reader.line_num}: not valid CSV ({error}); is the file cut off?"
+        ) from None
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -262,7 +296,7 @@ def _cells(path: Path, number: int, row: dict[str, Any], schema: pa.Schema) -> d
 
 @contextmanager
 def written_beside(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file or folder to; rename it into place when the block ends well."""
+    """Yield a path beside `path` to write a file or folder to; renamed into place when the block ends well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
