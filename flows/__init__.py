@@ -1,1 +1,9 @@
 """What runs, when and where: Prefect flows over the graph that DVC owns."""
+
+import os
+
+# Set before any of the libraries is imported: nothing phones home unless the user turns it on.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,0 +1,159 @@
+"""The Prefect task that runs one stage of dvc.yaml.
+
+DVC decides whether the stage has to run and keeps what it wrote; the task makes visible what happens: its
+name is the stage, its version the stage key, its log the output of the stage, its state one of Completed,
+`Up to date` (nothing changed), `Restored` (DVC had the outputs of this key) or Failed with the stage's
+error line.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from prefect import State, Task, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed
+
+from tasks.context import StageError, stage_key
+
+PROGRESS_SECONDS = 10.0  # between two lines of a progress bar in the log
+STOP_SECONDS = 5.0  # a stopped stage may take this long to end by itself
+
+_UP_TO_DATE = re.compile(r"^(Stage )?'.*' didn't change, skipping")
+_RESTORED = re.compile(r"^Stage '.*' is cached - skipping run, checking out outputs")
+_ADVICE = re.compile(
+    r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage"
+    r"|Use `dvc push`|Updating lock file|Generating lock file)"
+)
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def stage_task(name: str) -> Task[[], State]:
+    """The task of one stage. Make it when the stages before have run: the key hashes their outputs."""
+    key: str | None
+    try:
+        key = stage_key(name)
+    except StageError:  # an input is missing, since a stage before failed: Prefect will not run this one
+        key = None
+
+    def run() -> State:
+        return run_stage(name, key)
+
+    return Task(
+        run,
+        name=name,
+        task_run_name=name,
+        version=key,
+        tags=[f"key:{key}"] if key else None,
+        cache_policy=NO_CACHE,  # DVC is the only cache
+        persist_result=False,
+    )
+
+
+def run_stage(name: str, key: str | None) -> State:
+    """Run a stage through `dvc repro`, pass its output on to the log, and return how it ended."""
+    logger = get_run_logger()
+    started = time.monotonic()
+    outcome = "Completed"
+    said: list[str] = []
+    with dvc_repro(name) as process:
+        for line in readable(process.stdout):
+            if _UP_TO_DATE.match(line):
+                outcome = "Up to date"
+            elif _RESTORED.match(line):
+                outcome = "Restored"
+            if not _ADVICE.match(line):
+                logger.info(line)
+                said = [*said[-50:], line]
+        code = process.wait()
+    seconds = time.monotonic() - started
+    if code != 0:
+        return Failed(message=error_line(name, said, code))
+    create_markdown_artifact(
+        key=f"stage-{name}",
+        description=f"{name}: {outcome.lower()}",
+        markdown=_summary(name, key, outcome, seconds),
+    )
+    return Completed(name=outcome, message=f"{outcome} in {seconds:.1f} s; key {key}")
+
+
+@contextmanager
+def dvc_repro(name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`dvc repro --single-item` of a stage in a process group of its own, which ends with the block."""
+    # `cmd: python -m ...` has to be this Python, also when its environment is not activated
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            _stop(process)
+        if process.stdout:
+            process.stdout.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process group: dvc does not pass a signal on to the training that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)  # dvc may be gone and the training still there
+    process.wait()
+
+
+def readable(stream: IO[bytes] | None) -> Iterator[str]:
+    """Text lines of a byte stream, without terminal codes and blank lines.
+
+    A line that ends in a carriage return is a progress bar on its way: one in `PROGRESS_SECONDS` passes.
+    """
+    if stream is None:
+        return
+    shown = -PROGRESS_SECONDS
+    for raw in io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline=""):
+        line = _ANSI.sub("", raw).rstrip()
+        if not line:
+            continue
+        if raw.endswith("\r"):
+            if time.monotonic() - shown < PROGRESS_SECONDS:
+                continue
+            shown = time.monotonic()
+        yield line
+
+
+def error_line(name: str, said: list[str], code: int) -> str:
+    """One line that says why a stage failed: its own `error:` line, else the last thing that it said."""
+    for line in reversed(said):
+        if line.startswith("error: "):
+            return f"{name}: {line.removeprefix('error: ')}"
+    dvc_says = next((line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")), "")
+    last = next((line for line in reversed(said) if not line.startswith("ERROR: ")), "")
+    return f"{name}: {'; '.join(filter(None, [last.strip(), dvc_says])) or f'exit code {code}'}"
+
+
+def _summary(name: str, key: str | None, state: str, seconds: float) -> str:
+    """What the UI shows of a stage that ended well."""
+    rows = {"state": state, "seconds": f"{seconds:.1f}", "stage key": key}
+    with suppress(OSError, ValueError):
+        record = json.loads(Path(f"runs/{name}.json").read_text())
+        rows |= {"MLflow run": record["run_id"], "git commit": record["git_commit"], **record["figures"]}
+    return "| | |\n|---|---|\n" + "\n".join(f"| {what} | {value} |" for what, value in rows.items())
