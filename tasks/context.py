@@ -249,6 +249,16 @@ def stage_key(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def content_hash(path: Path | str) -> str:
+    """Hash of a file, or of a folder's files and their names: 16 hex digits, the same on any machine."""
+    root, digest = Path(path), hashlib.sha256()
+    for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
 def dvc_hash(path: str) -> str | None:
     """DVC's hash of an output, or of the output folder that holds it; None before DVC has seen it."""
     try:
