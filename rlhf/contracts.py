@@ -118,7 +118,7 @@ def row_id(contract: Contract, row: dict[str, Any]) -> str:
 
 
 def with_ids(contract: Contract, rows: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
-    """Rows with `source` and `id` filled in where they are missing; given ids are kept, to be validated later."""
+    """Rows with `source` and `id` filled in where they are missing; given ids are kept, and checked later."""
     return [
         {**row, "source": row.get("source") or source, "id": row.get("id") or row_id(contract, row)}
         for row in rows
@@ -198,9 +198,8 @@ def read_rows(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
         values = [row.get(field.name) for row in rows]
         if not _fits(values, field.type):
             number = next(i for i, value in enumerate(values, start=1) if not _fits([value], field.type))
-            raise DataError(
-                f"{path}: row {number}: column {field.name!r}: {ascii(values[number - 1])[:60]} is no {field.type}"
-            )
+            value = ascii(values[number - 1])[:60]
+            raise DataError(f"{path}: row {number}: column {field.name!r}: {value} is no {field.type}")
     return rows
 
 
@@ -273,6 +272,8 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         yield from pq.read_table(path).to_pylist()
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file, or cut off: {error}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: a text is not UTF-8 ({error.reason}); write the texts as UTF-8") from None
 
 
 def _cells(path: Path, number: int, row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
@@ -296,7 +297,7 @@ def _cells(path: Path, number: int, row: dict[str, Any], schema: pa.Schema) -> d
 
 @contextmanager
 def written_beside(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file or folder to; renamed into place when the block ends well."""
+    """Yield a path beside `path` to write a file or folder to; renamed into place when all went well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -1,0 +1,158 @@
+"""Bring rows to the contracts and split them by prompt: `python -m tasks.prepare`.
+
+Reads data/raw, writes data/prepared (the same four tables) and metrics/prepare.json. No row is lost but
+corpus texts that are empty, open with a test prompt or repeat an earlier one; whether the rest may be trained
+on is for `validate` to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from typing import Any
+
+from rlhf.contracts import (
+    SPLITS,
+    TABLES,
+    Contract,
+    read_table,
+    row_id,
+    write_json,
+    write_table,
+    written_beside,
+)
+from rlhf.settings import Prepare
+from tasks.context import Stage, run
+
+Rows = list[dict[str, Any]]
+SPLIT_TABLES = ("prompts", "demonstrations", "comparisons")
+
+
+def main(stage: Stage) -> dict[str, float]:
+    """Normalise, split and write the tables; returns rows per split."""
+    raw = {name: read_table(f"data/raw/{name}.parquet", contract) for name, contract in TABLES.items()}
+    tables = prepare(raw, stage.settings.prepare, stage.settings.seed)
+    with written_beside("data/prepared") as folder:
+        for name, contract in TABLES.items():
+            write_table(folder / f"{name}.parquet", contract, tables[name])
+
+    figures = measure(tables)
+    figures["corpus"]["dropped"] = len(raw["corpus"]) - len(tables["corpus"])
+    write_json("metrics/prepare.json", figures)
+    for name in SPLIT_TABLES:
+        rows = ", ".join(f"{figures[name][split]['rows']} {split}" for split in SPLITS)
+        print(f"{name}: {rows}")
+    print(f"corpus: {figures['corpus']['rows']} texts, {figures['corpus']['dropped']} dropped")
+    for name, table in tables.items():
+        if table:
+            stage.log_dataset(f"data/prepared/{name}.parquet", table, context="prepare")
+    return {f"{name}/{split}": figures[name][split]["rows"] for name in SPLIT_TABLES for split in SPLITS}
+
+
+def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Rows]:
+    """The four tables in normal form: texts stripped, completions opened by one space, splits and ids filled.
+
+    A row that carries a split keeps it, and so does every row of its prompt that carries none; other
+    prompts are assigned by a seeded hash of their text, so that adding prompts moves no other.
+
+    Args:
+        raw: name -> rows, for each name of `contracts.TABLES`.
+        settings: the shares.
+        seed: of the assignment.
+    """
+    tables = {name: [_normal(TABLES[name], row) for row in rows] for name, rows in raw.items()}
+    given: dict[str, str] = {}
+    for name in SPLIT_TABLES:
+        for row in tables[name]:
+            if row["prompt"] and row["split"]:
+                given.setdefault(row["prompt"], row["split"])
+    known = {row["prompt"] for row in tables["prompts"]}
+    for name in ("demonstrations", "comparisons"):
+        for row in tables[name]:
+            if row["prompt"] and row["prompt"] not in known:
+                known.add(row["prompt"])
+                tables["prompts"].append(
+                    {
+                        "prompt": row["prompt"],
+                        "topic": None,
+                        "split": None,
+                        "source": row["source"],
+                        "id": None,
+                    }
+                )
+    for name in SPLIT_TABLES:
+        for row in tables[name]:
+            prompt = row["prompt"] or ""
+            row["split"] = row["split"] or given.get(prompt) or split_of(prompt, settings, seed)
+    held_out = {row["prompt"] for row in tables["prompts"] if row["split"] == "test" and row["prompt"]}
+    tables["corpus"] = _corpus(tables["corpus"], held_out)
+    for name, contract in TABLES.items():
+        for row in tables[name]:
+            row["id"] = row["id"] or row_id(contract, row)
+    return tables
+
+
+def split_of(prompt: str, settings: Prepare, seed: int) -> str:
+    """The split of a prompt that came with none: test and judge by their shares, validation of the rest."""
+    digest = hashlib.sha256(f"{seed}\0{prompt}".encode()).digest()
+    place = int.from_bytes(digest[:8]) / 2**64
+    ends = [("test", settings.test_share), ("judge", settings.test_share + settings.judge_share)]
+    ends.append(("validation", ends[-1][1] + settings.validation_share * (1 - ends[-1][1])))
+    return next((split for split, end in ends if place < end), "train")
+
+
+def _normal(contract: Contract, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its texts stripped. An id that was right stays right; a wrong one is left for `validate`."""
+    right = row["id"] is None or row["id"] == row_id(contract, row)
+    row = dict(row)
+    for column in ("text", "prompt"):
+        if row.get(column) is not None:
+            row[column] = _text(row[column])
+    if row.get("completion") is not None:
+        row["completion"] = " " + _text(row["completion"])
+    if row.get("completions") is not None:
+        row["completions"] = [None if text is None else " " + _text(text) for text in row["completions"]]
+    if right:
+        row["id"] = None
+    return row
+
+
+def _text(text: str) -> str:
+    return text.replace("\r\n", "\n").strip()
+
+
+def _corpus(rows: Rows, held_out: set[str]) -> Rows:
+    """The texts that do not open with a test prompt, each once."""
+    lengths = sorted({len(prompt) for prompt in held_out})
+    kept: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        text = row["text"] or ""
+        if text and not any(text[:length] in held_out for length in lengths if length <= len(text)):
+            kept.setdefault(text, row)
+    return list(kept.values())
+
+
+def measure(tables: dict[str, Rows]) -> dict[str, Any]:
+    """Rows and prompts per split, and the lengths of prompts and completions in words."""
+    figures: dict[str, Any] = {"corpus": {"rows": len(tables["corpus"])} | _words(tables["corpus"], "text")}
+    for name in SPLIT_TABLES:
+        figures[name] = {}
+        for split in SPLITS:
+            rows = [row for row in tables[name] if row["split"] == split]
+            figures[name][split] = {"rows": len(rows), "prompts": len({row["prompt"] for row in rows})}
+            for column in ("prompt", "completion"):
+                if column in TABLES[name].content:
+                    figures[name][split] |= _words(rows, column)
+    return figures
+
+
+def _words(rows: Rows, column: str) -> dict[str, float]:
+    """Mean and longest length of a column in words; nothing for no rows."""
+    lengths = [len(row[column].split()) for row in rows if row[column]]
+    if not lengths:
+        return {}
+    return {f"{column}_words_mean": round(statistics.fmean(lengths), 2), f"{column}_words_max": max(lengths)}
+
+
+if __name__ == "__main__":
+    run("prepare", main)
