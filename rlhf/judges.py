@@ -15,7 +15,12 @@ from typing import Any, Protocol
 
 from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_table, row_id
 
-KINDS = {"gold": "gold preference", "model": "model judge", "simulated": "simulated labelers", "human": "people"}
+KINDS = {
+    "gold": "gold preference",
+    "model": "model judge",
+    "simulated": "simulated labelers",
+    "human": "people",
+}
 
 
 class Judge(Protocol):
@@ -47,7 +52,9 @@ class ScoringJudge:
     kind: str
     score: Callable[[list[str], list[str]], list[float]]
 
-    def margins(self, prompts: Sequence[str], references: Sequence[str], outputs: Sequence[str]) -> list[float]:
+    def margins(
+        self, prompts: Sequence[str], references: Sequence[str], outputs: Sequence[str]
+    ) -> list[float]:
         """Score of each output minus the score of its reference; 0 where both are the same text."""
         theirs = self.score(list(prompts), list(references))
         ours = self.score(list(prompts), list(outputs))
@@ -66,7 +73,9 @@ def to_preference(margin: float) -> str:
     return "output" if margin > 0 else "reference" if margin < 0 else "tie"
 
 
-def load_judge(folder: Path | str = "models/judge", gold: Path | str = "data/gold/facts.parquet") -> ScoringJudge:
+def load_judge(
+    folder: Path | str = "models/judge", gold: Path | str = "data/gold/facts.parquet"
+) -> ScoringJudge:
     """The judge that `judge.json` in a folder names.
 
     Args:
@@ -126,8 +135,8 @@ def judgment_rows(
 ) -> list[dict[str, Any]]:
     """Judgments of one policy's outputs as rows of the contract JUDGMENT, in the order of the prompts.
 
-    `shown_order[j]` is what stood at position j: 0 the reference, 1 the output. It is drawn by seed, policy and
-    prompt, so that judges who do see an order see a random one, the same one each time.
+    `shown_order[j]` is what stood at position j: 0 the reference, 1 the output. It is drawn by seed, policy
+    and prompt, so that judges who do see an order see a random one, the same one each time.
     """
     rows = []
     for prompt, reference, output, choice in zip(prompts, references, outputs, preferred, strict=True):

@@ -39,7 +39,7 @@ class Paired:
     Attributes:
         difference: mean points of the first minus the second, -1..1.
         low, high: percentile interval of the difference over bootstrap draws of prompts.
-        better, worse: prompts on which the first policy has more, fewer points; the rest do not count in the test.
+        better, worse: prompts on which the first policy has more, fewer points; the test counts only these.
         p_value: exact McNemar test of better against worse, two-sided.
         n: prompts.
     """
@@ -100,7 +100,9 @@ def compare_paired(
 
     a, b = to_points(first), to_points(second)
     if not a or len(a) != len(b):
-        raise ValueError(f"a paired comparison needs the same prompts on both sides, got {len(a)} and {len(b)}")
+        raise ValueError(
+            f"a paired comparison needs the same prompts on both sides, got {len(a)} and {len(b)}"
+        )
     differences = np.subtract(a, b)
     # Only five differences are possible, so resampling prompts is a multinomial draw over their counts.
     values, counts = np.unique(differences, return_counts=True)

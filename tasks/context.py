@@ -140,7 +140,7 @@ def execute(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None
         run_name=name, parent_run_id=parent_run(), tags=tags, log_system_metrics=True
     ) as active:
         stage = Stage(name, settings, key, active.info.run_id)
-        mlflow.log_params(_flat(stage_params(name)))
+        mlflow.log_params(flat(stage_params(name)))
         figures = main(stage) or {}
         stage.log_figures(figures)
         mlflow.flush_async_logging() if hasattr(mlflow, "flush_async_logging") else None
@@ -162,7 +162,7 @@ def connect() -> None:
         if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
             MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())
     mlflow.set_experiment(EXPERIMENT)
-    mlflow.set_system_metrics_sampling_interval(5)  # type: ignore[attr-defined]
+    mlflow.set_system_metrics_sampling_interval(5)
 
 
 def state_dir() -> Path:
@@ -236,7 +236,7 @@ def stage_key(name: str) -> str:
     """
     if name not in stages():
         raise StageError(f"dvc.yaml has no stage {name!r}; it has {', '.join(stages())}")
-    digest = hashlib.sha256(repr((stages()[name]["cmd"], sorted(_flat(stage_params(name)).items()))).encode())
+    digest = hashlib.sha256(repr((stages()[name]["cmd"], sorted(flat(stage_params(name)).items()))).encode())
     for dep in stages()[name].get("deps", []):
         path = Path(dep)
         if not path.exists():
@@ -284,11 +284,12 @@ def _git(*words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as dotted key -> value."""
+    dotted: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            dotted |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            dotted[prefix + key] = value
+    return dotted

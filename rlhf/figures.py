@@ -1,0 +1,154 @@
+"""Figures as SVG text: the same numbers give the same bytes, on any day."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+INK = "#24292f"  # text and axes; a page that embeds a figure may put its own colour here
+LABELS = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO", "reference": "reference"}
+COLOURS = {"pretrained": "#8c8c8c", "sft": "#3d85c6", "ppo": "#d5690d"}
+# figure -> (file of plots/, columns with their names, title, y axis)
+CURVES: dict[str, tuple[str, dict[str, str], str, str]] = {
+    "pretrain-loss": (
+        "pretrain",
+        {"loss": "training", "eval_loss": "validation"},
+        "Pretraining",
+        "loss (nats a token)",
+    ),
+    "sft-loss": (
+        "sft",
+        {"loss": "training", "eval_loss": "validation"},
+        "Supervised fine-tuning",
+        "loss (nats a token)",
+    ),
+    "reward-loss": (
+        "reward",
+        {"loss": "training", "eval_loss": "validation"},
+        "Reward model",
+        "loss (nats a pair)",
+    ),
+    "reward-accuracy": (
+        "reward",
+        {"accuracy": "training", "eval_accuracy": "validation"},
+        "Reward model",
+        "pairs ordered as the labelers did",
+    ),
+    "ppo-score": ("ppo", {"objective/scores": "score"}, "PPO: reward model", "mean score of the samples"),
+    "ppo-kl": ("ppo", {"objective/kl": "KL"}, "PPO: distance from SFT", "KL (nats a sequence)"),
+}
+
+
+def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
+    """Share of outputs preferred to the reference by policy, with intervals and the one-half line, as SVG.
+
+    Args:
+        evaluation: what stands in metrics/evaluation.json.
+        confidence: coverage of its intervals, 0..1.
+    """
+    figure, axes = _axes(4.6, 3.3)
+    policies = evaluation["policies"]
+    for x, (name, row) in enumerate(policies.items()):
+        colour = COLOURS.get(name, INK)
+        axes.errorbar(
+            x,
+            row["rate"],
+            yerr=[[row["rate"] - row["low"]], [row["high"] - row["rate"]]],
+            fmt="o",
+            color=colour,
+            markersize=8,
+            capsize=6,
+            linewidth=2,
+            capthick=2,
+        )
+        axes.annotate(
+            f"{row['rate']:.1%}",
+            (x, row["rate"]),
+            xytext=(12, -4),
+            textcoords="offset points",
+            color=INK,
+            size=12,
+        )
+    axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        "as good as the reference",
+        (-0.45, 0.5),
+        xytext=(0, 5),
+        textcoords="offset points",
+        size=10,
+        color=INK,
+    )
+    axes.set_xlim(-0.5, len(policies) - 0.3)
+    axes.set_ylim(0, 1)
+    axes.set_xticks(range(len(policies)), [LABELS.get(name, name) for name in policies])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_ylabel("preferred to the reference")
+    axes.set_title(f"n = {evaluation['n']}, {confidence:.0%} intervals", size=11, color=INK)
+    return _svg(figure)
+
+
+def curve_figures(folder: Path | str) -> dict[str, str]:
+    """Training curves from the CSV files in a folder: name -> SVG. What is not there is left out."""
+    figures = {}
+    for name, (file, columns, title, label) in CURVES.items():
+        series = {
+            legend: points
+            for column, legend in columns.items()
+            if (points := read_curve(Path(folder) / f"{file}.csv", column))
+        }
+        if series:
+            figures[name] = _curve(series, title, label, "update" if file == "ppo" else "step")
+    return figures
+
+
+def read_curve(path: Path, column: str) -> list[tuple[float, float]]:
+    """Points (step, value) of a column; empty where the file or the column is missing."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    return [(float(row["step"]), float(row[column])) for row in rows if row.get("step") and row.get(column)]
+
+
+def _curve(series: Mapping[str, Sequence[tuple[float, float]]], title: str, label: str, unit: str) -> str:
+    figure, axes = _axes(4.2, 2.6)
+    for (name, points), (colour, style) in zip(
+        series.items(), (("#3d85c6", "-"), ("#d5690d", "--")), strict=False
+    ):
+        mark = "o" if len(points) < 3 else None
+        axes.plot(
+            *zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.8, marker=mark, label=name
+        )
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=10, labelcolor=INK)
+    axes.set_xlabel(unit)
+    axes.set_ylabel(label)
+    axes.set_title(title, size=12, color=INK)
+    return _svg(figure)
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of inches with one plain pair of axes. No pyplot: nothing global is touched."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=11)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=INK, size=11)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "rlhf", "svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

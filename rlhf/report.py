@@ -1,0 +1,172 @@
+"""The report of an evaluation: one self-contained page, and the same table for the terminal.
+
+The page loads nothing from outside and runs no script; texts of data and models are escaped. The same inputs
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlhf.figures import INK, LABELS
+from rlhf.judges import KINDS
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CAPTIONS = {
+    "reward": "The reward model that PPO was trained against",
+    "rankings": "The rankings it was trained on",
+}
+
+
+def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
+    """One sentence: the rate, its interval, n and judge, and whether the interval lies above one half.
+
+    Args:
+        evaluation: what stands in metrics/evaluation.json.
+        policy: the policy that the sentence is about.
+    """
+    row, label = evaluation["policies"][policy], LABELS.get(policy, policy)
+    if row["low"] > 0.5:
+        finding = "the interval lies above one half"
+    elif row["high"] < 0.5:
+        finding = "the interval lies below one half"
+    else:
+        finding = "the interval includes one half, so no difference is shown"
+    return (
+        f"{label} is preferred to the reference on {percent(row['rate'])} of {evaluation['n']} "
+        f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {percent(row['low'])} to {percent(row['high'])}, "
+        f"{judge_words(evaluation)}): {finding}."
+    )
+
+
+def judge_words(evaluation: Mapping[str, Any]) -> str:
+    """What judged, in words that do not pass a model or a simulation off as people."""
+    return KINDS[evaluation["judge"]["kind"]]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.613 -> `61.3 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def print_table(evaluation: Mapping[str, Any]) -> None:
+    """Print the table of policies and the verdict to the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    confidence = percent(evaluation["confidence"], 0)
+    table = Table(title=f"Preferred to the reference: n = {evaluation['n']}, {judge_words(evaluation)}")
+    for heading in ("policy", "preferred", f"{confidence} interval", "ties", "words", "KL to SFT"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for name, row in evaluation["policies"].items():
+        table.add_row(
+            LABELS.get(name, name),
+            percent(row["rate"]),
+            f"{percent(row['low'])} to {percent(row['high'])}",
+            str(row["ties"]),
+            f"{row['mean_length']:.1f}",
+            f"{row['kl']:.2f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(verdict(evaluation), soft_wrap=True)
+
+
+def render_report(
+    evaluation: Mapping[str, Any],
+    figures: Mapping[str, str],
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    stage_key: str,
+    inputs: Mapping[str, str],
+    params: Mapping[str, Any],
+    reward: Mapping[str, Any] | None = None,
+    rankings: Mapping[str, Any] | None = None,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        evaluation: what stands in metrics/evaluation.json.
+        figures: name -> SVG; `preferred-to-reference` and any training curves.
+        samples: rows with `place`, `prompt`, `reference`, `outputs` (policy -> text), `preferred`, `margin`.
+        stage_key: hash of the evaluation's code, parameters and inputs.
+        inputs: path -> hash.
+        params: parameter -> value; `collect.labelers` says who ranked.
+        reward, rankings: metrics of the stages reward and collect, whatever they hold.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("rlhf", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(percent=percent, points=_points, inline=inline_svg, visible=visible)
+    policies = evaluation["policies"]
+    numbers = {name: _flat(rows) for name, rows in (("reward", reward), ("rankings", rankings)) if rows}
+    ppo = policies["ppo"]
+    return environment.get_template("report.html.j2").render(
+        evaluation=evaluation,
+        verdict=verdict(evaluation),
+        short_verdict=f"{percent(ppo['rate'])} preferred to the reference",
+        judge_words=judge_words(evaluation),
+        labels=LABELS,
+        labelers=params.get("collect.labelers"),
+        figures=figures,
+        curves={name: svg for name, svg in figures.items() if name != "preferred-to-reference"},
+        figure_words="; ".join(f"{LABELS.get(k, k)} {percent(v['rate'])}" for k, v in policies.items()),
+        quality={"reference": evaluation["reference"]} | policies,
+        samples=samples,
+        numbers=numbers,
+        captions=_CAPTIONS,
+        stage_key=stage_key,
+        inputs=inputs,
+        params=params,
+    )
+
+
+def inline_svg(svg: str, name: str, description: str) -> Any:
+    """A figure for the page: it takes the page's colours and font, scales, and has ids of its own."""
+    from markupsafe import Markup, escape
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"""font-family: [^;"]+;? ?""", "", svg)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = svg.replace(INK, "currentColor").replace("fill: #ffffff", "fill: none")
+    label = f'<svg role="img" aria-label="{escape(description)}" '
+    svg = re.sub(r' width="[^"]*" height="[^"]*"', "", svg, count=1)
+    return Markup(svg.replace("<svg ", label, 1))
+
+
+def visible(text: str) -> str:
+    """Text with control and direction-override characters as U+FFFD; the template escapes the rest."""
+    return _CONTROL.sub("\ufffd", text.strip())
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested metrics as rows of key and readable value."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{key} / ")
+        elif isinstance(value, float):
+            rows.append((prefix + key, f"{value:.4g}"))
+        else:
+            rows.append((prefix + key, str(value)))
+    return rows
+
+
+def write_figures(folder: Path, figures: Mapping[str, str]) -> None:
+    """Write figures as `<name>.svg` into a folder."""
+    folder.mkdir(parents=True)
+    for name, svg in figures.items():
+        (folder / f"{name}.svg").write_text(svg)
