@@ -84,7 +84,7 @@ def run_graph() -> None:
 
 @contextmanager
 def mlflow_run(recipe: str | None) -> Iterator[None]:
-    """The execution's MLflow run, parent of the stages' runs: named like the flow run, each names the other."""
+    """The execution's MLflow run, parent of the stages' runs, named like the flow run."""
     from mlflow import MlflowClient
 
     connect()
@@ -187,8 +187,8 @@ def main(words: list[str] | None = None) -> None:
         prog="python -m flows.rlhf",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Parameters: `python -m rlhf.settings` lists them all. To watch a run in the Prefect UI, start "
-        "`make prefect` first and set PREFECT_API_URL=http://127.0.0.1:4200/api",
+        epilog="Parameters: `python -m rlhf.settings` lists them all. To watch a run in the Prefect UI, "
+        "start `make prefect` first and set PREFECT_API_URL=http://127.0.0.1:4200/api",
     )
     parser.add_argument("--recipe", metavar="NAME", help="a params file in recipes/, by name or path")
     parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the recipe reads")

@@ -113,7 +113,7 @@ def source_hash(path: Path) -> str:
 
 
 def _worktree(name: str) -> Path:
-    """The git worktree `.runs/<name>` at the checkout's state, uncommitted changes of tracked files included."""
+    """The git worktree `.runs/<name>` at the checkout's state, uncommitted changes included."""
     from dvc.repo import Repo
 
     tree = Path(".runs", name).resolve()

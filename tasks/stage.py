@@ -35,7 +35,7 @@ _UP_TO_DATE = re.compile(r"^(Stage )?'.*' didn't change, skipping")
 _RESTORED = re.compile(r"^Stage '.*' is cached - skipping run, checking out outputs")
 _ADVICE = re.compile(
     r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage"
-    r"|Use `dvc push`|Updating lock file|Generating lock file)"
+    r"|Use `dvc push`|Updating lock file|Generating lock file|Data and pipelines are up to date)"
 )
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -1,0 +1,71 @@
+# Two commands: `make run` and `make test`; each sets up .venv first, once, and again when the versions change.
+#   make run                                   the built-in task
+#   make run SET="ppo.kl_coef=0.1 seed=18"     with other parameters (written to params.yaml)
+#   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data, in the worktree .runs/<recipe>
+
+.DEFAULT_GOAL := help
+.PHONY: help run test style quality prefect mlflow docs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+STATE := $(abspath $(or $(RLHF_STATE),.state))
+FOLDER := $(if $(RECIPE),.runs/$(basename $(notdir $(RECIPE)))/)
+
+# the first Python that the project supports; PYTHON=... names another
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3 python; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+
+# nothing phones home
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export MLFLOW_DISABLE_TELEMETRY := true
+
+help:  ## this list
+	@sed -n 's/^#   //p' Makefile | head -3
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r command text; do \
+		printf '%-16s %s\n' "$$command" "$$text"; done
+
+run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
+	@$(BIN)/python -m flows.rlhf $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
+		$(foreach change,$(SET),--set '$(change)')
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+style: $(READY)  ## format the code and mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+quality: $(READY)  ## check style, types and the import contract
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+prefect: $(READY)  ## open the Prefect pages: runs, graphs, logs (http://127.0.0.1:4200)
+	PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server start --port 4200
+
+mlflow: $(READY)  ## open the MLflow pages: curves, samples, the registry (http://127.0.0.1:5000)
+	$(BIN)/mlflow server --backend-store-uri 'sqlite:///$(STATE)/mlflow.db' --workers 1 --port 5000
+
+docs:  ## say where the Data Docs of the validation lie (RECIPE=)
+	@for page in $(FOLDER)reports/validation/*/index.html; do \
+		test -f "$$page" || { echo "error: no Data Docs yet; make run writes them" >&2; exit 1; }; \
+		echo "file://$(CURDIR)/$$page"; done
+
+clean:  ## remove caches of the tools; data, models, runs and the environment stay
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { \
+		echo 'error: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@# torch by its exact version first: left to the resolver it may bring several GB of CUDA packages
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
