@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from rlhf.settings import Settings, SettingsError, check_settings, known_keys, load_settings
+from rlhf.sources import source_hash
 from tasks.context import StageError
 
 
@@ -100,16 +100,6 @@ def parse_changes(words: list[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise SettingsError(f"--set {word}: the value is not valid YAML") from None
     return changes
-
-
-def source_hash(path: Path) -> str:
-    """SHA-256 of a file, or over the names and hashes of a folder's files: 64 hex digits."""
-    if path.is_file():
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    names = "".join(f"{source_hash(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
-    return hashlib.sha256(names.encode()).hexdigest()
 
 
 def _worktree(name: str) -> Path:

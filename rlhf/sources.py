@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.contracts import TABLES, DataError, read_rows, read_text
+from rlhf.contracts import GOLD, TABLES, DataError, read_rows, read_text, with_ids
 from rlhf.settings import Ingest
 from rlhf.world.posts import Post, draw_post
 from rlhf.world.writers import write
@@ -126,7 +126,7 @@ def builtin(settings: Ingest, seed: int) -> Raw:
         corpus.append({"text": text})
     tables = {"corpus": corpus, "demonstrations": demonstrations, "prompts": prompts, "comparisons": []}
     tables = {name: _marked(rows, "builtin") for name, rows in tables.items()}
-    return Raw(tables, _marked(gold, "builtin"), f"seed {seed}")
+    return Raw(tables, with_ids(GOLD, gold, "builtin"), f"seed {seed}")
 
 
 def files(path: Path | str) -> Raw:

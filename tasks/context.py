@@ -95,8 +95,12 @@ class Stage:
             mlflow.log_artifact(str(path))
 
 
-def run(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None:
+def run(
+    name: str, main: Callable[[Stage], dict[str, float] | None], stage_of: dict[str, str] | None = None
+) -> None:
     """Run a stage as a command: `python -m tasks.<stage> [--traceback]`.
+
+    A module that is more than one stage gives `stage_of`: argument -> stage in dvc.yaml.
 
     Writes `runs/<stage>.json` (MLflow run id, git revision, key figures). Bad input ends in one line and exit
     code 1.
@@ -109,9 +113,11 @@ def run(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None:
         epilog="Parameters come from params.yaml; `python -m rlhf.settings` lists them all.",
     )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    if stage_of:
+        parser.add_argument("what", choices=list(stage_of), help="what to run on")
     arguments = parser.parse_args()
     with one_line_errors(arguments.traceback):
-        execute(name, main)
+        execute(stage_of[arguments.what] if stage_of else name, main)
 
 
 @contextmanager
