@@ -37,8 +37,8 @@ def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
         finding = "the interval includes one half, so no difference is shown"
     return (
         f"{label} is preferred to the reference on {percent(row['rate'])} of {evaluation['n']} "
-        f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {percent(row['low'])} to {percent(row['high'])}, "
-        f"{judge_words(evaluation)}): {finding}."
+        f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {percent(row['low'])} to "
+        f"{percent(row['high'])}, {judge_words(evaluation)}): {finding}."
     )
 
 

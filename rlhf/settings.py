@@ -152,7 +152,9 @@ class Evaluate(Section):
 class Register(Section):
     """The registry and the gate to @champion."""
 
-    model_name: str = param("rlhf-policy", "name in the model registry", min_length=1, max_length=100)
+    model_name: str = param(
+        "rlhf-policy", "name in the model registry", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+    )
     min_rate: float = param(0.5, "the interval's lower end must lie above this", ge=0, le=1)
     min_prompts: int = param(200, "fewer judged prompts never promote", "prompts", ge=1, le=100_000)
     beat_champion: bool = param(True, "also require a rate not below the champion's on the same prompts")

@@ -93,7 +93,7 @@ def main(stage: Stage) -> dict[str, float]:
 
 
 def held_out(path: str, most: int) -> list[dict[str, Any]]:
-    """Test demonstrations, one a prompt, at most so many, in the order of their ids (random, and always the same).
+    """Test demonstrations, one a prompt, at most `most`, in the order of their ids: random, yet fixed.
 
     Raises:
         StageError: there are none.
