@@ -64,8 +64,9 @@ clean:  ## remove caches of the tools; data, models, runs and the environment st
 $(READY): pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { \
 		echo 'error: no Python 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo 'setting up $(VENV): a few minutes, once'
+	@$(PYTHON) -m venv $(VENV)
 	@# torch by its exact version first: left to the resolver it may bring several GB of CUDA packages
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -11,6 +11,7 @@ ends at once. `dvc repro` does the same work without Prefect and gives the same 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext
@@ -66,7 +67,7 @@ def run_graph() -> None:
     """Run DVC's graph, dependencies first, one stage at a time: they would compete for the same cores.
 
     Raises:
-        StageError: a stage failed; what depends on it did not run.
+        StageError: a stage failed; those after it did not run.
     """
     from dvc.repo import Repo
     from networkx import topological_sort
@@ -77,9 +78,8 @@ def run_graph() -> None:
     for node in reversed(list(topological_sort(graph))):
         before = [ended[upstream] for upstream in graph.successors(node)]
         ended[node] = stage_task(node.addressing)(wait_for=before, return_state=True)
-    for state in ended.values():
-        if state.is_failed() or state.is_crashed():
-            raise StageError(state.message or "a stage failed without a message")
+        if not ended[node].is_completed():
+            raise StageError(ended[node].message or f"{node.addressing}: ended {ended[node].name}")
 
 
 @contextmanager
@@ -172,12 +172,21 @@ def _judge(judge: dict[str, str]) -> str:
     return judge["name"] if judge["kind"] in judge["name"] else f"{judge['name']} ({judge['kind']})"
 
 
+def _calm_logs() -> None:
+    """Drop what Prefect says twice or what is of no use to a person who follows the run."""
+    said = ("Starting temporary server", "Stopping temporary server", "Task run failed with state")
+    for name in ("prefect", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(said))
+
+
 def _api() -> Any:
     """Settings to reach Prefect: the server that the user named, else a temporary one with lasting state."""
     if PREFECT_API_URL.value():
         return nullcontext()
     home = state_dir() / "prefect"
     home.mkdir(parents=True, exist_ok=True)
+    first = "" if (home / "prefect.db").exists() else "; the first one makes its database, half a minute"
+    print(f"starting a temporary Prefect server{first}", flush=True)
     return temporary_settings({PREFECT_HOME: home, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120})
 
 
@@ -199,6 +208,7 @@ def main(words: list[str] | None = None) -> None:
     with one_line_errors():
         changes = parse_changes(arguments.set)
         plan(arguments.recipe, arguments.data, changes)  # bad input ends here, before a server starts
+        _calm_logs()
         with _api():
             state = rlhf(arguments.recipe, arguments.data, changes, return_state=True)
         if not state.is_completed():

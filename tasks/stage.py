@@ -26,7 +26,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
-from tasks.context import StageError, stage_key
+from tasks.context import stage_key
 
 PROGRESS_SECONDS = 10.0  # between two lines of a progress bar in the log
 STOP_SECONDS = 5.0  # a stopped stage may take this long to end by itself
@@ -41,12 +41,12 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def stage_task(name: str) -> Task[[], State]:
-    """The task of one stage. Make it when the stages before have run: the key hashes their outputs."""
-    key: str | None
-    try:
-        key = stage_key(name)
-    except StageError:  # an input is missing, since a stage before failed: Prefect will not run this one
-        key = None
+    """The task of one stage. Make it when the stages before have run: the key hashes their outputs.
+
+    Raises:
+        StageError: an input is missing.
+    """
+    key = stage_key(name)
 
     def run() -> State:
         return run_stage(name, key)
@@ -56,13 +56,13 @@ def stage_task(name: str) -> Task[[], State]:
         name=name,
         task_run_name=name,
         version=key,
-        tags=[f"key:{key}"] if key else None,
+        tags=[f"key:{key}"],
         cache_policy=NO_CACHE,  # DVC is the only cache
         persist_result=False,
     )
 
 
-def run_stage(name: str, key: str | None) -> State:
+def run_stage(name: str, key: str) -> State:
     """Run a stage through `dvc repro`, pass its output on to the log, and return how it ended."""
     logger = get_run_logger()
     started = time.monotonic()
@@ -150,7 +150,7 @@ def error_line(name: str, said: list[str], code: int) -> str:
     return f"{name}: {'; '.join(filter(None, [last.strip(), dvc_says])) or f'exit code {code}'}"
 
 
-def _summary(name: str, key: str | None, state: str, seconds: float) -> str:
+def _summary(name: str, key: str, state: str, seconds: float) -> str:
     """What the UI shows of a stage that ended well."""
     rows = {"state": state, "seconds": f"{seconds:.1f}", "stage key": key}
     with suppress(OSError, ValueError):
