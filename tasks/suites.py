@@ -1,0 +1,255 @@
+"""What may enter: Great Expectations suites for demonstrations, prompts and comparisons.
+
+A rule over one column is an expectation on that column; a rule over several columns or on lists is a derived
+column first (`frame`), so that every rule stands in the Data Docs with its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import great_expectations.expectations as gxe
+import pandas as pd
+
+from rlhf.contracts import SPLITS, TABLES, row_id
+from rlhf.settings import Prepare
+
+Rows = list[dict[str, Any]]
+# Control characters other than tab and line feed, and the mark that decoders leave for a broken byte.
+BAD_CHARACTERS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]"
+_PYTHON = {"string": "str", "int64": "int", "double": "float"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a suite.
+
+    Attributes:
+        text: what holds, as a person would say it.
+        expectation: how Great Expectations checks it.
+        mend: what to do about a row that breaks it.
+        show: the column whose value is shown as an example; None where the rule is over the whole table.
+    """
+
+    text: str
+    expectation: gxe.Expectation
+    mend: str
+    show: str | None
+
+
+def demonstrations(settings: Prepare) -> list[Rule]:
+    """The suite of demonstrations."""
+    return [
+        *_table("demonstrations"),
+        _rows("demonstrations"),
+        Rule(
+            "train, validation and test have rows",
+            gxe.ExpectColumnDistinctValuesToContainSet(
+                column="split", value_set=["train", "validation", "test"]
+            ),
+            "give rows a split or raise prepare.test_share and prepare.validation_share",
+            None,
+        ),
+        *_texts("completion", settings.max_completion_chars, "prepare.max_completion_chars"),
+        *_prompts_and_ids(settings),
+    ]
+
+
+def prompts(settings: Prepare) -> list[Rule]:
+    """The suite of prompts."""
+    return [*_table("prompts"), _rows("prompts"), *_prompts_and_ids(settings)]
+
+
+def comparisons(settings: Prepare, groups: Collection[str] | None, required: bool) -> list[Rule]:
+    """The suite of comparisons.
+
+    Args:
+        settings: longest texts.
+        groups: the known labeler groups; None where people whom nobody listed gave the rankings.
+        required: whether a table without rows fails.
+    """
+    rules = _table("comparisons") + ([_rows("comparisons")] if required else [])
+    for column in ("completions", "ranking", "labeler_id"):
+        rules.append(_filled(column))
+    rules += [
+        _true("completions_are_2_to_9", "a comparison has 2 to 9 completions", "completions"),
+        _true("completions_have_text", "every completion has text, after one space", "completions"),
+        Rule(
+            f"no completion is longer than {settings.max_completion_chars} characters",
+            gxe.ExpectColumnValuesToBeBetween(
+                column="longest_completion", max_value=settings.max_completion_chars
+            ),
+            "shorten it or raise prepare.max_completion_chars",
+            "longest_completion",
+        ),
+        _true(
+            "completions_are_clean", "completions have no control or replacement characters", "completions"
+        ),
+        _true(
+            "ranking_is_dense",
+            "a ranking gives every completion a rank, from 1 on, skipping none",
+            "ranking",
+            "rank like 1, 2, 2, 3: 1 is best, ties share a rank",
+        ),
+        _true("chosen_is_not_rejected", "no completion is ranked against its own copy", "completions"),
+        _true("policies_fit", "policies, where given, name one for each completion", "policies"),
+        _true(
+            "shown_order_fits", "a shown order, where given, is an order of the completions", "shown_order"
+        ),
+        Rule(
+            "a strength, where given, is 1 to 9",
+            gxe.ExpectColumnValuesToBeBetween(column="strength", min_value=1, max_value=9),
+            "mend it or leave it out",
+            "strength",
+        ),
+        Rule(
+            "seconds, where given, are not negative",
+            gxe.ExpectColumnValuesToBeBetween(column="seconds", min_value=0),
+            "mend them or leave them out",
+            "seconds",
+        ),
+    ]
+    if groups is not None:
+        known = sorted(groups)
+        rules += [
+            _filled("labeler_group"),
+            Rule(
+                f"the labeler group is one of {', '.join(known)}",
+                gxe.ExpectColumnValuesToBeInSet(column="labeler_group", value_set=known),
+                "name the group in collect.groups, or set collect.labelers to given",
+                "labeler_group",
+            ),
+        ]
+    return rules + _prompts_and_ids(settings)
+
+
+def frame(name: str, tables: dict[str, Rows]) -> pd.DataFrame:
+    """A table with the derived columns of its suite and `row`, counted from 1.
+
+    Args:
+        name: the table to check.
+        tables: name -> rows of every table whose prompts must be in one split together.
+    """
+    contract = TABLES[name]
+    splits: dict[str, set[str]] = {}
+    for rows in tables.values():
+        for row in rows:
+            if row["split"]:
+                splits.setdefault(row["prompt"], set()).add(row["split"])
+    rows = tables[name]
+    # object columns: with pandas' own text type a null list or number would change the others' type
+    columns = {
+        column: pd.Series([row[column] for row in rows], dtype=object) for column in contract.schema.names
+    }
+    own_ids = [row_id(contract, row) for row in rows]
+    columns["row"] = pd.Series(range(1, len(rows) + 1))
+    columns["content"] = pd.Series(own_ids, dtype=object)
+    columns["id_is_of_content"] = pd.Series(
+        [row["id"] == own for row, own in zip(rows, own_ids, strict=True)], dtype=bool
+    )
+    columns["splits_of_prompt"] = pd.Series(
+        [" and ".join(sorted(splits.get(row["prompt"], {"none"}))) for row in rows], dtype=object
+    )
+    if name == "comparisons":
+        derived = [_derive(row) for row in rows]
+        for column in _derive({}):
+            columns[column] = pd.Series([values[column] for values in derived], dtype=object)
+    return pd.DataFrame(columns)
+
+
+def _derive(row: dict[str, Any]) -> dict[str, Any]:
+    """What the rules over lists say of one comparison; a null list breaks only the rule that it is filled."""
+    texts, ranking = row.get("completions"), row.get("ranking")
+    filled = [text for text in texts or [] if text is not None]
+    ranks = sorted(set(ranking)) if ranking and None not in ranking else []
+    rank_of = dict(zip(texts or [], ranking or [], strict=False))
+    policies, shown = row.get("policies"), row.get("shown_order")
+    k = len(texts or [])
+    return {
+        "completions_are_2_to_9": texts is None or 2 <= k <= 9,
+        "completions_have_text": all(text is not None and re.match(r" \S", text) for text in texts or []),
+        "longest_completion": max(map(len, filled), default=0),
+        "completions_are_clean": not any(re.search(BAD_CHARACTERS, text) for text in filled),
+        "ranking_is_dense": ranking is None
+        or (len(ranking) == k and ranks == list(range(1, len(ranks) + 1)) != []),
+        "chosen_is_not_rejected": all(
+            rank_of.get(text) == rank for text, rank in zip(texts or [], ranking or [], strict=False)
+        ),
+        "policies_fit": policies is None or (len(policies) == k and None not in policies),
+        "shown_order_fits": shown is None or (None not in shown and sorted(shown) == list(range(k))),
+    }
+
+
+def _table(name: str) -> list[Rule]:
+    schema = TABLES[name].schema
+    expected = gxe.ExpectTableColumnsToMatchSet(column_set=schema.names, exact_match=False)
+    rules = [Rule("the columns are those of the contract", expected, "see rlhf/contracts.py", None)]
+    for field in schema:
+        kind = "list" if "list" in str(field.type) else _PYTHON[str(field.type)]
+        rules.append(
+            Rule(
+                f"{field.name} is {field.type}",
+                gxe.ExpectColumnValuesToBeOfType(column=field.name, type_=kind),
+                f"write it as {field.type}",
+                field.name,
+            )
+        )
+    return rules
+
+
+def _rows(name: str) -> Rule:
+    text = f"there are {name}"
+    return Rule(
+        text, gxe.ExpectTableRowCountToBeBetween(min_value=1), f"bring at least one of the {name}", None
+    )
+
+
+def _prompts_and_ids(settings: Prepare) -> list[Rule]:
+    known = gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS))
+    one = gxe.ExpectColumnValuesToNotMatchRegex(column="splits_of_prompt", regex=" and ")
+    new = gxe.ExpectColumnValuesToBeUnique(column="content")
+    ids = gxe.ExpectColumnValuesToBeUnique(column="id")
+    leave = "leave the ids out to have them filled in"
+    return [
+        *_texts("prompt", settings.max_prompt_chars, "prepare.max_prompt_chars"),
+        _filled("split"),
+        Rule(f"the split is one of {', '.join(SPLITS)}", known, "name one of them or none", "split"),
+        Rule("a prompt is in one split", one, "give all rows of a prompt the same split", "splits_of_prompt"),
+        Rule("no row says the same as another", new, "leave one of them out", "prompt"),
+        _filled("source"),
+        _filled("id"),
+        Rule("no two rows have the same id", ids, leave, "id"),
+        _true("id_is_of_content", "the id is the hash of the content", "id", leave),
+    ]
+
+
+def _texts(column: str, longest: int, parameter: str) -> list[Rule]:
+    """A text column: filled, not blank, not too long, cleanly encoded."""
+    text = gxe.ExpectColumnValuesToMatchRegex(column=column, regex=r"\S")
+    short = gxe.ExpectColumnValueLengthsToBeBetween(column=column, max_value=longest)
+    clean = gxe.ExpectColumnValuesToNotMatchRegex(column=column, regex=BAD_CHARACTERS)
+    return [
+        _filled(column),
+        Rule(f"the {column} has text", text, "fill it or leave the row out", column),
+        Rule(
+            f"the {column} is no longer than {longest} characters",
+            short,
+            f"shorten it or raise {parameter}",
+            column,
+        ),
+        Rule(
+            f"the {column} has no control or replacement characters", clean, "save the text as UTF-8", column
+        ),
+    ]
+
+
+def _filled(column: str) -> Rule:
+    expectation = gxe.ExpectColumnValuesToNotBeNull(column=column)
+    return Rule(f"{column} is never null", expectation, "fill it or leave the row out", column)
+
+
+def _true(column: str, text: str, show: str, mend: str = "mend it or leave the row out") -> Rule:
+    return Rule(text, gxe.ExpectColumnValuesToBeInSet(column=column, value_set=[True]), mend, show)

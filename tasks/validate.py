@@ -1,0 +1,132 @@
+"""Check what may enter with Great Expectations: `python -m tasks.validate prepared|comparisons`.
+
+`prepared` checks data/prepared before any training, `comparisons` the collected data/comparisons. Writes Data
+Docs to reports/validation/<what>/index.html, whether rows pass or not, and metrics when they do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+
+from rlhf.contracts import COMPARISON, DEMONSTRATION, PROMPT, read_table, write_json, written_beside
+from tasks import suites
+from tasks.context import Stage, StageError, run
+from tasks.suites import Rule
+
+STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
+
+
+def main(stage: Stage) -> dict[str, float]:
+    """Run the suites of the stage; returns rows and the number of expectations.
+
+    Raises:
+        StageError: a rule is broken; the message names dataset, rule, rows and an example.
+    """
+    what = next(what for what, name in STAGES.items() if name == stage.name)
+    metrics = Path("metrics") / f"{stage.name.replace('validate', 'validation')}.json"
+    metrics.unlink(missing_ok=True)  # an earlier verdict must not outlive a failure
+    settings, collect = stage.settings.prepare, stage.settings.collect
+    groups = set(collect.groups) if collect.labelers == "simulated" else None
+
+    tables = {
+        "demonstrations": read_table("data/prepared/demonstrations.parquet", DEMONSTRATION),
+        "prompts": read_table("data/prepared/prompts.parquet", PROMPT),
+    }
+    if what == "prepared":
+        tables["comparisons"] = read_table("data/prepared/comparisons.parquet", COMPARISON)
+        rules = {
+            "demonstrations": suites.demonstrations(settings),
+            "prompts": suites.prompts(settings),
+            "comparisons": suites.comparisons(settings, groups, required=collect.labelers == "given"),
+        }
+    else:
+        tables["comparisons"] = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+        rules = {"comparisons": suites.comparisons(settings, groups, required=True)}
+
+    docs = Path("reports/validation") / what
+    frames = {name: suites.frame(name, tables) for name in rules}
+    failures = check(frames, rules, docs)
+    if failures:
+        more = f" (and {len(failures) - 1} more rules are broken)" if len(failures) > 1 else ""
+        raise StageError(f"{failures[0]}{more}; see {docs}/index.html")
+    figures = {
+        name: {"rows": len(frames[name]), "expectations": len(rules[name]), "failed": 0} for name in rules
+    }
+    write_json(metrics, figures)
+    for name, counts in figures.items():
+        print(f"{name}: {counts['rows']} rows meet all {counts['expectations']} expectations")
+    print(f"Data Docs: {docs}/index.html")
+    return {f"{name}/{key}": value for name, counts in figures.items() for key, value in counts.items()}
+
+
+def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: Path) -> list[str]:
+    """Check each frame against its rules, write the Data Docs, and say what is broken, one line a rule."""
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    failures = []
+    with written_beside(docs) as beside:
+        for name in list(context.get_site_names()):
+            context.delete_data_docs_site(name)
+        context.add_data_docs_site(
+            "validation",
+            {
+                "class_name": "SiteBuilder",
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "store_backend": {
+                    "class_name": "TupleFilesystemStoreBackend",
+                    "base_directory": str(beside.absolute()),
+                },
+            },
+        )
+        source = context.data_sources.add_pandas("parquet")
+        for name, frame in frames.items():
+            failures += _check_table(context, source, name, frame, rules[name])
+        context.build_data_docs()
+    return failures
+
+
+def _check_table(context: Any, source: Any, name: str, frame: pd.DataFrame, rules: list[Rule]) -> list[str]:
+    for number, rule in enumerate(rules):
+        rule.expectation.description = rule.text
+        rule.expectation.meta = {"rule": number}
+    suite = context.suites.add(gx.ExpectationSuite(name, expectations=[rule.expectation for rule in rules]))
+    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all rows")
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=name, data=batch, suite=suite)
+    )
+    outcome = definition.run(
+        batch_parameters={"dataframe": frame},
+        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["row"]},
+    )
+    broken = {
+        result.expectation_config.meta["rule"]: result for result in outcome.results if not result.success
+    }
+    return [f"{name}: {_sentence(rules[number], broken[number], frame)}" for number in sorted(broken)]
+
+
+def _sentence(rule: Rule, result: Any, frame: pd.DataFrame) -> str:
+    """What is broken, by how many rows, the first of them, and how to mend it."""
+    found = result.result
+    if not found:  # the check itself failed
+        raise StageError(f"the rule {rule.text!r} could not be checked: {result.exception_info}")
+    if rule.show is None:
+        missing = found.get("partial_missing_list")
+        detail = f"missing: {', '.join(map(str, missing))}" if missing else f"found {found['observed_value']}"
+        return f"broken rule: {rule.text} ({detail}); {rule.mend}"
+    number = min(int(place["row"]) for place in found["partial_unexpected_index_list"])
+    row = frame.iloc[number - 1]
+    value = ascii(row[rule.show])
+    value = value if len(value) <= 60 else value[:57] + "..."
+    count = found["unexpected_count"]
+    return (
+        f"broken rule: {rule.text}; {count} row{'s' * (count != 1)}, such as row {number} of {row['source']} "
+        f"({rule.show} {value}); {rule.mend}"
+    )
+
+
+if __name__ == "__main__":
+    run("validate", main, STAGES)
