@@ -20,7 +20,9 @@ class SettingsError(ValueError):
 
 def param(default: Any, description: str, unit: str | None = None, **bounds: Any) -> Any:
     """A pydantic field with description, unit and bounds."""
-    return Field(default, description=description, json_schema_extra={"unit": unit} if unit else None, **bounds)
+    return Field(
+        default, description=description, json_schema_extra={"unit": unit} if unit else None, **bounds
+    )
 
 
 class Section(BaseModel):
@@ -53,9 +55,13 @@ class Prepare(Section):
 
     validation_share: float = param(0.05, "share of training prompts held out for curves", ge=0.01, le=0.5)
     judge_share: float = param(0.0, "share of prompts that only a reward-model judge trains on", ge=0, le=0.5)
-    test_share: float = param(0.0, "share of prompts for evaluation where the source has no test split", ge=0, le=0.5)
+    test_share: float = param(
+        0.0, "share of prompts for evaluation where the source has no test split", ge=0, le=0.5
+    )
     max_prompt_chars: int = param(4000, "longer prompts fail validation", "characters", ge=50, le=1_000_000)
-    max_completion_chars: int = param(2000, "longer completions fail validation", "characters", ge=10, le=1_000_000)
+    max_completion_chars: int = param(
+        2000, "longer completions fail validation", "characters", ge=10, le=1_000_000
+    )
 
 
 class Model(Section):
@@ -78,11 +84,9 @@ class Training(Section):
 class Pretrain(Training):
     """Language modelling on the corpus."""
 
-    steps: int = param(1000, "optimiser steps", "steps", ge=1, le=10_000_000)
-    batch_size: int = param(32, "packed blocks an optimiser step", "blocks", ge=1, le=65_536)
-    block: int = param(128, "tokens in a packed block", "tokens", ge=16, le=131_072)
-    learning_rate: float = param(5e-3, "peak learning rate", gt=0, le=1)
-    save_every: int = param(250, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
+    steps: int = param(1400, "optimiser steps", "steps", ge=1, le=10_000_000)
+    learning_rate: float = param(6e-3, "peak learning rate", gt=0, le=1)
+    save_every: int = param(200, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
 
 
 class Sft(Training):
@@ -110,7 +114,9 @@ class Reward(Training):
     """The reward model, from rankings."""
 
     epochs: float = param(2, "passes over the rankings", "epochs", gt=0, le=1000)
-    batch_size: int = param(16, "prompts an optimiser step; each brings all pairs of its ranking", "prompts", ge=1, le=65_536)
+    batch_size: int = param(
+        16, "prompts an optimiser step; each brings all pairs of its ranking", "prompts", ge=1, le=65_536
+    )
     learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
 
 
@@ -127,7 +133,9 @@ class Ppo(Section):
     temperature: float = param(0.7, "sampling temperature", gt=0, le=5)
     kl_coef: float = param(0.05, "weight of the per-token KL penalty in the reward", ge=0, le=10)
     kl_estimator: Literal["k1", "k2", "k3"] = param("k1", "estimator of the KL (Schulman 2020)")
-    missing_eos: float | None = param(-1.0, "score of a response without EOS; null keeps the reward model's", ge=-1000, le=1000)
+    missing_eos: float | None = param(
+        -1.0, "score of a response without EOS; null keeps the reward model's", ge=-1000, le=1000
+    )
     gamma: float = param(1.0, "discount", ge=0, le=1)
     lam: float = param(0.95, "lambda of generalised advantage estimation", ge=0, le=1)
     clip: float = param(0.2, "ratio clip", gt=0, le=10)
@@ -164,7 +172,9 @@ class Settings(Section):
     """All of params.yaml."""
 
     seed: int = param(17, "seed of everything random", ge=0, le=2**31 - 1)
-    threads: int = param(2, "CPU threads of a training process; results are exact per thread count", "threads", ge=1, le=256)
+    threads: int = param(
+        2, "CPU threads of a training process; results are exact per thread count", "threads", ge=1, le=256
+    )
     ingest: Ingest = Ingest()
     prepare: Prepare = Prepare()
     model: Model = Model()

@@ -1,0 +1,67 @@
+"""Pretraining: next-token prediction on the texts of the corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from rlhf.contracts import DataError
+from rlhf.policy import left_pad, positions
+from rlhf.training import Curve, arguments, train
+
+
+def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -> list[list[int]]:
+    """Ids of every text with its EOS; a text longer than `longest` tokens becomes several pieces.
+
+    Raises:
+        DataError: no text.
+    """
+    rows = []
+    for row in tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []:
+        row = [*row, tokenizer.eos_token_id]
+        rows += [row[i : i + longest] for i in range(0, len(row), longest)]
+    rows = [row for row in rows if len(row) > 1]
+    if not rows:
+        raise DataError("the corpus is empty; bring a corpus or demonstrations")
+    return rows
+
+
+def pretrain(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    *,
+    checkpoints: Path,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    save_every: int,
+    curve: Curve | None = None,
+) -> list[dict[str, float]]:
+    """Train `model` in place on `texts`; returns its loss curve."""
+    rows = pieces(tokenizer, texts, model.config.max_position_embeddings)
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids, mask = left_pad([row["input_ids"] for row in batch], tokenizer.pad_token_id)
+        labels = ids.masked_fill(mask == 0, -100)
+        return {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask), "labels": labels}
+
+    args = TrainingArguments(
+        **arguments(checkpoints, seed=seed, save_every=save_every),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(50, steps // 10),
+        weight_decay=0.01,
+        # Texts of like length together: whole posts in a batch, hardly any padding.
+        train_sampling_strategy="group_by_length",
+    )
+    dataset = Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
+    trainer = Trainer(model=model, args=args, train_dataset=dataset, data_collator=collate)
+    return train(trainer, curve)

@@ -1,0 +1,230 @@
+"""The reward model: from rankings to one score a response, with TRL's `RewardTrainer`.
+
+All pairs of one ranking are one batch element (Ouyang et al. 2022, section 3.5: shuffled pairs overfit), so K
+responses are read once for up to K(K-1)/2 pairs. Ties give no pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.nn.functional import logsigmoid
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from trl import RewardConfig, RewardTrainer
+
+from rlhf.contracts import DataError
+from rlhf.policy import left_pad, positions, sequence_scores
+from rlhf.training import Curve, arguments, train
+
+
+@dataclass
+class RewardModel:
+    """A one-label sequence-classification model and its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+
+
+def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
+    """A reward model with a policy's body and a fresh head, N(0, 1/(d+1)) (Stiennon et al. 2020, appendix B)."""
+    reward = _load(path, num_labels=1)
+    generator = torch.Generator().manual_seed(seed)
+    width = reward.model.config.hidden_size
+    with torch.no_grad():
+        weight = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
+        reward.model.score.weight.copy_(weight)
+    return reward
+
+
+def load_reward(path: Path | str) -> RewardModel:
+    """Load a trained reward model.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if not (Path(path) / "config.json").exists():
+        raise DataError(f"{path}: no reward model here; run the stage that writes it (dvc repro)")
+    return _load(path)
+
+
+def _load(path: Path | str, **more: Any) -> RewardModel:
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, use_safetensors=True, dtype=torch.float32, **more
+    )
+    return RewardModel(model.eval(), AutoTokenizer.from_pretrained(path, padding_side="left"))
+
+
+def encode(reward: RewardModel, prompts: Sequence[str], completions: Sequence[str]) -> list[list[int]]:
+    """Ids of prompt + completion + EOS; what is too long loses the start of its prompt."""
+    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    longest = reward.model.config.max_position_embeddings
+    rows = reward.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [[*row, reward.tokenizer.eos_token_id][-longest:] for row in rows]
+
+
+@torch.no_grad()
+def score(
+    reward: RewardModel, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 128
+) -> list[float]:
+    """Scores of completions; references score 0 on average once the model is shifted."""
+    reward.model.eval()
+    rows = encode(reward, prompts, completions)
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
+    scores = [0.0] * len(rows)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids, mask = left_pad([rows[i] for i in batch], reward.tokenizer.pad_token_id)
+        for i, value in zip(batch, sequence_scores(reward.model, ids, mask).tolist(), strict=True):
+            scores[i] = value
+    return scores
+
+
+def shift_to_references(reward: RewardModel, references: list[dict[str, Any]]) -> float:
+    """Set `config.reward_shift` so that these demonstrations score 0 on average; returns the shift."""
+    reward.model.config.reward_shift = 0.0
+    scores = score(reward, [r["prompt"] for r in references], [r["completion"] for r in references])
+    reward.model.config.reward_shift = sum(scores) / len(scores)
+    return reward.model.config.reward_shift
+
+
+def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
+    """(better, worse) indices of a ranking in which 1 is best; ties give no pair."""
+    ordered = []
+    for a, b in combinations(range(len(ranking)), 2):
+        if ranking[a] != ranking[b]:
+            ordered.append((a, b) if ranking[a] < ranking[b] else (b, a))
+    return ordered
+
+
+class RankingTrainer(RewardTrainer):
+    """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them."""
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset  # `train_reward` has encoded it
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["sequences", "pairs"]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Bradley-Terry loss, averaged over the pairs of a prompt and then over prompts."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        outputs = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
+        scores = outputs.logits.squeeze(-1)
+        margin = scores[inputs["better"]] - scores[inputs["worse"]]
+        loss = -(logsigmoid(margin) * inputs["weight"]).sum()
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["accuracy"].append((margin > 0).float().mean().item())
+        metrics["margin"].append(margin.mean().item())
+        return (loss, outputs) if return_outputs else loss
+
+
+def train_reward(
+    reward: RewardModel,
+    comparisons: list[dict[str, Any]],
+    *,
+    checkpoints: Path,
+    seed: int,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    save_every: int,
+    curve: Curve | None = None,
+) -> list[dict[str, float]]:
+    """Train `reward` in place on comparisons; returns its loss curve.
+
+    Raises:
+        DataError: no comparison with a strict preference.
+    """
+    examples: dict[str, list[Any]] = {"sequences": [], "pairs": []}
+    for row in comparisons:
+        if found := pairs(row["ranking"]):
+            examples["sequences"].append(
+                encode(reward, [row["prompt"]] * len(row["completions"]), row["completions"])
+            )
+            examples["pairs"].append(found)
+    if not examples["pairs"]:
+        raise DataError("there is no comparison with a strict preference to train the reward model on")
+    pad = reward.tokenizer.pad_token_id
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids, mask = left_pad([ids for row in rows for ids in row["sequences"]], pad)
+        better, worse, weight, offset = [], [], [], 0
+        for row in rows:
+            for a, b in row["pairs"]:
+                better.append(offset + a)
+                worse.append(offset + b)
+                weight.append(1 / len(row["pairs"]) / len(rows))
+            offset += len(row["sequences"])
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "better": torch.tensor(better),
+            "worse": torch.tensor(worse),
+            "weight": torch.tensor(weight),
+        }
+
+    args = RewardConfig(
+        **arguments(checkpoints, seed=seed, save_every=save_every),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=10,
+        max_length=None,
+        gradient_checkpointing=False,
+    )
+    trainer = RankingTrainer(
+        model=reward.model,
+        args=args,
+        train_dataset=Dataset.from_dict(examples),
+        processing_class=reward.tokenizer,
+        data_collator=collate,
+    )
+    return train(trainer, curve)
+
+
+def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Agreement of the reward model with held-out labelers, by pair.
+
+    Returns:
+        for `all` and each labeler group: `accuracy`, `pairs`, `prefers_longer` (share of pairs in which the
+        model prefers the longer text) and `labelers_prefer_longer`.
+    """
+    flat = [(row["prompt"], text) for row in comparisons for text in row["completions"]]
+    scores = iter(score(reward, [p for p, _ in flat], [c for _, c in flat]))
+    counts: dict[str, list[tuple[bool, bool | None, bool | None]]] = {}
+    for row in comparisons:
+        own = [next(scores) for _ in row["completions"]]
+        lengths = [len(text.split()) for text in row["completions"]]
+        for a, b in pairs(row["ranking"]):
+            right, longer = own[a] > own[b], lengths[a] > lengths[b]
+            by_length = lengths[a] != lengths[b]
+            result = (right, longer == right if by_length else None, longer if by_length else None)
+            for group in ("all", row["labeler_group"] or "unknown"):
+                counts.setdefault(group, []).append(result)
+    return {group: _summary(results) for group, results in counts.items()}
+
+
+def _summary(results: list[tuple[bool, bool | None, bool | None]]) -> dict[str, float]:
+    model = [longer for _, longer, _ in results if longer is not None]
+    people = [longer for _, _, longer in results if longer is not None]
+    return {
+        "accuracy": sum(right for right, _, _ in results) / len(results),
+        "pairs": len(results),
+        "prefers_longer": sum(model) / max(1, len(model)),
+        "labelers_prefer_longer": sum(people) / max(1, len(people)),
+    }

@@ -1,0 +1,91 @@
+"""Supervised fine-tuning on demonstrations, with TRL's `SFTTrainer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from rlhf.contracts import DataError
+from rlhf.policy import Policy, left_pad, response_logprobs
+from rlhf.training import Curve, arguments, train
+
+
+def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[int]]]:
+    """Demonstrations as ids and labels; the loss falls on the completion and its EOS only.
+
+    Too long examples lose the start of their prompt, never the completion.
+    """
+    tokenizer, longest = policy.tokenizer, policy.model.config.max_position_embeddings
+    prompts = tokenizer([row["prompt"] for row in rows], add_special_tokens=False)["input_ids"]
+    completions = tokenizer([row["completion"] for row in rows], add_special_tokens=False)["input_ids"]
+    ids, labels = [], []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        completion = [*completion, tokenizer.eos_token_id][:longest]
+        room = longest - len(completion)
+        prompt = prompt[-room:] if room else []
+        ids.append(prompt + completion)
+        labels.append([-100] * len(prompt) + completion)
+    return {"input_ids": ids, "labels": labels}
+
+
+def sft(
+    policy: Policy,
+    demonstrations: list[dict[str, Any]],
+    *,
+    checkpoints: Path,
+    seed: int,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    save_every: int,
+    curve: Curve | None = None,
+) -> list[dict[str, float]]:
+    """Fine-tune `policy` in place on demonstrations of split `train`; returns its loss curve.
+
+    Raises:
+        DataError: no demonstration to train on.
+    """
+    rows = [row for row in demonstrations if row["split"] == "train"]
+    if not rows:
+        raise DataError("there are no demonstrations of split 'train' to fine-tune on")
+    args = SFTConfig(
+        **arguments(checkpoints, seed=seed, save_every=save_every),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=20,
+        max_length=None,  # cut in `examples`, from the prompt's start
+        gradient_checkpointing=False,
+        train_sampling_strategy="group_by_length",
+    )
+    trainer = SFTTrainer(
+        model=policy.model,
+        args=args,
+        train_dataset=Dataset.from_dict(examples(policy, rows)),
+        processing_class=policy.tokenizer,
+    )
+    return train(trainer, curve)
+
+
+def validation_loss(policy: Policy, demonstrations: list[dict[str, Any]], split: str = "validation") -> float:
+    """Mean loss a completion token, in nats, on a held-out split."""
+
+    rows = [row for row in demonstrations if row["split"] == split]
+    encoded = examples(policy, rows)
+    total, tokens = 0.0, 0
+    policy.model.eval()
+    with torch.no_grad():
+        for start in range(0, len(rows), 64):
+            ids, mask = left_pad(encoded["input_ids"][start : start + 64], policy.tokenizer.pad_token_id)
+            lengths = [sum(x != -100 for x in label) for label in encoded["labels"][start : start + 64]]
+            longest = max(lengths)
+            real = torch.arange(longest) >= longest - torch.tensor(lengths).unsqueeze(1)
+            logprobs, _ = response_logprobs(policy.model, ids, mask, longest, 1.0)
+            total -= (logprobs * real).sum().item()
+            tokens += int(real.sum())
+    return total / max(1, tokens)

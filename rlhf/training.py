@@ -1,0 +1,110 @@
+"""What the trainings share: determinism, checkpoints that can be trusted, curves.
+
+Trainers are `transformers.Trainer` and its kin; a killed training run again with the same checkpoint folder
+goes on from its last complete checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, set_seed
+
+from rlhf.contracts import written_beside
+
+Curve = Callable[[dict[str, float], int], None]
+_COMPLETE = "COMPLETE"
+
+
+def deterministic(seed: int, threads: int) -> None:
+    """Seed everything and fix the thread count: sums over threads depend on how many there are."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_seed(seed)
+
+
+def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> dict[str, Any]:
+    """The training arguments that every training here shares."""
+    # Logs at divisors of the save interval: the mean loss of a log then never spans a resume.
+    log_every = max(n for n in range(1, min(25, save_every) + 1) if save_every % n == 0)
+    return {
+        "output_dir": str(checkpoints),
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "steps",
+        "save_steps": save_every,
+        "save_total_limit": 2,
+        "logging_steps": log_every,
+        "report_to": "none",
+        "adam_epsilon": 1e-5,
+        "adam_beta2": 0.95,
+        "dataloader_num_workers": 0,
+        "bf16": False,
+        "include_num_input_tokens_seen": "no",
+        **more,
+    }
+
+
+class _Bookkeeping(TrainerCallback):
+    """Marks finished checkpoints and hands logged values on."""
+
+    def __init__(self, curve: Curve | None) -> None:
+        self.curve = curve
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # Written last: a folder without it is a torn checkpoint.
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.curve and logs:
+            self.curve(_numbers(logs), state.global_step)
+
+
+def train(trainer: Trainer, curve: Curve | None = None) -> list[dict[str, float]]:
+    """Train from the last complete checkpoint in the trainer's folder, or from the start.
+
+    Returns:
+        the curve: one row a log, with `step`; complete also after a resume.
+    """
+    folder = Path(trainer.args.output_dir)
+    last = last_checkpoint(folder)
+    if last:
+        print(f"continuing from {last}", flush=True)
+    trainer.add_callback(_Bookkeeping(curve))
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return [
+        _numbers(row) | {"step": row["step"]}
+        for row in trainer.state.log_history
+        if "train_runtime" not in row
+    ]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; torn ones are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
+    for path in found:
+        if (path / _COMPLETE).exists():
+            return path
+        shutil.rmtree(path)
+    return None
+
+
+def write_curve(path: Path | str, rows: list[dict[str, float]]) -> None:
+    """Write a curve as CSV, `step` first."""
+    columns = ["step", *sorted({key for row in rows for key in row} - {"step"})]
+    with written_beside(path) as beside, beside.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in rows)
+
+
+def _numbers(logs: dict[str, Any]) -> dict[str, float]:
+    timing = ("runtime", "per_second", "total_flos", "epoch", "step")
+    return {
+        k: float(v) for k, v in logs.items() if isinstance(v, int | float) and not any(t in k for t in timing)
+    }

@@ -1,0 +1,149 @@
+"""Sample K candidate outputs a prompt and have labelers rank them.
+
+    python -m tasks.collect
+
+Reads data/prepared, data/gold, models/sft; writes data/comparisons, metrics/collect.json. With
+`collect.labelers: given` the rankings come with the source and are passed on. Simulated labelers are called
+`simulated` in every row they make.
+"""
+
+import json
+import random
+from itertools import combinations
+from typing import Any
+
+from rlhf.contracts import (
+    COMPARISON,
+    DEMONSTRATION,
+    GOLD,
+    DataError,
+    read_table,
+    with_ids,
+    write_json,
+    write_table,
+    written_beside,
+)
+from rlhf.policy import generate, load_policy
+from rlhf.training import deterministic
+from rlhf.world.labelers import pool, rank
+from tasks.context import Stage, run
+
+PER_PROMPT = 2  # labelers who rank the same outputs in the shared pool
+SHARED = 0.15  # share of prompts in the pool, for agreement (Stiennon et al. 2020, appendix C: 10-20 %)
+
+
+def main(stage: Stage) -> dict[str, float]:
+    settings = stage.settings
+    deterministic(settings.seed, settings.threads)
+    if settings.collect.labelers == "given":
+        rows = read_table("data/prepared/comparisons.parquet", COMPARISON)
+        if not rows:
+            raise DataError(
+                "data/prepared/comparisons.parquet: the source brought no comparisons; "
+                "add a comparisons file or set collect.labelers: simulated"
+            )
+    else:
+        rows = simulated(stage)
+    with written_beside("data/comparisons") as folder:
+        folder.mkdir()
+        write_table(folder / "comparisons.parquet", COMPARISON, rows)
+    figures = agreement(rows)
+    write_json("metrics/collect.json", figures)
+    stage.log_dataset("data/comparisons/comparisons.parquet", rows, "comparisons")
+    stage.log_samples(
+        [{k: row[k] for k in ("prompt", "completions", "ranking", "labeler_id")} for row in rows[:50]],
+        "samples",
+    )
+    return {f"{group}/{name}": value for group, of in figures.items() for name, value in of.items()}
+
+
+def simulated(stage: Stage) -> list[dict[str, Any]]:
+    """Rankings by the simulated labelers of the policy's samples and the human-written reference."""
+    params, rng = stage.settings.collect, random.Random(stage.settings.seed)
+    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
+    if not facts:
+        raise DataError(
+            "collect.labelers is 'simulated', but the source has no hidden facts that simulated labelers need; "
+            "bring comparisons and set collect.labelers: given"
+        )
+    # A tenth of the prompts is held out, so that the reward model's accuracy is measured on unseen posts.
+    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    train = [row for row in demonstrations if row["split"] == "train"][: params.prompts]
+    held_out = [row for row in demonstrations if row["split"] == "validation"][: max(1, params.prompts // 10)]
+    posts = train + held_out
+    policy = load_policy("models/sft")
+    samples = params.candidates - 1
+    outputs = generate(
+        policy,
+        [row["prompt"] for row in posts for _ in range(samples)],
+        temperature=params.temperature,
+        max_new_tokens=stage.settings.evaluate.response_length,
+        seed=stage.settings.seed,
+        batch_size=256,
+    )
+    people, rows = pool(params.groups), []
+    for i, post in enumerate(posts):
+        texts = [*outputs[i * samples : (i + 1) * samples], post["completion"]]
+        labelers = rng.sample(people, PER_PROMPT if rng.random() < SHARED else 1)
+        for labeler, group in labelers:
+            order = rng.sample(range(len(texts)), len(texts))
+            label = rank(facts[post["prompt"]], texts, order, group, rng)
+            rows.append(
+                {
+                    "prompt": post["prompt"],
+                    "completions": texts,
+                    "ranking": list(label.ranking),
+                    "labeler_id": labeler,
+                    "labeler_group": group,
+                    "strength": label.strength,
+                    "policies": ["sft"] * samples + ["reference"],
+                    "shown_order": order,
+                    "seconds": label.seconds,
+                    "guideline_version": "simulated-1",
+                    "split": post["split"],
+                }
+            )
+    return with_ids(COMPARISON, rows, "simulated")
+
+
+def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """By labeler group: rankings, median seconds, ties; and how often two labelers agree on a pair.
+
+    Agreement counts pairs of outputs that two people ranked for the same prompt; a tie of one is half.
+    """
+    groups = sorted({row["labeler_group"] or "unknown" for row in rows})
+    figures: dict[str, dict[str, float]] = {}
+    for group in ["all", *groups]:
+        mine = [row for row in rows if group in ("all", row["labeler_group"] or "unknown")]
+        pairs = [(a, b) for row in mine for a, b in combinations(row["ranking"], 2)]
+        seconds = sorted(row["seconds"] for row in mine if row["seconds"] is not None)
+        figures[group] = {
+            "rankings": len(mine),
+            "tie_share": sum(a == b for a, b in pairs) / len(pairs),
+        }
+        if seconds:
+            figures[group]["median_seconds"] = seconds[len(seconds) // 2]
+    shared: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        shared.setdefault(row["prompt"] + "\0".join(row["completions"]), []).append(row)
+    votes = [
+        _agree(one["ranking"], two["ranking"])
+        for same in shared.values()
+        for one, two in combinations(same, 2)
+    ]
+    if votes:
+        figures["all"]["agreement"] = sum(sum(v) for v in votes) / sum(len(v) for v in votes)
+        figures["all"]["agreement_pairs"] = sum(len(v) for v in votes)
+    return figures
+
+
+def _agree(one: list[int], two: list[int]) -> list[float]:
+    found = []
+    for i, j in combinations(range(len(one)), 2):
+        a, b = one[i] - one[j], two[i] - two[j]
+        found.append(0.5 if (a == 0) != (b == 0) else float(a * b > 0 or a == b == 0))
+    return found
+
+
+if __name__ == "__main__":
+    run("collect", main)

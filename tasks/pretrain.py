@@ -1,0 +1,49 @@
+"""Train a tokenizer and a base model on the corpus.
+
+    python -m tasks.pretrain
+
+Reads data/prepared; writes models/pretrained, metrics/pretrain.json, plots/pretrain.csv.
+"""
+
+from rlhf.contracts import CORPUS, DEMONSTRATION, read_table, write_json
+from rlhf.policy import new_model, save_model, train_tokenizer
+from rlhf.pretrain import pretrain
+from rlhf.training import deterministic, write_curve
+from tasks.context import Stage, run
+
+
+def main(stage: Stage) -> dict[str, float]:
+    settings, params = stage.settings, stage.settings.pretrain
+    deterministic(settings.seed, settings.threads)
+    corpus = read_table("data/prepared/corpus.parquet", CORPUS)
+    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    stage.log_dataset("data/prepared/corpus.parquet", corpus, "pretraining")
+
+    texts = [row["text"] for row in corpus]
+    # The tokenizer also sees the training prompts, so that their answer cue is a token.
+    cues = [row["prompt"] + row["completion"] for row in demonstrations if row["split"] == "train"]
+    tokenizer = train_tokenizer(texts + cues, settings.model.tokenizer, settings.model.vocab_size)
+    model = new_model(settings.model.size, tokenizer, settings.model.context)
+    curve = pretrain(
+        model,
+        tokenizer,
+        texts,
+        checkpoints=stage.checkpoints,
+        seed=settings.seed,
+        curve=stage.log_curve,
+        **params.model_dump(),
+    )
+
+    figures = {
+        "parameters": float(model.num_parameters()),
+        "vocabulary": float(len(tokenizer)),
+        "loss": curve[-1]["loss"],
+    }
+    save_model(model, tokenizer, "models/pretrained")
+    write_curve("plots/pretrain.csv", curve)
+    write_json("metrics/pretrain.json", figures)
+    return figures
+
+
+if __name__ == "__main__":
+    run("pretrain", main)

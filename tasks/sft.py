@@ -1,0 +1,59 @@
+"""Supervised fine-tuning of the base model on the demonstrations.
+
+    python -m tasks.sft
+
+Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plots/sft.csv.
+"""
+
+from rlhf.contracts import DEMONSTRATION, read_table, write_json
+from rlhf.policy import generate, load_policy, save_model
+from rlhf.sft import sft, validation_loss
+from rlhf.training import deterministic, write_curve
+from tasks.context import Stage, run
+
+
+def main(stage: Stage) -> dict[str, float]:
+    settings = stage.settings
+    deterministic(settings.seed, settings.threads)
+    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    stage.log_dataset("data/prepared/demonstrations.parquet", demonstrations, "sft")
+
+    policy = load_policy("models/pretrained")
+    before = validation_loss(policy, demonstrations)
+    curve = sft(
+        policy,
+        demonstrations,
+        checkpoints=stage.checkpoints,
+        seed=settings.seed,
+        curve=stage.log_curve,
+        **settings.sft.model_dump(),
+    )
+    figures = {
+        "loss": curve[-1]["loss"],
+        "validation_loss": validation_loss(policy, demonstrations),
+        "validation_loss_before": before,
+    }
+
+    shown = [row for row in demonstrations if row["split"] == "validation"][:16]
+    outputs = generate(
+        policy,
+        [row["prompt"] for row in shown],
+        temperature=0.7,
+        max_new_tokens=settings.evaluate.response_length,
+        seed=0,
+    )
+    stage.log_samples(
+        [
+            {"prompt": row["prompt"], "reference": row["completion"], "output": output}
+            for row, output in zip(shown, outputs, strict=True)
+        ],
+        "samples",
+    )
+    save_model(policy.model, policy.tokenizer, "models/sft")
+    write_curve("plots/sft.csv", curve)
+    write_json("metrics/sft.json", figures)
+    return figures
+
+
+if __name__ == "__main__":
+    run("sft", main)
