@@ -22,7 +22,7 @@ from rlhf.world.writers import write
 
 Rows = list[dict[str, Any]]
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-QA_PROMPT_CHARS = 600  # question, passages and cue together; the passages are trimmed to fit
+QA_PROMPT_CHARS = 480  # question, passages and cue together; the passages are trimmed to fit
 _OUTPUTS = tuple(f"prediction {i}" for i in range(1, 5))
 _PAIRS = tuple(itertools.combinations(range(4), 2))  # the order of the six preferences
 
