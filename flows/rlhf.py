@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
@@ -205,12 +207,17 @@ def main(words: list[str] | None = None) -> None:
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
     )
     arguments = parser.parse_args(words)
+    # a plain SIGTERM would leave the temporary server behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
     with one_line_errors():
         changes = parse_changes(arguments.set)
         plan(arguments.recipe, arguments.data, changes)  # bad input ends here, before a server starts
         _calm_logs()
         with _api():
-            state = rlhf(arguments.recipe, arguments.data, changes, return_state=True)
+            try:
+                state = rlhf(arguments.recipe, arguments.data, changes, return_state=True)
+            except KeyboardInterrupt:
+                sys.exit("error: interrupted; the next run goes on from the last checkpoint")
         if not state.is_completed():
             raise StageError(state.message or f"the run ended {state.name}")
         recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None

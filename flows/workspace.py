@@ -144,6 +144,6 @@ def _set(values: dict[str, Any], key: str, value: Any, create: bool = False) -> 
             values.setdefault(part, {})
         inner = values.get(part)
         if not isinstance(inner, dict):
-            break  # left to the check of all settings, which names unknown keys
+            raise SettingsError(f"--set {key}: no such parameter; `python -m rlhf.settings` lists them all")
         values = inner
     values[last] = value
