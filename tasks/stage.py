@@ -33,9 +33,10 @@ STOP_SECONDS = 5.0  # a stopped stage may take this long to end by itself
 
 _UP_TO_DATE = re.compile(r"^(Stage )?'.*' didn't change, skipping")
 _RESTORED = re.compile(r"^Stage '.*' is cached - skipping run, checking out outputs")
-_ADVICE = re.compile(
+_CHATTER = re.compile(
     r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage"
-    r"|Use `dvc push`|Updating lock file|Generating lock file|Data and pipelines are up to date)"
+    r"|Use `dvc push`|Updating lock file|Generating lock file|Data and pipelines are up to date"
+    r"|\S+ \S+ INFO mlflow\.)"
 )
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -74,7 +75,7 @@ def run_stage(name: str, key: str) -> State:
                 outcome = "Up to date"
             elif _RESTORED.match(line):
                 outcome = "Restored"
-            if not _ADVICE.match(line):
+            if not _CHATTER.match(line):
                 logger.info(line)
                 said = [*said[-50:], line]
         code = process.wait()

@@ -1,0 +1,83 @@
+"""dvc.yaml against the code: a stage depends on the modules that it imports, no more and no fewer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import grimp
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+# what these two change reaches a stage through its params
+LEFT_OUT = {"tasks/context.py", "rlhf/settings.py"}
+FOLDERS = ("rlhf/world",)  # packages listed as a whole
+BY_PATH = {"register": "tasks.served_policy"}  # handed to MLflow as a file, not imported
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("tasks", "rlhf", "feedback", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def module_of(stage: dict[str, Any]) -> str:
+    found = re.fullmatch(r"python -m (tasks\.\w+)( \w+)?", stage["cmd"])
+    assert found, f"{stage['cmd']!r} is not `python -m tasks.<stage>`"
+    return found[1]
+
+
+def imported_files(imports: grimp.ImportGraph, *modules: str) -> set[str]:
+    """Files of modules and of all that they import in our packages."""
+    files = set()
+    for name in {*modules, *(found for module in modules for found in imports.find_upstream_modules(module))}:
+        path = name.replace(".", "/")
+        folder = next((f for f in FOLDERS if path == f or path.startswith(f + "/")), None)
+        if folder:
+            files.add(folder)
+        elif (ROOT / f"{path}.py").exists():  # an __init__.py holds no code
+            files.add(f"{path}.py")
+    return files - LEFT_OUT
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_deps_are_the_import_closure(name: str, imports: grimp.ImportGraph) -> None:
+    code = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py") or dep in FOLDERS}
+    modules = [module_of(STAGES[name]), *([BY_PATH[name]] if name in BY_PATH else [])]
+    assert code == imported_files(imports, *modules)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_records_its_run(name: str) -> None:
+    metrics = [
+        metric if isinstance(metric, str) else next(iter(metric)) for metric in STAGES[name]["metrics"]
+    ]
+    assert f"runs/{name}.json" in metrics
+
+
+def test_every_dep_exists_or_is_written_by_a_stage() -> None:
+    written: set[str] = set()
+    for stage in STAGES.values():
+        for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            written.add(out if isinstance(out, str) else next(iter(out)))
+    for name, stage in STAGES.items():
+        for dep in stage["deps"]:
+            made = any(out == dep or out.startswith(f"{dep}/") for out in written)
+            assert made or (ROOT / dep).exists(), f"{name}: nothing writes {dep} and it is not there"
+
+
+def test_packages_hold_no_code_that_no_stage_depends_on() -> None:
+    """The stages leave __init__.py out, so nothing that matters may stand there."""
+    for package in ("rlhf", "tasks"):
+        lines = (ROOT / package / "__init__.py").read_text()
+        assert "def " not in lines
+        assert "class " not in lines
+
+
+def test_templates_are_dependencies() -> None:
+    """A file that code reads and nobody imports has to be named by a stage."""
+    named = {dep for stage in STAGES.values() for dep in stage["deps"]}
+    for template in sorted((ROOT / "rlhf").glob("*.j2")):
+        assert template.relative_to(ROOT).as_posix() in named
