@@ -35,7 +35,7 @@ CURVES: dict[str, tuple[str, dict[str, str], str, str]] = {
         "reward",
         {"accuracy": "training", "eval_accuracy": "validation"},
         "Reward model",
-        "pairs ordered as the labelers did",
+        "accuracy on pairs",
     ),
     "ppo-score": ("ppo", {"objective/scores": "score"}, "PPO: reward model", "mean score of the samples"),
     "ppo-kl": ("ppo", {"objective/kl": "KL"}, "PPO: distance from SFT", "KL (nats a sequence)"),
@@ -65,7 +65,7 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
             capthick=2,
         )
         axes.annotate(
-            f"{row['rate']:.1%}",
+            f"{100 * row['rate']:.1f} %",
             (x, row["rate"]),
             xytext=(12, -4),
             textcoords="offset points",
@@ -73,20 +73,13 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
             size=12,
         )
     axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(
-        "as good as the reference",
-        (-0.45, 0.5),
-        xytext=(0, 5),
-        textcoords="offset points",
-        size=10,
-        color=INK,
-    )
     axes.set_xlim(-0.5, len(policies) - 0.3)
     axes.set_ylim(0, 1)
     axes.set_xticks(range(len(policies)), [LABELS.get(name, name) for name in policies])
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.set_ylabel("preferred to the reference")
-    axes.set_title(f"n = {evaluation['n']}, {confidence:.0%} intervals", size=11, color=INK)
+    axes.set_xlabel("dashed: as good as the reference", size=10)
+    axes.set_title(f"n = {evaluation['n']}, {100 * confidence:.0f} % intervals", size=11, color=INK)
     return _svg(figure)
 
 

@@ -15,7 +15,6 @@ from rlhf.figures import INK, LABELS
 from rlhf.judges import KINDS
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_CAPTIONS = {
     "reward": "The reward model that PPO was trained against",
     "rankings": "The rankings it was trained on",
 }
@@ -37,8 +36,8 @@ def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
         finding = "the interval includes one half, so no difference is shown"
     return (
         f"{label} is preferred to the reference on {percent(row['rate'])} of {evaluation['n']} "
-        f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {percent(row['low'])} to "
-        f"{percent(row['high'])}, {judge_words(evaluation)}): {finding}."
+        f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {interval(row)}, "
+        f"{judge_words(evaluation)}): {finding}."
     )
 
 
@@ -50,6 +49,11 @@ def judge_words(evaluation: Mapping[str, Any]) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """0.613 -> `61.3 %`."""
     return f"{100 * share:.{digits}f} %"
+
+
+def interval(row: Mapping[str, Any]) -> str:
+    """`58.3 to 64.2 %`."""
+    return f"{100 * row['low']:.1f} to {percent(row['high'])}"
 
 
 def print_table(evaluation: Mapping[str, Any]) -> None:
@@ -65,7 +69,7 @@ def print_table(evaluation: Mapping[str, Any]) -> None:
         table.add_row(
             LABELS.get(name, name),
             percent(row["rate"]),
-            f"{percent(row['low'])} to {percent(row['high'])}",
+            interval(row),
             str(row["ties"]),
             f"{row['mean_length']:.1f}",
             f"{row['kl']:.2f}",
@@ -105,9 +109,8 @@ def render_report(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.globals.update(percent=percent, points=_points, inline=inline_svg, visible=visible)
+    environment.globals.update(percent=percent, interval=interval, points=_points, inline=inline_svg, visible=visible)
     policies = evaluation["policies"]
-    numbers = {name: _flat(rows) for name, rows in (("reward", reward), ("rankings", rankings)) if rows}
     ppo = policies["ppo"]
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
@@ -121,8 +124,7 @@ def render_report(
         figure_words="; ".join(f"{LABELS.get(k, k)} {percent(v['rate'])}" for k, v in policies.items()),
         quality={"reference": evaluation["reference"]} | policies,
         samples=samples,
-        numbers=numbers,
-        captions=_CAPTIONS,
+        numbers=tables(reward or {}, "Reward model") + tables(rankings or {}, "Rankings it was trained on"),
         stage_key=stage_key,
         inputs=inputs,
         params=params,
@@ -152,17 +154,35 @@ def _points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested metrics as rows of key and readable value."""
-    rows: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key} / ")
-        elif isinstance(value, float):
-            rows.append((prefix + key, f"{value:.4g}"))
-        else:
-            rows.append((prefix + key, str(value)))
-    return rows
+def tables(values: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
+    """Metrics as tables to show: single numbers in one, and one for each group of groups.
+
+    Returns:
+        tables with `caption`, `columns` (empty for single numbers) and `rows` of text, the row's name first.
+    """
+    single = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    shown: list[dict[str, Any]] = []
+    if single:
+        rows = [[_words(key), _text(value)] for key, value in single.items()]
+        shown.append({"caption": caption, "columns": [], "rows": rows})
+    nested = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    flat = {key: value for key, value in nested.items() if not any(isinstance(v, Mapping) for v in value.values())}
+    if flat:
+        columns = list(dict.fromkeys(column for row in flat.values() for column in row))
+        rows = [[_words(key), *(_text(row.get(column, "")) for column in columns)] for key, row in flat.items()]
+        shown.append({"caption": caption, "columns": [_words(column) for column in columns], "rows": rows})
+    for key, value in nested.items():
+        if key not in flat:
+            shown += tables(value, f"{caption}: {_words(key)}")
+    return shown
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def write_figures(folder: Path, figures: Mapping[str, str]) -> None:
