@@ -15,9 +15,6 @@ from rlhf.figures import INK, LABELS
 from rlhf.judges import KINDS
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-    "reward": "The reward model that PPO was trained against",
-    "rankings": "The rankings it was trained on",
-}
 
 
 def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
@@ -47,8 +44,8 @@ def judge_words(evaluation: Mapping[str, Any]) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.613 -> `61.3 %`."""
-    return f"{100 * share:.{digits}f} %"
+    """0.613 -> `61.3 %`, with a space that does not break."""
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def interval(row: Mapping[str, Any]) -> str:
@@ -109,7 +106,8 @@ def render_report(
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.globals.update(percent=percent, interval=interval, points=_points, inline=inline_svg, visible=visible)
+    helpers = {"percent": percent, "interval": interval, "points": _points}
+    environment.globals.update(helpers, inline=inline_svg, visible=visible)
     policies = evaluation["policies"]
     ppo = policies["ppo"]
     return environment.get_template("report.html.j2").render(
@@ -165,11 +163,11 @@ def tables(values: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
     if single:
         rows = [[_words(key), _text(value)] for key, value in single.items()]
         shown.append({"caption": caption, "columns": [], "rows": rows})
-    nested = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    flat = {key: value for key, value in nested.items() if not any(isinstance(v, Mapping) for v in value.values())}
+    nested = {key: row for key, row in values.items() if isinstance(row, Mapping)}
+    flat = {key: row for key, row in nested.items() if not any(isinstance(v, Mapping) for v in row.values())}
     if flat:
         columns = list(dict.fromkeys(column for row in flat.values() for column in row))
-        rows = [[_words(key), *(_text(row.get(column, "")) for column in columns)] for key, row in flat.items()]
+        rows = [[_words(key), *(_text(row.get(c, "")) for c in columns)] for key, row in flat.items()]
         shown.append({"caption": caption, "columns": [_words(column) for column in columns], "rows": rows})
     for key, value in nested.items():
         if key not in flat:
