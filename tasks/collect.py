@@ -83,7 +83,10 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
     )
     people, rows = pool(params.groups), []
     for i, post in enumerate(posts):
-        texts = [*outputs[i * samples : (i + 1) * samples], post["completion"]]
+        # A person is never shown one text twice: equal samples are one candidate.
+        texts = list(dict.fromkeys([post["completion"], *outputs[i * samples : (i + 1) * samples]]))
+        if len(texts) < 2:
+            continue
         labelers = rng.sample(people, PER_PROMPT if rng.random() < SHARED else 1)
         for labeler, group in labelers:
             order = rng.sample(range(len(texts)), len(texts))
@@ -96,7 +99,7 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
                     "labeler_id": labeler,
                     "labeler_group": group,
                     "strength": label.strength,
-                    "policies": ["sft"] * samples + ["reference"],
+                    "policies": ["reference"] + ["sft"] * (len(texts) - 1),
                     "shown_order": order,
                     "seconds": label.seconds,
                     "guideline_version": "simulated-1",
