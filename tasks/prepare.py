@@ -87,8 +87,10 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
     held_out = {row["prompt"] for row in tables["prompts"] if row["split"] == "test" and row["prompt"]}
     tables["corpus"] = _corpus(tables["corpus"], held_out)
     for name, contract in TABLES.items():
+        # A given id that was right moves with the normal form; rows that share it still share it.
+        moved = {row["id"]: row_id(contract, row) for row in tables[name] if row.pop("id_was_right")}
         for row in tables[name]:
-            row["id"] = row["id"] or row_id(contract, row)
+            row["id"] = moved.get(row["id"], row["id"]) or row_id(contract, row)
     return tables
 
 
@@ -102,9 +104,8 @@ def split_of(prompt: str, settings: Prepare, seed: int) -> str:
 
 
 def _normal(contract: Contract, row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its texts stripped. An id that was right stays right; a wrong one is left for `validate`."""
-    right = row["id"] is None or row["id"] == row_id(contract, row)
-    row = dict(row)
+    """A row with its texts stripped, and whether the id that came with it was right before that."""
+    row = {**row, "id_was_right": row["id"] is not None and row["id"] == row_id(contract, row)}
     for column in ("text", "prompt"):
         if row.get(column) is not None:
             row[column] = _text(row[column])
@@ -112,8 +113,6 @@ def _normal(contract: Contract, row: dict[str, Any]) -> dict[str, Any]:
         row["completion"] = " " + _text(row["completion"])
     if row.get("completions") is not None:
         row["completions"] = [None if text is None else " " + _text(text) for text in row["completions"]]
-    if right:
-        row["id"] = None
     return row
 
 

@@ -1,0 +1,117 @@
+"""What tests share: a copy of the project to work in, with small parameters and a state folder of its own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rlhf.settings import load_settings
+from tasks.context import Stage
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {
+    "ingest.corpus_posts": 200,
+    "ingest.train_posts": 120,
+    "ingest.test_posts": 40,
+    "prepare.validation_share": 0.1,
+    "pretrain.steps": 6,
+    "pretrain.batch_size": 8,
+    "pretrain.save_every": 2,
+    "sft.epochs": 0.5,
+    "sft.save_every": 2,
+    "collect.prompts": 16,
+    "reward.epochs": 1,
+    "reward.batch_size": 4,
+    "reward.save_every": 2,
+    "ppo.updates": 2,
+    "ppo.batch_size": 16,
+    "ppo.micro_batch_size": 8,
+    "ppo.epochs": 1,
+    "ppo.response_length": 12,
+    "ppo.save_every": 1,
+    "evaluate.prompts": 20,
+    "evaluate.response_length": 12,
+}
+
+
+class Quiet(Stage):
+    """A stage that logs nowhere, so that a test pays for no tracking store."""
+
+    def log_curve(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    log_figures = log_samples = log_dataset = log_artifact = log_curve
+
+
+@dataclass
+class Workspace:
+    """A copy of the project's files in `path`, which is the working directory of the test."""
+
+    path: Path
+
+    def set(self, changes: dict[str, Any]) -> None:
+        """Change params.yaml by dotted keys; values are not checked."""
+        values = yaml.safe_load((self.path / "params.yaml").read_text())
+        for key, value in changes.items():
+            inner = values
+            *sections, last = key.split(".")
+            for section in sections:
+                inner = inner[section]
+            inner[last] = value
+        (self.path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def stage(self, name: str) -> dict[str, float]:
+        """Run a stage of dvc.yaml in this process, without tracking; returns its figures."""
+        module = importlib.import_module(f"tasks.{name.split('-')[0]}")
+        return module.main(Quiet(name, load_settings(), key="test", run_id="test")) or {}
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m <words>` as a person would."""
+        return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pristine copy of the project's files (no data, no history), with small parameters."""
+    copy = tmp_path_factory.mktemp("project") / "copy"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, os.fsdecode(listed.stdout).split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    values = load_settings(ROOT / "params.yaml").model_dump(by_alias=True)
+    for key, value in SMALL.items():
+        section, name = key.split(".")
+        values[section][name] = value
+    (copy / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (copy / "dvc.lock").unlink(missing_ok=True)
+    return copy
+
+
+@pytest.fixture
+def workspace(
+    project: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Workspace]:
+    """The project in a folder of this test, which becomes the working directory; one state for the session."""
+    path = tmp_path / "project"
+    shutil.copytree(project, path)
+    monkeypatch.chdir(path)
+    monkeypatch.setenv("RLHF_STATE", str(tmp_path_factory.getbasetemp() / "state"))
+    for name in ("RLHF_PARENT_RUN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    yield Workspace(path)
