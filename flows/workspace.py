@@ -119,7 +119,7 @@ def _worktree(name: str) -> Path:
         _git("worktree", "prune")
         _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
     with Repo() as here, Repo(str(tree)) as there, there.config.edit("local") as config:
-        config["cache"]["dir"] = here.cache.local.path
+        config["cache"]["dir"] = here.cache.local_cache_dir
     return tree
 
 
