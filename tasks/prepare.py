@@ -88,7 +88,7 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
     tables["corpus"] = _corpus(tables["corpus"], held_out)
     for name, contract in TABLES.items():
         # A given id that was right moves with the normal form; rows that share it still share it.
-        moved = {row["id"]: row_id(contract, row) for row in tables[name] if row.pop("id_was_right")}
+        moved = {row["id"]: row_id(contract, row) for row in tables[name] if row.pop("id_was_right", False)}
         for row in tables[name]:
             row["id"] = moved.get(row["id"], row["id"]) or row_id(contract, row)
     return tables

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,12 +105,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(
     project: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Workspace]:
-    """The project in a folder of this test, which becomes the working directory; one state for the session."""
+) -> Workspace:
+    """The project in a folder of this test, the working directory; one state folder for the session."""
     path = tmp_path / "project"
     shutil.copytree(project, path)
     monkeypatch.chdir(path)
     monkeypatch.setenv("RLHF_STATE", str(tmp_path_factory.getbasetemp() / "state"))
     for name in ("RLHF_PARENT_RUN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
-    yield Workspace(path)
+    return Workspace(path)

@@ -1,4 +1,4 @@
-"""Bad input, planted one at a time: the pipeline stops with one clear line and leaves nothing half-written."""
+"""Bad input, planted one at a time: the pipeline stops with one clear line, nothing is half-written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from conftest import Workspace
 
-from rlhf.contracts import DataError, row_id
-from rlhf.contracts import DEMONSTRATION as D
+from rlhf.contracts import DEMONSTRATION, DataError, row_id
 from rlhf.settings import SettingsError, load_settings
 from tasks.context import StageError
 
@@ -158,11 +157,12 @@ INVALID: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         ["demonstrations:", "train, validation and test have rows", "missing: test", "prepare.test_share"],
     ),
     "duplicate ids": (
-        lambda f: (
-            [change(DEMOS, i, id=row_id(D, demonstrations()[4])) for i in (4, 5)]
-            and [change(DEMOS, i, id=row_id(D, demonstrations()[4]))(f) for i in (4, 5)]
-        ),
+        lambda f: [change(DEMOS, i, id=row_id(DEMONSTRATION, demonstrations()[4]))(f) for i in (4, 5)],
         ["demonstrations:", "no two rows have the same id", "2 rows", "row 5"],
+    ),
+    "duplicate ids of the user's own": (
+        lambda f: [change(DEMOS, i, id="7")(f) for i in (4, 5)],
+        ["demonstrations:", "no two rows have the same id", "2 rows", "row 5", "'7'"],
     ),
     "an id of another content": (
         change(DEMOS, 4, id="0123456789abcdef"),
