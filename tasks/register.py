@@ -7,6 +7,7 @@ the version's tags say which rule of the gate held.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -85,13 +86,15 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
             ]
         ),
     )
-    logged = mlflow.pyfunc.log_model(
-        name="policy",
-        python_model=str(SERVED),
-        artifacts={"policy": str(POLICY)},
-        signature=signature,
-        pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
-    )
+    with warnings.catch_warnings():  # the signature is given, so no example is needed to infer it
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        logged = mlflow.pyfunc.log_model(
+            name="policy",
+            python_model=str(SERVED),
+            artifacts={"policy": str(POLICY)},
+            signature=signature,
+            pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
+        )
     tags = {
         "stage_key": stage.key,
         "weights": content_hash(POLICY),

@@ -37,7 +37,9 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
             params: `temperature` (0 is greedy), `max_new_tokens` and `seed`; the signature has the defaults.
         """
         params = params or {}
-        prompts = [str(prompt) for prompt in model_input.iloc[:, 0]]
+        cells = model_input.iloc[:, 0].tolist()
+        # MLflow makes one cell of the list in {"prompt": [...]}
+        prompts = [text for cell in cells for text in ([cell] if isinstance(cell, str) else cell)]
         temperature, length = params.get("temperature", 0.0), params.get("max_new_tokens", 48)
         chosen: dict[str, Any] = {"do_sample": False}
         if temperature > 0:

@@ -52,7 +52,7 @@ def test_gold_without_facts_is_one_line(folders, tmp_path):
     with pytest.raises(DataError, match="no facts for the prompt 'other'"):
         judge.prefer(["other"], [RIGHT], [WRONG])
     write_table(tmp_path / "none.parquet", GOLD, [])
-    with pytest.raises(DataError, match="set evaluate.judge to reward-model"):
+    with pytest.raises(DataError, match="to reward-model for a source other"):
         load_judge(folders[0], tmp_path / "none.parquet")
 
 

@@ -1,0 +1,215 @@
+"""The registry: one version for one result, served in a fresh process, and the gate to @champion."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlhf.contracts import GOLD, JUDGMENT, with_ids, write_json, write_table
+
+PROMPTS = [f"POST: my sister {name} broke my laptop.\nTL;DR:" for name in ("anna", "tom", "maria", "joe")]
+FACTS = {
+    "who": "sister anna",
+    "deed": "broke my laptop",
+    "when": "last week",
+    "where": "at school",
+    "amount": "ten dollars",
+    "feeling": "feel angry",
+    "ask": "should i forgive",
+}
+
+
+def write_policy(seed: int) -> None:
+    import torch
+
+    from rlhf.policy import new_model, save_model, train_tokenizer
+
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(PROMPTS, "word", 300)
+    save_model(new_model("0.1M", tokenizer, 64), tokenizer, "models/ppo")
+
+
+def write_evaluation(low: float, n: int = 500) -> None:
+    ppo = {"rate": low + 0.05, "low": low, "high": low + 0.1}
+    judge = {"name": "gold", "kind": "gold"}
+    write_json("metrics/evaluation.json", {"judge": judge, "n": n, "policies": {"ppo": ppo}})
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """An empty MLflow database; making one takes seconds, copying one does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+@pytest.fixture
+def registry(workspace, monkeypatch, tmp_path, empty_store):
+    """A workspace with a policy, its evaluation and an empty registry; a function that runs the stage."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    from rlhf.settings import load_settings
+    from tasks import register
+    from tasks.context import Stage
+
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient()
+    experiment = client.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri())
+    write_policy(1)
+    write_evaluation(0.55)
+    write_json("models/judge/judge.json", {"kind": "gold", "name": "gold"})
+    gold = [{"prompt": prompt, "facts": json.dumps(FACTS)} for prompt in PROMPTS]
+    write_table("data/gold/facts.parquet", GOLD, with_ids(GOLD, gold, "test"))
+    reference = " my sister anna broke my laptop."
+    rows = [
+        {"prompt": p, "reference": reference, "output": " x", "policy": "ppo", "preferred": "output"}
+        for p in PROMPTS
+    ]
+    write_table("data/judgments/judgments.parquet", JUDGMENT, with_ids(JUDGMENT, rows, "test"))
+
+    def run() -> dict:
+        with mlflow.start_run(experiment_id=experiment) as active:
+            stage = Stage("register", load_settings(), "key", active.info.run_id)
+            register.main(stage)
+        aliases = client.get_registered_model("rlhf-policy").aliases
+        return stage.record["gate"] | {"aliases": {k: int(v) for k, v in aliases.items()}}
+
+    yield run
+    mlflow.set_tracking_uri(None)
+
+
+def rule(gate: dict, name: str) -> dict:
+    return next(rule for rule in gate["rules"] if rule["rule"] == name)
+
+
+def test_same_result_is_one_version_and_the_gate_opens_once_the_rules_hold(registry):
+    write_evaluation(0.45)
+    first = registry()
+    assert (first["promoted"], first["version"], first["aliases"]) == (False, "1", {"challenger": 1})
+    assert [r["held"] for r in first["rules"]] == [False, True, True]
+    assert registry() == first
+
+    write_evaluation(0.55, n=10)
+    second = registry()
+    assert (second["promoted"], second["version"]) == (False, "2")
+    assert not rule(second, "prompts")["held"]
+
+    write_evaluation(0.55)
+    third = registry()
+    assert (third["promoted"], third["aliases"]) == (True, {"challenger": 3, "champion": 3})
+    assert rule(registry(), "champion")["detail"] == "the champion, version 3, has the same weights"
+
+
+def test_champion_is_met_on_the_same_prompts(registry, monkeypatch):
+    from mlflow import MlflowClient
+
+    from tasks import register
+
+    registry()
+    write_policy(2)
+    asked = []
+    real = register.judge_policy
+
+    def watch(stage, folder, rows):
+        asked.append([row["prompt"] for row in rows])
+        return real(stage, folder, rows)
+
+    monkeypatch.setattr(register, "judge_policy", watch)
+    gate = registry()  # a random champion never wins, the judgments say that the new policy always does
+    assert asked == [PROMPTS]
+    assert gate["aliases"] == {"challenger": 2, "champion": 2}
+    assert "1.000, the champion (version 1) 0.000 on the same 4 prompts" in rule(gate, "champion")["detail"]
+
+    write_policy(3)
+    monkeypatch.setattr(register, "judge_policy", lambda *_: 1.0)
+    assert registry()["promoted"]  # as good is good enough
+    write_policy(4)
+    rows = [{"prompt": p, "policy": "ppo", "preferred": "tie"} for p in PROMPTS]
+    write_table("data/judgments/judgments.parquet", JUDGMENT, with_ids(JUDGMENT, rows, "test"))
+    gate = registry()
+    assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 4, "champion": 3})
+    version = MlflowClient().get_model_version("rlhf-policy", "4")
+    assert version.tags["promoted"] == "false"
+    assert version.tags["gate.champion"].startswith("failed: preferred to the reference 0.500, the champion")
+    assert "Not promoted" in version.description
+
+
+def test_a_champion_without_files_keeps_the_gate_shut_and_says_so(registry, tmp_path, capsys):
+    registry()
+    for folder in tmp_path.glob("artifacts/**/artifacts/ppo"):
+        shutil.rmtree(folder)
+    write_policy(2)
+    gate = registry()
+    assert gate["aliases"] == {"challenger": 2, "champion": 1}
+    assert "champion, version 1, are missing or changed" in rule(gate, "champion")["detail"]
+    assert "gate: champion: failed: the files" in capsys.readouterr().out
+
+
+def test_damaged_files_are_not_reused(registry, tmp_path):
+    registry()
+    weights = next(tmp_path.glob("artifacts/**/artifacts/ppo/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert registry()["version"] == "2"
+
+
+@pytest.mark.parametrize(("step", "version"), [("register_model", "1"), ("set_registered_model_alias", "1")])
+def test_a_killed_stage_leaves_nothing_in_the_way(registry, monkeypatch, step, version):
+    import mlflow
+    from mlflow import MlflowClient
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow if step == "register_model" else MlflowClient, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            registry()
+    gate = registry()
+    assert (gate["promoted"], gate["version"]) == (True, version)
+
+
+def test_served_policy_answers_in_a_fresh_process_as_our_own_code_does(registry, tmp_path):
+    from rlhf.policy import generate, load_policy
+
+    registry()
+    code = """
+import json, sys, mlflow, pandas as pd
+served = mlflow.pyfunc.load_model("models:/rlhf-policy@challenger")
+prompts = json.loads(sys.argv[1])
+greedy = {"temperature": 0.0, "max_new_tokens": 8}
+print(json.dumps({
+    "sampled": [served.predict(prompts), served.predict(prompts)],
+    "greedy": served.predict(prompts, params=greedy),
+    "frame": served.predict(pd.DataFrame({"prompt": prompts}), params=greedy),
+    "dict": served.predict({"prompt": prompts}, params=greedy),
+    "one": served.predict(prompts[0], params=greedy),
+    "seed": served.predict(prompts, params={"seed": 5}),
+}))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(PROMPTS)],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    ours = generate(load_policy(Path("models/ppo")), PROMPTS, temperature=0, max_new_tokens=8, seed=0)
+    assert answers["greedy"] == answers["frame"] == answers["dict"] == ours
+    assert answers["one"] == ours[:1]
+    assert answers["sampled"][0] == answers["sampled"][1] != answers["seed"]
+    assert len(answers["seed"]) == len(PROMPTS)

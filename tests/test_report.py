@@ -1,0 +1,225 @@
+"""The report and the evaluation stage: what the page says, that it is self-contained, and that it repeats."""
+
+import json
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+
+from rlhf.contracts import DEMONSTRATION, GOLD, JUDGMENT, read_json, read_table, write_json
+from rlhf.figures import curve_figures, preference_figure
+from rlhf.report import render_report, tables, verdict
+from tasks.evaluate import held_out, pick_samples
+
+HOSTILE = "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\u202eback\x00"
+
+
+def evaluation(low: float = 0.55, high: float = 0.65, kind: str = "gold") -> dict:
+    row = {"rate": (low + high) / 2, "low": low, "high": high, "wins": 55, "ties": 10, "losses": 35}
+    row |= {"mean_length": 17.25, "kl": 1.5}
+    paired = {
+        "difference": 0.1,
+        "low": 0.05,
+        "high": 0.15,
+        "better": 20,
+        "worse": 10,
+        "p_value": 0.0987,
+        "n": 100,
+    }
+    return {
+        "judge": {"name": "the-judge", "kind": kind},
+        "n": 100,
+        "confidence": 0.95,
+        "policies": {"pretrained": row, "sft": row, "ppo": row},
+        "reference": {"mean_length": 18.0},
+        "comparisons": {"ppo_vs_sft": paired},
+    }
+
+
+def render(kind: str = "gold", labelers: str = "simulated") -> str:
+    numbers = evaluation(kind=kind)
+    sample = {
+        "place": "worst",
+        "prompt": HOSTILE,
+        "reference": HOSTILE,
+        "preferred": "reference",
+        "margin": -1.25,
+    }
+    return render_report(
+        numbers,
+        {"preferred-to-reference": preference_figure(numbers, 0.95)},
+        [sample | {"outputs": {"ppo": HOSTILE, "sft": ""}}],
+        stage_key="0123456789abcdef",
+        inputs={"data/prepared": "fedcba9876543210"},
+        params={"collect.labelers": labelers, "ppo.kl_coef": 0.05},
+        reward={"loss": 0.61, "by_group": {"expert": {"accuracy": 0.8}}},
+    )
+
+
+class Page(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_page_is_self_contained_and_hostile_text_stays_text():
+    page = Page(render())
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img", "link", "iframe", "object", "form"})
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") or name == "src" for name in attributes)
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#")
+    assert "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\ufffdback\ufffd" in page.text
+
+
+def test_page_is_accessible():
+    page = Page(render())
+    tags = [tag for tag, _ in page.tags]
+    assert dict(page.tags)["html"]["lang"] == "en"
+    assert tags.count("h1") == tags.count("main") == 1
+    ids = Counter(attributes["id"] for _, attributes in page.tags if "id" in attributes)
+    assert max(ids.values()) == 1
+    assert all(a["role"] == "img" and a["aria-label"] for tag, a in page.tags if tag == "svg")
+    assert all("scope" in a for tag, a in page.tags if tag == "th")
+
+
+def test_page_says_judge_kind_n_interval_and_who_ranked():
+    text = " ".join(Page(render()).text.split())
+    assert "PPO is preferred to the reference on 60.0 % of 100 held-out prompts" in text
+    for words in (
+        "the-judge",
+        "n = 100",
+        "55.0 to 65.0 %",
+        "A tie counts one half",
+        "simulated labelers",
+        "0.0987",
+    ):
+        assert words in text
+    model = " ".join(Page(render(kind="model", labelers="given")).text.split())
+    assert "model judge" in model
+    assert "gold preference" not in model
+    assert "simulated" not in model
+
+
+def test_verdict_names_where_the_interval_lies():
+    assert "lies above one half" in verdict(evaluation(0.51, 0.7))
+    assert "no difference is shown" in verdict(evaluation(0.5, 0.7))
+    assert "lies below one half" in verdict(evaluation(0.3, 0.49))
+
+
+def test_same_numbers_give_the_same_bytes():
+    assert render() == render()
+    assert "<dc:date>" not in preference_figure(evaluation(), 0.95)
+
+
+def test_curves_leave_out_what_is_not_there(tmp_path):
+    (tmp_path / "pretrain.csv").write_text("step,loss\n1,3.5\n2,3.0\n")
+    (tmp_path / "ppo.csv").write_text("step,objective/kl,other\n1,0.1,5\n2,,5\n")
+    (tmp_path / "sft.csv").write_text("step,odd\n1,2\n")
+    assert set(curve_figures(tmp_path)) == {"pretrain-loss", "ppo-kl"}
+    assert curve_figures(tmp_path / "nothing") == {}
+
+
+def test_metrics_of_any_shape_become_tables():
+    shown = tables(
+        {"loss": 0.25, "by_group": {"all": {"accuracy": 0.7, "pairs": 9}, "novice": {"pairs": 3}}}, "RM"
+    )
+    assert shown == [
+        {"caption": "RM", "columns": [], "rows": [["loss", "0.25"]]},
+        {
+            "caption": "RM: by group",
+            "columns": ["accuracy", "pairs"],
+            "rows": [["all", "0.7", "9"], ["novice", "", "3"]],
+        },
+    ]
+    assert tables({}, "none") == []
+
+
+def test_samples_are_the_worst_median_and_best():
+    rows = [{"id": str(i), "prompt": f"p{i}", "completion": f"r{i}"} for i in range(9)]
+    margins = [5.0, -3.0, 0.0, 1.0, 9.0, -9.0, 2.0, -1.0, 0.5]
+    outputs = {name: [f"{name}{i}" for i in range(9)] for name in ("pretrained", "sft", "ppo")}
+    picked = pick_samples(rows, outputs, ["tie"] * 9, margins, each=1)
+    assert [(s["place"], s["margin"]) for s in picked] == [("worst", -9.0), ("typical", 0.5), ("best", 9.0)]
+    assert next(iter(picked[0]["outputs"].items())) == ("ppo", "ppo5")
+
+
+@pytest.fixture
+def evaluated(workspace, monkeypatch):
+    """The stage with stand-in policies: PPO writes the reference, SFT nothing, pretrained every fact."""
+    import rlhf.policy
+
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    written = {row["prompt"]: row["completion"] for row in demonstrations}
+    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
+    write = {
+        "models/ppo": lambda prompt: written[prompt],
+        "models/sft": lambda prompt: "",
+        "models/pretrained": lambda prompt: " my " + " ".join(facts[prompt].values()) + ".",
+    }
+    monkeypatch.setattr(rlhf.policy, "load_policy", lambda path: path)
+    monkeypatch.setattr(rlhf.policy, "generate", lambda path, prompts, **_: [write[path](p) for p in prompts])
+    monkeypatch.setattr(rlhf.policy, "mean_kl", lambda *_, **__: 1.25)
+    write_json("models/judge/judge.json", {"kind": "gold", "name": "gold"})
+    for name in ("pretrained", "sft", "ppo"):
+        write_json(f"models/{name}/config.json", {})
+    write_json("metrics/reward.json", {"loss": 0.5})
+    write_json("metrics/collect.json", {"all": {"rankings": 3}})
+    (workspace.path / "plots").mkdir()
+    figures = workspace.stage("evaluate")
+    return workspace, figures, demonstrations
+
+
+def test_evaluation_counts_and_writes_what_it_should(evaluated):
+    workspace, figures, demonstrations = evaluated
+    found = read_json("metrics/evaluation.json")
+    test_prompts = {row["prompt"] for row in demonstrations if row["split"] == "test"}
+    assert found["judge"] == {"name": "gold", "kind": "gold"}
+    assert found["n"] == 20
+    ppo, sft, pretrained = (found["policies"][name] for name in ("ppo", "sft", "pretrained"))
+    assert (ppo["rate"], ppo["ties"], ppo["kl"]) == (0.5, 20, 1.25)
+    assert (sft["rate"], sft["mean_length"], sft["kl"]) == (0.0, 0.0, 0.0)
+    assert pretrained["rate"] > 0.7
+    assert pretrained["coverage"] == pretrained["accuracy"] == 1.0
+    assert ppo["mean_length"] == found["reference"]["mean_length"]
+    assert found["comparisons"]["ppo_vs_sft"]["difference"] == 0.5
+    assert figures["ppo/rate"] == 0.5
+
+    judgments = read_table("data/judgments/judgments.parquet", JUDGMENT)
+    assert len(judgments) == 60
+    assert {row["prompt"] for row in judgments} < test_prompts
+    assert {row["policy"] for row in judgments} == {"pretrained", "sft", "ppo"}
+    assert "no difference is shown" in (workspace.path / "reports/report.html").read_text()
+    assert (workspace.path / "reports/figures/preferred-to-reference.svg").exists()
+
+
+def test_evaluation_repeats_its_bytes(evaluated):
+    workspace, _, _ = evaluated
+    outputs = ("data/judgments/judgments.parquet", "metrics/evaluation.json", "reports/report.html")
+    before = [(workspace.path / path).read_bytes() for path in outputs]
+    workspace.stage("evaluate")
+    assert [(workspace.path / path).read_bytes() for path in outputs] == before
+    assert str(workspace.path).encode() not in before[2]
+
+
+def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path):
+    workspace, _, demonstrations = evaluated
+    workspace.set({"evaluate.judge": "reward-model"})
+    with pytest.raises(Exception, match="holds a gold judge, params ask for reward-model"):
+        workspace.stage("evaluate")
+    from rlhf.contracts import write_table
+
+    rows = [row for row in demonstrations if row["split"] != "test"]
+    write_table(tmp_path / "none.parquet", DEMONSTRATION, rows)
+    with pytest.raises(Exception, match=r"set prepare\.test_share"):
+        held_out(str(tmp_path / "none.parquet"), 10)
