@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, Trai
 
 from rlhf.contracts import DataError
 from rlhf.policy import left_pad, positions
-from rlhf.training import Curve, arguments, train
+from rlhf.training import Curve, MuonAdamW, arguments, train
 
 
 def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -> list[list[int]]:
@@ -40,6 +40,7 @@ def pretrain(
     steps: int,
     batch_size: int,
     learning_rate: float,
+    muon_learning_rate: float,
     save_every: int,
     curve: Curve | None = None,
 ) -> list[dict[str, float]]:
@@ -58,10 +59,16 @@ def pretrain(
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(50, steps // 10),
-        weight_decay=0.01,
         # Texts of like length together: whole posts in a batch, hardly any padding.
         train_sampling_strategy="group_by_length",
     )
     dataset = Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
-    trainer = Trainer(model=model, args=args, train_dataset=dataset, data_collator=collate)
+    optimizer = MuonAdamW(model, muon_lr=muon_learning_rate, adamw_lr=learning_rate, weight_decay=0.01)
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=dataset,
+        data_collator=collate,
+        optimizers=(optimizer, None),  # type: ignore[arg-type]  # the scheduler is the trainer's own
+    )
     return train(trainer, curve)

@@ -1,0 +1,363 @@
+"""PPO against a float64 reference, its invariants, and a toy task with a known optimum."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
+
+from rlhf import ppo
+from rlhf.policy import left_pad, response_logprobs, token_values, train_tokenizer
+from rlhf.ppo import PPOConfig, PPOTrainer
+from rlhf.training import deterministic, train
+
+WORDS = "red green blue one two three yes no"
+PROMPTS = [f"{a} {b}:" for a in WORDS.split() for b in WORDS.split()]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([f"{p} {w}" for p in PROMPTS for w in WORDS.split()], "word", 300)
+
+
+def tiny(tokenizer, kind=LlamaForCausalLM, seed=0, **more):
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **more,
+    )
+    return kind(config)
+
+
+def trainer_of(tokenizer, folder: Path, reward=None, value=None, callbacks=None, **settings) -> PPOTrainer:
+    deterministic(0, 1)
+    policy = tiny(tokenizer)
+    scorer = tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1)
+    settings = {
+        "num_updates": 2,
+        "batch_size": 16,
+        "micro_batch_size": 8,
+        "num_mini_batches": 2,
+        "num_ppo_epochs": 2,
+        "response_length": 8,
+        "learning_rate": 1e-3,
+        "temperature": 1.0,
+        "report_to": "none",
+        "save_updates": 1,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    } | settings
+    return PPOTrainer(
+        policy,
+        copy.deepcopy(policy),
+        value or copy.deepcopy(scorer),
+        reward or scorer,
+        PPOConfig(output_dir=str(folder), **settings),
+        PROMPTS,
+        tokenizer,
+        callbacks=callbacks,
+    )
+
+
+def updates(rows):
+    return [row for row in rows if "update" in row]
+
+
+# ---- the arithmetic against plain float64 loops ----
+
+
+def episodes(seed=0, rows=5, width=7):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, width + 1, rows)
+    mask = (np.arange(width) < lengths[:, None]).astype(float)
+    draw = lambda: rng.normal(size=(rows, width))  # noqa: E731
+    return mask, lengths, draw
+
+
+def test_gae_agrees_with_a_float64_loop() -> None:
+    mask, lengths, draw = episodes()
+    rewards, values, gamma, lam = draw() * mask, draw() * mask, 0.97, 0.9
+    expected = np.zeros_like(rewards)
+    for i, length in enumerate(lengths):
+        for t in range(length):  # the sum of discounted residuals, written out
+            for k in range(t, length):
+                following = values[i, k + 1] if k + 1 < length else 0.0
+                delta = rewards[i, k] + gamma * following - values[i, k]
+                expected[i, t] += (gamma * lam) ** (k - t) * delta
+    advantages, returns = ppo.gae(*(torch.tensor(x) for x in (rewards, values, mask)), gamma, lam)
+    np.testing.assert_allclose(advantages.numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(returns.numpy(), (expected + values) * mask, atol=1e-12)
+
+
+def test_whitening_agrees_with_numpy_and_ignores_padding() -> None:
+    mask, _, draw = episodes(1)
+    values = draw()
+    real = values[mask == 1]
+    expected = (values - real.mean()) / np.sqrt(real.var() + 1e-8) * mask
+    got = ppo.whiten(torch.tensor(values), torch.tensor(mask)).numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-9)
+    changed = np.where(mask == 1, values, 1e6)
+    np.testing.assert_allclose(ppo.whiten(torch.tensor(changed), torch.tensor(mask)).numpy(), got, atol=1e-9)
+
+
+def test_kl_estimators_agree_with_their_formulas_and_the_true_kl() -> None:
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
+    log_p, log_q = torch.tensor(np.log(p)), torch.tensor(np.log(q))
+    truth = float((p * np.log(p / q)).sum())
+    expected = {"k1": np.log(p / q), "k2": np.log(p / q) ** 2 / 2, "k3": q / p - 1 - np.log(q / p)}
+    for kind, formula in expected.items():
+        np.testing.assert_allclose(ppo.kl_estimate(log_p, log_q, kind).numpy(), formula, atol=1e-12)
+    for kind in ("k1", "k3"):  # both unbiased: their expectation under p is the KL itself
+        assert float((torch.tensor(p) * ppo.kl_estimate(log_p, log_q, kind)).sum()) == pytest.approx(truth)
+
+
+def test_clipped_losses_agree_with_the_papers_formulas() -> None:
+    rng = np.random.default_rng(2)
+    ratio, adv = rng.uniform(0.5, 1.6, 50), rng.normal(size=50)
+    expected = -np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv)
+    got = ppo.policy_loss(torch.tensor(ratio), torch.tensor(adv), 0.2)
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+    new, old, returns = rng.normal(size=50), rng.normal(size=50), rng.normal(size=50)
+    clipped = np.clip(new, old - 0.2, old + 0.2)
+    expected = 0.5 * np.maximum((new - returns) ** 2, (clipped - returns) ** 2)
+    got = ppo.value_loss(*(torch.tensor(x) for x in (new, old, returns)), 0.2)
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+
+
+def test_the_score_lands_on_the_last_response_token() -> None:
+    mask = torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0]])
+    kl = torch.full((2, 4), 0.5)
+    rewards = ppo.token_rewards(torch.tensor([2.0, -1.0]), kl, mask, kl_coef=0.1)
+    expected = torch.tensor([[-0.05, -0.05, 1.95, 0], [-1.05, 0, 0, 0]])
+    torch.testing.assert_close(rewards, expected)
+
+
+# ---- invariants ----
+
+
+def test_kl_is_zero_and_ratio_is_one_before_the_first_step(tokenizer, tmp_path: Path) -> None:
+    trainer = trainer_of(tokenizer, tmp_path)
+    first = updates(train(trainer))[0]
+    assert first["objective/kl"] == 0.0
+    assert first["objective/non_score_reward"] == 0.0
+    assert first["val/first_ratio_error"] == 0.0
+
+
+def test_the_first_ratio_stays_one_after_updates(tokenizer, tmp_path: Path) -> None:
+    rows = updates(train(trainer_of(tokenizer, tmp_path, num_updates=3)))
+    assert [row["val/first_ratio_error"] for row in rows] == [0.0, 0.0, 0.0]
+    assert rows[-1]["objective/kl"] != 0.0
+
+
+def test_optimiser_steps_are_mini_batches_times_epochs(tokenizer, tmp_path: Path) -> None:
+    class Count(TrainerCallback):
+        steps = 0
+
+        def on_optimizer_step(self, *args, **kwargs):
+            self.steps += 1
+
+    count = Count()
+    train(trainer_of(tokenizer, tmp_path, micro_batch_size=2, callbacks=[count]))
+    assert count.steps == 2 * 2 * 2  # updates, epochs, mini-batches: micro-batches do not step
+
+
+def test_gradients_do_not_depend_on_the_micro_batch_size(tokenizer, tmp_path: Path) -> None:
+    def gradient(micro: int) -> torch.Tensor:
+        trainer = trainer_of(tokenizer, tmp_path / str(micro), micro_batch_size=micro, num_mini_batches=1)
+        model = trainer.model
+        for index in range(16 // micro):
+            inputs = trainer._prepare_inputs({"micro_batch": index})
+            trainer.compute_loss(model, inputs).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    whole = gradient(16)
+    assert whole.abs().max() > 1e-3
+    torch.testing.assert_close(gradient(2), whole, atol=1e-6, rtol=1e-5)
+
+
+def test_log_probabilities_and_values_do_not_depend_on_padding(tokenizer) -> None:
+    model = tiny(tokenizer).eval()
+    value = tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1).eval()
+    rows = tokenizer([PROMPTS[3] + " yes no red"])["input_ids"]
+    ids, mask = left_pad(rows, tokenizer.pad_token_id)
+    padded = torch.cat([torch.full((1, 6), tokenizer.pad_token_id), ids], 1)
+    padded_mask = torch.cat([torch.zeros(1, 6, dtype=torch.long), mask], 1)
+    with torch.no_grad():
+        for plain, wide in (
+            (
+                response_logprobs(model, ids, mask, 3, 0.7)[0],
+                response_logprobs(model, padded, padded_mask, 3, 0.7)[0],
+            ),
+            (token_values(value, ids, mask, 3), token_values(value, padded, padded_mask, 3)),
+        ):
+            torch.testing.assert_close(plain, wide, atol=1e-5, rtol=1e-5)
+
+
+def test_log_probabilities_are_those_of_the_tempered_distribution(tokenizer) -> None:
+    model = tiny(tokenizer).eval()
+    ids, mask = left_pad(tokenizer([PROMPTS[0] + " yes no"])["input_ids"], tokenizer.pad_token_id)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask).logits.double() / 0.5
+        got, entropy = response_logprobs(model, ids, mask, 2, 0.5)
+    probabilities = logits.softmax(-1)[0]
+    for place, token in ((-1, ids[0, -1]), (-2, ids[0, -2])):
+        p = probabilities[place - 1]
+        assert got[0, place].item() == pytest.approx(math.log(p[token]), abs=1e-5)
+        assert entropy[0, place].item() == pytest.approx(float(-(p * p.log()).sum()), abs=1e-5)
+
+
+def test_a_response_without_eos_gets_the_missing_eos_score(tokenizer, tmp_path: Path) -> None:
+    trainer = trainer_of(
+        tokenizer,
+        tmp_path,
+        reward=lambda prompts, outputs: [5.0] * len(outputs),
+        response_length=1,
+        missing_eos=-1.0,
+    )
+    trainer.accelerator.prepare(trainer.model)
+    rollout = trainer.roll_out(0)
+    eos = rollout.ids[:, -1] == tokenizer.eos_token_id
+    # At update 0 the KL is zero: the return of a one-token episode is its score.
+    torch.testing.assert_close(rollout.returns[:, 0], torch.where(eos, 5.0, -1.0))
+
+
+def test_every_pass_over_the_prompts_is_a_fresh_permutation(tokenizer, tmp_path: Path) -> None:
+    trainer = trainer_of(tokenizer, tmp_path)
+    per_pass = len(PROMPTS) // 16
+    passes = [
+        torch.cat([trainer.prompt_indices(p * per_pass + i) for i in range(per_pass)]).tolist()
+        for p in range(2)
+    ]
+    assert sorted(passes[0]) == sorted(passes[1]) == list(range(len(PROMPTS)))
+    assert passes[0] != passes[1]
+
+
+def test_ppo_reaches_the_optimum_of_a_toy_task(tokenizer, tmp_path: Path) -> None:
+    def says_yes(prompts: list[str], outputs: list[str]) -> list[float]:
+        return [float(output.strip() == "yes") for output in outputs]
+
+    trainer = trainer_of(
+        tokenizer,
+        tmp_path,
+        reward=says_yes,
+        num_updates=60,
+        batch_size=64,
+        micro_batch_size=64,
+        num_mini_batches=1,
+        num_ppo_epochs=4,
+        response_length=3,
+        learning_rate=1e-2,
+        kl_coef=0.0,
+        missing_eos=0.0,
+        save_updates=1000,
+    )
+    rows = updates(train(trainer))
+    assert rows[0]["objective/scores"] < 0.2
+    assert np.mean([row["objective/scores"] for row in rows[-5:]]) > 0.95
+
+
+def test_a_high_kl_coefficient_keeps_the_policy_near_the_reference(tokenizer, tmp_path: Path) -> None:
+    kls = {}
+    for coefficient in (0.0, 5.0):
+        rows = updates(
+            train(
+                trainer_of(
+                    tokenizer,
+                    tmp_path / str(coefficient),
+                    num_updates=12,
+                    kl_coef=coefficient,
+                    learning_rate=5e-3,
+                )
+            )
+        )
+        kls[coefficient] = abs(np.mean([row["objective/kl"] for row in rows[-3:]]))
+    assert kls[5.0] < kls[0.0] / 2
+
+
+# ---- resume ----
+
+
+class Stop(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tokenizer, tmp_path: Path) -> None:
+    whole = trainer_of(tokenizer, tmp_path / "whole", num_updates=4)
+    curve = train(whole)
+    with pytest.raises(KeyboardInterrupt):  # in the middle of the third update
+        train(trainer_of(tokenizer, tmp_path / "cut", num_updates=4, callbacks=[Stop(10)]))
+    resumed = trainer_of(tokenizer, tmp_path / "cut", num_updates=4)
+    again = train(resumed)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    optimiser, other = whole.optimizer.state_dict(), resumed.optimizer.state_dict()
+    for index, state in optimiser["state"].items():
+        for key, value in state.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(other["state"][index][key]))
+    assert again == curve
+
+
+def test_a_torn_checkpoint_is_passed_over(tokenizer, tmp_path: Path) -> None:
+    whole = train(trainer_of(tokenizer, tmp_path, num_updates=3))
+    newest = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    (newest / "COMPLETE").unlink()
+    (newest / "optimizer.pt").write_bytes(b"torn")
+    assert train(trainer_of(tokenizer, tmp_path, num_updates=3)) == whole
+
+
+# ---- bad settings end early ----
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 10, "num_mini_batches": 4}, "not divisible by num_mini_batches"),
+        (
+            {"batch_size": 16, "num_mini_batches": 1, "micro_batch_size": 6},
+            "not divisible by micro_batch_size",
+        ),
+        ({"kl_estimator": "k4"}, "k1, k2 or k3"),
+        ({"response_length": 40}, "no room for a prompt"),
+    ],
+)
+def test_bad_settings_are_refused(tokenizer, tmp_path: Path, settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer_of(tokenizer, tmp_path, **settings)
+
+
+def test_pad_equal_to_eos_is_refused(tokenizer, tmp_path: Path) -> None:
+    same = copy.deepcopy(tokenizer)
+    same.pad_token = same.eos_token
+    with pytest.raises(ValueError, match="differs from its EOS"):
+        trainer_of(same, tmp_path)
+
+
+def test_a_reward_model_of_the_wrong_shape_is_refused(tokenizer, tmp_path: Path) -> None:
+    two = tiny(tokenizer, LlamaForSequenceClassification, num_labels=2)
+    with pytest.raises(ValueError, match="has 2 labels"):
+        trainer_of(tokenizer, tmp_path, reward=two)
+
+
+def test_a_reward_that_is_not_a_number_stops_with_the_prompt(tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"update 0: the reward is nan for the prompt"):
+        train(trainer_of(tokenizer, tmp_path, reward=lambda prompts, outputs: [math.nan] * len(outputs)))
