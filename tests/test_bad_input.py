@@ -188,7 +188,8 @@ INVALID: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
 
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_ingest_refuses(case: str, own_data: Workspace) -> None:
-    pipeline(own_data)
+    own_data.stage("ingest")
+    own_data.stage("prepare")
     before = snapshot()
     plant, said = UNREADABLE[case]
     plant(own_data.path / "own")
