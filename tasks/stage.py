@@ -100,7 +100,8 @@ def dvc_repro(name: str) -> Iterator[subprocess.Popen[bytes]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "PATH": path},
+        # warnings of libraries at their own code are not for the person who follows the run
+        env={"PYTHONWARNINGS": "ignore", **os.environ, "PYTHONUNBUFFERED": "1", "PATH": path},
         start_new_session=True,
     )
     try:
