@@ -47,7 +47,7 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
     }
     return render_report(
         numbers,
-        {"preferred-to-reference": preference_figure(numbers, 0.95)},
+        {name: preference_figure(numbers, 0.95) for name in ("preferred-to-reference", "ppo-kl")},
         [sample | {"outputs": {"ppo": HOSTILE, "sft": ""}}],
         stage_key="0123456789abcdef",
         inputs={"data/prepared": "fedcba9876543210"},
