@@ -83,8 +83,9 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
     )
     people, rows = pool(params.groups), []
     for i, post in enumerate(posts):
-        # A person is never shown one text twice: equal samples are one candidate.
-        texts = list(dict.fromkeys([post["completion"], *outputs[i * samples : (i + 1) * samples]]))
+        # A person is shown no empty text, and no text twice: equal samples are one candidate.
+        samples_here = outputs[i * samples : (i + 1) * samples]
+        texts = [text for text in dict.fromkeys([post["completion"], *samples_here]) if text.strip()]
         if len(texts) < 2:
             continue
         labelers = rng.sample(people, PER_PROMPT if rng.random() < SHARED else 1)
