@@ -155,32 +155,44 @@ def frame(name: str, tables: dict[str, Rows]) -> pd.DataFrame:
     )
     if name == "comparisons":
         derived = [_derive(row) for row in rows]
-        for column in _derive({}):
+        for column in _DERIVED:
             columns[column] = pd.Series([values[column] for values in derived], dtype=object)
     return pd.DataFrame(columns)
 
 
 def _derive(row: dict[str, Any]) -> dict[str, Any]:
-    """What the rules over lists say of one comparison; a null list breaks only the rule that it is filled."""
-    texts, ranking = row.get("completions"), row.get("ranking")
-    filled = [text for text in texts or [] if text is not None]
-    ranks = sorted(set(ranking)) if ranking and None not in ranking else []
-    rank_of = dict(zip(texts or [], ranking or [], strict=False))
-    policies, shown = row.get("policies"), row.get("shown_order")
-    k = len(texts or [])
-    return {
-        "completions_are_2_to_9": texts is None or 2 <= k <= 9,
-        "completions_have_text": all(text is not None and re.match(r" \S", text) for text in texts or []),
-        "longest_completion": max(map(len, filled), default=0),
-        "completions_are_clean": not any(re.search(BAD_CHARACTERS, text) for text in filled),
-        "ranking_is_dense": ranking is None
-        or (len(ranking) == k and ranks == list(range(1, len(ranks) + 1)) != []),
-        "chosen_is_not_rejected": all(
-            rank_of.get(text) == rank for text, rank in zip(texts or [], ranking or [], strict=False)
-        ),
-        "policies_fit": policies is None or (len(policies) == k and None not in policies),
-        "shown_order_fits": shown is None or (None not in shown and sorted(shown) == list(range(k))),
-    }
+    """What the rules over lists say of one comparison; null lists break no rule but that they be filled."""
+    texts, ranking = row["completions"], row["ranking"]
+    policies, shown = row["policies"], row["shown_order"]
+    if not (isinstance(texts, list) and isinstance(ranking, list)):
+        return dict.fromkeys(_DERIVED, True) | {"longest_completion": 0}
+    filled = [text for text in texts if text is not None]
+    ranks = set(ranking)
+    rank_of = dict(zip(texts, ranking, strict=False))
+    k = len(texts)
+    values = (
+        2 <= k <= 9,
+        all(text is not None and re.match(r" \S", text) for text in texts),
+        max(map(len, filled), default=0),
+        not any(re.search(BAD_CHARACTERS, text) for text in filled),
+        len(ranking) == k > 0 and ranks == set(range(1, len(ranks) + 1)),
+        all(rank_of[text] == rank for text, rank in zip(texts, ranking, strict=False)),
+        policies is None or (len(policies) == k and None not in policies),
+        shown is None or (None not in shown and sorted(shown) == list(range(k))),
+    )
+    return dict(zip(_DERIVED, values, strict=True))
+
+
+_DERIVED = (
+    "completions_are_2_to_9",
+    "completions_have_text",
+    "longest_completion",
+    "completions_are_clean",
+    "ranking_is_dense",
+    "chosen_is_not_rejected",
+    "policies_fit",
+    "shown_order_fits",
+)
 
 
 def _table(name: str) -> list[Rule]:

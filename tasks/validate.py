@@ -112,7 +112,8 @@ def _sentence(rule: Rule, result: Any, frame: pd.DataFrame) -> str:
     """What is broken, by how many rows, the first of them, and how to mend it."""
     found = result.result
     if not found:  # the check itself failed
-        raise StageError(f"the rule {rule.text!r} could not be checked: {result.exception_info}")
+        reasons = [error["exception_message"] for error in result.exception_info.values()]
+        return f"rule that could not be checked: {rule.text} ({' '.join(reasons[0].split())})"
     if rule.show is None:
         missing = found.get("partial_missing_list")
         detail = f"missing: {', '.join(map(str, missing))}" if missing else f"found {found['observed_value']}"
