@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rlhf.contracts import DEMONSTRATION, GOLD, TABLES, DataError, read_table, r
 from rlhf.settings import Ingest, Prepare
 from rlhf.sources import QA_PROMPT_CHARS, builtin, load, qa_feedback, ranking_of_pairs, source_hash
 from rlhf.world.parser import parse
+from rlhf.world.posts import draw_post
 from tasks.prepare import prepare, split_of
 
 SMALL = Ingest(corpus_posts=400, train_posts=100, test_posts=50)
@@ -50,6 +52,16 @@ def test_builtin_corpus_shows_no_test_post_and_a_share_of_summaries() -> None:
     assert all(text.startswith(" my ") or parse(text).stray for text in summaries)
     none = builtin(SMALL.model_copy(update={"summary_share": 0.0}), seed=1)
     assert not any("TL;DR:" in row["text"] for row in none.tables["corpus"])
+
+
+def test_builtin_draws_no_post_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    few = [draw_post(rng, 0.5) for _ in range(560)]
+    monkeypatch.setattr("rlhf.sources.draw_post", lambda rng, decoy_share: rng.choice(few))
+    tables = builtin(SMALL, seed=1).tables
+    texts = [row["prompt"] for row in tables["prompts"]]
+    texts += [row["text"].split("\nTL;DR:")[0] + "\nTL;DR:" for row in tables["corpus"]]
+    assert len(texts) == len(set(texts)) == 550
 
 
 def test_builtin_reads_no_path() -> None:
