@@ -46,7 +46,7 @@ class Ingest(Section):
     corpus_posts: int = param(24000, "posts in the pretraining corpus", "posts", ge=100, le=10_000_000)
     train_posts: int = param(6000, "posts with a reference for training", "posts", ge=50, le=1_000_000)
     test_posts: int = param(1000, "held-out posts for evaluation", "posts", ge=20, le=100_000)
-    decoy_share: float = param(0.25, "share of posts that also tell another person's story", ge=0, le=1)
+    decoy_share: float = param(0.2, "share of posts that also tell another person's story", ge=0, le=1)
     summary_share: float = param(0.15, "share of corpus posts that end with a summary", ge=0, le=1)
 
 
@@ -84,7 +84,7 @@ class Training(Section):
 class Pretrain(Training):
     """Language modelling on the corpus."""
 
-    steps: int = param(800, "optimiser steps", "steps", ge=1, le=10_000_000)
+    steps: int = param(1000, "optimiser steps", "steps", ge=1, le=10_000_000)
     batch_size: int = param(64, "texts an optimiser step", "texts", ge=1, le=65_536)
     learning_rate: float = param(3e-3, "peak learning rate of embeddings and norms (AdamW)", gt=0, le=1)
     muon_learning_rate: float = param(0.02, "peak learning rate of the hidden matrices (Muon)", gt=0, le=1)
@@ -125,7 +125,7 @@ class Reward(Training):
 class Ppo(Section):
     """Proximal policy optimisation against the reward model."""
 
-    updates: int = param(20, "rollout-and-optimise rounds", "updates", ge=1, le=10_000_000)
+    updates: int = param(25, "rollout-and-optimise rounds", "updates", ge=1, le=10_000_000)
     batch_size: int = param(128, "episodes an update", "episodes", ge=2, le=65_536)
     micro_batch_size: int = param(128, "episodes a forward and backward pass", "episodes", ge=1, le=65_536)
     mini_batches: int = param(2, "optimiser steps an epoch of an update", "steps", ge=1, le=1024)
