@@ -84,8 +84,8 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
     people, rows = pool(params.groups), []
     for i, post in enumerate(posts):
         # A person is shown no empty text, and no text twice: equal samples are one candidate.
-        samples_here = outputs[i * samples : (i + 1) * samples]
-        texts = [text for text in dict.fromkeys([post["completion"], *samples_here]) if text.strip()]
+        shown = [post["completion"], *outputs[i * samples : (i + 1) * samples]]
+        texts = list(dict.fromkeys(" " + text.strip() for text in shown if text.strip()))
         if len(texts) < 2:
             continue
         labelers = rng.sample(people, PER_PROMPT if rng.random() < SHARED else 1)
