@@ -118,6 +118,7 @@ def _curve(series: Mapping[str, Sequence[tuple[float, float]]], title: str, labe
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=10, labelcolor=INK)
     axes.set_xlabel(unit)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(label)
     axes.set_title(title, size=12, color=INK)
     return _svg(figure)

@@ -110,6 +110,7 @@ def render_report(
     environment.globals.update(helpers, inline=inline_svg, visible=visible)
     policies = evaluation["policies"]
     ppo = policies["ppo"]
+    people = "by simulated labelers" if params.get("collect.labelers") == "simulated" else "given"
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
         verdict=verdict(evaluation),
@@ -122,7 +123,8 @@ def render_report(
         figure_words="; ".join(f"{LABELS.get(k, k)} {percent(v['rate'])}" for k, v in policies.items()),
         quality={"reference": evaluation["reference"]} | policies,
         samples=samples,
-        numbers=tables(reward or {}, "Reward model") + tables(rankings or {}, "Rankings it was trained on"),
+        numbers=tables(reward or {}, f"Reward model, held-out rankings {people}")
+        + tables(rankings or {}, f"Rankings {people}"),
         stage_key=stage_key,
         inputs=inputs,
         params=params,
