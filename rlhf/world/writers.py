@@ -9,9 +9,9 @@ from rlhf.world.posts import Post, detach
 
 # name -> (share, fewest facts, most facts, chance that a fact is wrong, chance of a rambling aside)
 WRITERS: dict[str, tuple[float, int, int, float, float]] = {
-    "careful": (0.25, 6, 7, 0.0, 0.0),
+    "careful": (0.2, 6, 7, 0.0, 0.0),
     "terse": (0.3, 3, 4, 0.0, 0.0),
-    "rambling": (0.25, 4, 6, 0.03, 0.9),
+    "rambling": (0.3, 4, 6, 0.03, 0.9),
     "careless": (0.2, 4, 6, 0.2, 0.1),
 }
 _PRIORITY = {"who": 0, "deed": 0}  # every summary starts from these two
