@@ -52,6 +52,7 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
         stage_key="0123456789abcdef",
         inputs={"data/prepared": "fedcba9876543210"},
         params={"collect.labelers": labelers, "ppo.kl_coef": 0.05},
+        rankings={"all": {"rankings": 3}},
         reward={"loss": 0.61, "by_group": {"expert": {"accuracy": 0.8}}},
     )
 
@@ -99,7 +100,7 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
         "n = 100",
         "55.0 to 65.0 %",
         "A tie counts one half",
-        "simulated labelers",
+        "Rankings by simulated labelers",
         "0.0987",
     ):
         assert words in text
