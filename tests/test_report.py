@@ -155,7 +155,7 @@ def test_samples_are_the_worst_median_and_best():
 
 @pytest.fixture
 def evaluated(workspace, monkeypatch):
-    """The stage with stand-in policies: PPO writes the reference, SFT nothing, pretrained every fact."""
+    """The stage with stand-in policies: PPO writes the reference, SFT noise, pretrained every fact."""
     import rlhf.policy
 
     workspace.stage("ingest")
@@ -165,7 +165,7 @@ def evaluated(workspace, monkeypatch):
     facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
     write = {
         "models/ppo": lambda prompt: written[prompt],
-        "models/sft": lambda prompt: "",
+        "models/sft": lambda prompt: " zzz" * 100,
         "models/pretrained": lambda prompt: " my " + " ".join(facts[prompt].values()) + ".",
     }
     monkeypatch.setattr(rlhf.policy, "load_policy", lambda path: path)
@@ -189,8 +189,8 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     assert found["n"] == 20
     ppo, sft, pretrained = (found["policies"][name] for name in ("ppo", "sft", "pretrained"))
     assert (ppo["rate"], ppo["ties"], ppo["kl"]) == (0.5, 20, 1.25)
-    assert (sft["rate"], sft["mean_length"], sft["kl"]) == (0.0, 0.0, 0.0)
-    assert pretrained["rate"] > 0.7
+    assert (sft["rate"], sft["mean_length"], sft["kl"]) == (0.0, 100.0, 0.0)
+    assert pretrained["losses"] == 0 < pretrained["wins"]
     assert pretrained["coverage"] == pretrained["accuracy"] == 1.0
     assert ppo["mean_length"] == found["reference"]["mean_length"]
     assert found["comparisons"]["ppo_vs_sft"]["difference"] == 0.5
