@@ -40,8 +40,8 @@ _WORDS = r"\n?[A-Z;]{2,}:| ?r/\w+| ?[\w']+|\n| ?[^\s\w]|\s"
 class Policy:
     """A causal language model and its tokenizer."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    model: Any  # a PreTrainedModel; its generate() and heads are beyond what type checkers follow
+    tokenizer: Any
 
 
 def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int) -> PreTrainedTokenizerFast:
@@ -95,7 +95,7 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast, context: int) -> Ll
         num_key_value_heads=heads,
         max_position_embeddings=context,
         tie_word_embeddings=True,
-        # 1/sqrt(width): with the usual 0.02, attention in models this narrow takes thousands of steps to wake up.
+        # 1/sqrt(width): with the usual 0.02, attention this narrow takes thousands of steps to wake up.
         initializer_range=hidden**-0.5,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
@@ -149,7 +149,7 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerFast,
     ids: torch.Tensor,
     mask: torch.Tensor,
@@ -157,7 +157,7 @@ def sample(
     temperature: float,
     max_new_tokens: int,
 ) -> torch.Tensor:
-    """Sample responses [rows, at most max_new_tokens]: after a row's EOS come pads. Temperature 0 is greedy."""
+    """Sample responses [rows, at most max_new_tokens]: pads follow a row's EOS. Temperature 0 is greedy."""
     chosen: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         chosen = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
@@ -240,7 +240,7 @@ def response_logprobs(
 def mean_kl(
     policy: Policy, reference: Policy, prompts: list[str], completions: list[str], *, temperature: float
 ) -> float:
-    """KL(policy, reference) in nats a sequence, estimated on the policy's own samples (k1, summed over tokens)."""
+    """KL(policy, reference) in nats a sequence, estimated on the policy's own samples (k1)."""
     tokenizer, total, batch_size = policy.tokenizer, 0.0, 128
     full = [p + c for p, c in zip(prompts, completions, strict=True)]
     for start in range(0, len(full), batch_size):
@@ -261,7 +261,7 @@ def mean_kl(
     return total / len(full)
 
 
-def sequence_scores(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def sequence_scores(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """A one-label model's score at the last real token of each row, [rows]; padding may be on either side.
 
     `config.reward_shift` is taken off: the constant that makes references score 0 on average.
@@ -271,12 +271,12 @@ def sequence_scores(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tenso
     return model.score(hidden).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)
 
 
-def token_values(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
+def token_values(model: Any, ids: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
     """A one-label model's values of the states before each of the last `length` tokens: [rows, length]."""
     hidden = _hidden(model, ids, mask)[:, -length - 1 : -1]
     return model.score(hidden).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)
 
 
-def _hidden(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _hidden(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
     return out.last_hidden_state

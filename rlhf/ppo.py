@@ -1,15 +1,17 @@
 """Proximal policy optimisation for language models, on `transformers.Trainer`.
 
-The algorithm is that of Ziegler et al. 2019, Stiennon et al. 2020 and Ouyang et al. 2022: a score for the whole
-response at its EOS, a per-token KL penalty to a frozen reference inside the reward, generalised advantage
-estimation, clipped policy and value losses. The value network is separate and starts from the reward model.
+The algorithm is that of Ziegler et al. 2019, Stiennon et al. 2020 and Ouyang et al. 2022: a score for the
+whole response at its EOS, a per-token KL penalty to a frozen reference inside the reward, generalised
+advantage estimation, clipped policy and value losses. The value network is separate and starts from the
+reward model.
 
     trainer = PPOTrainer(policy, reference, value, reward, PPOConfig(...), prompts, tokenizer)
     trainer.train()
 
-One *update* samples `batch_size` episodes and optimises on them `ppo_epochs` times in `num_mini_batches` steps.
-The trainer's dataset is the sequence of micro-batches; which prompts an update uses and how it permutes them
-follow from the seed and the update's number alone, so a resumed run repeats nothing and misses nothing.
+One *update* samples `batch_size` episodes and optimises on them `num_ppo_epochs` times, each in
+`num_mini_batches` steps. The trainer's dataset is the sequence of micro-batches; which prompts an update
+uses and how it permutes them follow from the seed and the update's number alone, so a resumed run repeats
+nothing and misses nothing.
 """
 
 from __future__ import annotations
@@ -113,7 +115,7 @@ def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def kl_estimate(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kind: str) -> torch.Tensor:
-    """Per-token estimates of KL(policy, reference) from the policy's samples (Schulman 2020, "Approximating KL")."""
+    """Per-token estimates of KL(policy, reference) from samples (Schulman 2020, "Approximating KL")."""
     ratio = ref_logprobs - logprobs
     if kind == "k1":
         return -ratio
@@ -123,7 +125,7 @@ def kl_estimate(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kind: str) -
 
 
 def token_rewards(scores: torch.Tensor, kl: torch.Tensor, mask: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """The penalty at every response token and the score at the last one, the EOS action where there is one."""
+    """The penalty at every response token and the score at the last one: EOS where there is one."""
     rewards = -kl_coef * kl * mask
     last = mask.sum(1).long() - 1
     rewards[torch.arange(len(scores)), last] += scores
@@ -223,7 +225,7 @@ class PPOTrainer(Trainer):
     Args:
         policy: the causal language model to train; its dropout is switched off, as that of all four roles.
         reference: the frozen model of the KL penalty, usually the SFT policy.
-        value: a one-label sequence-classification model on the same tokenizer, usually a copy of the reward model.
+        value: a one-label sequence-classification model on the same tokenizer, usually a copy of `reward`.
         reward: a one-label sequence-classification model on the same tokenizer, or a function of
             (prompts, completions) that returns one score each.
         args: settings.
@@ -231,8 +233,11 @@ class PPOTrainer(Trainer):
         tokenizer: pad and EOS must differ.
 
     Raises:
-        ValueError: no prompts, pad equal to EOS, no room for the response, a reward model with several labels.
+        ValueError: no prompts, pad equal to EOS, no room for the response, a reward with several labels.
     """
+
+    args: PPOConfig
+    processing_class: Any
 
     def __init__(
         self,
@@ -278,10 +283,10 @@ class PPOTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the mini-batch's tokens itself
         self.reference.to(self.args.device)
         if isinstance(self.reward, PreTrainedModel):
-            self.reward.to(self.args.device)
+            self.reward.to(self.args.device)  # type: ignore[arg-type]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
+        return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
     # ---- rollouts ----
 
@@ -332,7 +337,8 @@ class PPOTrainer(Trainer):
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).nonzero()[0])
             raise ValueError(
-                f"update {update}: the reward is {scores[bad].item()} for the prompt {self.prompts[chosen[bad]]!r}"
+                f"update {update}: the reward is {scores[bad].item()} "
+                f"for the prompt {self.prompts[chosen[bad]]!r}"
             )
         raw_scores = scores
         if args.missing_eos is not None:
@@ -377,7 +383,7 @@ class PPOTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """From the number of a micro-batch to its episodes, sampling them at the start of an update."""
-        args: PPOConfig = self.args
+        args = self.args
         update, inside = divmod(inputs["micro_batch"], args.micro_batches_per_update)
         if self.rollout_update != update:
             self.rollout, self.rollout_update = self.roll_out(update), update
@@ -402,7 +408,7 @@ class PPOTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Clipped policy and value loss of a micro-batch, over the tokens of its whole mini-batch."""
-        args: PPOConfig = self.args
+        args = self.args
         part: Rollout = inputs["part"]
         networks = self.accelerator.unwrap_model(model)
         width = part.mask.shape[1]
@@ -449,7 +455,7 @@ class PPOTrainer(Trainer):
     # ---- checkpoints: both networks, each a folder of its own ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         networks: Any = self.accelerator.unwrap_model(self.model)
         networks.policy.save_pretrained(folder / "policy")
         networks.value.save_pretrained(folder / "value")

@@ -69,6 +69,6 @@ def pretrain(
         args=args,
         train_dataset=dataset,
         data_collator=collate,
-        optimizers=(optimizer, None),  # type: ignore[arg-type]  # the scheduler is the trainer's own
+        optimizers=(optimizer, None),  # the scheduler is the trainer's own
     )
     return train(trainer, curve)

@@ -16,12 +16,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch.nn.functional import logsigmoid
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from rlhf.contracts import DataError
@@ -33,12 +28,12 @@ from rlhf.training import Curve, arguments, train
 class RewardModel:
     """A one-label sequence-classification model and its tokenizer."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    model: Any  # a PreTrainedModel with a `score` head
+    tokenizer: Any
 
 
 def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
-    """A reward model with a policy's body and a fresh head, N(0, 1/(d+1)) (Stiennon et al. 2020, appendix B)."""
+    """A reward model with a policy's body and a fresh head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
     reward = _load(path, num_labels=1)
     generator = torch.Generator().manual_seed(seed)
     width = reward.model.config.hidden_size
@@ -115,7 +110,7 @@ class RankingTrainer(RewardTrainer):
         return dataset  # `train_reward` has encoded it
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["sequences", "pairs"]
+        self._signature_columns: Any = ["sequences", "pairs"]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -126,7 +121,7 @@ class RankingTrainer(RewardTrainer):
         scores = outputs.logits.squeeze(-1)
         margin = scores[inputs["better"]] - scores[inputs["worse"]]
         loss = -(logsigmoid(margin) * inputs["weight"]).sum()
-        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics = self._metrics["train" if model.training else "eval"]
         metrics["accuracy"].append((margin > 0).float().mean().item())
         metrics["margin"].append(margin.mean().item())
         return (loss, outputs) if return_outputs else loss

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import ctypes
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def deterministic(seed: int, threads: int) -> None:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep freed memory: every step asks for the same tensors, and page faults cost a sixth of it."""
+    """Have glibc keep freed memory: steps ask for the same tensors, and page faults cost a sixth of one."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
@@ -67,7 +68,7 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
 class MuonAdamW(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024, `torch.optim.Muon`) for the hidden matrices, AdamW for embeddings and norms.
 
-    One optimiser to its user: one list of parameter groups, one state, so that schedulers and checkpoints work.
+    One optimiser to its user: one list of parameter groups and one state, for schedulers and checkpoints.
 
     Args:
         model: embeddings are recognised by name, hidden matrices by having two dimensions.
@@ -86,7 +87,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Make the groups one and the same objects here and in the parts: a scheduler writes rates into them."""
+        """Have the same group objects here and in the parts: a scheduler writes rates into them."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
@@ -111,7 +112,7 @@ class _Bookkeeping(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Written last: a folder without it is a torn checkpoint.
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.curve and logs:
@@ -124,7 +125,7 @@ def train(trainer: Trainer, curve: Curve | None = None) -> list[dict[str, float]
     Returns:
         the curve: one row a log, with `step`; complete also after a resume.
     """
-    folder = Path(trainer.args.output_dir)
+    folder = Path(str(trainer.args.output_dir))
     last = last_checkpoint(folder)
     if last:
         print(f"continuing from {last}", flush=True)
@@ -145,6 +146,11 @@ def last_checkpoint(folder: Path) -> Path | None:
             return path
         shutil.rmtree(path)
     return None
+
+
+def final_loss(curve: list[dict[str, float]]) -> float:
+    """The last logged loss; NaN for a training of fewer steps than one log interval."""
+    return next((row["loss"] for row in reversed(curve) if "loss" in row), math.nan)
 
 
 def write_curve(path: Path | str, rows: list[dict[str, float]]) -> None:

@@ -63,7 +63,7 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
     facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
     if not facts:
         raise DataError(
-            "collect.labelers is 'simulated', but the source has no hidden facts that simulated labelers need; "
+            "collect.labelers is 'simulated', but the source has no facts for simulated labelers; "
             "bring comparisons and set collect.labelers: given"
         )
     # A tenth of the prompts is held out, so that the reward model's accuracy is measured on unseen posts.

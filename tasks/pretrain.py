@@ -8,7 +8,7 @@ Reads data/prepared; writes models/pretrained, metrics/pretrain.json, plots/pret
 from rlhf.contracts import CORPUS, DEMONSTRATION, read_table, write_json
 from rlhf.policy import new_model, save_model, train_tokenizer
 from rlhf.pretrain import pretrain
-from rlhf.training import deterministic, write_curve
+from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, run
 
 
@@ -37,7 +37,7 @@ def main(stage: Stage) -> dict[str, float]:
     figures = {
         "parameters": float(model.num_parameters()),
         "vocabulary": float(len(tokenizer)),
-        "loss": curve[-1]["loss"],
+        "loss": final_loss(curve),
     }
     save_model(model, tokenizer, "models/pretrained")
     write_curve("plots/pretrain.csv", curve)

@@ -3,8 +3,8 @@
     python -m tasks.reward
 
 Reads data/prepared, data/comparisons, models/sft; writes models/reward, models/judge, metrics/reward.json,
-plots/reward.csv. With `evaluate.judge: reward-model` a second model is trained on the prompts of split `judge`,
-which neither this reward model nor PPO ever sees; otherwise models/judge only names the gold judge.
+plots/reward.csv. With `evaluate.judge: reward-model` a second model is trained on the prompts of split
+`judge`, which neither this reward model nor PPO ever sees; otherwise models/judge only names the gold judge.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
 from rlhf.policy import save_model
 from rlhf.reward import accuracy, reward_from_policy, score, shift_to_references, train_reward
-from rlhf.training import deterministic, write_curve
+from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, run
 
 
@@ -26,13 +26,13 @@ def main(stage: Stage) -> dict[str, float]:
     by_group = accuracy(reward, [row for row in comparisons if row["split"] == "validation"])
     scores = score(reward, [row["prompt"] for row in references], [row["completion"] for row in references])
     figures: dict[str, Any] = {
-        "loss": curve[-1]["loss"],
+        "loss": final_loss(curve),
         "by_group": by_group,
         "reference_score_validation": sum(scores) / len(scores),
     }
     if stage.settings.evaluate.judge == "reward-model":
         judge, judge_curve = fit(stage, "judge", comparisons, demonstrations)
-        figures["judge_loss"] = judge_curve[-1]["loss"]
+        figures["judge_loss"] = final_loss(judge_curve)
         figures["judge_by_group"] = accuracy(
             judge, [row for row in comparisons if row["split"] == "validation"]
         )

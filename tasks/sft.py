@@ -8,7 +8,7 @@ Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plo
 from rlhf.contracts import DEMONSTRATION, read_table, write_json
 from rlhf.policy import generate, load_policy, save_model
 from rlhf.sft import sft, validation_loss
-from rlhf.training import deterministic, write_curve
+from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, run
 
 
@@ -29,7 +29,7 @@ def main(stage: Stage) -> dict[str, float]:
         **settings.sft.model_dump(),
     )
     figures = {
-        "loss": curve[-1]["loss"],
+        "loss": final_loss(curve),
         "validation_loss": validation_loss(policy, demonstrations),
         "validation_loss_before": before,
     }

@@ -67,4 +67,6 @@ RAMBLE = (
 # Words that sound sure and carry nothing: novices like them, the gold preference does not.
 CONFIDENT = ("clearly", "definitely", "obviously", "certainly", "absolutely")
 # Words that may join claims into sentences at no cost.
-CONNECTORS = frozenset("my i it cost me and the damage was so about this now him her them".split())
+CONNECTORS = frozenset(
+    "my i it cost me and the damage was so about this now him her them".split()  # noqa: SIM905
+)
