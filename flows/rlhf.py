@@ -171,7 +171,8 @@ def show_verdict(folder: Path, recipe: str | None) -> None:
 
 
 def _judge(judge: dict[str, str]) -> str:
-    return judge["name"] if judge["kind"] in judge["name"] else f"{judge['name']} ({judge['kind']})"
+    name, kind = judge["name"], judge["kind"]
+    return name if name == kind else f"{name} ({kind} judge)"
 
 
 def _calm_logs() -> None:

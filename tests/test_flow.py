@@ -254,6 +254,11 @@ def test_set_changes_the_named_values_and_keeps_comments(repository: Path) -> No
     assert write_params(Path("params.yaml"), load_settings()) == []
 
 
+def test_a_model_judge_is_called_one() -> None:
+    assert flows.rlhf._judge({"name": "gold", "kind": "gold"}) == "gold"
+    assert flows.rlhf._judge({"name": "reward-model", "kind": "model"}) == "reward-model (model judge)"
+
+
 def test_values_are_yaml() -> None:
     assert parse_changes(["a.b=3", "c=null", "d=word", "e=x=y"]) == {
         "a.b": 3,
