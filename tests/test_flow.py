@@ -242,8 +242,8 @@ def test_bad_input_ends_in_one_line_before_anything_starts(
 
 
 def test_set_changes_the_named_values_and_keeps_comments(repository: Path) -> None:
-    changes = parse_changes(["ppo.learning_rate=7.5e-3", "collect.groups.expert=0.55", "ppo.missing_eos=null"])
-    lines = write_params(Path("params.yaml"), plan(None, None, changes))
+    words = ["ppo.learning_rate=7.5e-3", "collect.groups.expert=0.55", "ppo.missing_eos=null"]
+    lines = write_params(Path("params.yaml"), plan(None, None, parse_changes(words)))
     assert f"ppo.learning_rate: {Settings().ppo.learning_rate} -> 0.0075" in lines
     assert len(lines) == 3
     written = yaml.safe_load(Path("params.yaml").read_text())
