@@ -59,6 +59,7 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
         "adam_epsilon": 1e-5,
         "adam_beta2": 0.95,
         "dataloader_num_workers": 0,
+        "dataloader_pin_memory": torch.cuda.is_available(),
         "bf16": False,
         "include_num_input_tokens_seen": "no",
         **more,

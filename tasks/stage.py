@@ -36,7 +36,7 @@ _RESTORED = re.compile(r"^Stage '.*' is cached - skipping run, checking out outp
 _CHATTER = re.compile(
     r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage"
     r"|Use `dvc push`|Updating lock file|Generating lock file|Data and pipelines are up to date"
-    r"|\S+ \S+ INFO mlflow\.)"
+    r"|\S+ \S+ INFO mlflow\.|(Writing model shards|Loading weights):)"
 )
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
