@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, Trai
 
 from rlhf.contracts import DataError
 from rlhf.policy import left_pad, positions
-from rlhf.training import Curve, MuonAdamW, arguments, train
+from rlhf.training import Curve, InOrder, MuonAdamW, arguments, reading_order, train
 
 
 def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -> list[list[int]]:
@@ -28,6 +28,10 @@ def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -
     if not rows:
         raise DataError("the corpus is empty; bring a corpus or demonstrations")
     return rows
+
+
+class Pretrainer(InOrder, Trainer):
+    """`Trainer` with a fixed reading order."""
 
 
 def pretrain(
@@ -59,16 +63,15 @@ def pretrain(
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(50, steps // 10),
-        # Texts of like length together: whole posts in a batch, hardly any padding.
-        train_sampling_strategy="group_by_length",
     )
-    dataset = Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
     optimizer = MuonAdamW(model, muon_lr=muon_learning_rate, adamw_lr=learning_rate, weight_decay=0.01)
-    trainer = Trainer(
+    trainer = Pretrainer(
         model=model,
         args=args,
-        train_dataset=dataset,
+        train_dataset=Dataset.from_dict({"input_ids": rows}),
         data_collator=collate,
         optimizers=(optimizer, None),  # the scheduler is the trainer's own
     )
+    # Whole texts, those of like length together: hardly any padding.
+    trainer.order = reading_order(list(map(len, rows)), batch_size=batch_size, steps=steps, seed=seed)
     return train(trainer, curve)

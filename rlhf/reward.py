@@ -21,7 +21,7 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf.contracts import DataError
 from rlhf.policy import left_pad, positions, sequence_scores
-from rlhf.training import Curve, arguments, train
+from rlhf.training import Curve, InOrder, arguments, reading_order, train
 
 
 @dataclass
@@ -103,7 +103,7 @@ def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
     return ordered
 
 
-class RankingTrainer(RewardTrainer):
+class RankingTrainer(InOrder, RewardTrainer):
     """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -172,9 +172,10 @@ def train_reward(
             "weight": torch.tensor(weight),
         }
 
+    steps = math.ceil(epochs * len(examples["pairs"]) / batch_size)
     args = RewardConfig(
         **arguments(checkpoints, seed=seed, save_every=save_every),
-        num_train_epochs=epochs,
+        max_steps=steps,
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
@@ -189,6 +190,8 @@ def train_reward(
         processing_class=reward.tokenizer,
         data_collator=collate,
     )
+    lengths = [max(map(len, sequences)) for sequences in examples["sequences"]]
+    trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
     return train(trainer, curve)
 
 

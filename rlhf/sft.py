@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhf.contracts import DataError
 from rlhf.policy import Policy, left_pad, response_logprobs
-from rlhf.training import Curve, arguments, train
+from rlhf.training import Curve, InOrder, arguments, reading_order, train
 
 
 def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[int]]]:
@@ -30,6 +31,10 @@ def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[
         ids.append(prompt + completion)
         labels.append([-100] * len(prompt) + completion)
     return {"input_ids": ids, "labels": labels}
+
+
+class OrderedSFTTrainer(InOrder, SFTTrainer):
+    """TRL's `SFTTrainer` with a fixed reading order."""
 
 
 def sft(
@@ -52,23 +57,26 @@ def sft(
     rows = [row for row in demonstrations if row["split"] == "train"]
     if not rows:
         raise DataError("there are no demonstrations of split 'train' to fine-tune on")
+    encoded = examples(policy, rows)
+    steps = math.ceil(epochs * len(rows) / batch_size)
     args = SFTConfig(
         **arguments(checkpoints, seed=seed, save_every=save_every),
-        num_train_epochs=epochs,
+        max_steps=steps,
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=20,
         max_length=None,  # cut in `examples`, from the prompt's start
         gradient_checkpointing=False,
-        train_sampling_strategy="group_by_length",
     )
-    trainer = SFTTrainer(
+    trainer = OrderedSFTTrainer(
         model=policy.model,
         args=args,
-        train_dataset=Dataset.from_dict(examples(policy, rows)),
+        train_dataset=Dataset.from_dict(encoded),
         processing_class=policy.tokenizer,
     )
+    lengths = list(map(len, encoded["input_ids"]))
+    trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
     return train(trainer, curve)
 
 

@@ -11,7 +11,7 @@ import csv
 import ctypes
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,43 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
         "include_num_input_tokens_seen": "no",
         **more,
     }
+
+
+class InOrder:
+    """Mixin of a `Trainer` that reads its examples in the order given by `order`, in one epoch.
+
+    The library's length-grouped sampler draws from the global random state, which a resumed run has not
+    advanced as the first one had: the order of its second epoch would be another one.
+    """
+
+    order: list[int]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self.order
+
+
+def reading_order(lengths: Sequence[int], *, batch_size: int, steps: int, seed: int) -> list[int]:
+    """Indices for `steps` batches: random passes over the examples, those of like length in one batch.
+
+    Like lengths are found within 50 batches, as in `transformers`' own sampler; batches come in random order.
+    """
+    order: list[int] = []
+    generator = torch.Generator().manual_seed(seed)
+    while len(order) < steps * batch_size:
+        shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+        near = 50 * batch_size
+        ranked = [
+            i
+            for start in range(0, len(shuffled), near)
+            for i in sorted(shuffled[start : start + near], key=lambda i: lengths[i])
+        ]
+        batches = [ranked[start : start + batch_size] for start in range(0, len(ranked), batch_size)]
+        whole = [batch for batch in batches if len(batch) == batch_size]
+        rest = [i for batch in batches if len(batch) < batch_size for i in batch]
+        order += [
+            i for b in torch.randperm(len(whole), generator=generator).tolist() for i in whole[b]
+        ] + rest
+    return order[: steps * batch_size]
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -164,7 +201,8 @@ def write_curve(path: Path | str, rows: list[dict[str, float]]) -> None:
 
 
 def _numbers(logs: dict[str, Any]) -> dict[str, float]:
-    timing = ("runtime", "per_second", "total_flos", "epoch", "step")
+    # TRL's token counter starts anew after a resume.
+    timing = ("runtime", "per_second", "total_flos", "epoch", "step", "num_tokens")
     return {
         k: float(v) for k, v in logs.items() if isinstance(v, int | float) and not any(t in k for t in timing)
     }

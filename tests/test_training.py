@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_the_ladder_grows_and_names_its_size(base: Path) -> None:
     tokenizer = load_policy(base).tokenizer
     counts = [new_model(size, tokenizer, 256).num_parameters() for size in SIZES]
     assert len(counts) >= 4
-    assert all(b > 2 * a for a, b in zip(counts, counts[1:], strict=False))
+    assert all(b > 2 * a for a, b in itertools.pairwise(counts))
     with pytest.raises(ValueError, match="unknown model size '7B'"):
         new_model("7B", tokenizer, 256)
 
@@ -312,7 +313,7 @@ def run_sft(base: Path, folder: Path):
 
 def run_reward(base: Path, folder: Path):
     reward = reward_from_policy(base, 0)
-    return reward.model, train_reward(reward, COMPARISONS, **reward_settings(folder, epochs=1, save_every=4))
+    return reward.model, train_reward(reward, COMPARISONS, **reward_settings(folder, epochs=2, save_every=4))
 
 
 @pytest.mark.parametrize("stage", [run_pretrain, run_sft, run_reward])
@@ -341,6 +342,17 @@ def _both(bookkeeping: TrainerCallback, stop: TrainerCallback) -> TrainerCallbac
     step_end = stop.on_step_end
     bookkeeping.on_step_end = step_end  # type: ignore[method-assign]
     return bookkeeping
+
+
+def test_the_reading_order_is_passes_of_batches_of_like_length() -> None:
+    lengths = [i % 10 for i in range(200)]
+    order = training.reading_order(lengths, batch_size=8, steps=50, seed=3)
+    assert order == training.reading_order(lengths, batch_size=8, steps=50, seed=3)
+    assert order != training.reading_order(lengths, batch_size=8, steps=50, seed=4)
+    assert sorted(order[:200]) == sorted(order[200:]) == list(range(200))
+    assert order[:200] != order[200:]
+    batches = [[lengths[i] for i in order[k : k + 8]] for k in range(0, 400, 8)]
+    assert np.mean([max(batch) - min(batch) for batch in batches]) <= 1
 
 
 def test_torn_checkpoints_are_removed(tmp_path: Path) -> None:
