@@ -179,7 +179,7 @@ def generate(
     temperature: float,
     max_new_tokens: int,
     seed: int,
-    batch_size: int = 128,
+    batch_size: int = 256,
 ) -> list[str]:
     """Completions of prompts as text, EOS and what follows it removed.
 
