@@ -69,4 +69,7 @@ $(READY): pyproject.toml constraints.txt
 	@# torch by its exact version first: left to the resolver it may bring several GB of CUDA packages
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# the stores' databases, here and not in the first run
+	@$(BIN)/python -c 'from tasks.context import connect; connect()' 2>/dev/null
+	@PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null
 	@touch $@
