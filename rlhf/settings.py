@@ -94,7 +94,7 @@ class Pretrain(Training):
 class Sft(Training):
     """Supervised fine-tuning on the demonstrations."""
 
-    epochs: float = param(1.5, "passes over the demonstrations", "epochs", gt=0, le=1000)
+    epochs: float = param(2, "passes over the demonstrations", "epochs", gt=0, le=1000)
     learning_rate: float = param(2e-3, "peak learning rate", gt=0, le=1)
 
 

@@ -1,4 +1,4 @@
-"""The whole pipeline under DVC with small parameters: the same bytes again, nothing run twice, kills survived."""
+"""The whole pipeline under DVC with small parameters: the same bytes again, nothing run twice, and kills."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def ran(output: str) -> list[str]:
 
 @pytest.fixture
 def repository(workspace: Workspace) -> Workspace:
-    subprocess.run("git init -q . && git add -A", shell=True, check=True, cwd=workspace.path)
+    for words in (["init", "-q", "."], ["add", "-A"]):
+        subprocess.run(["git", *words], check=True, cwd=workspace.path)
     return workspace
 
 
