@@ -1,0 +1,56 @@
+"""Collected rankings: what labelers are shown, and how their agreement is counted."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Workspace
+
+from rlhf.contracts import COMPARISON, read_table
+from rlhf.policy import new_model, save_model, train_tokenizer
+from rlhf.training import deterministic
+from tasks.collect import agreement
+
+
+def row(labeler: str, ranking: list[int], group: str = "expert", seconds: float | None = None) -> dict:
+    return {
+        "prompt": "p",
+        "completions": [" a", " b", " c"],
+        "ranking": ranking,
+        "labeler_id": labeler,
+        "labeler_group": group,
+        "seconds": seconds,
+    }
+
+
+def test_agreement_counts_pairs_that_two_people_ranked() -> None:
+    # pairs (a,b), (a,c), (b,c): agree; one of them ties: half; opposite: zero
+    figures = agreement([row("ann", [1, 2, 2], seconds=10), row("bob", [1, 2, 1], "novice", seconds=30)])
+    # (a,b) agree 1; (a,c): ann strict, bob tie 0.5; (b,c): ann tie, bob strict 0.5
+    assert figures["all"]["agreement"] == pytest.approx(2 / 3)
+    assert figures["all"]["agreement_pairs"] == 3
+    assert figures["all"]["tie_share"] == pytest.approx(2 / 6)
+    assert figures["expert"] == {"rankings": 1, "tie_share": pytest.approx(1 / 3), "median_seconds": 10}
+    opposite = agreement([row("ann", [1, 2, 3]), row("bob", [3, 2, 1])])
+    assert opposite["all"]["agreement"] == 0
+    assert "agreement" not in agreement([row("ann", [1, 2, 3])])["all"]
+
+
+def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    deterministic(0, 1)
+    tokenizer = train_tokenizer(
+        ["SUBREDDIT: r/x\nTITLE: my sister.\nPOST: she lost it.\nTL;DR: so"], "word", 300
+    )
+    save_model(new_model("0.1M", tokenizer, 256), tokenizer, "models/sft")
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    assert {r["split"] for r in rows} == {"train", "validation"}
+    for r in rows:
+        texts = r["completions"]
+        assert len(set(texts)) == len(texts) >= 2
+        assert all(text.startswith(" ") and text.strip() for text in texts)
+        assert r["policies"][0] == "reference"
+        assert sorted(r["shown_order"]) == list(range(len(texts)))
+        assert min(r["ranking"]) == 1
+        assert r["source"] == "simulated"
