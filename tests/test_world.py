@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -215,3 +218,22 @@ def test_pool_shares_labelers_out() -> None:
     assert len({name for name, _ in people}) == 20
     with pytest.raises(ValueError, match="unknown labeler group 'robot'"):
         pool({"robot": 1.0})
+
+
+def test_another_process_draws_the_same_world() -> None:
+    code = (
+        "from rlhf.settings import Ingest; from rlhf.sources import builtin; import hashlib;"
+        "rows = builtin(Ingest(corpus_posts=100, train_posts=50, test_posts=20), 7);"
+        "print(hashlib.sha256(repr(rows).encode()).hexdigest())"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1

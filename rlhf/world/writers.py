@@ -30,7 +30,11 @@ def write(post: Post, rng: random.Random, writer: str | None = None) -> tuple[st
     told = {"who", "deed", *rng.sample(others, rng.randint(low, high) - 2)}
     if writer == "terse":  # says who, what and the question
         told = {"who", "deed", "ask", *rng.sample(("when", "where"), len(told) - 3)}
-    facts = {kind: _slip(post, kind, rng) if rng.random() < wrong else post.facts[kind] for kind in told}
+    facts = {  # in a fixed order: that of a set changes from process to process, and with it the draws
+        kind: _slip(post, kind, rng) if rng.random() < wrong else post.facts[kind]
+        for kind in FACT_TYPES
+        if kind in told
+    }
     return " " + render(facts, rng, aside), f"{writer}-{rng.randint(1, 3)}"
 
 
