@@ -94,6 +94,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
     values = load_settings(ROOT / "params.yaml").model_dump(by_alias=True)
+    values["threads"] = 1  # tests run side by side
     for key, value in SMALL.items():
         section, name = key.split(".")
         values[section][name] = value
