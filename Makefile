@@ -34,7 +34,7 @@ run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 		$(foreach change,$(SET),--set '$(change)')
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 style: $(READY)  ## format the code and mend what can be mended
 	$(BIN)/ruff format

@@ -115,3 +115,24 @@ def workspace(
     for name in ("RLHF_PARENT_RUN", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     return Workspace(path)
+
+
+@pytest.fixture
+def repository(workspace: Workspace) -> Workspace:
+    """The workspace under git, as DVC wants it."""
+    for words in (["init", "-q", "."], ["add", "-A"]):
+        subprocess.run(["git", *words], check=True, cwd=workspace.path)
+    return workspace
+
+
+def dvc(*words: str) -> str:
+    """Run DVC in the working directory; returns what it printed."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
