@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
+from rlhf.contracts import DataError
 from rlhf.policy import encode_prompts, left_pad, response_logprobs, sample, sequence_scores, token_values
 
 RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
@@ -68,17 +69,17 @@ class PPOConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.batch_size % self.num_mini_batches:
-            raise ValueError(
+            raise DataError(
                 f"batch_size {self.batch_size} is not divisible by num_mini_batches {self.num_mini_batches}"
             )
         mini = self.batch_size // self.num_mini_batches
         self.micro_batch_size = min(self.micro_batch_size, mini)
         if mini % self.micro_batch_size:
-            raise ValueError(
+            raise DataError(
                 f"a mini-batch of {mini} is not divisible by micro_batch_size {self.micro_batch_size}"
             )
         if self.kl_estimator not in ("k1", "k2", "k3"):
-            raise ValueError(f"kl_estimator is {self.kl_estimator!r}; use k1, k2 or k3")
+            raise DataError(f"kl_estimator is {self.kl_estimator!r}; use k1, k2 or k3")
         self.gradient_accumulation_steps = mini // self.micro_batch_size
         self.max_steps = self.num_updates * self.steps_per_update
         # Between two updates no rollout is in memory, so that is where a checkpoint is whole.
@@ -233,7 +234,7 @@ class PPOTrainer(Trainer):
         tokenizer: pad and EOS must differ.
 
     Raises:
-        ValueError: no prompts, pad equal to EOS, no room for the response, a reward with several labels.
+        DataError: no prompts, pad equal to EOS, no room for the response, a reward with several labels.
     """
 
     args: PPOConfig
@@ -251,17 +252,17 @@ class PPOTrainer(Trainer):
         **more: Any,
     ) -> None:
         if not prompts:
-            raise ValueError("there are no prompts to train on")
+            raise DataError("there are no prompts to train on")
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-            raise ValueError("the tokenizer needs a pad token that differs from its EOS token")
+            raise DataError("the tokenizer needs a pad token that differs from its EOS token")
         room = policy.config.max_position_embeddings - args.response_length
         if room < 1:
-            raise ValueError(
+            raise DataError(
                 f"a response of {args.response_length} tokens leaves no room for a prompt in the context"
             )
         for role, model in (("value", value), ("reward", reward)):
             if isinstance(model, PreTrainedModel) and model.config.num_labels != 1:
-                raise ValueError(f"the {role} model has {model.config.num_labels} labels; it needs one")
+                raise DataError(f"the {role} model has {model.config.num_labels} labels; it needs one")
         for model in (policy, reference, value, reward):
             if isinstance(model, PreTrainedModel):
                 _no_dropout(model)
@@ -336,7 +337,7 @@ class PPOTrainer(Trainer):
         finished = ended[:, -1] > 0
         if not torch.isfinite(scores).all():
             bad = int((~torch.isfinite(scores)).nonzero()[0])
-            raise ValueError(
+            raise DataError(
                 f"update {update}: the reward is {scores[bad].item()} "
                 f"for the prompt {self.prompts[chosen[bad]]!r}"
             )
