@@ -1,8 +1,12 @@
 """Rates, intervals and paired comparisons against published and hand-made values."""
 
+import numpy as np
 import pytest
+from scipy.special import expit
+from scipy.stats import bootstrap
 
-from rlhf.statistics import compare_paired, preference_rate
+from rlhf.length_control import length_controlled_rate
+from rlhf.statistics import bootstrap_mean, compare_paired, preference_rate, wilson
 
 
 def words(wins: int, ties: int, losses: int) -> list[str]:
@@ -24,11 +28,28 @@ def test_wilson_interval_is_the_published_one(wins, n, low, high):
     assert rate.rate == wins / n
 
 
-def test_a_tie_is_half_a_win_and_half_a_loss():
+def test_a_tie_is_half_a_win_and_half_a_loss_and_varies_less():
     rate = preference_rate(words(10, 6, 4))
     halves = preference_rate(words(13, 0, 7))
-    assert (rate.rate, rate.low, rate.high) == (halves.rate, halves.low, halves.high)
+    assert rate.rate == halves.rate
+    assert halves.low < rate.low < rate.rate < rate.high < halves.high
     assert (rate.n, rate.wins, rate.ties, rate.losses) == (20, 10, 6, 4)
+    ties = preference_rate(words(0, 50, 0))
+    assert ties.rate == 0.5
+    assert 0.46 < ties.low < 0.49  # fifty ties say much, but not that nobody ever wins
+
+
+def test_judgments_of_one_prompt_are_one_observation():
+    preferred = words(30, 0, 20)
+    prompts = [f"p{i}" for i in range(50)]
+    thrice = preference_rate(preferred * 3, prompts=prompts * 3)
+    once = preference_rate(preferred)
+    assert (thrice.rate, thrice.low, thrice.high, thrice.n) == (once.rate, once.low, once.high, 50)
+    assert (thrice.wins, thrice.losses) == (90, 60)
+    split = preference_rate(["output", "reference", "tie"], prompts=["a", "a", "b"])
+    assert (split.rate, split.n) == (0.5, 2)
+    with pytest.raises(ValueError, match="3 judgments of 2 prompts"):
+        preference_rate(["tie"] * 3, prompts=["a", "b"])
 
 
 def test_interval_stays_within_0_and_1_and_widens_with_confidence():
@@ -77,3 +98,100 @@ def test_what_is_no_judgment_is_refused():
         preference_rate(["draw"])
     with pytest.raises(ValueError, match="got 2 and 1"):
         compare_paired(["tie", "tie"], ["tie"])
+
+
+def coverage(truth, draw, draws=2000):
+    """Share of intervals that hold the truth."""
+    held = 0
+    for _ in range(draws):
+        low, high = draw()
+        held += low <= truth <= high
+    return held / draws
+
+
+@pytest.mark.parametrize(
+    ("rate", "ties", "n"), [(0.5, 0.0, 150), (0.5, 0.4, 150), (0.2, 0.15, 80), (0.85, 0.1, 400)]
+)
+def test_95_percent_intervals_of_a_rate_hold_the_truth_in_95_percent_of_draws(rate, ties, n):
+    rng = np.random.default_rng(17)
+    wins = rate - ties / 2
+    shares = [1 - wins - ties, ties, wins]
+    assert 0.93 <= coverage(rate, lambda: wilson(rng.choice([0, 0.5, 1], n, p=shares))) <= 0.97
+
+
+@pytest.mark.parametrize(
+    ("shares", "n"), [((0.2, 0.1, 0.5, 0.1, 0.1), 100), ((0.1, 0.05, 0.4, 0.15, 0.3), 200)]
+)
+def test_95_percent_intervals_of_a_paired_difference_hold_the_truth(shares, n):
+    rng = np.random.default_rng(18)
+    values = np.array([-1, -0.5, 0, 0.5, 1])
+    truth = float(values @ shares)
+
+    def draw():
+        return bootstrap_mean(rng.choice(values, n, p=shares), seed=int(rng.integers(1 << 31)), draws=600)
+
+    assert 0.93 <= coverage(truth, draw) <= 0.97
+
+
+def judged_by_length(rng, n, at_zero, slope, shift, ties):
+    """Points of a judge who likes length, and length differences (standard deviation 12 words)."""
+    z = rng.normal(shift, 1, n)
+    p = expit(at_zero + slope * np.tanh(z))
+    tie = 2 * ties * np.minimum(p, 1 - p)
+    u = rng.random(n)
+    return np.where(u < tie, 0.5, np.where(u < tie / 2 + p, 1.0, 0.0)), 12 * z
+
+
+@pytest.mark.parametrize(
+    ("at_zero", "slope", "shift", "ties", "n"), [(0.0, 1.0, 0.7, 0.0, 150), (-1.2, 1.5, 0.5, 0.3, 300)]
+)
+def test_95_percent_intervals_of_the_length_controlled_rate_hold_the_truth(at_zero, slope, shift, ties, n):
+    rng = np.random.default_rng(19)
+
+    def draw():
+        rate = length_controlled_rate(*judged_by_length(rng, n, at_zero, slope, shift, ties))
+        return rate.low, rate.high
+
+    assert 0.93 <= coverage(expit(at_zero), draw) <= 0.97
+
+
+def test_length_control_takes_off_what_length_alone_won():
+    points, differences = judged_by_length(np.random.default_rng(0), 5000, 0.0, 2.0, 1.0, 0.2)
+    controlled = length_controlled_rate(points, differences)
+    assert points.mean() > 0.7
+    assert controlled.low < 0.5 < controlled.high
+    assert controlled.slope == pytest.approx(2.0, abs=0.2)
+    assert controlled.longer == pytest.approx(0.84, abs=0.02)
+    assert controlled.n == 5000
+
+
+def test_length_control_agrees_with_statsmodels_where_there_is_plenty():
+    import statsmodels.api as sm
+
+    points, differences = judged_by_length(np.random.default_rng(1), 4000, 0.5, 1.0, 0.3, 0.0)
+    x = sm.add_constant(np.tanh(differences / differences.std()))
+    fitted = sm.Logit(points, x).fit(disp=0)
+    controlled = length_controlled_rate(points, differences)
+    low, high = expit(fitted.conf_int()[0])
+    assert controlled.rate == pytest.approx(expit(fitted.params[0]), abs=5e-4)
+    assert (controlled.low, controlled.high) == pytest.approx((low, high), abs=5e-4)
+    assert controlled.slope == pytest.approx(fitted.params[1], abs=0.01)
+
+
+def test_length_control_at_the_edges():
+    always = length_controlled_rate([1.0] * 40, range(-20, 20))  # one side always wins: still a finite rate
+    assert 0.5 < always.low < always.rate < 1
+    same = length_controlled_rate([1.0, 0.0, 0.0, 0.5] * 20, [3] * 80)  # no slope to be known
+    assert (same.slope, same.rate) == (0.0, pytest.approx(0.375, abs=0.01))
+    assert length_controlled_rate([0.5] * 40, range(-20, 20)).rate == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        length_controlled_rate([], [])
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        length_controlled_rate([2.0], [1])
+
+
+def test_bootstrap_over_prompts_agrees_with_scipy():
+    points = np.random.default_rng(2).choice([0, 0.5, 1], 300, p=[0.3, 0.2, 0.5])
+    theirs = bootstrap((points,), np.mean, method="percentile", n_resamples=10_000, rng=3).confidence_interval
+    assert bootstrap_mean(points) == pytest.approx((theirs.low, theirs.high), abs=0.004)
+    assert bootstrap_mean(points) == pytest.approx(wilson(points), abs=0.005)

@@ -1,0 +1,205 @@
+"""What a reward model is worth on pairs that labelers ordered: accuracy, calibration, length bias, ceiling.
+
+A pair's margin is the reward of the preferred text minus the reward of the other. Ties of the labelers are
+left out. Pairs of one ranking share texts, so intervals resample prompts, not pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval over draws of prompts; n counts pairs."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Pairs of like confidence.
+
+    Attributes:
+        confidence: mean probability that the model gives to the text it prefers, 0.5..1.
+        accuracy: share in which the labelers prefer it too.
+        n: pairs.
+    """
+
+    confidence: float
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the probabilities of the Bradley-Terry model, sigmoid(margin), can be believed.
+
+    Attributes:
+        ece: expected calibration error, mean |accuracy - confidence| over the bins weighted by n, 0..0.5.
+        brier: mean squared error of the probability given to the preferred text; 0.25 is a coin's.
+        curve: the bins that hold pairs, by confidence.
+        n: pairs.
+    """
+
+    ece: float
+    brier: float
+    curve: list[Bin]
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LengthBias:
+    """Whether a reward model likes length more than its labelers do.
+
+    Attributes:
+        model: share of pairs in which the model prefers the longer text.
+        labelers: share of the same pairs in which the labelers do.
+        difference: model minus labelers; an interval above 0 is a bias of the model's own.
+        shorter_right: accuracy where the labelers preferred the shorter text (Stiennon et al. 2020 found 62.6
+            % for their model and 76.4 % for people); None where there is no such pair.
+    """
+
+    model: Estimate
+    labelers: Estimate
+    difference: Estimate
+    shorter_right: Estimate | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return asdict(self)
+
+
+def accuracy_by_group(
+    margins: ArrayLike,
+    groups: Sequence[str],
+    prompts: Sequence[Hashable],
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Share of pairs that the model orders as the labelers did, in all (key `all`) and by labeler group.
+
+    Args:
+        margins: (n) reward of the preferred text minus the other's; a margin of 0 is half right.
+        groups: labeler group of each pair.
+        prompts: prompt of each pair.
+        confidence: coverage of the intervals, 0..1.
+        seed: of the bootstrap.
+    """
+    right = _right(margins)
+    who, about = np.array(groups, object), _numbers(prompts)
+    found = {"all": _clustered(right, about, confidence, seed)}
+    for group in sorted(set(groups)):
+        inside = who == group
+        found[group] = _clustered(right[inside], about[inside], confidence, seed)
+    return found
+
+
+def calibration(margins: ArrayLike, bins: int = 10) -> Calibration:
+    """Calibration of sigmoid(margin) on pairs; see `Calibration`.
+
+    Args:
+        margins: (n) reward of the preferred text minus the other's.
+        bins: of equal width from 0.5 to 1.
+
+    Raises:
+        ValueError: no pairs.
+    """
+    from scipy.special import expit
+
+    margin = np.asarray(margins, float)
+    if margin.size == 0:
+        raise ValueError("no pairs, so no calibration")
+    right, sure = _right(margin), expit(np.abs(margin))
+    place = np.minimum(((sure - 0.5) * 2 * bins).astype(int), bins - 1)
+    curve = [
+        Bin(float(sure[place == k].mean()), float(right[place == k].mean()), int((place == k).sum()))
+        for k in np.unique(place)
+    ]
+    ece = sum(entry.n * abs(entry.accuracy - entry.confidence) for entry in curve) / len(margin)
+    return Calibration(float(ece), float(((1 - expit(margin)) ** 2).mean()), curve, len(margin))
+
+
+def length_bias(
+    margins: ArrayLike,
+    length_differences: ArrayLike,
+    prompts: Sequence[Hashable],
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> LengthBias | None:
+    """Length bias of a reward model; see `LengthBias`. None where all pairs are of equal length.
+
+    Args:
+        margins: (n) reward of the preferred text minus the other's.
+        length_differences: (n) length of the preferred text minus the other's.
+        prompts: prompt of each pair.
+        confidence: coverage of the intervals, 0..1.
+        seed: of the bootstrap.
+    """
+    longer = np.asarray(length_differences, float)
+    unequal = longer != 0
+    if not unequal.any():
+        return None
+    right, about, longer = _right(margins)[unequal], _numbers(prompts)[unequal], longer[unequal]
+    labelers = (longer > 0).astype(float)
+    model = np.where(longer > 0, right, 1 - right)
+    shorter = longer < 0
+    return LengthBias(
+        model=_clustered(model, about, confidence, seed),
+        labelers=_clustered(labelers, about, confidence, seed),
+        difference=_clustered(model - labelers, about, confidence, seed),
+        shorter_right=_clustered(right[shorter], about[shorter], confidence, seed) if shorter.any() else None,
+    )
+
+
+def accuracy_ceiling(agreement: float) -> tuple[float, float]:
+    """Between which accuracies the best possible model lies, on labels of one labeler each.
+
+    Where a share m of labelers prefers the favourite of a pair, the best model is right with chance m, and
+    two labelers agree with chance q = m^2 + (1 - m)^2. Over pairs of differing m, the mean of m lies between
+    the mean agreement q (each pair is clear or a coin toss) and (1 + sqrt(2 q - 1)) / 2 (all are alike;
+    Jensen's inequality). A model above the second has seen the answers.
+
+    Args:
+        agreement: chance that two labelers order a pair alike, ties left out, 0..1.
+
+    Returns:
+        The lower and the upper bound; both 0.5 where labelers agree no more than coins do.
+    """
+    if agreement <= 0.5:
+        return 0.5, 0.5
+    return agreement, (1 + (2 * agreement - 1) ** 0.5) / 2
+
+
+def _right(margins: ArrayLike) -> NDArray[np.float64]:
+    return (np.sign(np.asarray(margins, float)) + 1) / 2
+
+
+def _numbers(prompts: Sequence[Hashable]) -> NDArray[np.int64]:
+    number: dict[Hashable, int] = {}
+    return np.array([number.setdefault(prompt, len(number)) for prompt in prompts], np.int64)
+
+
+def _clustered(
+    values: NDArray[np.float64], prompts: NDArray[np.int64], confidence: float, seed: int, draws: int = 2000
+) -> Estimate:
+    """Mean over pairs, with its percentile interval over draws of prompts."""
+    _, place = np.unique(prompts, return_inverse=True)
+    totals, counts = np.bincount(place, weights=values), np.bincount(place)
+    # prompts with the same total and count are alike: resampling them is a multinomial draw
+    kinds, often = np.unique(np.stack([totals, counts], axis=1), axis=0, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(totals), often / len(totals), size=draws) @ kinds
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(values.mean()), float(low), float(high), len(values))
