@@ -1,21 +1,25 @@
 """Policies: the tokenizer and model of a size, loading and saving, generation, log-probabilities.
 
-A policy is a Hugging Face folder (config, safetensors, tokenizer). Sequences are padded on the left, so
-that the last position of every row is its newest token.
+A policy is a Hugging Face folder (config, safetensors, tokenizer). Prompts are padded on the left to sample,
+whole sequences on the right to be scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -142,34 +146,244 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, tor
     return ids, mask
 
 
+def right_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids [rows, longest row], padded behind the rows, and the rows' lengths."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), int(lengths.max())), pad, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return ids, lengths
+
+
 def positions(mask: torch.Tensor) -> torch.Tensor:
     """Position ids [rows, tokens] that count from 0 at each row's first real token."""
     return (mask.cumsum(-1) - 1).clamp_min(0)
 
 
+@dataclass
+class Batch:
+    """Sequences side by side, padded behind their ends: causal attention then needs no mask, and what a row
+    gives does not depend on its neighbours.
+
+    Attributes:
+        ids: [rows, longest].
+        lengths: real tokens of each row, [rows].
+        before: flat positions in [rows * longest] of the states that predict the response tokens, row by row.
+        targets: the response tokens, [tokens].
+    """
+
+    ids: torch.Tensor
+    lengths: torch.Tensor
+    before: torch.Tensor
+    targets: torch.Tensor
+
+
+def batch_of(
+    rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int, device: torch.device | str = "cpu"
+) -> Batch:
+    """A batch of sequences whose responses begin at `starts` (at least 1) and last to their ends."""
+    ids, lengths = right_pad(rows, pad)
+    longest = ids.shape[1]
+    before = torch.cat(
+        [
+            torch.arange(i * longest + start - 1, i * longest + len(row) - 1)
+            for i, (row, start) in enumerate(zip(rows, starts, strict=True))
+        ]
+    )
+    targets = ids.flatten()[before + 1]
+    return Batch(ids.to(device), lengths.to(device), before.to(device), targets.to(device))
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in groups of like length, each of at most `budget` tokens with padding, or of one row."""
+    groups: list[list[int]] = []
+    longest = 0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and longest * (len(groups[-1]) + 1) <= budget:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+            longest = lengths[i]
+    return groups
+
+
+def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """The body's last hidden states at flat positions of right-padded ids: [len(at), width]."""
+    with _last_layer_only(model.base_model, at):
+        out = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return out.flatten(0, 1)[at]
+
+
+@contextmanager
+def _last_layer_only(body: Any, at: torch.Tensor) -> Iterator[None]:
+    """Have the last layer's MLP and output projection work on the positions `at` only.
+
+    Nothing reads their results elsewhere: of a prompt's tokens the last layer owes only keys and values.
+    Bodies without `layers[-1].mlp` and `.self_attn.o_proj` (Llama's kin have them) are left as they are, and
+    so are those that compute their layers a second time for the gradient.
+    """
+    layer = getattr(body, "layers", [None])[-1]
+    parts: list[Any] = [
+        getattr(layer, "mlp", None),
+        getattr(getattr(layer, "self_attn", None), "o_proj", None),
+    ]
+    if any(part is None for part in parts) or getattr(layer, "gradient_checkpointing", False):
+        yield
+        return
+
+    def only(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def partial(x: torch.Tensor) -> torch.Tensor:
+            some = forward(x.flatten(0, 1)[at])
+            everywhere = some.new_zeros(x.shape[0] * x.shape[1], some.shape[-1])
+            return everywhere.index_copy(0, at, some).view(*x.shape[:2], -1)
+
+        return partial
+
+    before = [part.__dict__.get("forward") for part in parts]
+    for part in parts:
+        part.forward = only(part.forward)
+    try:
+        yield
+    finally:
+        for part, forward in zip(parts, before, strict=True):
+            if forward is None:
+                del part.forward  # the class's own again
+            else:
+                part.forward = forward
+
+
+def chosen_logprobs(
+    model: Any, states: torch.Tensor, targets: torch.Tensor, temperature: float, *, with_entropy: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of `targets` after hidden states, and entropies (zeros unless asked for), [tokens].
+
+    Logits are divided by the temperature first, as in sampling. They exist for `_LOGITS` elements at a time
+    and are computed again for the gradient.
+    """
+    head = model.get_output_embeddings()
+    cap = getattr(model.config, "final_logit_softcapping", None)
+
+    def part(states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = head(states).float()
+        if cap:
+            logits = torch.tanh(logits / cap) * cap
+        logits = logits / temperature
+        chosen = -cross_entropy(logits, targets, reduction="none")
+        if not with_entropy:
+            return chosen, torch.zeros_like(chosen)
+        everything = logits.log_softmax(-1)
+        return chosen, -(everything.exp() * everything).sum(-1)
+
+    rows = max(1, _LOGITS // head.weight.shape[0])
+    if len(states) <= rows:
+        return part(states, targets)
+    found = [
+        checkpoint(part, s, t, use_reentrant=False)
+        for s, t in zip(states.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat([chosen for chosen, _ in found]), torch.cat([entropy for _, entropy in found])
+
+
+_LOGITS = 1 << 24
+
+
+def response_logprobs(
+    model: Any, batch: Batch, temperature: float, *, with_entropy: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of a batch's response tokens and the entropy there, both [tokens]."""
+    states = hidden_states(model, batch.ids, batch.before)
+    return chosen_logprobs(model, states, batch.targets, temperature, with_entropy=with_entropy)
+
+
+def check_head(model: Any) -> None:
+    """Check that logits are the output embeddings applied to the last hidden state.
+
+    Raises:
+        DataError: the model scales or changes them in a way that `chosen_logprobs` does not know.
+    """
+    ids = torch.arange(4, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
+    with torch.no_grad():
+        lengths, before = torch.tensor([4]), torch.arange(3, device=ids.device)
+        ours, _ = response_logprobs(model, Batch(ids, lengths, before, ids[0, 1:]), 1.0)
+        logits = model(input_ids=ids, use_cache=False).logits[0, :3].float()
+        theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None]).squeeze(-1)
+    if not torch.allclose(ours, theirs, atol=1e-2):
+        raise DataError(f"{type(model).__name__}: its logits are not its head on its last hidden state")
+
+
 @torch.no_grad()
 def sample(
     model: Any,
-    tokenizer: PreTrainedTokenizerFast,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
+    prompts: Sequence[Sequence[int]],
     *,
+    stop: Sequence[int],
+    pad: int,
     temperature: float,
-    max_new_tokens: int,
-) -> torch.Tensor:
-    """Sample responses [rows, at most max_new_tokens]: pads follow a row's EOS. Temperature 0 is greedy."""
-    chosen: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        chosen = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    out = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **chosen,
+    uniforms: torch.Tensor,
+) -> list[list[int]]:
+    """Sample a response to each prompt: token ids up to and including a stop token.
+
+    Args:
+        stop: ids that end a response.
+        temperature: 0 is greedy.
+        uniforms: numbers in [0, 1), [prompts, longest response]: the noise of every draw, so that what a row
+            draws does not depend on its neighbours.
+    """
+    model.eval()
+    device = model.device
+    ids, mask = (x.to(device) for x in left_pad(prompts, pad))
+    stops = torch.tensor(list(stop), device=device)
+    longest = uniforms.shape[1]
+    responses = torch.full((len(prompts), longest), pad, dtype=torch.long, device=device)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    rows = torch.arange(len(prompts), device=device)  # those still in the batch
+    uniforms, cache, position = uniforms.to(device), DynamicCache(config=model.config), positions(mask)
+    for t in range(longest):
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        token = _draw(logits.float(), temperature, uniforms[rows, t])
+        going = ~ended[rows]
+        responses[rows[going], t] = token[going]
+        ended[rows] |= torch.isin(token, stops)
+        left = ~ended[rows]
+        alive = int(left.sum())
+        if not alive:
+            break
+        if alive <= 0.75 * len(rows):  # leaving a few finished rows in costs less than copying the cache
+            cache.batch_select_indices(left.nonzero().squeeze(-1))
+            rows, token, mask, position = rows[left], token[left], mask[left], position[left]
+        ids, position = token.unsqueeze(-1), position[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+    out = responses.tolist()
+    last = torch.isin(responses, stops)
+    ends = torch.where(last.any(1), last.int().argmax(1) + 1, longest).tolist()
+    return [row[:end] for row, end in zip(out, ends, strict=True)]
+
+
+def _draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> torch.Tensor:
+    """One token a row by inverting the distribution function."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    summed = (logits / temperature).softmax(-1).double().cumsum(-1)
+    return (
+        torch.searchsorted(summed, (uniform * summed[:, -1]).unsqueeze(-1), right=True)
+        .squeeze(-1)
+        .clamp_max(logits.shape[-1] - 1)
     )
-    return out[:, ids.shape[1] :]
+
+
+def stop_ids(policy: Policy) -> list[int]:
+    """The ids that end a response: EOS, and what the model's generation config adds to it."""
+    ids = policy.model.generation_config.eos_token_id
+    return sorted(
+        {policy.tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids] if ids is not None else [])}
+    )
 
 
 def generate(
@@ -195,45 +409,22 @@ def generate(
     texts = [""] * len(prompts)
     # Rows of like length together: less padding. The order is a function of the prompts, so runs repeat.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
-    torch.manual_seed(seed)
-    policy.model.eval()
+    noise = torch.rand(
+        len(rows), max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        ids, mask = left_pad([rows[i] for i in batch], tokenizer.pad_token_id)
-        device = policy.model.device
         out = sample(
             policy.model,
-            tokenizer,
-            ids.to(device),
-            mask.to(device),
+            [rows[i] for i in batch],
+            stop=stop_ids(policy),
+            pad=tokenizer.pad_token_id,
             temperature=temperature,
-            max_new_tokens=max_new_tokens,
+            uniforms=noise[batch],
         )
         for i, text in zip(batch, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
             texts[i] = text
     return texts
-
-
-def response_logprobs(
-    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, length: int, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of the last `length` tokens and the entropy there, both [rows, length].
-
-    Logits are divided by the temperature first, as in sampling; only the response's are computed.
-    """
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions(mask),
-        use_cache=False,
-        logits_to_keep=length + 1,
-    )
-    logits = out.logits[:, :-1].float() / temperature
-    everything = logits.log_softmax(-1)
-    chosen = everything.gather(-1, ids[:, -length:].unsqueeze(-1)).squeeze(-1)
-    with torch.no_grad():
-        entropy = -(everything.exp() * everything).sum(-1)
-    return chosen, entropy
 
 
 @torch.no_grad()
@@ -241,42 +432,32 @@ def mean_kl(
     policy: Policy, reference: Policy, prompts: list[str], completions: list[str], *, temperature: float
 ) -> float:
     """KL(policy, reference) in nats a sequence, estimated on the policy's own samples (k1)."""
-    tokenizer, total, batch_size = policy.tokenizer, 0.0, 128
-    full = [p + c for p, c in zip(prompts, completions, strict=True)]
-    for start in range(0, len(full), batch_size):
-        batch = slice(start, start + batch_size)
-        starts = [len(row) for row in tokenizer(prompts[batch], add_special_tokens=False)["input_ids"]]
-        rows = [
-            [*row, tokenizer.eos_token_id]
-            for row in tokenizer(full[batch], add_special_tokens=False)["input_ids"]
-        ]
-        lengths = [len(row) - start for row, start in zip(rows, starts, strict=True)]
-        rows = [row[-policy.model.config.max_position_embeddings :] for row in rows]
-        longest = max(lengths)
-        ids, mask = left_pad(rows, tokenizer.pad_token_id)
-        real = torch.arange(longest) >= longest - torch.tensor(lengths).unsqueeze(1)
-        ours, _ = response_logprobs(policy.model, ids, mask, longest, max(temperature, 1e-2))
-        theirs, _ = response_logprobs(reference.model, ids, mask, longest, max(temperature, 1e-2))
-        total += ((ours - theirs) * real).sum().item()
+    tokenizer, longest = policy.tokenizer, policy.model.config.max_position_embeddings
+    temperature = max(temperature, 1e-2)
+    starts = [len(row) for row in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+    full = tokenizer([p + c for p, c in zip(prompts, completions, strict=True)], add_special_tokens=False)[
+        "input_ids"
+    ]
+    rows = [[*row, tokenizer.eos_token_id] for row in full]
+    starts = [max(1, start - max(0, len(row) - longest)) for start, row in zip(starts, rows, strict=True)]
+    rows = [row[-longest:] for row in rows]
+    total = 0.0
+    for group in token_batches([len(row) for row in rows], 16384):
+        batch = batch_of([rows[i] for i in group], [starts[i] for i in group], tokenizer.pad_token_id)
+        ours, theirs = (response_logprobs(m, batch, temperature)[0] for m in (policy.model, reference.model))
+        total += (ours - theirs).sum().item()
     return total / len(full)
 
 
-def sequence_scores(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """A one-label model's score at the last real token of each row, [rows]; padding may be on either side.
+def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """A one-label model's score at the last real token of each right-padded row, [rows]."""
+    last = torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1
+    return head_scores(model, hidden_states(model, ids, last))
+
+
+def head_scores(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """A one-label model's scores of hidden states, [states].
 
     `config.reward_shift` is taken off: the constant that makes references score 0 on average.
     """
-    last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
-    hidden = _hidden(model, ids, mask)[torch.arange(len(ids), device=ids.device), last]
-    return model.score(hidden).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)
-
-
-def token_values(model: Any, ids: torch.Tensor, mask: torch.Tensor, length: int) -> torch.Tensor:
-    """A one-label model's values of the states before each of the last `length` tokens: [rows, length]."""
-    hidden = _hidden(model, ids, mask)[:, -length - 1 : -1]
-    return model.score(hidden).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)
-
-
-def _hidden(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    out = model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
-    return out.last_hidden_state
+    return model.score(states).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)

@@ -1,36 +1,58 @@
-"""Proximal policy optimisation for language models, on `transformers.Trainer`.
+"""Proximal policy optimisation for language models, on `transformers.Trainer` and `accelerate`.
 
 The algorithm is that of Ziegler et al. 2019, Stiennon et al. 2020 and Ouyang et al. 2022: a score for the
 whole response at its EOS, a per-token KL penalty to a frozen reference inside the reward, generalised
-advantage estimation, clipped policy and value losses. The value network is separate and starts from the
-reward model.
+advantage estimation, clipped policy and value losses. `docs/ppo.md` explains every detail and metric.
 
-    trainer = PPOTrainer(policy, reference, value, reward, PPOConfig(...), prompts, tokenizer)
+    trainer = PPOTrainer(policy, reward, PPOConfig("checkpoints"), prompts, tokenizer)
     trainer.train()
 
 One *update* samples `batch_size` episodes and optimises on them `num_ppo_epochs` times, each in
-`num_mini_batches` steps. The trainer's dataset is the sequence of micro-batches; which prompts an update
-uses and how it permutes them follow from the seed and the update's number alone, so a resumed run repeats
-nothing and misses nothing.
+`num_mini_batches` steps; a step's episodes go through the networks in micro-batches of like length. The
+trainer's dataset is the sequence of steps: which prompts an update uses, which noise samples the responses
+and how episodes are permuted follow from the seed and the update's number alone, so a resumed run repeats
+nothing and misses nothing, and processes agree without a word.
 """
 
 from __future__ import annotations
 
+import copy
+import json
+import math
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from rlhf.contracts import DataError
-from rlhf.policy import encode_prompts, left_pad, response_logprobs, sample, sequence_scores, token_values
+from rlhf.policy import (
+    Batch,
+    batch_of,
+    check_head,
+    chosen_logprobs,
+    head_scores,
+    hidden_states,
+    response_logprobs,
+    sample,
+    sequence_scores,
+    token_batches,
+)
+from rlhf.reward import RewardModel, score
+from rlhf.training import WholeCheckpoints, last_checkpoint
 
-RewardFunction = Callable[[list[str], list[str]], Sequence[float]]
+Prompt = str | list[dict[str, str]]  # text, or chat messages
+RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]
+Reward = PreTrainedModel | RewardModel | RewardFunction
 
 
 @dataclass
@@ -38,66 +60,114 @@ class PPOConfig(TrainingArguments):
     """Settings of `PPOTrainer`; what it inherits keeps its meaning unless said otherwise.
 
     `max_steps`, `gradient_accumulation_steps`, `save_steps` and the logging strategy are derived.
+    Batches are counted over all processes.
     """
 
     num_updates: int = field(default=100, metadata={"help": "Rollout-and-optimise rounds."})
     batch_size: int = field(default=64, metadata={"help": "Episodes an update."})
-    micro_batch_size: int = field(default=64, metadata={"help": "Episodes a forward and backward pass."})
     num_mini_batches: int = field(default=1, metadata={"help": "Optimiser steps an epoch of an update."})
     num_ppo_epochs: int = field(default=4, metadata={"help": "Passes over the episodes of an update."})
+    micro_batch_tokens: int = field(
+        default=4096,
+        metadata={"help": "Tokens, padding included, that a forward and backward pass holds on one device."},
+    )
+    rollout_batch_size: int = field(
+        default=256, metadata={"help": "Episodes sampled side by side on one device."}
+    )
     save_updates: int = field(default=10, metadata={"help": "Updates between checkpoints."})
     response_length: int = field(default=53, metadata={"help": "Longest response in tokens."})
+    max_prompt_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Longer prompts lose their start; None refuses prompts that the context cannot hold."
+        },
+    )
+    stop_tokens: list[str] = field(
+        default_factory=list, metadata={"help": "Tokens that end a response besides EOS."}
+    )
     temperature: float = field(
         default=0.7, metadata={"help": "Sampling temperature; logits are divided by it."}
+    )
+    reward_weights: list[float] | None = field(
+        default=None, metadata={"help": "Weight of each reward in the score; None weighs each with 1."}
+    )
+    missing_eos: float | None = field(
+        default=-1.0,
+        metadata={"help": "What a response that no stop token ended scores; None leaves its score."},
+    )
+    missing_eos_rule: str = field(
+        default="replace",
+        metadata={"help": "replace: the score becomes missing_eos; add: missing_eos is added to it."},
     )
     kl_coef: float = field(
         default=0.05, metadata={"help": "Weight of the per-token KL penalty in the reward."}
     )
     kl_estimator: str = field(default="k1", metadata={"help": "k1, k2 or k3 (Schulman 2020)."})
-    missing_eos: float | None = field(
-        default=-1.0,
-        metadata={"help": "Score of a response without EOS in place of the reward's; None keeps it."},
+    kl_target: float | None = field(
+        default=None,
+        metadata={"help": "KL in nats a response that the adaptive controller holds; None keeps kl_coef."},
+    )
+    kl_horizon: float = field(default=10_000, metadata={"help": "Episodes over which the controller acts."})
+    early_stop_kl: float | None = field(
+        default=None,
+        metadata={
+            "help": "The rest of an update is skipped once a step's approximate KL to the rollout exceeds it."
+        },
     )
     gamma: float = field(default=1.0, metadata={"help": "Discount."})
     lam: float = field(default=0.95, metadata={"help": "Lambda of generalised advantage estimation."})
     cliprange: float = field(default=0.2, metadata={"help": "Ratio clip."})
     cliprange_value: float = field(default=0.2, metadata={"help": "Value clip."})
     vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
+    whiten_rewards: bool = field(
+        default=False, metadata={"help": "Scale token rewards to variance 1 over the batch, mean kept."}
+    )
     whiten_advantages: bool = field(
         default=True, metadata={"help": "Whiten advantages over the whole batch."}
     )
+    ptx_coef: float = field(
+        default=0.0, metadata={"help": "Weight of the language-modelling loss on ptx_texts (PPO-ptx)."}
+    )
+    ptx_batch_size: int = field(default=64, metadata={"help": "Texts of that loss an optimiser step."})
+    freeze_layers: int = field(
+        default=0,
+        metadata={"help": "The embeddings and this many first layers of both networks stay as they are."},
+    )
+    precision: str = field(
+        default="auto",
+        metadata={
+            "help": "fp32, bf16 autocast, or auto: bf16 on GPUs that have it and CPUs with AMX, from width 256."
+        },
+    )
 
     def __post_init__(self) -> None:
+        for name in ("num_updates", "batch_size", "num_mini_batches", "num_ppo_epochs", "response_length"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.batch_size % self.num_mini_batches:
             raise DataError(
                 f"batch_size {self.batch_size} is not divisible by num_mini_batches {self.num_mini_batches}"
             )
-        mini = self.batch_size // self.num_mini_batches
-        self.micro_batch_size = min(self.micro_batch_size, mini)
-        if mini % self.micro_batch_size:
-            raise DataError(
-                f"a mini-batch of {mini} is not divisible by micro_batch_size {self.micro_batch_size}"
-            )
-        if self.kl_estimator not in ("k1", "k2", "k3"):
-            raise DataError(f"kl_estimator is {self.kl_estimator!r}; use k1, k2 or k3")
-        self.gradient_accumulation_steps = mini // self.micro_batch_size
+        for name, choices in (
+            ("kl_estimator", ("k1", "k2", "k3")),
+            ("missing_eos_rule", ("replace", "add")),
+            ("precision", ("auto", "fp32", "bf16")),
+        ):
+            if getattr(self, name) not in choices:
+                raise DataError(f"{name} is {getattr(self, name)!r}; use {', '.join(choices)}")
+        self.gradient_accumulation_steps = 1  # micro-batches are counted here, not by the loop
+        self.per_device_train_batch_size = 1  # an item of the dataset is the number of a step
         self.max_steps = self.num_updates * self.steps_per_update
         # Between two updates no rollout is in memory, so that is where a checkpoint is whole.
         self.save_strategy = "steps"
         self.save_steps = self.save_updates * self.steps_per_update
         self.logging_strategy = "no"
-        self.per_device_train_batch_size = 1  # an item of the dataset is the number of a micro-batch
         super().__post_init__()
 
     @property
     def steps_per_update(self) -> int:
         """Optimiser steps an update."""
         return self.num_ppo_epochs * self.num_mini_batches
-
-    @property
-    def micro_batches_per_update(self) -> int:
-        """Forward and backward passes an update."""
-        return self.num_ppo_epochs * (self.batch_size // self.micro_batch_size)
 
 
 # ---- the arithmetic, on tensors [episodes, tokens] with a mask of the response tokens ----
@@ -108,11 +178,12 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum() / mask.sum()
 
 
-def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Shift and scale to mean 0 and variance 1 over the masked tokens; zero elsewhere."""
+def whiten(values: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True) -> torch.Tensor:
+    """Scale to variance 1, and shift to mean 0 or keep the mean, over the masked tokens; zero elsewhere."""
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean) ** 2, mask)
-    return (values - mean) * torch.rsqrt(variance + 1e-8) * mask
+    white = (values - mean) * torch.rsqrt(variance + 1e-8)
+    return (white if shift_mean else white + mean) * mask
 
 
 def kl_estimate(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kind: str) -> torch.Tensor:
@@ -158,15 +229,74 @@ def value_loss(values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, c
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
 
+def adapted_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: float) -> float:
+    """The next coefficient of the adaptive controller (Ziegler et al. 2019, section 2.2)."""
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return kl_coef * (1 + error * episodes / horizon)
+
+
 # ---- models ----
 
 
 class PolicyAndValue(nn.Module):
-    """The two networks that learn, as one module for one optimiser."""
+    """The networks that learn, as one module for one optimiser.
 
-    def __init__(self, policy: PreTrainedModel, value: PreTrainedModel) -> None:
+    Args:
+        policy: the causal language model.
+        value: a one-label sequence-classification model, or None for a head on the policy's hidden states.
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, policy: Any, value: Any | None, dtype: torch.dtype) -> None:
         super().__init__()
-        self.policy, self.value = policy, value
+        self.policy, self.value, self.dtype = policy, value, dtype
+        if value is None:
+            self.value_head = nn.Linear(policy.config.hidden_size, 1, dtype=torch.float32)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+
+    def forward(
+        self, batch: Batch, temperature: float, *, with_entropy: bool = False, with_values: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probabilities, entropies and values at the response tokens, each [tokens]."""
+        with autocast(batch.ids.device, self.dtype):
+            states = hidden_states(self.policy, batch.ids, batch.before)
+            logprobs, entropy = chosen_logprobs(
+                self.policy, states, batch.targets, temperature, with_entropy=with_entropy
+            )
+            if not with_values:
+                values = torch.zeros_like(logprobs)
+            elif self.value is None:
+                values = self.value_head(states).squeeze(-1).float()
+            else:
+                values = head_scores(self.value, hidden_states(self.value, batch.ids, batch.before))
+        return logprobs, entropy, values
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Have both networks compute their layers again for the gradient."""
+        for network in (self.policy, self.value):
+            if network is not None:
+                network.gradient_checkpointing_enable(*args, **kwargs)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+    """Autocast to `dtype`, nothing for float32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
+    """The dtype that `precision` means for a model of this width on this device.
+
+    On CPUs bf16 pays with AMX tiles only: AVX512-bf16 alone was slower than fp32 (dev/LOG.md), and narrow
+    models spend their time elsewhere.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            good = torch.cuda.is_bf16_supported()
+        else:
+            good = torch.cpu._is_amx_tile_supported() and width >= 256
+        precision = "bf16" if good else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 @dataclass
@@ -174,67 +304,48 @@ class Rollout:
     """The episodes of one update.
 
     Attributes:
-        ids: prompt (left-padded) and response (right-padded) ids, [batch, prompt + response].
-        prompt_mask: [batch, prompt]; mask: response tokens up to and including EOS, [batch, response].
-        logprobs, values, advantages, returns: [batch, response].
+        rows: prompt and response ids of each episode; starts: where its response begins.
+        mask: response tokens up to and including the stop token, [batch, longest response].
+        logprobs, values, advantages, returns: the same shape, zero where the mask is.
     """
 
-    ids: torch.Tensor
-    prompt_mask: torch.Tensor
+    rows: list[list[int]]
+    starts: list[int]
     mask: torch.Tensor
     logprobs: torch.Tensor
     values: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
 
-    def cut(self, rows: torch.Tensor) -> Rollout:
-        """Some rows, without the columns that are padding in all of them."""
-        prompt = int(self.prompt_mask[rows].sum(1).max())
-        response = int(self.mask[rows].sum(1).max())
-        width = self.prompt_mask.shape[1]
-        return Rollout(
-            self.ids[rows, width - prompt : width + response],
-            self.prompt_mask[rows, width - prompt :],
-            *(
-                x[rows, :response]
-                for x in (self.mask, self.logprobs, self.values, self.advantages, self.returns)
-            ),
-        )
+    def batch(self, rows: list[int], pad: int, device: torch.device) -> Batch:
+        """Some episodes as a batch for the networks; its tokens are in the order of `mask[rows]`."""
+        return batch_of([self.rows[i] for i in rows], [self.starts[i] for i in rows], pad, device)
 
-    @property
-    def attention(self) -> torch.Tensor:
-        """Mask of all real tokens."""
-        return torch.cat([self.prompt_mask, self.mask.long()], dim=1)
+    def tokens(self, values: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """The entries of a [batch, response] array at the response tokens of some episodes, [tokens]."""
+        return values[rows][self.mask[rows] > 0]
 
 
-class _MicroBatches(Dataset):
-    """The numbers 0..n-1: which micro-batch of which update comes next."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
-class PPOTrainer(Trainer):
-    """PPO on prompts given as text.
+class PPOTrainer(WholeCheckpoints, Trainer):
+    """PPO on prompts given as text or as chat messages.
 
     Args:
-        policy: the causal language model to train; its dropout is switched off, as that of all four roles.
-        reference: the frozen model of the KL penalty, usually the SFT policy.
-        value: a one-label sequence-classification model on the same tokenizer, usually a copy of `reward`.
-        reward: a one-label sequence-classification model on the same tokenizer, or a function of
-            (prompts, completions) that returns one score each.
+        policy: the causal language model to train; its dropout is switched off, as that of all roles.
+        rewards: one reward or several, each a one-label sequence-classification model on the policy's
+            tokenizer, a `RewardModel` with its own tokenizer, or a function of (prompts, completions) that
+            returns one score each. Their weighted sum is the score; each is logged as `rewards/<name>`.
         args: settings.
-        prompts: prompts as text; longer ones are cut on the left to the model's context.
+        prompts: texts, or lists of {"role", "content"} messages for a tokenizer with a chat template.
         tokenizer: pad and EOS must differ.
+        reference: the frozen model of the KL penalty; a copy of the policy if None.
+        value: a one-label sequence-classification model on the same tokenizer, usually a copy of the reward
+            model; if None, a value head on the policy's hidden states: one backbone for both.
+        peft_config: a `peft` configuration (LoRA): the policy learns adapters, the reference is the policy
+            with them off, and nothing is copied.
+        ptx_texts: texts of the language-modelling loss (PPO-ptx), with `args.ptx_coef` above 0.
 
     Raises:
-        DataError: no prompts, pad equal to EOS, no room for the response, a reward with several labels.
+        DataError: settings or data that cannot work; before any training.
     """
 
     args: PPOConfig
@@ -243,232 +354,545 @@ class PPOTrainer(Trainer):
     def __init__(
         self,
         policy: PreTrainedModel,
-        reference: PreTrainedModel,
-        value: PreTrainedModel,
-        reward: PreTrainedModel | RewardFunction,
+        rewards: Reward | Sequence[Reward],
         args: PPOConfig,
-        prompts: list[str],
-        tokenizer: PreTrainedTokenizerFast,
+        prompts: Sequence[Prompt],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        reference: PreTrainedModel | None = None,
+        value: PreTrainedModel | None = None,
+        peft_config: Any | None = None,
+        ptx_texts: Sequence[str] = (),
         **more: Any,
     ) -> None:
-        if not prompts:
-            raise DataError("there are no prompts to train on")
-        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-            raise DataError("the tokenizer needs a pad token that differs from its EOS token")
-        room = policy.config.max_position_embeddings - args.response_length
-        if room < 1:
-            raise DataError(
-                f"a response of {args.response_length} tokens leaves no room for a prompt in the context"
-            )
-        for role, model in (("value", value), ("reward", reward)):
-            if isinstance(model, PreTrainedModel) and model.config.num_labels != 1:
-                raise DataError(f"the {role} model has {model.config.num_labels} labels; it needs one")
-        for model in (policy, reference, value, reward):
-            if isinstance(model, PreTrainedModel):
+        self.rewards = _named(rewards if isinstance(rewards, Sequence) else [rewards])
+        self.weights = args.reward_weights or [1.0] * len(self.rewards)
+        self.prompts, self.ptx_texts = prompts, ptx_texts
+        _check(policy, value, self.rewards, self.weights, args, prompts, ptx_texts, tokenizer)
+        self.stops = _stop_ids(tokenizer, args.stop_tokens)
+        models = [r.model if isinstance(r, RewardModel) else r for r in self.rewards.values()]
+        for model in (policy, reference, value, *models):
+            if isinstance(model, nn.Module):
                 _no_dropout(model)
-        self.prompts = prompts
-        self.prompt_ids = encode_prompts(tokenizer, prompts, room)
-        self.reference = reference.requires_grad_(False).eval()
-        self.reward = reward.requires_grad_(False).eval() if isinstance(reward, PreTrainedModel) else reward
+        _freeze(policy, args.freeze_layers)
+        if value is not None:
+            _freeze(value, args.freeze_layers)
+        if peft_config is None:
+            self.reference: Any = reference or copy.deepcopy(policy)
+            self.adapter: Any = None
+        else:
+            if reference is not None:
+                raise DataError("with a peft_config the reference is the policy without adapters: give none")
+            from peft import get_peft_model
+
+            self.reference, self.adapter = policy, get_peft_model(policy, peft_config)
+        self.frozen = [
+            m for m in (self.reference if self.adapter is None else None, *models) if isinstance(m, nn.Module)
+        ]
+        for model in self.frozen:
+            model.requires_grad_(False).eval()
+
         self.rollout: Rollout | None = None
         self.rollout_update = -1
-        self.sums: dict[str, float] = defaultdict(float)
+        self.kl_coef = args.kl_coef
+        self.stopped = False
+        self.figures: dict[str, float] = {}
+        self.sums: dict[str, torch.Tensor] = {}
+        self.phase_seconds: dict[str, float] = defaultdict(float)
+        networks = PolicyAndValue(
+            policy, value, arithmetic(args.precision, args.device, policy.config.hidden_size)
+        )
         super().__init__(
-            model=PolicyAndValue(policy, value),
+            model=networks,
             args=args,
-            train_dataset=_MicroBatches(args.num_updates * args.micro_batches_per_update),
-            data_collator=lambda rows: {"micro_batch": rows[0]},
+            train_dataset=range(args.max_steps),
             processing_class=tokenizer,
             **more,
         )
-        self.loss_is_scaled_for_ga = True  # compute_loss divides by the mini-batch's tokens itself
-        self.reference.to(self.args.device)
-        if isinstance(self.reward, PreTrainedModel):
-            self.reward.to(self.args.device)  # type: ignore[arg-type]
+        if args.batch_size // args.num_mini_batches < self.accelerator.num_processes:
+            raise DataError(
+                f"a mini-batch of {args.batch_size // args.num_mini_batches} episodes is fewer than "
+                f"{self.accelerator.num_processes} processes"
+            )
+        self.networks = networks
+        check_head(policy)
+        self.room = self._room()
+        for model in self.frozen:
+            model.to(args.device)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+    def get_train_dataloader(self) -> DataLoader:
+        """The numbers of the steps, the same in every process: each takes its share of a step's episodes."""
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=lambda numbers: {"step": numbers[0]})
+
+    def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        tokenizer = self.processing_class
+        texts = [
+            p
+            if isinstance(p, str)
+            else tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True)
+            for p in prompts
+        ]
+        rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        longest = self.args.max_prompt_length
+        return rows if longest is None else [row[-longest:] for row in rows]
+
+    def _room(self) -> int:
+        """Tokens that the context leaves for a prompt; every prompt is held against it once, none is kept."""
+        context = getattr(self.networks.policy.config, "max_position_embeddings", None) or 1 << 30
+        room = context - self.args.response_length
+        if room < 1:
+            raise DataError(
+                f"a response of {self.args.response_length} tokens leaves no room for a prompt "
+                f"in the context of {context}"
+            )
+        for start in range(0, len(self.prompts), 1024):
+            for i, row in enumerate(self._encode(list(self.prompts[start : start + 1024])), start):
+                if not row:
+                    raise DataError(f"prompt {i} has no tokens")
+                if len(row) > room:
+                    raise DataError(
+                        f"prompt {i} has {len(row)} tokens; the context of {context} leaves room for {room}: "
+                        f"set max_prompt_length to {room} to cut its start, or leave it out"
+                    )
+        return room
 
     # ---- rollouts ----
 
-    def prompt_indices(self, update: int) -> torch.Tensor:
+    def prompt_indices(self, update: int) -> list[int]:
         """The prompts of an update: each pass over the data is a fresh permutation."""
         size, n = self.args.batch_size, len(self.prompts)
-        needed = torch.arange(update * size, (update + 1) * size)
-        order = {p: _permutation(n, self.args.seed, p) for p in (needed // n).unique().tolist()}
-        return torch.tensor([order[i // n][i % n] for i in needed.tolist()])
+        needed = range(update * size, (update + 1) * size)
+        order = {p: _permutation(n, self.args.seed, p) for p in {i // n for i in needed}}
+        return [int(order[i // n][i % n]) for i in needed]
+
+    def micro_batches(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+        """This process's share of some episodes, in micro-batches of like length."""
+        share = sorted(rows, key=lambda i: (-lengths[i], i))
+        share = share[self.accelerator.process_index :: self.accelerator.num_processes]
+        groups = token_batches([lengths[i] for i in share], self.args.micro_batch_tokens)
+        return [[share[i] for i in group] for group in groups]
+
+    def mini_batches(self, update: int, epoch: int) -> list[list[int]]:
+        """The episodes of each step of an epoch; the first keeps their order, which is random already."""
+        size, order = self.args.batch_size, list(range(self.args.batch_size))
+        if epoch:
+            order = _permutation(size, self.args.seed + 1 + update, epoch).tolist()
+        mini = size // self.args.num_mini_batches
+        return [order[start : start + mini] for start in range(0, size, mini)]
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.args.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.phase_seconds[name] += time.perf_counter() - start
 
     @torch.no_grad()
     def roll_out(self, update: int) -> Rollout:
-        """Sample, score and evaluate the episodes of an update, and log their figures."""
-        args, tokenizer, device = self.args, self.processing_class, self.args.device
-        networks: Any = self.accelerator.unwrap_model(self.model)
-        networks.eval()
-        chosen = self.prompt_indices(update).tolist()
-        ids, prompt_mask = left_pad([self.prompt_ids[i] for i in chosen], tokenizer.pad_token_id)
-        ids, prompt_mask = ids.to(device), prompt_mask.to(device)
-        torch.manual_seed(args.seed + 1_000_003 * (update + 1))
-        responses = sample(
-            networks.policy,
-            tokenizer,
-            ids,
-            prompt_mask,
-            temperature=args.temperature,
-            max_new_tokens=args.response_length,
+        """Sample, score and evaluate the episodes of an update, and keep their figures for the log."""
+        args, device = self.args, self.args.device
+        pad = self.processing_class.pad_token_id
+        self.networks.eval()
+        with self._phase("generation"):
+            chosen = self.prompt_indices(update)
+            prompts = self._encode([self.prompts[i] for i in chosen])
+            responses = self._sample(update, prompts)
+        rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        starts, lengths = [len(prompt) for prompt in prompts], [len(row) for row in rows]
+        widths = torch.tensor([len(response) for response in responses])
+        mask = (torch.arange(int(widths.max())) < widths.unsqueeze(1)).float()
+        empty = torch.zeros_like(mask)
+        rollout = Rollout(rows, starts, mask, empty, empty, empty, empty)
+
+        with self._phase("scoring"):
+            found: dict[int, Any] = {}
+            # The micro-batches of the first epoch, so that its first ratio is exactly 1.
+            for mini in self.mini_batches(update, 0):
+                for part in self.micro_batches(mini, lengths):
+                    batch = rollout.batch(part, pad, device)
+                    logprobs, entropy, values = self.networks(batch, args.temperature, with_entropy=True)
+                    tokens = torch.stack([logprobs, self._reference_logprobs(batch), values, entropy]).cpu()
+                    scores = self._model_scores(batch).cpu()
+                    for i, figures, row in zip(
+                        part, tokens.split(widths[part].tolist(), 1), scores.T.tolist(), strict=True
+                    ):
+                        found[i] = (figures, row)
+            found = self._everywhere(found)
+            scores = torch.tensor([found[i][1] for i in range(len(rows))])
+            scores = self._function_scores(scores, chosen, responses)
+        logprobs, ref_logprobs, values, entropy = (
+            nn.utils.rnn.pad_sequence([found[i][0][k] for i in range(len(rows))], batch_first=True)
+            for k in range(4)
         )
-        ended = (responses == tokenizer.eos_token_id).cumsum(1)
-        mask = ((ended == 0) | ((ended == 1) & (responses == tokenizer.eos_token_id))).float()
-        zeros = torch.zeros_like(mask)
-        rollout = Rollout(torch.cat([ids, responses], 1), prompt_mask, mask, zeros, zeros, zeros, zeros)
+        self._refuse_what_is_no_number(scores, update, chosen, responses)
 
-        logprobs, ref_logprobs, values, entropy = (torch.zeros_like(mask) for _ in range(4))
-        # The same rows together as in the first epoch, so that its first ratio is exactly 1.
-        for rows in torch.arange(args.batch_size).split(args.micro_batch_size):
-            part = rollout.cut(rows)
-            width = part.mask.shape[1]
-            inputs = (part.ids, part.attention, width)
-            logprobs[rows, :width], entropy[rows, :width] = response_logprobs(
-                networks.policy, *inputs, args.temperature
-            )
-            ref_logprobs[rows, :width], _ = response_logprobs(self.reference, *inputs, args.temperature)
-            values[rows, :width] = token_values(networks.value, *inputs)
-
-        scores = self.score(chosen, rollout)
-        finished = ended[:, -1] > 0
-        if not torch.isfinite(scores).all():
-            bad = int((~torch.isfinite(scores)).nonzero()[0])
-            raise DataError(
-                f"update {update}: the reward is {scores[bad].item()} "
-                f"for the prompt {self.prompts[chosen[bad]]!r}"
-            )
-        raw_scores = scores
+        ended = torch.tensor([response[-1] in self.stops for response in responses])
+        total = scores @ torch.tensor(self.weights)
+        paid = total
         if args.missing_eos is not None:
-            scores = torch.where(finished, scores, torch.full_like(scores, args.missing_eos))
+            missing = (
+                total + args.missing_eos
+                if args.missing_eos_rule == "add"
+                else torch.full_like(total, args.missing_eos)
+            )
+            paid = torch.where(ended, total, missing)
         kl = kl_estimate(logprobs, ref_logprobs, args.kl_estimator) * mask
-        rewards = token_rewards(scores, kl, mask, args.kl_coef)
-        values = values * mask
+        rewards = token_rewards(paid, kl, mask, self.kl_coef)
+        if args.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = gae(rewards, values, mask, args.gamma, args.lam)
         if args.whiten_advantages:
             advantages = whiten(advantages, mask)
-        rollout = Rollout(rollout.ids, prompt_mask, mask, logprobs * mask, values, advantages, returns)
-        sequence_kl = ((logprobs - ref_logprobs) * mask).sum(1)
+        sequence_kl = ((logprobs - ref_logprobs) * mask).sum(1).mean().item()
         self.figures = {
             "update": float(update + 1),
-            "objective/kl": sequence_kl.mean().item(),
+            "episode": float((update + 1) * args.batch_size),
+            "objective/kl": sequence_kl,
+            "objective/kl_coef": self.kl_coef,
             "objective/entropy": masked_mean(entropy, mask).item(),
-            "objective/scores": raw_scores.mean().item(),
-            "objective/non_score_reward": (-args.kl_coef * kl).sum(1).mean().item(),
-            "objective/rlhf_reward": rewards.sum(1).mean().item(),
+            "objective/scores": total.mean().item(),
+            "objective/non_score_reward": (-self.kl_coef * kl).sum(1).mean().item(),
+            "objective/rlhf_reward": (paid - self.kl_coef * kl.sum(1)).mean().item(),
+            **{f"rewards/{name}": scores[:, k].mean().item() for k, name in enumerate(self.rewards)},
             "val/response_length": mask.sum(1).mean().item(),
-            "val/eos_share": finished.float().mean().item(),
+            "val/eos_share": ended.float().mean().item(),
             "val/explained_variance": _explained_variance(values, returns, mask),
         }
-        return rollout
+        return Rollout(rows, starts, *(x.to(device) for x in (mask, logprobs, values, advantages, returns)))
 
-    def score(self, chosen: list[int], rollout: Rollout) -> torch.Tensor:
-        """One score an episode, [batch]: the reward model's at the last token, or the function's."""
-        tokenizer = self.processing_class
-        if not isinstance(self.reward, PreTrainedModel):
-            texts = tokenizer.batch_decode(
-                rollout.ids[:, rollout.prompt_mask.shape[1] :], skip_special_tokens=True
-            )
-            scores = self.reward([self.prompts[i] for i in chosen], texts)
-            return torch.tensor(list(scores), dtype=torch.float32, device=rollout.ids.device)
-        scores = torch.zeros(len(chosen), device=rollout.ids.device)
-        for rows in torch.arange(len(chosen)).split(self.args.micro_batch_size):
-            part = rollout.cut(rows)
-            scores[rows] = sequence_scores(self.reward, part.ids, part.attention)
+    def _sample(self, update: int, prompts: list[list[int]]) -> list[list[int]]:
+        """Responses to the prompts of an update, each process sampling its share."""
+        args, accelerator = self.args, self.accelerator
+        noise = torch.rand(
+            len(prompts),
+            args.response_length,
+            generator=torch.Generator().manual_seed(args.seed + 1_000_003 * (update + 1)),
+            dtype=torch.float64,
+        )
+        mine = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        mine = mine[accelerator.process_index :: accelerator.num_processes]
+        found: dict[int, list[int]] = {}
+        for start in range(0, len(mine), args.rollout_batch_size):
+            part = mine[start : start + args.rollout_batch_size]
+            with autocast(args.device, self.networks.dtype):
+                responses = sample(
+                    self.networks.policy,
+                    [prompts[i] for i in part],
+                    stop=self.stops,
+                    pad=self.processing_class.pad_token_id,
+                    temperature=args.temperature,
+                    uniforms=noise[part],
+                )
+            found |= dict(zip(part, responses, strict=True))
+        found = self._everywhere(found)
+        return [found[i] for i in range(len(prompts))]
+
+    def _everywhere(self, found: dict[int, Any]) -> dict[int, Any]:
+        """What every process found, in every process."""
+        if self.accelerator.num_processes == 1:
+            return found
+        return {i: value for part in gather_object([found]) for i, value in part.items()}
+
+    def _reference_logprobs(self, batch: Batch) -> torch.Tensor:
+        with nullcontext() if self.adapter is None else self.adapter.disable_adapter(), self._autocast():
+            return response_logprobs(self.reference, batch, self.args.temperature)[0]
+
+    def _autocast(self) -> Any:
+        return autocast(self.args.device, self.networks.dtype)
+
+    def _model_scores(self, batch: Batch) -> torch.Tensor:
+        """Scores of the reward models that read the policy's ids, NaN for the others, [rewards, rows]."""
+        scores = torch.full((len(self.rewards), len(batch.ids)), math.nan)
+        with self._autocast():
+            for k, reward in enumerate(self.rewards.values()):
+                if isinstance(reward, PreTrainedModel):
+                    scores[k] = sequence_scores(reward, batch.ids, batch.lengths).cpu()
         return scores
+
+    def _function_scores(
+        self, scores: torch.Tensor, chosen: list[int], responses: list[list[int]]
+    ) -> torch.Tensor:
+        """`scores` [episodes, rewards], those of functions and of models on another tokenizer filled in."""
+        other = {k: r for k, r in enumerate(self.rewards.values()) if not isinstance(r, PreTrainedModel)}
+        if not other:
+            return scores
+        accelerator = self.accelerator
+        mine = list(range(len(chosen)))[accelerator.process_index :: accelerator.num_processes]
+        prompts = [self.prompts[chosen[i]] for i in mine]
+        texts = self.processing_class.batch_decode([responses[i] for i in mine], skip_special_tokens=True)
+        for k, reward in other.items():
+            if isinstance(reward, RewardModel):
+                with self._autocast():
+                    values: Sequence[float] = score(reward, self._as_text(prompts), texts)
+            else:
+                values = list(reward(prompts, texts))
+            if len(values) != len(mine):
+                name = list(self.rewards)[k]
+                raise DataError(f"the reward {name} gave {len(values)} scores for {len(mine)} completions")
+            found = self._everywhere(dict(zip(mine, map(float, values), strict=True)))
+            scores[:, k] = torch.tensor([found[i] for i in range(len(chosen))])
+        return scores
+
+    def _as_text(self, prompts: Sequence[Prompt]) -> list[str]:
+        return [p if isinstance(p, str) else "\n".join(m["content"] for m in p) for p in prompts]
+
+    def _refuse_what_is_no_number(
+        self, scores: torch.Tensor, update: int, chosen: list[int], responses: list[list[int]]
+    ) -> None:
+        if torch.isfinite(scores).all():
+            return
+        row, k = (int(x) for x in (~torch.isfinite(scores)).nonzero()[0])
+        back = last_checkpoint(Path(str(self.args.output_dir)))
+        raise DataError(
+            f"update {update}: the reward {list(self.rewards)[k]} is {scores[row, k].item()} for the prompt "
+            f"{self.prompts[chosen[row]]!r} and the response "
+            f"{self.processing_class.decode(responses[row], skip_special_tokens=True)!r}; "
+            + (f"the last checkpoint is {back}" if back else "there is no checkpoint yet")
+        )
 
     # ---- optimisation ----
 
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """From the number of a micro-batch to its episodes, sampling them at the start of an update."""
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Gradients of one optimiser step, sampling the episodes first at the start of an update."""
         args = self.args
-        update, inside = divmod(inputs["micro_batch"], args.micro_batches_per_update)
+        update, inside = divmod(inputs["step"], args.steps_per_update)
+        epoch, mini = divmod(inside, args.num_mini_batches)
         if self.rollout_update != update:
             self.rollout, self.rollout_update = self.roll_out(update), update
-            self.accelerator.unwrap_model(self.model).train()
-            self.sums = defaultdict(float)
-        epoch, micro = divmod(inside, args.batch_size // args.micro_batch_size)
-        order = torch.arange(args.batch_size)
-        if epoch:  # the first epoch keeps the rollout's order: its rows are in random order already
-            order = _permutation(args.batch_size, args.seed + 1 + update, epoch)
-        mini_size = args.batch_size // args.num_mini_batches
-        mini = micro * args.micro_batch_size // mini_size
-        rows = order[micro * args.micro_batch_size : (micro + 1) * args.micro_batch_size]
-        assert self.rollout is not None
-        tokens = self.rollout.mask[order[mini * mini_size : (mini + 1) * mini_size]].sum()
-        return {
-            "part": self.rollout.cut(rows),
-            "tokens": tokens,
-            "last": inside + 1 == args.micro_batches_per_update,
-        }
+            self.stopped, self.sums = False, defaultdict(lambda: torch.zeros((), device=args.device))
+        model.train()
+        loss = torch.zeros((), device=args.device)
+        if not self.stopped:  # otherwise no parameter has a gradient, and the optimiser moves none
+            with self._phase("optimisation"):
+                loss = self._backward(model, inputs["step"], self.mini_batches(update, epoch)[mini])
+        if inside + 1 == args.steps_per_update:
+            self._end_update()
+        return loss
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Clipped policy and value loss of a micro-batch, over the tokens of its whole mini-batch."""
+    def _backward(self, model: nn.Module, step: int, rows: list[int]) -> torch.Tensor:
+        """Accumulate the gradients of a mini-batch; its loss is over its tokens in all processes."""
+        args, rollout, accelerator = self.args, self.rollout, self.accelerator
+        assert rollout is not None
+        pad, n = self.processing_class.pad_token_id, accelerator.num_processes
+        tokens = rollout.mask[rows].sum()
+        parts = self.micro_batches(rows, [len(row) for row in rollout.rows])
+        total = torch.zeros((), device=args.device)
+        seen = {k: torch.zeros((), device=args.device) for k in _NOTES}
+        with accelerator.no_sync(model):
+            for batch, weight in self._ptx(step):
+                logprobs, _, _ = model(batch, 1.0, with_values=False)
+                loss = -args.ptx_coef * logprobs.sum() * weight
+                accelerator.backward(loss * n)
+                seen["ptx"] += loss.detach() / args.ptx_coef
+                total += loss.detach()
+        for i, part in enumerate(parts):
+            # Processes meet once a step, at their last micro-batch, however many each has.
+            with nullcontext() if i + 1 == len(parts) else accelerator.no_sync(model):
+                batch = rollout.batch(part, pad, args.device)
+                old, old_values, advantages, returns = (
+                    rollout.tokens(x, part)
+                    for x in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
+                )
+                logprobs, _, values = model(batch, args.temperature)
+                log_ratio = logprobs - old
+                ratio = log_ratio.exp()
+                pg = policy_loss(ratio, advantages, args.cliprange).sum() / tokens
+                vf = value_loss(values, old_values, returns, args.cliprange_value).sum() / tokens
+                loss = pg + args.vf_coef * vf
+                accelerator.backward(loss * n)  # gradients are averaged over processes
+            with torch.no_grad():
+                total += loss
+                seen["pg"] += pg
+                seen["vf"] += vf
+                seen["ratio"] += ratio.sum() / tokens
+                seen["ratio_square"] += (ratio**2).sum() / tokens
+                seen["approxkl"] += 0.5 * (log_ratio**2).sum() / tokens
+                seen["clipped"] += ((ratio - 1).abs() > args.cliprange).sum() / tokens
+                seen["value_clipped"] += ((values - old_values).abs() > args.cliprange_value).sum() / tokens
+                if not self.sums["steps"]:
+                    seen["first_ratio_error"] = torch.maximum(
+                        seen["first_ratio_error"], (ratio - 1).abs().max()
+                    )
+        summed = accelerator.reduce(torch.stack(list(seen.values())), "sum")
+        for name, value in zip(seen, summed, strict=True):
+            self.sums[name] += value
+        self.sums["steps"] += 1
+        if args.early_stop_kl is not None and summed[list(seen).index("approxkl")] > args.early_stop_kl:
+            self.stopped = True
+        return total
+
+    def _ptx(self, step: int) -> Iterator[tuple[Batch, float]]:
+        """This process's part of the texts of a step, with one over their tokens everywhere."""
         args = self.args
-        part: Rollout = inputs["part"]
-        networks = self.accelerator.unwrap_model(model)
-        width = part.mask.shape[1]
-        logprobs, _ = response_logprobs(networks.policy, part.ids, part.attention, width, args.temperature)
-        values = token_values(networks.value, part.ids, part.attention, width)
-        log_ratio = (logprobs - part.logprobs) * part.mask
-        ratio = log_ratio.exp()
-        pg = (policy_loss(ratio, part.advantages, args.cliprange) * part.mask).sum() / inputs["tokens"]
-        vf = (value_loss(values, part.values, part.returns, args.cliprange_value) * part.mask).sum() / inputs[
-            "tokens"
-        ]
-        with torch.no_grad():
-            self._note(part, ratio, log_ratio, pg, vf)
-        if inputs["last"]:
-            self._log_update()
-        return pg + args.vf_coef * vf
+        if not args.ptx_coef:
+            return
+        chosen = torch.randint(
+            len(self.ptx_texts),
+            (args.ptx_batch_size,),
+            generator=torch.Generator().manual_seed(args.seed + 15_485_863 * (step + 1)),
+        )
+        eos = self.processing_class.eos_token_id
+        longest = self.room + args.response_length
+        texts = self.processing_class([self.ptx_texts[i] for i in chosen.tolist()], add_special_tokens=False)
+        rows = [[*ids, eos][:longest] for ids in texts["input_ids"] if ids]
+        weight = 1 / max(1, sum(len(row) - 1 for row in rows))
+        for part in self.micro_batches(range(len(rows)), [len(row) for row in rows]):
+            yield (
+                batch_of(
+                    [rows[i] for i in part], [1] * len(part), self.processing_class.pad_token_id, args.device
+                ),
+                weight,
+            )
 
-    def _note(self, part: Rollout, ratio: torch.Tensor, log_ratio: torch.Tensor, pg: Any, vf: Any) -> None:
-        sums, mask = self.sums, part.mask
-        if not sums["tokens"]:
-            sums["first_ratio_error"] = ((ratio - 1).abs() * mask).max().item()
-        sums["tokens"] += mask.sum().item()
-        sums["ratio"] += (ratio * mask).sum().item()
-        sums["approxkl"] += 0.5 * (log_ratio**2).sum().item()
-        sums["clipped"] += (((ratio - 1).abs() > self.args.cliprange) * mask).sum().item()
-        sums["pg"] += pg.item()
-        sums["vf"] += vf.item()
-
-    def _log_update(self) -> None:
-        sums, steps = self.sums, self.args.steps_per_update
+    def _end_update(self) -> None:
+        """Log the update and let the controller act on its KL."""
+        steps = self.sums["steps"].item()
+        mean = {name: value.item() / steps for name, value in self.sums.items()}
         self.log(
             self.figures
             | {
-                "loss/policy_avg": sums["pg"] / steps,
-                "loss/value_avg": sums["vf"] / steps,
-                "policy/approxkl_avg": sums["approxkl"] / sums["tokens"],
-                "policy/clipfrac_avg": sums["clipped"] / sums["tokens"],
-                "val/ratio": sums["ratio"] / sums["tokens"],
-                "val/first_ratio_error": sums["first_ratio_error"],
+                "loss/policy_avg": mean["pg"],
+                "loss/value_avg": mean["vf"],
+                **({"loss/ptx_avg": mean["ptx"]} if self.args.ptx_coef else {}),
+                "policy/approxkl_avg": mean["approxkl"],
+                "policy/clipfrac_avg": mean["clipped"],
+                "val/clipfrac_avg": mean["value_clipped"],
+                "val/ratio": mean["ratio"],
+                "val/ratio_var": mean["ratio_square"] - mean["ratio"] ** 2,
+                "val/first_ratio_error": self.sums["first_ratio_error"].item(),
+                "val/steps": steps,
                 "lr": self._get_learning_rate(),
             }
         )
+        if self.args.kl_target is not None:
+            self.kl_coef = adapted_kl_coef(
+                self.kl_coef,
+                self.figures["objective/kl"],
+                self.args.kl_target,
+                self.args.batch_size,
+                self.args.kl_horizon,
+            )
 
-    # ---- checkpoints: both networks, each a folder of its own ----
+    # ---- checkpoints: what learns, and the controller ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
-        networks: Any = self.accelerator.unwrap_model(self.model)
-        networks.policy.save_pretrained(folder / "policy")
-        networks.value.save_pretrained(folder / "value")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: p.detach().contiguous() for name, p in self._learning()}, folder / "networks.safetensors"
+        )
+        (folder / "ppo.json").write_text(json.dumps({"kl_coef": self.kl_coef}))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        networks: Any = self.accelerator.unwrap_model(model or self.model)
-        for name in ("policy", "value"):
-            part = getattr(networks, name)
-            loaded = type(part).from_pretrained(
-                Path(resume_from_checkpoint) / name, use_safetensors=True, dtype=part.dtype
+        folder = Path(resume_from_checkpoint)
+        loaded = load_file(folder / "networks.safetensors")
+        with torch.no_grad():
+            for name, p in self._learning():
+                p.copy_(loaded[name])
+        self.kl_coef = json.loads((folder / "ppo.json").read_text())["kl_coef"]
+
+    def _learning(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self.networks.named_parameters() if p.requires_grad]
+
+    def trained_policy(self) -> PreTrainedModel:
+        """The policy, adapters merged into its weights; training cannot go on after that."""
+        return self.networks.policy if self.adapter is None else self.adapter.merge_and_unload()
+
+
+_NOTES = (
+    "pg",
+    "vf",
+    "ptx",
+    "ratio",
+    "ratio_square",
+    "approxkl",
+    "clipped",
+    "value_clipped",
+    "first_ratio_error",
+)
+
+
+def _named(rewards: Sequence[Reward]) -> dict[str, Reward]:
+    """Rewards by name: a function's own, `model` for a model; a second of one name gets a number."""
+    named: dict[str, Reward] = {}
+    for reward in rewards:
+        name = (
+            "model"
+            if isinstance(reward, PreTrainedModel | RewardModel)
+            else getattr(reward, "__name__", "function")
+        )
+        taken = sum(key == name or key.startswith(f"{name}_") for key in named)
+        named[f"{name}_{taken + 1}" if taken else name] = reward
+    return named
+
+
+def _check(
+    policy: Any,
+    value: Any,
+    rewards: dict[str, Reward],
+    weights: list[float],
+    args: PPOConfig,
+    prompts: Sequence[Prompt],
+    ptx_texts: Sequence[str],
+    tokenizer: Any,
+) -> None:
+    if not len(prompts):
+        raise DataError("there are no prompts to train on")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise DataError("the tokenizer needs a pad token that differs from its EOS token")
+    if not isinstance(prompts[0], str) and not tokenizer.chat_template:
+        raise DataError("the prompts are chat messages and the tokenizer has no chat template")
+    if not rewards:
+        raise DataError("there is no reward to train on")
+    if len(weights) != len(rewards):
+        raise DataError(f"there are {len(rewards)} rewards and {len(weights)} reward_weights")
+    if args.ptx_coef and not len(ptx_texts):
+        raise DataError("ptx_coef is above 0 and there are no ptx_texts")
+    scorers = {name: r.model if isinstance(r, RewardModel) else r for name, r in rewards.items()}
+    for name, model in {"value": value, **{f"reward ({name})": r for name, r in scorers.items()}}.items():
+        if isinstance(model, PreTrainedModel) and (
+            model.config.num_labels != 1 or not hasattr(model, "score")
+        ):
+            raise DataError(
+                f"the {name} model is a {type(model).__name__} with {model.config.num_labels} labels; "
+                "it must be a sequence-classification model with one"
             )
-            part.load_state_dict(loaded.state_dict())
+    for name, reward in rewards.items():
+        if isinstance(reward, RewardModel) and reward.tokenizer.get_vocab() == tokenizer.get_vocab():
+            rewards[name] = reward.model  # reads the policy's ids as they are
+    for name, model in {"value": value, **{f"reward ({name})": r for name, r in rewards.items()}}.items():
+        if isinstance(model, PreTrainedModel) and model.config.vocab_size != policy.config.vocab_size:
+            raise DataError(
+                f"the {name} model has a vocabulary of {model.config.vocab_size}, the policy one of "
+                f"{policy.config.vocab_size}; give a reward with another tokenizer as RewardModel"
+            )
+
+
+def _stop_ids(tokenizer: Any, stop_tokens: list[str]) -> list[int]:
+    ids = [tokenizer.eos_token_id]
+    for token in stop_tokens:
+        found = tokenizer(token, add_special_tokens=False)["input_ids"]
+        if len(found) != 1 or found[0] == getattr(tokenizer, "unk_token_id", None):
+            raise DataError(
+                f"the stop token {token!r} is {len(found)} tokens of this tokenizer; it must be one it knows"
+            )
+        ids += found
+    return ids
+
+
+def _freeze(model: Any, layers: int) -> None:
+    """Keep the embeddings and the first layers as they are."""
+    if not layers:
+        return
+    blocks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
+    blocks = [m for m in blocks if len(m) == model.config.num_hidden_layers]
+    if not blocks or layers > len(blocks[0]):
+        raise DataError(f"freeze_layers is {layers}; the model has {model.config.num_hidden_layers} layers")
+    for part in (model.get_input_embeddings(), *blocks[0][:layers]):
+        part.requires_grad_(False)
 
 
 def _no_dropout(model: nn.Module) -> None:

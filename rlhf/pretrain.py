@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from rlhf.contracts import DataError
-from rlhf.policy import left_pad, positions
+from rlhf.policy import right_pad
 from rlhf.training import Curve, InOrder, MuonAdamW, arguments, reading_order, train
 
 
@@ -52,9 +52,10 @@ def pretrain(
     rows = pieces(tokenizer, texts, model.config.max_position_embeddings)
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids, mask = left_pad([row["input_ids"] for row in batch], tokenizer.pad_token_id)
-        labels = ids.masked_fill(mask == 0, -100)
-        return {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask), "labels": labels}
+        # Padded behind their ends, texts need no mask: attention is causal and the labels leave padding out.
+        ids, lengths = right_pad([row["input_ids"] for row in batch], tokenizer.pad_token_id)
+        padding = torch.arange(ids.shape[1]) >= lengths.unsqueeze(1)
+        return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
 
     args = TrainingArguments(
         **arguments(checkpoints, seed=seed, save_every=save_every),

@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from rlhf.contracts import DataError
-from rlhf.policy import left_pad, positions, sequence_scores
+from rlhf.policy import left_pad, positions, right_pad, sequence_scores
 from rlhf.training import Curve, InOrder, arguments, reading_order, train
 
 
@@ -80,8 +80,10 @@ def score(
     scores = [0.0] * len(rows)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        ids, mask = left_pad([rows[i] for i in batch], reward.tokenizer.pad_token_id)
-        for i, value in zip(batch, sequence_scores(reward.model, ids, mask).tolist(), strict=True):
+        ids, lengths = right_pad([rows[i] for i in batch], reward.tokenizer.pad_token_id)
+        device = reward.model.device
+        found = sequence_scores(reward.model, ids.to(device), lengths.to(device))
+        for i, value in zip(batch, found.tolist(), strict=True):
             scores[i] = value
     return scores
 

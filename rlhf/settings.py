@@ -127,7 +127,9 @@ class Ppo(Section):
 
     updates: int = param(12, "rollout-and-optimise rounds", "updates", ge=1, le=10_000_000)
     batch_size: int = param(128, "episodes an update", "episodes", ge=2, le=65_536)
-    micro_batch_size: int = param(128, "episodes a forward and backward pass", "episodes", ge=1, le=65_536)
+    micro_batch_tokens: int = param(
+        4096, "tokens, padding included, of a forward and backward pass", "tokens", ge=1, le=10_000_000
+    )
     mini_batches: int = param(2, "optimiser steps an epoch of an update", "steps", ge=1, le=1024)
     epochs: int = param(4, "passes over the episodes of an update", "epochs", ge=1, le=100)
     learning_rate: float = param(5e-4, "peak learning rate, linear decay", gt=0, le=1)

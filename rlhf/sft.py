@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from rlhf.contracts import DataError
-from rlhf.policy import Policy, left_pad, response_logprobs
+from rlhf.policy import Policy, batch_of, response_logprobs, token_batches
 from rlhf.training import Curve, InOrder, arguments, reading_order, train
 
 
@@ -85,15 +85,16 @@ def validation_loss(policy: Policy, demonstrations: list[dict[str, Any]], split:
 
     rows = [row for row in demonstrations if row["split"] == split]
     encoded = examples(policy, rows)
+    starts = [max(1, sum(x == -100 for x in label)) for label in encoded["labels"]]
     total, tokens = 0.0, 0
     policy.model.eval()
     with torch.no_grad():
-        for start in range(0, len(rows), 64):
-            ids, mask = left_pad(encoded["input_ids"][start : start + 64], policy.tokenizer.pad_token_id)
-            lengths = [sum(x != -100 for x in label) for label in encoded["labels"][start : start + 64]]
-            longest = max(lengths)
-            real = torch.arange(longest) >= longest - torch.tensor(lengths).unsqueeze(1)
-            logprobs, _ = response_logprobs(policy.model, ids, mask, longest, 1.0)
-            total -= (logprobs * real).sum().item()
-            tokens += int(real.sum())
+        for group in token_batches([len(ids) for ids in encoded["input_ids"]], 16384):
+            batch = batch_of(
+                [encoded["input_ids"][i] for i in group],
+                [starts[i] for i in group],
+                policy.tokenizer.pad_token_id,
+            )
+            total -= response_logprobs(policy.model, batch, 1.0)[0].sum().item()
+            tokens += len(batch.targets)
     return total / max(1, tokens)

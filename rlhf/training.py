@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import rotate_checkpoints
 
 from rlhf.contracts import written_beside
 
 Curve = Callable[[dict[str, float], int], None]
-_COMPLETE = "COMPLETE"
+_WRITING = ".writing"
 
 
 def deterministic(seed: int, threads: int) -> None:
@@ -66,7 +67,28 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
     }
 
 
-class InOrder:
+class WholeCheckpoints:
+    """Mixin of a `Trainer` whose checkpoints are written beside and renamed: one that is there is whole."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = self
+        folder = Path(trainer._get_output_dir(trial=trial))
+        name, beside = f"checkpoint-{trainer.state.global_step}", folder / _WRITING
+        trainer._get_output_dir = lambda trial: str(beside)
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            del trainer._get_output_dir
+        trainer.accelerator.wait_for_everyone()
+        if trainer.args.should_save:
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (beside / name).rename(folder / name)
+            shutil.rmtree(beside)
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=trainer.args.save_total_limit)
+        trainer.accelerator.wait_for_everyone()
+
+
+class InOrder(WholeCheckpoints):
     """Mixin of a `Trainer` that reads its examples in the order given by `order`, in one epoch.
 
     The library's length-grouped sampler draws from the global random state, which a resumed run has not
@@ -142,15 +164,11 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share()
 
 
-class _Bookkeeping(TrainerCallback):
-    """Marks finished checkpoints and hands logged values on."""
+class _Log(TrainerCallback):
+    """Hands logged values on."""
 
     def __init__(self, curve: Curve | None) -> None:
         self.curve = curve
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # Written last: a folder without it is a torn checkpoint.
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.curve and logs:
@@ -167,7 +185,7 @@ def train(trainer: Trainer, curve: Curve | None = None) -> list[dict[str, float]
     last = last_checkpoint(folder)
     if last:
         print(f"continuing from {last}", flush=True)
-    trainer.add_callback(_Bookkeeping(curve))
+    trainer.add_callback(_Log(curve))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return [
         _numbers(row) | {"step": row["step"]}
@@ -177,13 +195,10 @@ def train(trainer: Trainer, curve: Curve | None = None) -> list[dict[str, float]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; torn ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in found:
-        if (path / _COMPLETE).exists():
-            return path
-        shutil.rmtree(path)
-    return None
+    """The newest checkpoint; what a killed process left half-written is removed."""
+    shutil.rmtree(folder / _WRITING, ignore_errors=True)
+    found = folder.glob("checkpoint-*")
+    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def final_loss(curve: list[dict[str, float]]) -> float:

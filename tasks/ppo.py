@@ -21,14 +21,14 @@ def main(stage: Stage) -> dict[str, float]:
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     stage.log_dataset("data/prepared/prompts.parquet", prompts, "ppo")
 
-    policy, reference = load_policy("models/sft"), load_policy("models/sft")
+    policy = load_policy("models/sft")
     reward = load_reward("models/reward")
     shared = arguments(stage.checkpoints, seed=settings.seed, save_every=params.save_every)
     args = PPOConfig(
         **{k: v for k, v in shared.items() if k not in ("save_strategy", "save_steps", "logging_steps")},
         num_updates=params.updates,
         batch_size=params.batch_size,
-        micro_batch_size=params.micro_batch_size,
+        micro_batch_tokens=params.micro_batch_tokens,
         num_mini_batches=params.mini_batches,
         num_ppo_epochs=params.epochs,
         save_updates=params.save_every,
@@ -48,12 +48,11 @@ def main(stage: Stage) -> dict[str, float]:
     )
     trainer = PPOTrainer(
         policy.model,
-        reference.model,
-        copy.deepcopy(reward.model).requires_grad_(True),
-        reward.model,
+        reward,
         args,
         [row["prompt"] for row in prompts if row["split"] == "train"],
         policy.tokenizer,
+        value=copy.deepcopy(reward.model),
     )
     curve = train(
         trainer,

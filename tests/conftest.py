@@ -34,7 +34,7 @@ SMALL = {
     "reward.save_every": 2,
     "ppo.updates": 2,
     "ppo.batch_size": 16,
-    "ppo.micro_batch_size": 8,
+    "ppo.micro_batch_tokens": 1024,
     "ppo.epochs": 1,
     "ppo.response_length": 12,
     "ppo.save_every": 1,

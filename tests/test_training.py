@@ -16,12 +16,13 @@ from rlhf.contracts import DataError
 from rlhf.policy import (
     SIZES,
     Policy,
+    batch_of,
     generate,
-    left_pad,
     load_policy,
     mean_kl,
     new_model,
     response_logprobs,
+    right_pad,
     save_model,
     sequence_scores,
     train_tokenizer,
@@ -231,15 +232,13 @@ def test_the_reward_model_learns_the_ranking_and_references_score_zero(base: Pat
 def test_the_score_is_read_at_the_last_real_token(base: Path) -> None:
     reward = reward_from_policy(base, 0)
     row = reward.tokenizer(PROMPTS[0] + " red.")["input_ids"]
-    ids, mask = left_pad([row], reward.tokenizer.pad_token_id)
-    right = torch.cat([ids, torch.full((1, 3), reward.tokenizer.pad_token_id)], 1)
-    right_mask = torch.cat([mask, torch.zeros(1, 3, dtype=torch.long)], 1)
+    ids, lengths = right_pad([row], reward.tokenizer.pad_token_id)
+    padded, padded_lengths = right_pad([row, row + row], reward.tokenizer.pad_token_id)
     with torch.no_grad():
-        alone = sequence_scores(reward.model, ids, mask)
-        torch.testing.assert_close(
-            sequence_scores(reward.model, right, right_mask), alone, atol=1e-5, rtol=1e-5
-        )
-        hidden = reward.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[0, -1]
+        alone = sequence_scores(reward.model, ids, lengths)
+        together = sequence_scores(reward.model, padded, padded_lengths)
+        torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
+        hidden = reward.model.base_model(input_ids=ids).last_hidden_state[0, -1]
         torch.testing.assert_close(reward.model.score(hidden), alone, atol=1e-5, rtol=1e-5)
 
 
@@ -323,9 +322,7 @@ def test_a_training_cut_off_ends_with_the_same_bits(stage, base: Path, tmp_path:
 
     deterministic(0, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            training, "_Bookkeeping", lambda c, real=training._Bookkeeping: _both(real(c), Stop(10))
-        )
+        patch.setattr(training, "_Log", lambda c, real=training._Log: _both(real(c), Stop(10)))
         with pytest.raises(KeyboardInterrupt):
             stage(base, tmp_path / "cut")
     assert last_checkpoint(tmp_path / "cut").name == "checkpoint-8"
@@ -356,21 +353,21 @@ def test_the_reading_order_is_passes_of_batches_of_like_length() -> None:
 
 
 def test_torn_checkpoints_are_removed(tmp_path: Path) -> None:
-    for step, complete in ((4, True), (8, True), (12, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if complete:
-            (tmp_path / f"checkpoint-{step}" / "COMPLETE").touch()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-8"
-    assert not (tmp_path / "checkpoint-12").exists()
+    for name in ("checkpoint-4", "checkpoint-8", "checkpoint-12", ".writing/checkpoint-16"):
+        (tmp_path / name).mkdir(parents=True)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+    assert not (tmp_path / ".writing").exists()
     assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(base: Path) -> None:
     policy = Policy(load_policy(base).model, load_policy(base).tokenizer)
     rows = policy.tokenizer([p + " red." for p in PROMPTS[:4]] + ["red blue red."])["input_ids"]
-    ids, mask = left_pad(rows, policy.tokenizer.pad_token_id)
+    starts = [len(row) - 2 for row in rows]
     with torch.no_grad():
-        together, _ = response_logprobs(policy.model, ids, mask, 2, 0.7)
-        alone_ids, alone_mask = left_pad(rows[-1:], policy.tokenizer.pad_token_id)
-        alone, _ = response_logprobs(policy.model, alone_ids, alone_mask, 2, 0.7)
-    torch.testing.assert_close(together[-1:], alone, atol=1e-5, rtol=1e-5)
+        together, _ = response_logprobs(
+            policy.model, batch_of(rows, starts, policy.tokenizer.pad_token_id), 0.7
+        )
+        one = batch_of(rows[-1:], starts[-1:], policy.tokenizer.pad_token_id)
+        alone, _ = response_logprobs(policy.model, one, 0.7)
+    torch.testing.assert_close(together[-2:], alone, atol=1e-5, rtol=1e-5)
