@@ -1,19 +1,28 @@
 """Who prefers what: a judge looks at a prompt, its reference and an output, and says which is better.
 
-The gold judge reads the built-in task's hidden preference; the model judge is a reward model that was trained
-on a split that nothing else saw. Neither is a person, and every table says which one it was.
+| judge | kind | who decides |
+|---|---|---|
+| `gold_judge` | gold | the built-in task's hidden preference |
+| `simulated_judge` | simulated | the built-in task's labelers, with their noise and habits |
+| `human_judge` | human | people, whose judgments stand in a file |
+| `model_judge` | model | a reward model, trained on a split that nothing else saw |
+| `rlhf.llm_judge.LlmJudge` | model | a language model behind an OpenAI-compatible endpoint |
+
+Only one kind is people, and every table says which one it was. `blind_pairs` makes what is judged; every
+judge takes that and gives rows of the contract JUDGMENT.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_table, row_id
+from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_rows, read_table, row_id, with_ids
+from rlhf.statistics import POINTS
 
 KINDS = {
     "gold": "gold preference",
@@ -21,6 +30,7 @@ KINDS = {
     "simulated": "simulated labelers",
     "human": "people",
 }
+Row = dict[str, Any]
 
 
 class Judge(Protocol):
@@ -34,9 +44,58 @@ class Judge(Protocol):
     name: str
     kind: str
 
-    def prefer(self, prompts: Sequence[str], references: Sequence[str], outputs: Sequence[str]) -> list[str]:
-        """`output`, `reference` or `tie` for each of n prompts; texts that are the same are a tie."""
+    def judge(self, pairs: Sequence[Row]) -> list[Row]:
+        """Judge what `blind_pairs` made.
+
+        Whoever judges learns neither which text is the reference nor the policy's name, and sees the texts in
+        `shown_order`. Texts that are the same are a tie.
+
+        Returns:
+            Rows of the contract JUDGMENT: several a pair where several people judged it, none where nobody
+            did. So count prompts in what comes back, not in what was asked.
+        """
         ...
+
+
+def blind_pairs(
+    policy: str,
+    prompts: Sequence[str],
+    references: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    split: str,
+    source: str,
+    seed: int,
+) -> list[Row]:
+    """What is to be judged: rows of the contract JUDGMENT that lack the judgment, in the order of the
+    prompts.
+
+    `shown_order[j]` is what stands at position j: 0 the reference, 1 the output. It is drawn by seed, policy
+    and
+    prompt: random, yet the same one each time.
+    """
+    pairs = []
+    for prompt, reference, output in zip(prompts, references, outputs, strict=True):
+        order = [0, 1]
+        random.Random(f"{seed}/{policy}/{prompt}").shuffle(order)
+        pairs.append(
+            {
+                "prompt": prompt,
+                "reference": reference,
+                "output": output,
+                "policy": policy,
+                "shown_order": order,
+                "split": split,
+                "source": source,
+            }
+        )
+    return pairs
+
+
+def judged(pair: Row, preferred: str, judge_id: str, judge_kind: str) -> Row:
+    """A pair with its judgment and its id: a row of the contract JUDGMENT."""
+    row = {**pair, "preferred": preferred, "judge_id": judge_id, "judge_kind": judge_kind}
+    return row | {"id": row_id(JUDGMENT, row)}
 
 
 @dataclass
@@ -59,18 +118,99 @@ class ScoringJudge:
         theirs = self.score(list(prompts), list(references))
         ours = self.score(list(prompts), list(outputs))
         return [
-            0.0 if output.strip() == reference.strip() else b - a
+            0.0 if same(reference, output) else b - a
             for a, b, reference, output in zip(theirs, ours, references, outputs, strict=True)
         ]
 
     def prefer(self, prompts: Sequence[str], references: Sequence[str], outputs: Sequence[str]) -> list[str]:
-        """See `Judge.prefer`."""
+        """`output`, `reference` or `tie` for each of n prompts."""
         return [to_preference(margin) for margin in self.margins(prompts, references, outputs)]
+
+    def judge(self, pairs: Sequence[Row]) -> list[Row]:
+        """See `Judge.judge`."""
+        texts = ([pair[column] for pair in pairs] for column in ("prompt", "reference", "output"))
+        return [
+            judged(pair, choice, self.name, self.kind)
+            for pair, choice in zip(pairs, self.prefer(*texts), strict=True)
+        ]
+
+
+@dataclass
+class SimulatedJudge:
+    """Simulated labelers of the built-in task, one for each pair, drawn by seed.
+
+    Attributes:
+        facts: prompt -> true facts of its post.
+        labelers: (id, group) of each; the id becomes the row's `judge_id`.
+        seed: who judges what, and their noise, follow from it.
+        name, kind: see `Judge`.
+    """
+
+    facts: Mapping[str, dict[str, str]]
+    labelers: Sequence[tuple[str, str]]
+    seed: int
+    name: str = "simulated"
+    kind: str = "simulated"
+
+    def judge(self, pairs: Sequence[Row]) -> list[Row]:
+        """See `Judge.judge`."""
+        from rlhf.world.labelers import rank
+
+        rows = []
+        for pair in pairs:
+            if pair["prompt"] not in self.facts:
+                raise DataError(
+                    f"no facts for the prompt {pair['prompt'][:60]!r}; "
+                    "simulated labelers know the built-in task only"
+                )
+            rng = random.Random(f"judge/{self.seed}/{pair['policy']}/{pair['prompt']}")
+            labeler, group = rng.choice(self.labelers)
+            texts = [pair["reference"], pair["output"]]
+            label = rank(self.facts[pair["prompt"]], texts, pair["shown_order"], group, rng)
+            margin = 0 if same(*texts) else label.ranking[0] - label.ranking[1]
+            rows.append(judged(pair, to_preference(margin), labeler, self.kind))
+        return rows
+
+
+@dataclass
+class HumanJudge:
+    """People, who judged before: their judgments are looked up.
+
+    Attributes:
+        rows: judgments by people, of the contract JUDGMENT.
+        name: where they come from.
+        kind: see `Judge`.
+    """
+
+    rows: Sequence[Row]
+    name: str
+    kind: str = "human"
+
+    def judge(self, pairs: Sequence[Row]) -> list[Row]:
+        """See `Judge.judge`; the rows are as they were given, `shown_order` included.
+
+        Raises:
+            DataError: none of the judgments is about these pairs.
+        """
+        columns = ("policy", "prompt", "reference", "output")
+        asked = {tuple(pair[column] for column in columns) for pair in pairs}
+        found = [row for row in self.rows if tuple(row[column] for column in columns) in asked]
+        if not found:
+            raise DataError(
+                f"{self.name}: none of its {len(self.rows)} judgments is about these policies and texts; "
+                "people must have seen the very outputs of this run"
+            )
+        return found
 
 
 def to_preference(margin: float) -> str:
     """A score difference, output minus reference, as a judgment."""
     return "output" if margin > 0 else "reference" if margin < 0 else "tie"
+
+
+def same(reference: str, output: str) -> bool:
+    """Whether two texts are the same but for white space around them: a tie for every judge."""
+    return reference.strip() == output.strip()
 
 
 def load_judge(
@@ -97,12 +237,7 @@ def gold_judge(name: str, path: Path | str) -> ScoringJudge:
     """Judge by the built-in task's hidden preference."""
     from rlhf.world.gold import gold_score
 
-    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(path, GOLD)}
-    if not facts:
-        raise DataError(
-            f"{path}: holds no facts, so there is no gold preference; set evaluate.judge to reward-model "
-            "for a source other than builtin"
-        )
+    facts = _facts(path)
 
     def score(prompts: list[str], texts: list[str]) -> list[float]:
         try:
@@ -121,38 +256,60 @@ def model_judge(name: str, folder: Path | str) -> ScoringJudge:
     return ScoringJudge(name, "model", lambda prompts, texts: score(model, prompts, texts))
 
 
-def judgment_rows(
-    judge: Judge,
-    policy: str,
-    prompts: Sequence[str],
-    references: Sequence[str],
-    outputs: Sequence[str],
-    preferred: Sequence[str],
-    *,
-    split: str,
-    source: str,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Judgments of one policy's outputs as rows of the contract JUDGMENT, in the order of the prompts.
+def simulated_judge(groups: dict[str, float], path: Path | str, seed: int) -> SimulatedJudge:
+    """Judge by simulated labelers.
 
-    `shown_order[j]` is what stood at position j: 0 the reference, 1 the output. It is drawn by seed, policy
-    and prompt, so that judges who do see an order see a random one, the same one each time.
+    Args:
+        groups: labeler group -> its weight among the labelers.
+        path: table of the built-in task's facts.
+        seed: see `SimulatedJudge`.
     """
-    rows = []
-    for prompt, reference, output, choice in zip(prompts, references, outputs, preferred, strict=True):
-        order = [0, 1]
-        random.Random(f"{seed}/{policy}/{prompt}").shuffle(order)
-        row: dict[str, Any] = {
-            "prompt": prompt,
-            "reference": reference,
-            "output": output,
-            "policy": policy,
-            "preferred": choice,
-            "judge_id": judge.name,
-            "judge_kind": judge.kind,
-            "shown_order": order,
-            "split": split,
-            "source": source,
-        }
-        rows.append(row | {"id": row_id(JUDGMENT, row)})
-    return rows
+    from rlhf.world.labelers import pool
+
+    return SimulatedJudge(_facts(path), pool(groups), seed)
+
+
+def human_judge(path: Path | str) -> HumanJudge:
+    """Judge by people's judgments in a file: `.jsonl`, `.json`, `.csv` or `.parquet`, contract JUDGMENT.
+
+    `judge_id` tells people apart; rows without one are by one unnamed person.
+
+    Raises:
+        DataError: a file that cannot be read, an empty cell, a word that is no judgment, a judgment not by a
+            person, or two by one person of the same pair.
+    """
+    rows: list[Row] = []
+    first: dict[str, int] = {}
+    for number, given in enumerate(read_rows(path, JUDGMENT), start=1):
+        where = f"{path}: row {number}"
+        row = {"shown_order": None, "split": None, "source": None} | given
+        row["judge_id"] = row.get("judge_id") or "unnamed"
+        row["judge_kind"] = row.get("judge_kind") or "human"
+        for column in JUDGMENT.required:
+            if row[column] is None:
+                raise DataError(f"{where}: column {column!r} is empty")
+        if row["preferred"] not in POINTS:
+            raise DataError(f"{where}: preferred is {row['preferred']!r}; it must be {', '.join(POINTS)}")
+        if row["judge_kind"] != "human":
+            raise DataError(f"{where}: judge_kind is {row['judge_kind']!r}; here only people judge (human)")
+        if row["shown_order"] not in (None, [0, 1], [1, 0]):
+            raise DataError(
+                f"{where}: shown_order is {row['shown_order']}; it must be [0, 1] (reference first) or [1, 0]"
+            )
+        key = row_id(JUDGMENT, row)
+        if first.setdefault(key, number) != number:
+            raise DataError(
+                f"{where}: {row['judge_id']} judged this pair in row {first[key]} already; keep one"
+            )
+        rows.append(row)
+    return HumanJudge(with_ids(JUDGMENT, rows, Path(path).name), Path(path).name)
+
+
+def _facts(path: Path | str) -> dict[str, dict[str, str]]:
+    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(path, GOLD)}
+    if not facts:
+        raise DataError(
+            f"{path}: holds no facts, so there is no gold preference; set evaluate.judge to reward-model "
+            "for a source other than builtin"
+        )
+    return facts

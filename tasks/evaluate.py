@@ -22,7 +22,7 @@ from rlhf.contracts import (
     written_beside,
 )
 from rlhf.figures import curve_figures, preference_figure
-from rlhf.judges import ScoringJudge, judgment_rows, load_judge, to_preference
+from rlhf.judges import ScoringJudge, blind_pairs, load_judge, to_preference
 from rlhf.report import print_table, render_report, write_figures
 from rlhf.statistics import compare_paired, preference_rate
 from tasks.context import Stage, StageError, content_hash, flat, run, stage_params, stages
@@ -73,7 +73,7 @@ def main(stage: Stage) -> dict[str, float]:
     judgments = []
     for name, texts in outputs.items():
         origin = {"split": "test", "source": rows[0]["source"], "seed": seed}
-        judgments += judgment_rows(judge, name, prompts, references, texts, preferred[name], **origin)
+        judgments += judge.judge(blind_pairs(name, prompts, references, texts, **origin))
     write_table("data/judgments/judgments.parquet", JUDGMENT, judgments)
     with written_beside("reports/figures") as beside:
         write_figures(beside, figures)
