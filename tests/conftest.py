@@ -17,6 +17,8 @@ import yaml
 from rlhf.settings import load_settings
 from tasks.context import Stage
 
+pytest_plugins = ["labeling"]
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     "ingest.corpus_posts": 200,

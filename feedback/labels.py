@@ -1,0 +1,363 @@
+"""Handing out items and taking in labels: leases, labels, skips, undo, flags.
+
+An item is handed out as a lease with a key; the form that is rendered from it carries the key, so that the
+same form sent twice is one label. `items.taken` counts labels and open leases and never passes the target,
+except by a label that comes after its lease ran out: work that a person did is kept.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from feedback.answers import Choice, agreement, understand
+from feedback.people import User
+from feedback.queues import newest_guideline
+from feedback.schema import ASK, flags, items, labels, leases, queues
+from feedback.store import Store, clean, insert, record
+from rlhf.contracts import DataError
+
+_random = random.SystemRandom()
+_newer = labels.alias("newer")
+SKIP_REASONS = ("I cannot tell", "Not my field", "The text is broken", "Harmful or private content", "Other")
+
+
+class Gone(DataError):
+    """What was asked for does not exist, or not for this person."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """An item as one labeler sees it: texts in the shown order, no policy names."""
+
+    key: str
+    item_id: int
+    queue_id: int
+    kind: str
+    role: str
+    prompt: str
+    texts: list[str]
+    shown_order: list[int]
+    expires: float
+
+
+def is_current() -> sa.ColumnElement[bool]:
+    """A condition: the label is given, and no newer row supersedes it."""
+    superseded = sa.exists().where(_newer.c.supersedes == labels.c.id)
+    return sa.and_(labels.c.status == "given", ~superseded)
+
+
+def queue_for(tx: sa.Connection, user: User, queue: int) -> sa.Row[Any]:
+    """A queue that this user may work in.
+
+    Raises:
+        Gone: there is none with this number for this user.
+    """
+    row = tx.execute(_QUEUE, {"queue": queue}).first()
+    if row is None or not row.active or row.kind == ASK or row.group_id not in (None, user.group_id):
+        raise Gone("there is no such queue for you")
+    return row
+
+
+_QUEUE = sa.select(queues).where(queues.c.id == sa.bindparam("queue"))
+
+_LEASED = (
+    sa.select(
+        leases.c.key,
+        leases.c.item_id,
+        leases.c.queue_id,
+        leases.c.shown_order,
+        leases.c.expires,
+        items.c.prompt,
+        items.c.outputs,
+        items.c.reference,
+        items.c.role,
+        queues.c.kind,
+    )
+    .join_from(leases, items)
+    .join(queues, queues.c.id == leases.c.queue_id)
+    .where(
+        leases.c.user_id == sa.bindparam("user"),
+        leases.c.queue_id == sa.bindparam("queue"),
+        leases.c.state == "open",
+        leases.c.expires > sa.bindparam("now"),
+    )
+    .order_by(leases.c.id.desc())
+    .limit(1)
+)
+
+
+def held(tx: sa.Connection, user: User, queue: int) -> Work | None:
+    """The item that this user has in hand in a queue, the newest first."""
+    row = tx.execute(_LEASED, {"user": user.id, "queue": queue, "now": time.time()}).first()
+    if row is None:
+        return None
+    texts = [row.outputs[0], row.reference] if row.kind == "judge" else row.outputs
+    shown = [texts[index] for index in row.shown_order]
+    return Work(
+        row.key,
+        row.item_id,
+        row.queue_id,
+        row.kind,
+        row.role,
+        row.prompt,
+        shown,
+        row.shown_order,
+        row.expires,
+    )
+
+
+_mine = leases.alias("mine")
+_first = labels.alias("first")
+_NEXT = (
+    sa.select(items.c.id, items.c.outputs)
+    .where(
+        items.c.queue_id == sa.bindparam("queue"),
+        sa.text("taken < target"),  # as text, so that SQLite sees the partial index
+        ~sa.exists().where(
+            _mine.c.item_id == items.c.id, _mine.c.user_id == sa.bindparam("user"), _mine.c.state != "expired"
+        ),
+        sa.or_(
+            items.c.repeat_of.is_(None),
+            sa.exists().where(
+                _first.c.item_id == items.c.repeat_of,
+                _first.c.user_id == sa.bindparam("user"),
+                _first.c.status == "given",
+            ),
+        ),
+    )
+    .order_by(items.c.position)
+    .limit(1)
+    .with_for_update(skip_locked=True, of=items)
+)
+
+
+def take(tx: sa.Connection, user: User, queue: sa.Row[Any]) -> bool:
+    """Lease the queue's next item to a user, in a writing transaction; False if there is none for them."""
+    row = tx.execute(_NEXT, {"queue": queue.id, "user": user.id}).first()
+    if row is None:
+        return False
+    tx.execute(_TAKEN, {"item": row.id, "change": 1})
+    number = 2 if queue.kind == "judge" else len(row.outputs)
+    _lease(tx, row.id, queue, user.id, _random.sample(range(number), number))
+    return True
+
+
+def _lease(tx: sa.Connection, item: int, queue: sa.Row[Any], user: int, order: list[int]) -> None:
+    now = time.time()
+    values = {"item_id": item, "queue_id": queue.id, "user_id": user, "key": secrets.token_urlsafe(18)}
+    values |= {"shown_order": order, "state": "open", "taken": now, "expires": now + queue.lease_seconds}
+    tx.execute(leases.insert(), values)
+
+
+_TAKEN = (
+    items.update()
+    .where(items.c.id == sa.bindparam("item"))
+    .values(taken=items.c.taken + sa.bindparam("change"))
+)
+
+
+def next_work(store: Store, user: User, queue: int) -> Work | None:
+    """What this user has in hand in a queue, else the next item; None when nothing is left for them.
+
+    Raises:
+        Gone: there is no such queue for this user.
+    """
+    with store.read() as tx:
+        row = queue_for(tx, user, queue)
+        found = held(tx, user, queue)
+    if found:
+        return found
+    for _ in range(2):
+        with store.write() as tx:
+            if held(tx, user, queue) or take(tx, user, row):
+                return held(tx, user, queue)
+        if not expire(store):  # only now: items whose lease ran out come after those never handed out
+            break
+    return None
+
+
+def expire(store: Store) -> int:
+    """End the leases that ran out, so that their items can be handed out again; returns how many."""
+    with store.write() as tx:
+        late = sa.select(leases.c.id).where(leases.c.state == "open", leases.c.expires < time.time())
+        found = tx.scalars(late.with_for_update(skip_locked=True)).all()
+        if found:
+            ended = leases.update().where(leases.c.id.in_(found)).values(state="expired")
+            for item in sorted(tx.scalars(ended.returning(leases.c.item_id))):
+                tx.execute(_TAKEN, {"item": item, "change": -1})
+        return len(found)
+
+
+_OF_KEY = (
+    sa.select(
+        leases,
+        items.c.outputs,
+        items.c.expected,
+        items.c.repeat_of,
+        items.c.content_hash,
+        items.c.role.label("item_role"),
+        queues.c.kind,
+        queues.c.project_id,
+        queues.c.lease_seconds,
+    )
+    .join_from(leases, items)
+    .join(queues, queues.c.id == leases.c.queue_id)
+    .where(leases.c.key == sa.bindparam("key"), leases.c.user_id == sa.bindparam("user"))
+    .with_for_update(of=leases)
+)
+_LAST = (
+    sa.select(labels.c.id, labels.c.revision)
+    .where(labels.c.item_id == sa.bindparam("item"), labels.c.user_id == sa.bindparam("user"))
+    .order_by(labels.c.revision.desc())
+    .limit(1)
+)
+_STATE = leases.update().where(leases.c.id == sa.bindparam("lease")).values(state="done")
+
+
+def give(
+    tx: sa.Connection,
+    user: User,
+    key: str,
+    choice: Choice | None,
+    note: str = "",
+    kind: str | None = None,
+) -> int:
+    """Store the answer to a leased item, or with no choice that it was skipped; returns the label's id.
+
+    The same key again returns the label that is there. Seconds run from when the item was handed out.
+
+    Args:
+        tx: a writing transaction.
+        user: who answers.
+        key: of the lease.
+        choice: what was chosen; None to skip.
+        note: a remark; the reason of a skip.
+        kind: what was answered, where the queue leaves it open (answers of the served model).
+
+    Raises:
+        Gone: this user was never handed an item under this key.
+        DataError: the choice does not answer the item.
+    """
+    note = clean(note, "the note", 2000, empty=True).strip()
+    lease = tx.execute(_OF_KEY, {"key": key, "user": user.id}).first()
+    if lease is None:
+        raise Gone("this item was not handed to you; go on with the next one")
+    if lease.state == "done":
+        return tx.scalars(sa.select(labels.c.id).where(labels.c.key == key)).one()
+    kind = kind or lease.kind
+    answer: dict[str, Any] | None = None
+    strength = None
+    if choice is not None:
+        answer, strength = understand(kind, choice, lease.shown_order, lease.outputs)
+    elif not note:
+        raise DataError("say why you skip it")
+    last = tx.execute(_LAST, {"item": lease.item_id, "user": user.id}).first()
+    values = {
+        "item_id": lease.item_id,
+        "queue_id": lease.queue_id,
+        "user_id": user.id,
+        "revision": last.revision + 1 if last else 1,
+        "supersedes": last.id if last else None,
+        "key": key,
+        "kind": kind,
+        "status": "given" if choice is not None else "skipped",
+        "answer": answer,
+        "strength": strength,
+        "seconds": round(time.time() - lease.taken, 3),
+        "shown_order": lease.shown_order,
+        "labeler_group": user.group,
+        "guideline_version": tx.scalar(sa.select(newest_guideline(lease.project_id))),
+        "content_hash": lease.content_hash,
+        "note": note,
+        "correct": _correct(tx, user, lease, answer),
+        "created": time.time(),
+    }
+    number = insert(tx, labels, values)
+    tx.execute(_STATE, {"lease": lease.id})
+    change = (choice is not None) - (lease.state == "open")  # an open lease was counted already
+    if change:
+        tx.execute(_TAKEN, {"item": lease.item_id, "change": change})
+    return number
+
+
+def _correct(
+    tx: sa.Connection, user: User, lease: sa.Row[Any], answer: dict[str, Any] | None
+) -> float | None:
+    """How right an answer is: against the known answer, or for a repeat against the person's own first
+    one."""
+    expected = lease.expected
+    if lease.repeat_of is not None:
+        first = sa.select(labels.c.answer).where(
+            labels.c.item_id == lease.repeat_of, labels.c.user_id == user.id, is_current()
+        )
+        expected = tx.scalar(first)
+    return agreement(expected, answer) if expected and answer else None
+
+
+def undo(tx: sa.Connection, user: User, label: int) -> int:
+    """Take a label back: a superseding row says so, and the item is in the user's hands again, in the same
+    order. Returns its queue. A label that is undone already stays so.
+
+    Raises:
+        Gone: not a label of this user.
+        DataError: a newer label of the same item superseded it.
+    """
+    row = tx.execute(sa.select(labels).where(labels.c.id == label, labels.c.user_id == user.id)).first()
+    if row is None:
+        raise Gone("there is no such label of yours")
+    queue = tx.execute(_QUEUE, {"queue": row.queue_id}).one()
+    tx.execute(sa.select(items.c.id).where(items.c.id == row.item_id).with_for_update())
+    newer = tx.execute(sa.select(labels.c.status).where(labels.c.supersedes == label)).first()
+    if row.status == "undone" or (newer and newer.status == "undone"):
+        return row.queue_id
+    if newer:
+        raise DataError("a newer label of yours replaced this one; undo that one")
+    values = {c.name: getattr(row, c.name) for c in labels.c if c.name not in ("id", "answer", "correct")}
+    values |= {"revision": row.revision + 1, "supersedes": row.id, "key": f"undo-{row.id}"}
+    values |= {"status": "undone", "note": "", "strength": None, "created": time.time()}
+    tx.execute(labels.insert(), values)
+    _lease(tx, row.item_id, queue, user.id, row.shown_order)
+    if row.status == "skipped":
+        tx.execute(_TAKEN, {"item": row.item_id, "change": 1})
+    return row.queue_id
+
+
+def flag(tx: sa.Connection, user: User, key: str, note: str) -> int:
+    """Flag the item of a lease for the operators, with a note; returns its queue.
+
+    Raises:
+        Gone: this user was never handed an item under this key.
+    """
+    note = clean(note, "the note", 2000).strip()
+    lease = tx.execute(_OF_KEY, {"key": key, "user": user.id}).first()
+    if lease is None:
+        raise Gone("this item was not handed to you; go on with the next one")
+    tx.execute(flags.insert().values(item_id=lease.item_id, user_id=user.id, note=note, created=time.time()))
+    record(tx, user.name, "flag item", item=lease.item_id)
+    return lease.queue_id
+
+
+def progress(tx: sa.Connection, user: User, queue: int) -> tuple[int, int | None]:
+    """How many items of a queue this user has answered or skipped, and the id of the newest that can be
+    undone."""
+    mine = labels.c.user_id == user.id, labels.c.queue_id == queue
+    counted = sa.select(
+        sa.func.sum(sa.case((labels.c.status == "undone", -1), else_=1)), sa.func.max(labels.c.id)
+    ).where(*mine)
+    done, last = tx.execute(counted).one()
+    if last is not None:
+        last = tx.scalar(
+            sa.select(labels.c.id).where(labels.c.id == last, labels.c.status != "undone")
+        ) or tx.scalar(
+            sa.select(labels.c.id)
+            .where(*mine, labels.c.status != "undone", ~sa.exists().where(_newer.c.supersedes == labels.c.id))
+            .order_by(labels.c.id.desc())
+            .limit(1)
+        )
+    return done or 0, last

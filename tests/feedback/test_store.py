@@ -1,0 +1,291 @@
+"""The label store on both databases: append-only, leases, idempotency, undo, gold, repeats, sessions."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from labeling import PASSWORD, answer, candidates, filled, person
+from sqlalchemy.exc import DBAPIError
+
+from feedback import people, schema
+from feedback.answers import Choice
+from feedback.exports import cut
+from feedback.labels import Gone, flag, give, held, is_current, next_work, progress, undo
+from feedback.queues import Candidate, Filling, add_guideline, add_items, queue_row
+from feedback.schema import APPEND_ONLY, items, labels, leases
+from feedback.store import Store
+from rlhf.contracts import DataError
+
+
+def test_migrations_make_the_tables_of_the_schema(store: Store) -> None:
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": "feedback_version"})
+        assert compare_metadata(context, schema.metadata) == []
+    Store(store.url.replace("+psycopg", "")).close()  # opening again changes nothing
+
+
+def test_the_database_itself_refuses_to_change_labels(store: Store) -> None:
+    ann, queue = person(store, "ann"), filled(store, "compare", candidates(2))
+    work, _ = answer(store, ann, queue, scale=2)
+    with store.write() as tx:
+        add_guideline(tx, 1, "Be kind.", "test")
+        flag(tx, ann, work.key, "odd")
+        cut(tx, "p", "test")
+    for name in APPEND_ONLY:
+        for statement in (f"DELETE FROM {name}", f"UPDATE {name} SET {_first_column(name)} = 1"):
+            with pytest.raises(DBAPIError, match=f"{name} is append-only"), store.write() as tx:
+                tx.execute(sa.text(statement))
+
+
+def _first_column(name: str) -> str:
+    return next(iter(schema.metadata.tables[name].c)).name
+
+
+def test_a_label_keeps_what_was_shown(store: Store) -> None:
+    ann, queue = person(store, "ann", group="expert"), filled(store, "compare", candidates(1))
+    with store.write() as tx:
+        add_guideline(tx, 1, "First.", "test")
+        add_guideline(tx, 1, "Second.", "test")
+    work, label = answer(store, ann, queue, scale=2)  # the left is much better
+    with store.read() as tx:
+        row = tx.execute(sa.select(labels).where(labels.c.id == label)).one()
+        item = tx.execute(sa.select(items)).one()
+    assert work.texts == [item.outputs[index] for index in row.shown_order]
+    assert row.answer["ranking"][row.shown_order[0]] == 1
+    assert row.answer["ranking"][row.shown_order[1]] == 2
+    assert (row.strength, row.labeler_group, row.guideline_version) == (7, "expert", "2")
+    assert (row.content_hash, row.revision, row.supersedes) == (item.content_hash, 1, None)
+    assert 0 <= row.seconds < 60
+
+
+def test_the_same_form_twice_is_one_label(store: Store) -> None:
+    ann, queue = person(store, "ann"), filled(store, "vote", candidates(2, outputs=1))
+    work = next_work(store, ann, queue)
+    assert work
+    numbers = set()
+
+    def send() -> None:
+        with store.write() as tx:
+            numbers.add(give(tx, ann, work.key, Choice(vote="up")))
+
+    threads = [threading.Thread(target=send) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(numbers) == 1
+    with store.read() as tx:
+        assert tx.scalar(sa.select(sa.func.count()).select_from(labels)) == 1
+        assert tx.scalars(sa.select(items.c.taken).order_by(items.c.taken)).all() == [0, 1]
+
+
+def test_many_people_at_once_never_get_one_item(store: Store) -> None:
+    crew = [person(store, f"p{i}") for i in range(8)]
+    queue = filled(store, "compare", candidates(40), overlap=2)
+    failures: list[BaseException] = []
+
+    def work_through(user: people.User) -> None:
+        try:
+            while work := next_work(store, user, queue):
+                with store.write() as tx:
+                    give(tx, user, work.key, Choice(scale=4))
+        except BaseException as error:  # a thread's failure is the test's
+            failures.append(error)
+
+    threads = [threading.Thread(target=work_through, args=[user]) for user in crew]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    with store.read() as tx:
+        counts = tx.execute(
+            sa.select(sa.func.count(), sa.func.count(labels.c.user_id.distinct())).group_by(labels.c.item_id)
+        ).all()
+        assert [tuple(row) for row in counts] == [(2, 2)] * 40
+        assert set(tx.scalars(sa.select(items.c.taken))) == {2}
+
+
+def test_an_item_comes_back_when_its_lease_ran_out_and_late_work_is_kept(store: Store) -> None:
+    ann, bob = person(store, "ann"), person(store, "bob")
+    queue = filled(store, "vote", candidates(1, outputs=1))
+    late = next_work(store, ann, queue)
+    assert late
+    assert next_work(store, bob, queue) is None
+    with store.write() as tx:
+        tx.execute(leases.update().values(expires=time.time() - 1))
+    work, _ = answer(store, bob, queue, vote="down")
+    assert work.item_id == late.item_id
+    with store.write() as tx:
+        give(tx, ann, late.key, Choice(vote="up"))
+    with store.read() as tx:
+        assert tx.scalar(sa.select(sa.func.count()).where(is_current())) == 2
+        assert tx.scalar(sa.select(items.c.taken)) == 2
+
+
+def test_undo_supersedes_and_hands_the_item_back(store: Store) -> None:
+    ann, queue = person(store, "ann"), filled(store, "compare", candidates(3))
+    first, label = answer(store, ann, queue, scale=1)
+    next_work(store, ann, queue)
+    with store.write() as tx:
+        undo(tx, ann, label)
+    with store.write() as tx:
+        undo(tx, ann, label)  # twice is once
+    again = next_work(store, ann, queue)
+    assert again
+    assert (again.item_id, again.shown_order) == (first.item_id, first.shown_order)
+    with store.write() as tx:
+        new = give(tx, ann, again.key, Choice(scale=9))
+    with store.read() as tx:
+        rows = tx.execute(sa.select(labels).order_by(labels.c.id)).all()
+        assert [(row.status, row.revision) for row in rows] == [("given", 1), ("undone", 2), ("given", 3)]
+        assert [row.supersedes for row in rows] == [None, label, rows[1].id]
+        assert tx.scalars(sa.select(labels.c.id).where(is_current())).all() == [new]
+        assert progress(tx, ann, queue) == (1, new)
+    bob = person(store, "bob")
+    with pytest.raises(Gone), store.write() as tx:
+        undo(tx, bob, new)
+
+
+def test_an_answer_under_an_older_lease_supersedes_too(sqlite: Store) -> None:
+    ann, queue = person(sqlite, "ann"), filled(sqlite, "vote", candidates(1, outputs=1))
+    old = next_work(sqlite, ann, queue)
+    assert old
+    with sqlite.write() as tx:
+        tx.execute(leases.update().values(expires=time.time() - 1))
+    _, first = answer(sqlite, ann, queue, vote="up")
+    with sqlite.write() as tx:
+        second = give(tx, ann, old.key, Choice(vote="down"))
+    with sqlite.read() as tx:
+        assert tx.scalars(sa.select(labels.c.id).where(is_current())).all() == [second]
+    with pytest.raises(DataError, match="newer label"), sqlite.write() as tx:
+        undo(tx, ann, first)
+
+
+def test_a_skip_needs_a_reason_and_frees_the_item(store: Store) -> None:
+    ann, bob = person(store, "ann"), person(store, "bob")
+    queue = filled(store, "vote", candidates(1, outputs=1))
+    work = next_work(store, ann, queue)
+    assert work
+    with pytest.raises(DataError, match="why"), store.write() as tx:
+        give(tx, ann, work.key, None)
+    with store.write() as tx:
+        give(tx, ann, work.key, None, note="Not my field")
+    assert next_work(store, ann, queue) is None
+    assert next_work(store, bob, queue) is not None
+
+
+def test_skip_and_undo_keep_the_count(store: Store) -> None:
+    ann, queue = person(store, "ann"), filled(store, "vote", candidates(1, outputs=1))
+    work = next_work(store, ann, queue)
+    assert work
+    with store.write() as tx:
+        label = give(tx, ann, work.key, None, note="Other")
+    with store.write() as tx:
+        undo(tx, ann, label)
+    answer(store, ann, queue, vote="up")
+    with store.read() as tx:
+        assert tx.scalar(sa.select(items.c.taken)) == 1
+
+
+def test_onboarding_comes_first_gold_is_scored_and_repeats_come_back(sqlite: Store) -> None:
+    ann, bob = person(sqlite, "ann"), person(sqlite, "bob")
+    queue = filled(sqlite, "compare", candidates(10), repeats=1.0, seed=1)
+    known = [
+        Candidate(f"{role} {i}", ("good", "bad"), ("", ""), expected={"ranking": [1, 2]}, explanation="why")
+        for role in ("gold", "onboarding")
+        for i in range(2)
+    ]
+    with sqlite.write() as tx:
+        row = queue_row(tx, "p", "compare")
+        add_items(tx, row, known[:2], Filling("gold", seed=2), "test")
+        add_items(tx, row, known[2:], Filling("onboarding"), "test")
+    roles, first = [], {}
+    while work := next_work(sqlite, ann, queue):
+        roles.append(work.role)
+        best = min(range(2), key=lambda j: work.texts[j] != "good")  # else: the left
+        if work.role == "repeat":
+            best = work.texts.index(first[work.prompt])
+        first.setdefault(work.prompt, work.texts[best])
+        with sqlite.write() as tx:
+            give(tx, ann, work.key, Choice(scale=1 if best == 0 else 9))
+    assert roles[:2] == ["onboarding"] * 2
+    assert sorted(roles[2:]) == ["gold"] * 2 + ["repeat"] * 10 + ["work"] * 10
+    with sqlite.read() as tx:
+        scores = sa.select(items.c.role, labels.c.correct).join(labels).where(items.c.role != "work")
+        assert {tuple(row) for row in tx.execute(scores)} == {("gold", 1), ("onboarding", 1), ("repeat", 1)}
+    seen = []
+    while work := next_work(sqlite, bob, queue):
+        seen.append(work.role)
+        with sqlite.write() as tx:
+            give(tx, bob, work.key, Choice(scale=9))
+    assert seen == ["onboarding"] * 2 + ["gold"] * 2  # no repeat of what he never labeled
+
+
+def test_sessions_end_and_passwords_are_not_stored(store: Store) -> None:
+    ann = person(store, "ann")
+    with store.write() as tx:
+        token = people.open_session(tx, ann.id, lasts=60)
+        assert PASSWORD not in repr(tx.execute(sa.select(schema.users)).all())
+        assert token not in repr(tx.execute(sa.select(schema.sessions)).all())
+        assert people.check_password(tx, "ann", PASSWORD) == ann.id
+        assert people.check_password(tx, "ann", PASSWORD + "x") is None
+        assert people.check_password(tx, "nobody", PASSWORD) is None
+        found = people.user_of(tx, token)
+        assert found
+        assert found[0] == ann
+        tx.execute(schema.sessions.update().values(seen=time.time() - 100))
+        assert people.user_of(tx, token, idle=50) is None
+        tx.execute(schema.sessions.update().values(seen=time.time(), expires=time.time() - 1))
+        assert people.user_of(tx, token) is None
+
+
+def test_switching_a_user_off_ends_the_sessions(sqlite: Store) -> None:
+    ann, op = person(sqlite, "ann"), person(sqlite, "op", role="operator")
+    with sqlite.write() as tx:
+        token = people.open_session(tx, ann.id)
+        people.change_user(tx, "ann", "op", active=False)
+        assert people.user_of(tx, token) is None
+        assert people.check_password(tx, "ann", PASSWORD) is None
+        with pytest.raises(DataError, match="last operator"):
+            people.change_user(tx, op.name, "op", role="labeler")
+        with pytest.raises(DataError, match="at least 10"):
+            people.add_user(tx, "cat", "short", "labeler", "g")
+
+
+def test_guesses_are_throttled_by_name_and_by_address(sqlite: Store) -> None:
+    with sqlite.write() as tx:
+        for _ in range(people.TRIES):
+            assert people.throttled(tx, "ann", "1.2.3.4") == 0
+            people.note_failure(tx, "ann", "1.2.3.4")
+        assert 0 < people.throttled(tx, "ann", "5.6.7.8") <= people.WINDOW
+        assert people.throttled(tx, "bob", "1.2.3.4") == 0
+        for i in range(people.TRIES_ADDRESS):
+            people.note_failure(tx, f"n{i}", "1.2.3.4")
+        assert people.throttled(tx, "bob", "1.2.3.4") > 0
+
+
+def test_held_is_nothing_after_an_answer(sqlite: Store) -> None:
+    ann, queue = person(sqlite, "ann"), filled(sqlite, "vote", candidates(2, outputs=1))
+    answer(sqlite, ann, queue, vote="up")
+    with sqlite.read() as tx:
+        assert held(tx, ann, queue) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "no database URL"),
+        ("mysql://x@y/z", "SQLite or PostgreSQL"),
+        ("postgresql://nobody@127.0.0.1:1/x", "cannot open"),
+    ],
+)
+def test_a_wrong_url_is_one_line(url: str, said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        Store(url)
+    assert "\n" not in str(caught.value)
