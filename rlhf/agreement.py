@@ -48,7 +48,7 @@ class Agreement:
 
 
 def agreement(
-    labels: Mapping[Hashable, Mapping[Hashable, Hashable]],
+    labels: Mapping[Any, Mapping[Any, Hashable]],
     confidence: float = 0.95,
     seed: int = 0,
     draws: int = 1000,

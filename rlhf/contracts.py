@@ -167,7 +167,7 @@ def read_rows(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
         raise DataError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; it needs one {contract.name} per row")
-    readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".jsonl": read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(readers)}")
     known = set(contract.schema.names)
@@ -223,7 +223,8 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def _read_jsonl(path: Path) -> Iterator[Any]:
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """The values of a file with one JSON value a line; a `DataError` names the line that is none."""
     # not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():

@@ -41,8 +41,11 @@ class Judge(Protocol):
         kind: `gold`, `model`, `simulated` or `human`.
     """
 
-    name: str
-    kind: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
 
     def judge(self, pairs: Sequence[Row]) -> list[Row]:
         """Judge what `blind_pairs` made.
