@@ -207,10 +207,13 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
-def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """The body's last hidden states at flat positions of right-padded ids: [len(at), width]."""
+def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any) -> torch.Tensor:
+    """The body's last hidden states at flat positions of right-padded ids: [len(at), width].
+
+    `inputs` go to the body as they are: an attention mask, position ids.
+    """
     with _last_layer_only(model.base_model, at):
-        out = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        out = model.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state
     return out.flatten(0, 1)[at]
 
 

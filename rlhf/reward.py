@@ -1,12 +1,16 @@
 """The reward model: from rankings to one score a response, with TRL's `RewardTrainer`.
 
 All pairs of one ranking are one batch element (Ouyang et al. 2022, section 3.5: shuffled pairs overfit), so K
-responses are read once for up to K(K-1)/2 pairs. Ties give no pair.
+responses are read once for up to K(K-1)/2 pairs, and what they have in common, their prompt, once for all K.
+Ties give no pair.
 """
 
 from __future__ import annotations
 
 import math
+import random
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,7 +24,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
 from rlhf.contracts import DataError
-from rlhf.policy import left_pad, positions, right_pad, sequence_scores
+from rlhf.policy import head_scores, hidden_states, right_pad, sequence_scores
 from rlhf.training import Curve, InOrder, arguments, reading_order, train
 
 
@@ -105,6 +109,49 @@ def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
     return ordered
 
 
+def pack(examples: Sequence[Sequence[Sequence[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """K sequences an example as one row each: what they start with in common, then each one's own rest.
+
+    Returns:
+        `input_ids` and `position_ids` [examples, tokens]; `attention_mask` [examples, 1, tokens, tokens], to
+        be added: a token sees what its sequence would show it; `ends` [all sequences], the flat positions of
+        their last tokens.
+    """
+    starts = [_common_start(rows) for rows in examples]
+    longest = max(p + sum(len(row) - p for row in rows) for p, rows in zip(starts, examples, strict=True))
+    shape = (len(examples), longest)
+    ids, positions = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
+    owner = torch.full(shape, -1)  # 0 the common start, k the k-th sequence, -1 padding
+    ends = []
+    for i, (start, rows) in enumerate(zip(starts, examples, strict=True)):
+        pieces = [(0, rows[0][:start], 0), *((k, row[start:], start) for k, row in enumerate(rows, start=1))]
+        at = 0
+        for k, piece, first in pieces:
+            end = at + len(piece)
+            ids[i, at:end] = torch.tensor(piece)
+            positions[i, at:end] = torch.arange(first, first + len(piece))
+            owner[i, at:end] = k
+            at = end
+            if k:
+                ends.append(i * longest + end - 1)
+    before = torch.ones(longest, longest, dtype=torch.bool).tril()
+    own = owner.unsqueeze(2) == owner.unsqueeze(1)
+    seen = before & (own | (owner == 0).unsqueeze(1))
+    mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
+    return {
+        "input_ids": ids,
+        "position_ids": positions,
+        "attention_mask": mask.unsqueeze(1),
+        "ends": torch.tensor(ends),
+    }
+
+
+def _common_start(rows: Sequence[Sequence[int]]) -> int:
+    """How many ids all rows start with; each keeps at least one of its own."""
+    shortest = min(map(len, rows)) - 1
+    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
+
+
 class RankingTrainer(InOrder, RewardTrainer):
     """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them."""
 
@@ -112,21 +159,63 @@ class RankingTrainer(InOrder, RewardTrainer):
         return dataset  # `train_reward` has encoded it
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns: Any = ["sequences", "pairs"]
+        self._signature_columns: Any = ["sequences", "pairs", "weight"]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Bradley-Terry loss, averaged over the pairs of a prompt and then over prompts."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        outputs = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
-        scores = outputs.logits.squeeze(-1)
+        """Bradley-Terry loss: a weighted mean over prompts of the mean over a prompt's pairs."""
+        body = self.accelerator.unwrap_model(model)
+        mask, at = inputs["attention_mask"].to(body.dtype), inputs["position_ids"]
+        states = hidden_states(
+            body, inputs["input_ids"], inputs["ends"], attention_mask=mask, position_ids=at
+        )
+        scores = head_scores(body, states)
         margin = scores[inputs["better"]] - scores[inputs["worse"]]
         loss = -(logsigmoid(margin) * inputs["weight"]).sum()
         metrics = self._metrics["train" if model.training else "eval"]
         metrics["accuracy"].append((margin > 0).float().mean().item())
         metrics["margin"].append(margin.mean().item())
-        return (loss, outputs) if return_outputs else loss
+        return (loss, scores) if return_outputs else loss
+
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def contrasts(demonstrations: Sequence[dict[str, Any]], per_row: int, seed: int) -> list[dict[str, Any]]:
+    """Comparisons of each completion with copies in which one word is another one: a practice of fidelity.
+
+    The other word stands between the same two words somewhere in the completions, so that a copy reads well
+    and only its prompt can tell it from the original (preference-model pretraining, Askell et al. 2021, on
+    corrupted texts as in Kryscinski et al. 2020). No labels are needed.
+
+    Args:
+        demonstrations: rows with `prompt` and `completion`.
+        per_row: copies a completion, at most; one without a word that can change gives no comparison.
+        seed: of the words drawn.
+    """
+    rng = random.Random(seed)
+    words = [list(_WORD.finditer(row["completion"])) for row in demonstrations]
+
+    def around(found: list[re.Match[str]], i: int) -> tuple[str, str]:
+        return found[i - 1][0] if i else "", found[i + 1][0] if i + 1 < len(found) else ""
+
+    between: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for found in words:
+        for i, word in enumerate(found):
+            between[around(found, i)].add(word[0])
+    comparisons = []
+    for row, found in zip(demonstrations, words, strict=True):
+        text = row["completion"]
+        places = [i for i in range(len(found)) if len(between[around(found, i)]) > 1]
+        copies = []
+        for i in rng.sample(places, min(per_row, len(places))):
+            other = rng.choice(sorted(between[around(found, i)] - {found[i][0]}))
+            copies.append(text[: found[i].start()] + other + text[found[i].end() :])
+        if copies:
+            ranking = [1] + [2] * len(copies)
+            comparisons.append({"prompt": row["prompt"], "completions": [text, *copies], "ranking": ranking})
+    return comparisons
 
 
 def train_reward(
@@ -139,36 +228,38 @@ def train_reward(
     batch_size: int,
     learning_rate: float,
     save_every: int,
+    weights: Sequence[float] | None = None,
     curve: Curve | None = None,
 ) -> list[dict[str, float]]:
     """Train `reward` in place on comparisons; returns its loss curve.
 
+    Args:
+        weights: how much each comparison counts; a mean of 1 leaves the size of the steps as it is.
+
     Raises:
         DataError: no comparison with a strict preference.
     """
-    examples: dict[str, list[Any]] = {"sequences": [], "pairs": []}
-    for row in comparisons:
+    examples: dict[str, list[Any]] = {"sequences": [], "pairs": [], "weight": []}
+    for row, row_weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True):
         if found := pairs(row["ranking"]):
             examples["sequences"].append(
                 encode(reward, [row["prompt"]] * len(row["completions"]), row["completions"])
             )
             examples["pairs"].append(found)
+            examples["weight"].append(row_weight)
     if not examples["pairs"]:
         raise DataError("there is no comparison with a strict preference to train the reward model on")
     pad = reward.tokenizer.pad_token_id
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids, mask = left_pad([ids for row in rows for ids in row["sequences"]], pad)
         better, worse, weight, offset = [], [], [], 0
         for row in rows:
             for a, b in row["pairs"]:
                 better.append(offset + a)
                 worse.append(offset + b)
-                weight.append(1 / len(row["pairs"]) / len(rows))
+                weight.append(row["weight"] / len(row["pairs"]) / len(rows))
             offset += len(row["sequences"])
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
+        return pack([row["sequences"] for row in rows], pad) | {
             "better": torch.tensor(better),
             "worse": torch.tensor(worse),
             "weight": torch.tensor(weight),

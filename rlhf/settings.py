@@ -110,6 +110,10 @@ class Collect(Section):
     groups: dict[str, float] = param(
         {"expert": 0.6, "novice": 0.3, "spammer": 0.1}, "shares of the simulated labelers by group"
     )
+    shared: float = param(
+        0.15, "share of prompts in the pool that several labelers rank; tells labelers apart", ge=0, le=1
+    )
+    overlap: int = param(2, "labelers who rank each prompt of the shared pool", "labelers", ge=2, le=20)
 
 
 class Reward(Training):
@@ -120,6 +124,20 @@ class Reward(Training):
         16, "prompts an optimiser step; each brings all pairs of its ranking", "prompts", ge=1, le=65_536
     )
     learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
+    contrast_epochs: float = param(
+        0.0,
+        "passes, before the rankings, over completions against copies with one other word; 0 for none",
+        "epochs",
+        ge=0,
+        le=1000,
+    )
+    contrast_copies: int = param(7, "such copies a completion", "copies", ge=1, le=64)
+    contrast_learning_rate: float = param(3e-3, "peak learning rate of these passes", gt=0, le=1)
+    labeler_weights: Literal["none", "dawid-skene", "bradley-terry"] = param(
+        "none",
+        "how much each labeler's rankings count: none: alike; dawid-skene: by accuracy, bradley-terry: by "
+        "ability, both estimated from the outputs that several labelers ranked",
+    )
 
 
 class Ppo(Section):

@@ -28,9 +28,6 @@ from rlhf.training import deterministic
 from rlhf.world.labelers import pool, rank
 from tasks.context import Stage, run
 
-PER_PROMPT = 2  # labelers who rank the same outputs in the shared pool
-SHARED = 0.15  # share of prompts in the pool, for agreement (Stiennon et al. 2020, appendix C: 10-20 %)
-
 
 def main(stage: Stage) -> dict[str, float]:
     settings = stage.settings
@@ -82,13 +79,16 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
         batch_size=256,
     )
     people, rows = pool(params.groups), []
+    if params.overlap > len(people):
+        raise DataError(f"collect.overlap is {params.overlap}, but there are {len(people)} labelers")
     for i, post in enumerate(posts):
         # A person is shown no empty text, and no text twice: equal samples are one candidate.
         shown = [post["completion"], *outputs[i * samples : (i + 1) * samples]]
         texts = list(dict.fromkeys(" " + text.strip() for text in shown if text.strip()))
         if len(texts) < 2:
             continue
-        labelers = rng.sample(people, PER_PROMPT if rng.random() < SHARED else 1)
+        # Several people rank a pool, for agreement (Stiennon et al. 2020, appendix C: 10-20 % of the items).
+        labelers = rng.sample(people, params.overlap if rng.random() < params.shared else 1)
         for labeler, group in labelers:
             order = rng.sample(range(len(texts)), len(texts))
             label = rank(facts[post["prompt"]], texts, order, group, rng)

@@ -5,13 +5,23 @@
 Reads data/prepared, data/comparisons, models/sft; writes models/reward, models/judge, metrics/reward.json,
 plots/reward.csv. With `evaluate.judge: reward-model` a second model is trained on the prompts of split
 `judge`, which neither this reward model nor PPO ever sees; otherwise models/judge only names the gold judge.
+With `reward.labeler_weights` rankings count by what the labelers' overlap says of each of them.
 """
 
 from typing import Any
 
+from feedback.quality.weights import labeler_weights
 from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
 from rlhf.policy import save_model
-from rlhf.reward import accuracy, reward_from_policy, score, shift_to_references, train_reward
+from rlhf.reward import (
+    RewardModel,
+    accuracy,
+    contrasts,
+    reward_from_policy,
+    score,
+    shift_to_references,
+    train_reward,
+)
 from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, run
 
@@ -21,7 +31,7 @@ def main(stage: Stage) -> dict[str, float]:
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     stage.log_dataset("data/comparisons/comparisons.parquet", comparisons, "reward")
 
-    reward, curve = fit(stage, "train", comparisons, demonstrations)
+    reward, curve, weights = fit(stage, "train", comparisons, demonstrations)
     references = [row for row in demonstrations if row["split"] == "validation"]
     by_group = accuracy(reward, [row for row in comparisons if row["split"] == "validation"])
     scores = score(reward, [row["prompt"] for row in references], [row["completion"] for row in references])
@@ -30,8 +40,12 @@ def main(stage: Stage) -> dict[str, float]:
         "by_group": by_group,
         "reference_score_validation": sum(scores) / len(scores),
     }
+    if weights:
+        figures["labeler_weights"] = weights
+        rows = [{"labeler_id": labeler, "weight": weight} for labeler, weight in weights.items()]
+        stage.log_samples(rows, "labeler_weights")
     if stage.settings.evaluate.judge == "reward-model":
-        judge, judge_curve = fit(stage, "judge", comparisons, demonstrations)
+        judge, judge_curve, _ = fit(stage, "judge", comparisons, demonstrations)
         figures["judge_loss"] = final_loss(judge_curve)
         figures["judge_by_group"] = accuracy(
             judge, [row for row in comparisons if row["split"] == "validation"]
@@ -47,13 +61,21 @@ def main(stage: Stage) -> dict[str, float]:
     save_model(reward.model, reward.tokenizer, "models/reward")
     write_curve("plots/reward.csv", curve)
     write_json("metrics/reward.json", figures)
-    return {"loss": figures["loss"]} | {f"accuracy/{group}": of["accuracy"] for group, of in by_group.items()}
+    by_labeler_group = {
+        f"weight/{group}": weight for group, weight in mean_weights(weights, comparisons).items()
+    }
+    accuracies = {f"accuracy/{group}": of["accuracy"] for group, of in by_group.items()}
+    return {"loss": figures["loss"]} | accuracies | by_labeler_group
 
 
 def fit(
     stage: Stage, split: str, comparisons: list[dict[str, Any]], demonstrations: list[dict[str, Any]]
-) -> tuple[Any, list[dict[str, float]]]:
-    """Train a reward model on one split's prompts and shift it by that split's references."""
+) -> tuple[RewardModel, list[dict[str, float]], dict[str, float]]:
+    """Train a reward model on one split's prompts and shift it by that split's references.
+
+    Returns:
+        the model, its loss curve, and the labelers' weights, none if all count alike.
+    """
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
     rows = [row for row in comparisons if row["split"] == split]
@@ -61,17 +83,46 @@ def fit(
     if not rows or not references:
         hint = "; set prepare.judge_share above 0" if split == "judge" else ""
         raise DataError(f"split {split!r} has {len(rows)} comparisons and {len(references)} references{hint}")
+    params = settings.reward
+    method = params.labeler_weights
+    weights = {} if method == "none" else labeler_weights(rows, method)
     reward = reward_from_policy("models/sft", settings.seed)
+    options: dict[str, Any] = {
+        "seed": settings.seed,
+        "batch_size": params.batch_size,
+        "save_every": params.save_every,
+    }
+    if params.contrast_epochs:
+        train_reward(
+            reward,
+            contrasts(references, params.contrast_copies, settings.seed),
+            checkpoints=stage.checkpoints / f"{split}-contrasts",
+            epochs=params.contrast_epochs,
+            learning_rate=params.contrast_learning_rate,
+            **options,
+        )
     curve = train_reward(
         reward,
         rows,
         checkpoints=stage.checkpoints / split,
-        seed=settings.seed,
+        epochs=params.epochs,
+        learning_rate=params.learning_rate,
+        weights=[weights[row["labeler_id"]] for row in rows] if weights else None,
         curve=stage.log_curve if split == "train" else None,
-        **settings.reward.model_dump(),
+        **options,
     )
     shift_to_references(reward, references)
-    return reward, curve
+    return reward, curve, weights
+
+
+def mean_weights(weights: dict[str, float], comparisons: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean weight of the labelers of each group."""
+    people = {(row["labeler_group"] or "unknown", row["labeler_id"]) for row in comparisons}
+    of_group: dict[str, list[float]] = {}
+    for group, labeler in sorted(people, key=str):
+        if labeler in weights:
+            of_group.setdefault(group, []).append(weights[labeler])
+    return {group: sum(values) / len(values) for group, values in of_group.items()}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import Workspace
 
-from rlhf.contracts import COMPARISON, read_table
+from rlhf.contracts import COMPARISON, DataError, read_json, read_table
 from rlhf.policy import new_model, save_model, train_tokenizer
 from rlhf.training import deterministic
 from tasks.collect import agreement
@@ -35,14 +35,18 @@ def test_agreement_counts_pairs_that_two_people_ranked() -> None:
     assert "agreement" not in agreement([row("ann", [1, 2, 3])])["all"]
 
 
-def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace) -> None:
-    workspace.stage("ingest")
-    workspace.stage("prepare")
+def untrained_sft() -> None:
     deterministic(0, 1)
     tokenizer = train_tokenizer(
         ["SUBREDDIT: r/x\nTITLE: my sister.\nPOST: she lost it.\nTL;DR: so"], "word", 300
     )
     save_model(new_model("0.1M", tokenizer, 256), tokenizer, "models/sft")
+
+
+def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    untrained_sft()
     workspace.stage("collect")
     rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
     assert {r["split"] for r in rows} == {"train", "validation"}
@@ -54,3 +58,30 @@ def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Work
         assert sorted(r["shown_order"]) == list(range(len(texts)))
         assert min(r["ranking"]) == 1
         assert r["source"] == "simulated"
+
+    workspace.set({"collect.shared": 1, "collect.overlap": 3})
+    workspace.stage("collect")
+    people: dict[str, list[str]] = {}
+    for r in read_table("data/comparisons/comparisons.parquet", COMPARISON):
+        people.setdefault(r["prompt"], []).append(r["labeler_id"])
+    assert {len(set(who)) for who in people.values()} == {3}
+
+
+def test_the_reward_stage_weighs_labelers_by_their_overlap(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    untrained_sft()
+    workspace.set({"collect.prompts": 60, "collect.shared": 1, "collect.overlap": 4})
+    workspace.stage("collect")
+    workspace.set({"reward.labeler_weights": "dawid-skene", "reward.contrast_epochs": 0.1})
+    figures = workspace.stage("reward")
+    assert figures["weight/spammer"] < figures["weight/novice"] < figures["weight/expert"]
+    weights = read_json("metrics/reward.json")["labeler_weights"]
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    trained = [weights[r["labeler_id"]] for r in rows if r["split"] == "train"]
+    assert sum(trained) / len(trained) == pytest.approx(1)
+
+    workspace.set({"collect.shared": 0})
+    workspace.stage("collect")
+    with pytest.raises(DataError, match="collect overlapping rankings"):
+        workspace.stage("reward")

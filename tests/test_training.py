@@ -18,6 +18,8 @@ from rlhf.policy import (
     Policy,
     batch_of,
     generate,
+    head_scores,
+    hidden_states,
     load_policy,
     mean_kl,
     new_model,
@@ -31,7 +33,10 @@ from rlhf.pretrain import pieces, pretrain
 from rlhf.reward import (
     RankingTrainer,
     accuracy,
+    contrasts,
+    encode,
     load_reward,
+    pack,
     pairs,
     reward_from_policy,
     score,
@@ -240,6 +245,62 @@ def test_the_score_is_read_at_the_last_real_token(base: Path) -> None:
         torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
         hidden = reward.model.base_model(input_ids=ids).last_hidden_state[0, -1]
         torch.testing.assert_close(reward.model.score(hidden), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_sequences_score_as_they_do_alone(base: Path) -> None:
+    reward = reward_from_policy(base, 0)
+    sets = [
+        (PROMPTS[0], [" red.", " and and.", " red and."]),
+        (PROMPTS[40] + " " + PROMPTS[3], [" blue.", " blue."]),  # another length, and a text twice
+        ("", [" white.", " and."]),  # nothing in common
+    ]
+    rows = [encode(reward, [prompt] * len(texts), texts) for prompt, texts in sets]
+    packed = pack(rows, reward.tokenizer.pad_token_id)
+    assert packed["input_ids"].numel() < sum(len(row) for example in rows for row in example) * 1.5
+    with torch.no_grad():
+        states = hidden_states(
+            reward.model,
+            packed["input_ids"],
+            packed["ends"],
+            attention_mask=packed["attention_mask"],
+            position_ids=packed["position_ids"],
+        )
+        together = head_scores(reward.model, states).tolist()
+    alone = [value for prompt, texts in sets for value in score(reward, [prompt] * len(texts), texts)]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert len(set(np.round(together, 4))) == 6
+
+
+def test_rankings_count_by_their_weight(base: Path, tmp_path: Path) -> None:
+    """Good rankings and as many turned round cancel out, unless the turned ones weigh nothing."""
+    turned = [{**row, "ranking": [4 - rank for rank in row["ranking"]]} for row in COMPARISONS]
+    rows = [row for pair in zip(COMPARISONS, turned, strict=True) for row in pair]
+    right = {}
+    for name, weights in (("alike", None), ("weighted", [2.0, 0.0] * len(COMPARISONS))):
+        deterministic(0, 1)
+        reward = reward_from_policy(base, 0)
+        train_reward(reward, rows, weights=weights, **reward_settings(tmp_path / name, epochs=2))
+        right[name] = accuracy(reward, COMPARISONS)["all"]["accuracy"]
+    assert right["weighted"] > 0.95
+    assert right["alike"] < 0.9
+
+
+def test_contrasts_change_one_word_that_could_stand_there() -> None:
+    rows = [
+        {"prompt": "a", "completion": " my sister lost her bike."},
+        {"prompt": "b", "completion": " my brother lost her phone."},
+        {"prompt": "c", "completion": " nothing else fits here"},
+    ]
+    found = contrasts(rows, per_row=5, seed=0)
+    assert [row["prompt"] for row in found] == ["a", "b"]
+    assert set(found[0]["completions"]) == {
+        " my sister lost her bike.",
+        " my brother lost her bike.",
+        " my sister lost her phone.",
+    }
+    assert found[0]["completions"][0] == rows[0]["completion"]
+    assert found[0]["ranking"] == [1, 2, 2]
+    assert [len(row["completions"]) for row in contrasts(rows, per_row=1, seed=0)] == [2, 2]
 
 
 def test_ties_only_is_one_line(base: Path, tmp_path: Path) -> None:
