@@ -44,7 +44,7 @@ from rlhf.ppo import PPOConfig
 ROOT = Path(__file__).resolve().parents[1]
 HOW_TO_GET_TRL = "get it with `pip install --target DIR --no-deps trl==1.12.0` and give --trl DIR (or TRL112)"
 LENGTHS = {"fixed": (96, 96), "mixed": (16, 256)}  # prompt tokens, shortest and longest
-VARIANTS = ("separate-critic",)  # ours; TRL's side always has a separate critic
+VARIANTS = ("separate-critic", "shared-lora")  # ours; TRL's side always has a separate critic
 BATCH, PROMPTS = 64, 512
 # What grows in `growth`, around a common middle.
 MIDDLE: dict[str, Any] = {"size": "4.2m", "batch": BATCH, "prompt": 96, "response": 48, "prompts": 512}
@@ -346,7 +346,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a field of our PPOConfig, such as micro_batch_size=16: for before and after",
+        help="a field of our PPOConfig, such as micro_batch_tokens=2048: for before and after",
     )
     options = parser.parse_args(words)
     pairs = [text.partition("=") for text in options.set]

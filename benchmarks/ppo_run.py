@@ -39,7 +39,7 @@ class Spec:
     """What to run.
 
     Attributes:
-        who: `trl`, `ours` or `gemm`.
+        who: `trl`, `ours` or `gemm`; variant: of ours, `separate-critic` or `shared-lora`.
         models: folder with `policy/` and `reward/`; prompts: file with a JSON list of texts.
         updates: timed updates after the one that warms up; batch: episodes an update.
         response: longest response in tokens; threads: 0 leaves torch's default.
@@ -161,7 +161,7 @@ def run_trl(spec: Spec) -> dict[str, Any]:
     trainer.accelerator.accumulate = timed_accumulate
     trainer.train()
     settings = {"version": trl.__version__, "micro_batch": spec.trl_micro_batch}
-    settings |= {"rollout_batch": spec.trl_rollout_batch, "dtype": str(policy.dtype).removeprefix("torch.")}
+    settings |= {"rollout_batch": spec.trl_rollout_batch, "dtype": _name(policy.dtype)}
     return _figures(spec, clock, held, lengths[1:], settings)
 
 
@@ -170,11 +170,15 @@ def run_ours(spec: Spec) -> dict[str, Any]:
     from rlhf.ppo import PPOConfig, PPOTrainer
     from rlhf.training import deterministic
 
-    if spec.variant != "separate-critic":
-        raise DataError(f"variant {spec.variant!r} is not there; use separate-critic")
     deterministic(spec.seed, torch.get_num_threads())
     tokenizer, policy, reward = _load(spec)
-    roles = (policy, copy.deepcopy(policy), copy.deepcopy(reward), reward)
+    if spec.variant == "shared-lora":  # the policy's body is reference and critic too
+        from peft import LoraConfig
+
+        lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear")
+        roles: dict[str, Any] = {"peft_config": lora}
+    else:
+        roles = {"reference": copy.deepcopy(policy), "value": copy.deepcopy(reward)}
     held = _memory_held(spec)
     args = PPOConfig(
         **_shared(spec),
@@ -184,18 +188,18 @@ def run_ours(spec: Spec) -> dict[str, Any]:
         **spec.options,
     )
     clock = Clock(args.steps_per_update, _synchronizer(spec))
-    trainer = PPOTrainer(*roles, args, _prompts(spec), tokenizer, callbacks=[clock])
+    trainer = PPOTrainer(policy, reward, args, _prompts(spec), tokenizer, **roles, callbacks=[clock])
     at_warm: dict[str, float] = {}
-    clock.on_warm = lambda: at_warm.update(getattr(trainer, "phase_seconds", {}))
+    clock.on_warm = lambda: at_warm.update(trainer.phase_seconds)
     trainer.train()
-    for phase, seconds in getattr(trainer, "phase_seconds", {}).items():
-        clock.phases[phase] = seconds - at_warm.get(phase, 0.0)
+    for phase in PHASES:
+        clock.phases[phase] = trainer.phase_seconds[phase] - at_warm[phase]
     clock.phases["other"] = sum(clock.updates) - sum(clock.phases[phase] for phase in PHASES)
     lengths = [
         row["val/response_length"] for row in trainer.state.log_history if "val/response_length" in row
     ]
-    settings = {"dtype": str(policy.dtype).removeprefix("torch."), "bf16": bool(args.bf16)}
-    return _figures(spec, clock, held, lengths[1:], settings | spec.options)
+    settings = {"dtype": _name(policy.dtype), "autocast": _name(trainer.networks.dtype)} | spec.options
+    return _figures(spec, clock, held, lengths[1:], settings)
 
 
 def run_gemm(spec: Spec) -> dict[str, float]:
@@ -249,6 +253,10 @@ def _load(spec: Spec) -> tuple[Any, Any, Any]:
     policy: Any = AutoModelForCausalLM.from_pretrained(folder / "policy", use_safetensors=True)
     reward: Any = AutoModelForSequenceClassification.from_pretrained(folder / "reward", use_safetensors=True)
     return tokenizer, policy.to(spec.device), reward.to(spec.device)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _synchronizer(spec: Spec) -> Any:

@@ -66,12 +66,17 @@ def test_operations_of_an_episode_are_those_of_its_matrix_products() -> None:
     assert counts.of_episode(8, 4, epochs=2) == (4 + 6 + 6) * body + (2 + 6) * head
 
 
-def test_a_run_of_ours_is_measured(models: Path, tmp_path: Path) -> None:
-    spec = Spec("ours", str(models), str(models / "prompts.json"), batch=8, response=8, updates=2, threads=1)
+@pytest.mark.parametrize("variant", ppo.VARIANTS)
+def test_a_run_of_ours_is_measured(models: Path, tmp_path: Path, variant: str) -> None:
+    if variant == "shared-lora":
+        pytest.importorskip("peft")
+    small: dict[str, Any] = {"batch": 8, "response": 8, "updates": 2, "threads": 1}
+    spec = Spec("ours", str(models), str(models / "prompts.json"), variant=variant, **small)
     result = run(spec, tmp_path)
     assert result["episodes"] == 16  # the first update is not counted
     assert result["episodes_per_s"] == pytest.approx(16 / result["seconds"])
     assert len(result["seconds_by_update"]) == 2
+    assert all(seconds > 0 for seconds in result["seconds_by_phase"].values())
     assert sum(result["seconds_by_phase"].values()) == pytest.approx(result["seconds"])
     assert 0 < result["peak_memory_above_models"] < result["peak_memory"]
     assert 1 <= result["mean_response_length"] <= 8
