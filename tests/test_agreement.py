@@ -122,6 +122,15 @@ def test_a_fall_in_one_slice_is_found_and_noise_is_not():
     assert entry.low < entry.rate < entry.high < 0.35
 
 
+def test_p_values_are_holms():
+    now = ["reference"] * 8 + ["reference"] * 5 + ["output", "tie"]
+    before = ["output"] * 8 + ["tie"] * 5 + ["reference", "tie"]
+    found = slice_rates(now, before, ["a"] * 8 + ["b"] * 5 + ["c"] * 2)
+    assert [entry.p_value for entry in found] == pytest.approx([3 / 2**8, 2 / 2**5, 1.0])
+    assert [entry.fell for entry in found] == [True, False, False]
+    assert [(entry.better, entry.worse, entry.n) for entry in found] == [(0, 8, 8), (0, 5, 5), (1, 0, 2)]
+
+
 def test_false_flags_stay_rare_whatever_the_number_of_slices(monkeypatch):
     monkeypatch.setattr("gc.collect", lambda *_: 0)  # statsmodels collects garbage in each adjustment
     rng = np.random.default_rng(8)
