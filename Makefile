@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data, in the worktree .runs/<recipe>
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style quality prefect mlflow docs clean
+.PHONY: help run label test style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,9 @@ help:  ## this list
 run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 	@$(BIN)/python -m flows.rlhf $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
 		$(foreach change,$(SET),--set '$(change)')
+
+label: $(READY)  ## start the labeling app on the built-in task (http://127.0.0.1:8600)
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m tasks.label
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

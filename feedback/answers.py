@@ -64,9 +64,10 @@ def understand(
         ranking[shown[0]], ranking[shown[1]] = left, right
         return {"ranking": ranking, "both_bad": False}, 1 + 2 * abs(choice.scale - 5)
     if kind == "rank":
-        ranks = choice.ranks or []
-        if len(ranks) != len(outputs):
-            raise DataError(f"give {len(outputs)} ranks, one an output; leave out what you cannot rank")
+        given, number = choice.ranks or [], len(outputs)
+        ranks = [*given, *[None] * number][:number]
+        if any(rank is not None for rank in given[number:]):
+            raise DataError(f"there are {number} outputs to rank")
         if any(rank is not None and not 1 <= rank <= len(outputs) for rank in ranks):
             raise DataError(f"a rank lies between 1 and {len(outputs)}")
         if sum(rank is not None for rank in ranks) < 2:

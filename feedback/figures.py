@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from feedback.answers import agreement
+from feedback.exports import tables
 from feedback.labels import is_current
 from feedback.schema import ASK, flags, groups, items, labels, queues, users
 
@@ -154,6 +155,18 @@ def agreement_by_period(
     return names, [
         (period, {name: _agreement(cells[period][name]) for name in names}) for period in sorted(cells)
     ]
+
+
+def agreement_by_group(tx: sa.Connection, project: str) -> dict[str, dict[str, Any]]:
+    """Agreement on the comparisons of a project within each group: raw, Krippendorff's alpha, Cohen's
+    kappa."""
+    rows = tables(tx, project)["comparisons"]
+    if not rows:
+        return {}
+    from feedback.quality.agreement import agreement_by  # loads pandas and evalica: only where it is needed
+
+    whole = agreement_by(rows, lambda row: "all", resamples=100)
+    return whole | agreement_by(rows, lambda row: row["labeler_group"], resamples=100)
 
 
 def labelers(tx: sa.Connection, name: str | None = None) -> list[Labeler]:

@@ -52,6 +52,11 @@ def is_current() -> sa.ColumnElement[bool]:
     return sa.and_(labels.c.status == "given", ~superseded)
 
 
+def shuffled(number: int) -> list[int]:
+    """A random order in which to show so many texts."""
+    return _random.sample(range(number), number)
+
+
 def queue_for(tx: sa.Connection, user: User, queue: int) -> sa.Row[Any]:
     """A queue that this user may work in.
 
@@ -138,13 +143,16 @@ _NEXT = (
 
 
 def take(tx: sa.Connection, user: User, queue: sa.Row[Any]) -> bool:
-    """Lease the queue's next item to a user, in a writing transaction; False if there is none for them."""
+    """Lease the queue's next item to a user who has none in hand, in a writing transaction; False if there is
+    none for them."""
+    if held(tx, user, queue.id):
+        return True
     row = tx.execute(_NEXT, {"queue": queue.id, "user": user.id}).first()
     if row is None:
         return False
     tx.execute(_TAKEN, {"item": row.id, "change": 1})
     number = 2 if queue.kind == "judge" else len(row.outputs)
-    _lease(tx, row.id, queue, user.id, _random.sample(range(number), number))
+    _lease(tx, row.id, queue, user.id, shuffled(number))
     return True
 
 
@@ -175,7 +183,7 @@ def next_work(store: Store, user: User, queue: int) -> Work | None:
         return found
     for _ in range(2):
         with store.write() as tx:
-            if held(tx, user, queue) or take(tx, user, row):
+            if take(tx, user, row):
                 return held(tx, user, queue)
         if not expire(store):  # only now: items whose lease ran out come after those never handed out
             break
@@ -328,6 +336,13 @@ def undo(tx: sa.Connection, user: User, label: int) -> int:
     return row.queue_id
 
 
+def queue_of(tx: sa.Connection, label: int) -> tuple[int, bool]:
+    """The queue of a label, and whether its answer is told at once."""
+    chosen = sa.select(labels.c.queue_id, items.c.role).join_from(labels, items).where(labels.c.id == label)
+    row = tx.execute(chosen).one()
+    return row.queue_id, row.role == "onboarding"
+
+
 def flag(tx: sa.Connection, user: User, key: str, note: str) -> int:
     """Flag the item of a lease for the operators, with a note; returns its queue.
 
@@ -361,3 +376,24 @@ def progress(tx: sa.Connection, user: User, queue: int) -> tuple[int, int | None
             .limit(1)
         )
     return done or 0, last
+
+
+MOST_LEFT = 200  # counted no further, so that a page costs the same in a queue of any size
+_LEFT = sa.select(sa.func.count()).select_from(
+    sa.select(items.c.id)
+    .where(
+        items.c.queue_id == sa.bindparam("queue"),
+        sa.text("taken < target"),
+        items.c.role != "repeat",
+        ~sa.exists().where(
+            _mine.c.item_id == items.c.id, _mine.c.user_id == sa.bindparam("user"), _mine.c.state != "expired"
+        ),
+    )
+    .limit(MOST_LEFT)
+    .subquery()
+)
+
+
+def left(tx: sa.Connection, user: User, queue: int) -> int:
+    """How many items of a queue are left for this user besides the one in hand, up to `MOST_LEFT`."""
+    return tx.scalar(_LEFT, {"queue": queue, "user": user.id}) or 0

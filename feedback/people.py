@@ -155,11 +155,16 @@ def throttled(tx: sa.Connection, name: str, address: str) -> float:
     return max(waits)
 
 
-def note_failure(tx: sa.Connection, name: str, address: str) -> None:
-    """Count a failed sign-in; old ones are forgotten."""
+def note_attempt(tx: sa.Connection, name: str, address: str) -> int:
+    """Count an attempt to sign in and return its id; old ones are forgotten."""
     now = time.time()
     tx.execute(logins.delete().where(logins.c.created < now - WINDOW))
-    tx.execute(logins.insert().values(name=name[:60], address=address, created=now))
+    return insert(tx, logins, {"name": name, "address": address, "created": now})
+
+
+def forget_attempt(tx: sa.Connection, attempt: int) -> None:
+    """An attempt that succeeded does not count."""
+    tx.execute(logins.delete().where(logins.c.id == attempt))
 
 
 def open_session(tx: sa.Connection, user_id: int, lasts: float = SESSION_WHOLE) -> str:

@@ -139,6 +139,14 @@ def add_guideline(tx: sa.Connection, project: int, text: str, who: str) -> str:
     return version
 
 
+def guideline(tx: sa.Connection, project: int, version: str | None = None) -> sa.Row[Any] | None:
+    """A version of a project's guideline, the newest where none is named; None if there is no such."""
+    chosen = sa.select(guidelines).where(guidelines.c.project_id == project)
+    if version is not None:
+        chosen = chosen.where(guidelines.c.version == version)
+    return tx.execute(chosen.order_by(guidelines.c.id.desc()).limit(1)).first()
+
+
 def newest_guideline(project: sa.ColumnElement[int] | int) -> sa.ScalarSelect[str]:
     """A subquery: the version of a project's newest guideline."""
     return (
@@ -215,6 +223,18 @@ def queue_row(tx: sa.Connection, project: str, name: str) -> sa.Row[Any]:
         raise DataError(
             f"project {project!r} has no queue {name!r}; it has {', '.join(map(repr, known)) or 'none yet'}"
         )
+    return row
+
+
+def queue_by_id(tx: sa.Connection, number: int) -> sa.Row[Any]:
+    """A queue by its id.
+
+    Raises:
+        DataError: there is none.
+    """
+    row = tx.execute(sa.select(queues).where(queues.c.id == number)).first()
+    if row is None:
+        raise DataError("there is no such queue")
     return row
 
 
@@ -386,7 +406,7 @@ def add_items(
             target = EVERYBODY
             # onboarding comes before all else; gold anywhere among the items that are there
             position = -1 + number / len(drawn) if role == "onboarding" else rng.random() * max(1, base)
-        rows.append(_item(queue.id, one, role, position, target, digest, filling.sampling, chance))
+        rows.append(item_values(queue.id, one, role, position, target, digest, filling.sampling, chance))
     if rows:
         tx.execute(items.insert(), rows)
     repeated = [row for row in rows if filling.role == "work" and rng.random() < filling.repeats]
@@ -410,7 +430,7 @@ def _weights(possible: Sequence[Candidate], sampling: str) -> list[float]:
     return [FLOOR + (value or 0.0) for value in found]
 
 
-def _item(
+def item_values(
     queue: int,
     one: Candidate,
     role: str,
@@ -420,6 +440,7 @@ def _item(
     sampling: str,
     chance: float,
 ) -> dict[str, Any]:
+    """The row of an item."""
     return {
         "queue_id": queue,
         "role": role,

@@ -262,11 +262,11 @@ def test_guesses_are_throttled_by_name_and_by_address(sqlite: Store) -> None:
     with sqlite.write() as tx:
         for _ in range(people.TRIES):
             assert people.throttled(tx, "ann", "1.2.3.4") == 0
-            people.note_failure(tx, "ann", "1.2.3.4")
+            people.note_attempt(tx, "ann", "1.2.3.4")
         assert 0 < people.throttled(tx, "ann", "5.6.7.8") <= people.WINDOW
         assert people.throttled(tx, "bob", "1.2.3.4") == 0
         for i in range(people.TRIES_ADDRESS):
-            people.note_failure(tx, f"n{i}", "1.2.3.4")
+            people.note_attempt(tx, f"n{i}", "1.2.3.4")
         assert people.throttled(tx, "bob", "1.2.3.4") > 0
 
 

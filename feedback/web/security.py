@@ -1,0 +1,117 @@
+"""What guards every request: size, origin, response headers; and who is signed in.
+
+Unsafe methods are refused unless the browser says that they come from this site (`Sec-Fetch-Site`, with
+`Origin` as fallback), or the request carries a token of its own instead of a cookie.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, HTTPException, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from feedback import people
+from feedback.people import User
+
+COOKIE = "feedback_session"
+MOST_BYTES = 32 * 2**20  # of a request's body: files of items are uploaded
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """ASGI middleware that refuses what comes from elsewhere and adds `HEADERS` to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if "cache-control" not in headers:
+                    headers["Cache-Control"] = "no-store"
+            await send(message)
+
+        refusal = refuse(scope["method"], Headers(scope=scope))
+        if refusal:
+            code, reason = refusal
+            await PlainTextResponse(reason + "\n", code)(scope, receive, send_guarded)
+            return
+        await self.app(scope, receive, send_guarded)
+
+
+def refuse(method: str, headers: Headers) -> tuple[int, str] | None:
+    """Status and reason if a request is not to be served."""
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return None
+    if "transfer-encoding" in headers:
+        return 411, "send a Content-Length"
+    length = headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > MOST_BYTES:
+        return 413, f"a request may have {MOST_BYTES // 2**20} MiB"
+    if headers.get("authorization", "").startswith("Bearer "):
+        return None  # no cookie is looked at, so there is nothing to forge
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site in ("same-origin", "none"):
+        return None
+    if site is None and origin and urlsplit(origin).netloc == headers.get("host"):
+        return None
+    return 403, "refused: this request does not come from a page of this site"
+
+
+def token_of(request: Request) -> str | None:
+    """The session's token: of the header if there is one, else of the cookie."""
+    header = request.headers.get("authorization", "")
+    if header.startswith("Bearer "):
+        return header.removeprefix("Bearer ").strip()
+    return request.cookies.get(COOKIE)
+
+
+class SignInFirst(Exception):
+    """Nobody is signed in: pages lead to the sign-in page, the API answers 401."""
+
+
+def signed_in(request: Request) -> User:
+    """Who is signed in, whatever their role."""
+    store, token = request.app.state.store, token_of(request)
+    if token is None:
+        raise SignInFirst
+    with store.read() as tx:
+        found = people.user_of(tx, token, request.app.state.idle)
+    if found is None:
+        raise SignInFirst
+    user, seen = found
+    if seen < request.app.state.clock() - people.SEEN_EVERY:
+        with store.write() as tx:
+            people.note_seen(tx, token)
+    request.state.user = user
+    return user
+
+
+def operator(user: Annotated[User, Depends(signed_in)]) -> User:
+    """Who is signed in, if an operator."""
+    if not user.operator:
+        raise HTTPException(403, "this page is for operators")
+    return user
+
+
+SignedIn = Annotated[User, Depends(signed_in)]
+Operator = Annotated[User, Depends(operator)]

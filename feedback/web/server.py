@@ -1,0 +1,53 @@
+"""Starting the app: one process, threads for the requests."""
+
+from __future__ import annotations
+
+import socket
+
+import uvicorn
+
+from feedback.people import SESSION_IDLE
+from feedback.store import Store
+from feedback.web.app import create_app
+from feedback.web.asking import Answer
+from rlhf.contracts import DataError
+
+
+def serve(
+    store: Store,
+    host: str = "127.0.0.1",
+    port: int = 8600,
+    answer: Answer | None = None,
+    idle: float = SESSION_IDLE,
+    proxy: bool = False,
+) -> None:
+    """Serve until interrupted; prints the URL once the port is open.
+
+    Raises:
+        DataError: the address is taken or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise DataError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+    listener.listen(1024)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"labeling app: http://{shown}:{listener.getsockname()[1]}  (stop with Ctrl-C)", flush=True)
+    config = uvicorn.Config(
+        create_app(store, answer, idle),
+        access_log=False,
+        log_level="warning",
+        proxy_headers=proxy,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+        store.close()
