@@ -78,6 +78,9 @@ class Clock(TrainerCallback):
         self.phases = dict.fromkeys((*PHASES, "other"), 0.0)
         self.updates: list[float] = []
         self.phase, self.since, self.began = "other", 0.0, 0.0
+        self.processor = self.warm_processor = (
+            0.0  # this process's processor seconds, at the end and the start
+        )
         self.on_warm: Any = None
 
     def now(self) -> float:
@@ -94,10 +97,12 @@ class Clock(TrainerCallback):
         if state.global_step % self.steps_per_update:
             return
         self.enter("other")
+        self.processor = time.process_time()
         if self.began:
             self.updates.append(self.since - self.began)
         else:  # the first update has warmed up: everything counts from here
             self.phases = dict.fromkeys(self.phases, 0.0)
+            self.warm_processor = self.processor
             if self.on_warm:
                 self.on_warm()
         self.began = self.since
@@ -295,6 +300,8 @@ def _figures(
         "episodes_per_s": episodes / seconds,
         "episodes": episodes,
         "seconds": seconds,
+        # Far below seconds times threads: something else had the cores; such figures are not to be trusted.
+        "processor_seconds": clock.processor - clock.warm_processor,
         "seconds_by_update": clock.updates,
         "seconds_by_phase": clock.phases,
         "peak_memory": peak,

@@ -76,6 +76,7 @@ def test_a_run_of_ours_is_measured(models: Path, tmp_path: Path, variant: str) -
     assert result["episodes"] == 16  # the first update is not counted
     assert result["episodes_per_s"] == pytest.approx(16 / result["seconds"])
     assert len(result["seconds_by_update"]) == 2
+    assert 0 < result["processor_seconds"] < 1.5 * result["seconds"]  # one thread
     assert all(seconds > 0 for seconds in result["seconds_by_phase"].values())
     assert sum(result["seconds_by_phase"].values()) == pytest.approx(result["seconds"])
     assert 0 < result["peak_memory_above_models"] < result["peak_memory"]
