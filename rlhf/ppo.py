@@ -135,9 +135,7 @@ class PPOConfig(TrainingArguments):
     )
     precision: str = field(
         default="auto",
-        metadata={
-            "help": "fp32, bf16 autocast, or auto: bf16 on GPUs that have it and CPUs with AMX, from width 256."
-        },
+        metadata={"help": "fp32, bf16 or auto: bf16 autocast on GPUs that have it and wide models on AMX."},
     )
 
     def __post_init__(self) -> None:
@@ -422,7 +420,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The numbers of the steps, the same in every process: each takes its share of a step's episodes."""
-        return DataLoader(self.train_dataset, batch_size=1, collate_fn=lambda numbers: {"step": numbers[0]})
+        steps: Any = range(self.args.max_steps)
+        return DataLoader(steps, batch_size=1, collate_fn=lambda numbers: {"step": numbers[0]})
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         tokenizer = self.processing_class
