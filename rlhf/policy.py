@@ -452,10 +452,14 @@ def mean_kl(
     return total / len(full)
 
 
+def last_positions(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The flat position of the last real token of each right-padded row, [rows]."""
+    return torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1
+
+
 def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """A one-label model's score at the last real token of each right-padded row, [rows]."""
-    last = torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1
-    return head_scores(model, hidden_states(model, ids, last))
+    return head_scores(model, hidden_states(model, ids, last_positions(ids, lengths)))
 
 
 def head_scores(model: Any, states: torch.Tensor) -> torch.Tensor:

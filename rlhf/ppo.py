@@ -42,6 +42,7 @@ from rlhf.policy import (
     chosen_logprobs,
     head_scores,
     hidden_states,
+    last_positions,
     response_logprobs,
     sample,
     sequence_scores,
@@ -52,7 +53,42 @@ from rlhf.training import WholeCheckpoints, last_checkpoint
 
 Prompt = str | list[dict[str, str]]  # text, or chat messages
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]
-Reward = PreTrainedModel | RewardModel | RewardFunction
+
+
+@dataclass
+class RewardAdapter:
+    """A reward model that is LoRA adapters and a head on the backbone that the policy starts from.
+
+    Attributes:
+        config: the adapters' `peft` configuration.
+        weights: the adapters' state dict; head: [1, width]; shift: what makes references score 0 on average.
+    """
+
+    config: Any
+    weights: dict[str, torch.Tensor]
+    head: torch.Tensor
+    shift: float = 0.0
+
+
+def load_reward_adapter(folder: Path | str) -> RewardAdapter | None:
+    """The adapters of a reward model that was trained with LoRA, from its folder; None where it has none."""
+    path = Path(folder) / "adapter"
+    if not path.exists():
+        return None
+    from peft import PeftConfig, load_peft_weights
+
+    weights = load_peft_weights(str(path), device="cpu")
+    head = {name: weights.pop(name) for name in list(weights) if name.endswith("score.weight")}
+    config = json.loads((Path(folder) / "config.json").read_text())
+    return RewardAdapter(
+        PeftConfig.from_pretrained(str(path)),
+        weights,
+        next(iter(head.values())),
+        config.get("reward_shift", 0.0),
+    )
+
+
+Reward = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
 
 
 @dataclass
@@ -63,6 +99,8 @@ class PPOConfig(TrainingArguments):
     Batches are counted over all processes.
     """
 
+    learning_rate: float = field(default=3e-6, metadata={"help": "Peak learning rate (Huang et al. 2024)."})
+    adam_epsilon: float = field(default=1e-5, metadata={"help": "Adam's epsilon (Huang et al. 2024)."})
     num_updates: int = field(default=100, metadata={"help": "Rollout-and-optimise rounds."})
     batch_size: int = field(default=64, metadata={"help": "Episodes an update."})
     num_mini_batches: int = field(default=1, metadata={"help": "Optimiser steps an epoch of an update."})
@@ -376,6 +414,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         if value is not None:
             _freeze(value, args.freeze_layers)
         if peft_config is None:
+            if any(isinstance(reward, RewardAdapter) for reward in self.rewards.values()):
+                raise DataError("a RewardAdapter needs the backbone of a policy with a peft_config")
             self.reference: Any = reference or copy.deepcopy(policy)
             self.adapter: Any = None
         else:
@@ -384,6 +424,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             from peft import get_peft_model
 
             self.reference, self.adapter = policy, get_peft_model(policy, peft_config)
+            self._add_reward_adapters(args.device)
         self.frozen = [
             m for m in (self.reference if self.adapter is None else None, *models) if isinstance(m, nn.Module)
         ]
@@ -417,6 +458,16 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         self.room = self._room()
         for model in self.frozen:
             model.to(args.device)
+
+    def _add_reward_adapters(self, device: torch.device) -> None:
+        from peft import set_peft_model_state_dict
+
+        for name, reward in self.rewards.items():
+            if isinstance(reward, RewardAdapter):
+                self.adapter.add_adapter(name, reward.config)
+                set_peft_model_state_dict(self.adapter, reward.weights, adapter_name=name)
+                reward.head = reward.head.to(device)
+        self.adapter.set_adapter("default")
 
     def get_train_dataloader(self) -> DataLoader:
         """The numbers of the steps, the same in every process: each takes its share of a step's episodes."""
@@ -607,13 +658,21 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             for k, reward in enumerate(self.rewards.values()):
                 if isinstance(reward, PreTrainedModel):
                     scores[k] = sequence_scores(reward, batch.ids, batch.lengths).cpu()
+                elif isinstance(reward, RewardAdapter):
+                    self.adapter.set_adapter(list(self.rewards)[k])
+                    states = hidden_states(
+                        self.networks.policy, batch.ids, last_positions(batch.ids, batch.lengths)
+                    )
+                    scores[k] = (states.float() @ reward.head.T).squeeze(-1).cpu() - reward.shift
+                    self.adapter.set_adapter("default")
         return scores
 
     def _function_scores(
         self, scores: torch.Tensor, chosen: list[int], responses: list[list[int]]
     ) -> torch.Tensor:
         """`scores` [episodes, rewards], those of functions and of models on another tokenizer filled in."""
-        other = {k: r for k, r in enumerate(self.rewards.values()) if not isinstance(r, PreTrainedModel)}
+        by_ids = PreTrainedModel | RewardAdapter
+        other = {k: r for k, r in enumerate(self.rewards.values()) if not isinstance(r, by_ids)}
         if not other:
             return scores
         accelerator = self.accelerator
@@ -762,7 +821,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
                 "val/ratio": mean["ratio"],
                 "val/ratio_var": mean["ratio_square"] - mean["ratio"] ** 2,
                 "val/first_ratio_error": self.sums["first_ratio_error"].item(),
-                "val/steps": steps,
+                "val/passes": steps / self.args.num_mini_batches,
                 "lr": self._get_learning_rate(),
             }
         )
@@ -820,7 +879,7 @@ def _named(rewards: Sequence[Reward]) -> dict[str, Reward]:
     for reward in rewards:
         name = (
             "model"
-            if isinstance(reward, PreTrainedModel | RewardModel)
+            if isinstance(reward, PreTrainedModel | RewardModel | RewardAdapter)
             else getattr(reward, "__name__", "function")
         )
         taken = sum(key == name or key.startswith(f"{name}_") for key in named)

@@ -140,6 +140,20 @@ class Reward(Training):
     )
 
 
+class RewardFunctions(Section):
+    """Automated signals added to the reward model's score; weight 0 leaves one out."""
+
+    length_weight: float = param(
+        0, "reward of each word more or fewer than length_target, times -1", ge=0, le=100
+    )
+    length_target: int = param(20, "words of a good response", "words", ge=1, le=100_000)
+    repetition_weight: float = param(0, "penalty of the share of repeated word trigrams", ge=0, le=100)
+    format_weight: float = param(0, "reward of a response that matches format_pattern", ge=0, le=100)
+    format_pattern: str = param(".*[.!?]", "regular expression of a whole response")
+    banned_weight: float = param(0, "penalty of each banned word", ge=0, le=100)
+    banned_words: list[str] = param([], "words that a response should not hold")
+
+
 class Ppo(Section):
     """Proximal policy optimisation against the reward model."""
 
@@ -152,18 +166,73 @@ class Ppo(Section):
     epochs: int = param(4, "passes over the episodes of an update", "epochs", ge=1, le=100)
     learning_rate: float = param(5e-4, "peak learning rate, linear decay", gt=0, le=1)
     response_length: int = param(48, "longest response", "tokens", ge=1, le=131_072)
+    max_prompt_length: int | None = param(
+        None,
+        "longer prompts lose their start; null refuses what the context cannot hold",
+        "tokens",
+        ge=1,
+        le=10_000_000,
+    )
+    stop_tokens: list[str] = param([], "tokens that end a response besides EOS")
     temperature: float = param(0.7, "sampling temperature", gt=0, le=5)
+    value: Literal["separate", "head"] = param(
+        "separate", "separate: a value network from the reward model; head: on the policy's hidden states"
+    )
+    lora_rank: int = param(
+        0,
+        "0 trains all weights; above 0 LoRA adapters on one backbone, the reference being the policy without",
+        ge=0,
+        le=1024,
+    )
+    freeze_layers: int = param(
+        0, "the embeddings and this many first layers stay as they are", "layers", ge=0, le=1024
+    )
     kl_coef: float = param(0.05, "weight of the per-token KL penalty in the reward", ge=0, le=10)
     kl_estimator: Literal["k1", "k2", "k3"] = param("k1", "estimator of the KL (Schulman 2020)")
-    missing_eos: float | None = param(
-        -1.0, "score of a response without EOS; null keeps the reward model's", ge=-1000, le=1000
+    kl_target: float | None = param(
+        None,
+        "KL that an adaptive kl_coef holds (Ziegler et al. 2019); null keeps kl_coef",
+        "nats",
+        gt=0,
+        le=1000,
     )
+    kl_horizon: float = param(10_000, "episodes over which the controller acts", "episodes", gt=0, le=1e9)
+    early_stop_kl: float | None = param(
+        None,
+        "an update ends early once a step's KL to the rollout exceeds it; null never",
+        "nats",
+        gt=0,
+        le=1000,
+    )
+    reward_weight: float = param(1.0, "weight of the reward model in the score", ge=0, le=100)
+    reward_functions: RewardFunctions = RewardFunctions()
+    missing_eos: float | None = param(
+        -1.0, "what a response without EOS scores; null keeps its score", ge=-1000, le=1000
+    )
+    missing_eos_rule: Literal["replace", "add"] = param(
+        "replace", "replace: missing_eos is the score; add: it is added to the score"
+    )
+    whiten_rewards: bool = param(False, "scale token rewards to variance 1 over the batch")
+    whiten_advantages: bool = param(True, "whiten advantages over the whole batch")
     gamma: float = param(1.0, "discount", ge=0, le=1)
     lam: float = param(0.95, "lambda of generalised advantage estimation", ge=0, le=1)
     clip: float = param(0.2, "ratio clip", gt=0, le=10)
     value_clip: float = param(0.2, "value clip", gt=0, le=1000)
     value_coef: float = param(0.1, "weight of the value loss", ge=0, le=100)
     max_grad_norm: float = param(1.0, "gradient-norm clip", gt=0, le=1000)
+    ptx_coef: float = param(
+        0.0,
+        "weight of the language-modelling loss on demonstrations, PPO-ptx (Ouyang et al. 2022)",
+        ge=0,
+        le=1000,
+    )
+    ptx_batch_size: int = param(32, "demonstrations of that loss an optimiser step", "texts", ge=1, le=65_536)
+    precision: Literal["auto", "fp32", "bf16"] = param(
+        "auto", "arithmetic; auto: bf16 on GPUs that have it and for wide models on CPUs with AMX"
+    )
+    processes: int = param(
+        1, "training processes, each with `threads` threads or one GPU", "processes", ge=1, le=1024
+    )
     save_every: int = param(10, "updates between checkpoints", "updates", ge=1, le=1_000_000)
 
 
@@ -248,14 +317,17 @@ def known_keys() -> list[str]:
 
 def describe() -> list[tuple[str, str, str, str]]:
     """Every parameter as (key, default, unit and bounds, description)."""
+    return _rows(Settings)
+
+
+def _rows(section: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
     rows = []
-    for name, field in Settings.model_fields.items():
-        name = field.alias or name
-        kind = field.annotation
+    for name, field in section.model_fields.items():
+        key, kind = prefix + (field.alias or name), field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            rows += [_row(f"{name}.{key}", inner) for key, inner in kind.model_fields.items()]
+            rows += _rows(kind, f"{key}.")
         else:
-            rows.append(_row(name, field))
+            rows.append(_row(key, field))
     return rows
 
 

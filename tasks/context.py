@@ -26,6 +26,7 @@ from rlhf.contracts import DataError, write_json
 from rlhf.settings import Settings, SettingsError, load_settings
 
 EXPERIMENT = "rlhf-pipeline"
+_WORKER_OF = "RLHF_WORKER_OF"  # the MLflow run of the stage whose training process this is
 PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
 
 
@@ -60,7 +61,7 @@ class Stage:
         """Log points of curves at a step."""
         import mlflow
 
-        mlflow.log_metrics(values, step=step, synchronous=False)
+        mlflow.log_metrics(values, step=step, synchronous=False, run_id=self.run_id)
 
     def log_figures(self, values: dict[str, float]) -> None:
         """Log single numbers of this run."""
@@ -96,11 +97,15 @@ class Stage:
 
 
 def run(
-    name: str, main: Callable[[Stage], dict[str, float] | None], stage_of: dict[str, str] | None = None
+    name: str,
+    main: Callable[[Stage], dict[str, float] | None],
+    stage_of: dict[str, str] | None = None,
+    worker: Callable[[Stage], None] | None = None,
 ) -> None:
     """Run a stage as a command: `python -m tasks.<stage> [--traceback]`.
 
-    A module that is more than one stage gives `stage_of`: argument -> stage in dvc.yaml.
+    A module that is more than one stage gives `stage_of`: argument -> stage in dvc.yaml; one that trains in
+    several processes gives `worker`, which each process that `launch` starts runs in place of `main`.
 
     Writes `runs/<stage>.json` (MLflow run id, git revision, key figures). Bad input ends in one line and exit
     code 1.
@@ -117,7 +122,28 @@ def run(
         parser.add_argument("what", choices=list(stage_of), help="what to run on")
     arguments = parser.parse_args()
     with one_line_errors(arguments.traceback):
+        if worker and os.environ.get(_WORKER_OF):
+            connect()
+            worker(Stage(name, load_settings(), stage_key(name), os.environ[_WORKER_OF]))
+            return
         execute(stage_of[arguments.what] if stage_of else name, main)
+
+
+def launch(stage: Stage, processes: int) -> None:
+    """Run the stage's worker in several processes of this machine, through `accelerate launch`.
+
+    Raises:
+        StageError: a process failed; its own line stands above.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    # --multi_gpu also starts CPU processes where there is no GPU; --cpu would want MPI
+    command += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--num_cpu_threads_per_process", str(stage.settings.threads), "--main_process_port", "0"]
+    done = subprocess.run(
+        [*command, "-m", f"tasks.{stage.name}"], env={**os.environ, _WORKER_OF: stage.run_id}, check=False
+    )
+    if done.returncode:
+        raise StageError(f"{stage.name}: a training process ended with exit code {done.returncode}")
 
 
 @contextmanager

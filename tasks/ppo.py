@@ -6,63 +6,34 @@ Reads data/prepared, models/sft, models/reward; writes models/ppo, metrics/ppo.j
 """
 
 import copy
+import csv
+from pathlib import Path
+from typing import Any
 
-from rlhf.contracts import PROMPT, read_table, write_json
+from rlhf import reward_functions
+from rlhf.contracts import DEMONSTRATION, PROMPT, read_table, write_json
 from rlhf.policy import generate, load_policy, save_model
-from rlhf.ppo import PPOConfig, PPOTrainer
+from rlhf.ppo import PPOConfig, PPOTrainer, load_reward_adapter
 from rlhf.reward import load_reward
+from rlhf.settings import Ppo
 from rlhf.training import arguments, deterministic, train, write_curve
-from tasks.context import Stage, run
+from tasks.context import Stage, launch, run
 
 
 def main(stage: Stage) -> dict[str, float]:
-    settings, params = stage.settings, stage.settings.ppo
-    deterministic(settings.seed, settings.threads)
+    params = stage.settings.ppo
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     stage.log_dataset("data/prepared/prompts.parquet", prompts, "ppo")
+    if params.processes == 1:
+        train_policy(stage)
+    else:
+        launch(stage, params.processes)
 
-    policy = load_policy("models/sft")
-    reward = load_reward("models/reward")
-    shared = arguments(stage.checkpoints, seed=settings.seed, save_every=params.save_every)
-    args = PPOConfig(
-        **{k: v for k, v in shared.items() if k not in ("save_strategy", "save_steps", "logging_steps")},
-        num_updates=params.updates,
-        batch_size=params.batch_size,
-        micro_batch_tokens=params.micro_batch_tokens,
-        num_mini_batches=params.mini_batches,
-        num_ppo_epochs=params.epochs,
-        save_updates=params.save_every,
-        learning_rate=params.learning_rate,
-        lr_scheduler_type="linear",
-        response_length=params.response_length,
-        temperature=params.temperature,
-        kl_coef=params.kl_coef,
-        kl_estimator=params.kl_estimator,
-        missing_eos=params.missing_eos,
-        gamma=params.gamma,
-        lam=params.lam,
-        cliprange=params.clip,
-        cliprange_value=params.value_clip,
-        vf_coef=params.value_coef,
-        max_grad_norm=params.max_grad_norm,
-    )
-    trainer = PPOTrainer(
-        policy.model,
-        reward,
-        args,
-        [row["prompt"] for row in prompts if row["split"] == "train"],
-        policy.tokenizer,
-        value=copy.deepcopy(reward.model),
-    )
-    curve = train(
-        trainer,
-        lambda values, _: stage.log_curve(values, int(values["update"])) if "update" in values else None,
-    )
-    curve = [{**row, "step": row["update"]} for row in curve if "update" in row]
-
+    with Path("plots/ppo.csv").open() as handle:
+        curve = list(csv.DictReader(handle))
     last = curve[-max(1, len(curve) // 10) :]
     figures = {
-        name: sum(row[name] for row in last) / len(last)
+        name: sum(float(row[name]) for row in last) / len(last)
         for name in (
             "objective/scores",
             "objective/kl",
@@ -73,14 +44,91 @@ def main(stage: Stage) -> dict[str, float]:
     }
     shown = [row["prompt"] for row in prompts if row["split"] == "validation"][:16]
     outputs = generate(
-        policy, shown, temperature=params.temperature, max_new_tokens=params.response_length, seed=0
+        load_policy("models/ppo"),
+        shown,
+        temperature=params.temperature,
+        max_new_tokens=params.response_length,
+        seed=0,
     )
     stage.log_samples([{"prompt": p, "output": o} for p, o in zip(shown, outputs, strict=True)], "samples")
-    save_model(policy.model, policy.tokenizer, "models/ppo")
-    write_curve("plots/ppo.csv", curve)
     write_json("metrics/ppo.json", figures)
     return figures
 
 
+def train_policy(stage: Stage) -> None:
+    """Train in this process, one of `ppo.processes`; the first writes models/ppo and plots/ppo.csv."""
+    settings, params = stage.settings, stage.settings.ppo
+    deterministic(settings.seed, settings.threads)
+    prompts = read_table("data/prepared/prompts.parquet", PROMPT)
+    demonstrations = (
+        read_table("data/prepared/demonstrations.parquet", DEMONSTRATION) if params.ptx_coef else []
+    )
+    policy, reward = load_policy("models/sft"), load_reward("models/reward")
+    adapter = load_reward_adapter("models/reward") if params.lora_rank else None
+    functions, weights = rewards_of(params)
+    trainer = PPOTrainer(
+        policy.model,
+        [adapter or reward, *functions],
+        config_of(stage, weights),
+        [row["prompt"] for row in prompts if row["split"] == "train"],
+        policy.tokenizer,
+        value=copy.deepcopy(reward.model) if params.value == "separate" else None,
+        peft_config=lora(params.lora_rank) if params.lora_rank else None,
+        ptx_texts=[r["prompt"] + r["completion"] for r in demonstrations if r["split"] == "train"],
+    )
+    curve = train(
+        trainer,
+        lambda values, _: stage.log_curve(values, int(values["update"])) if "update" in values else None,
+    )
+    if trainer.is_world_process_zero():
+        save_model(trainer.trained_policy(), policy.tokenizer, "models/ppo")
+        write_curve("plots/ppo.csv", [{**row, "step": row["update"]} for row in curve if "update" in row])
+
+
+def config_of(stage: Stage, reward_weights: list[float]) -> PPOConfig:
+    """The trainer's settings from the stage's."""
+    settings, params = stage.settings, stage.settings.ppo
+    shared = arguments(stage.checkpoints, seed=settings.seed, save_every=params.save_every)
+    same = (
+        "batch_size micro_batch_tokens learning_rate response_length max_prompt_length stop_tokens "
+        "temperature freeze_layers kl_coef kl_estimator kl_target kl_horizon early_stop_kl missing_eos "
+        "missing_eos_rule whiten_rewards whiten_advantages gamma lam max_grad_norm ptx_coef ptx_batch_size "
+        "precision"
+    )
+    return PPOConfig(
+        **{k: v for k, v in shared.items() if k not in ("save_strategy", "save_steps", "logging_steps")},
+        **{name: getattr(params, name) for name in same.split()},
+        num_updates=params.updates,
+        num_mini_batches=params.mini_batches,
+        num_ppo_epochs=params.epochs,
+        save_updates=params.save_every,
+        lr_scheduler_type="linear",
+        cliprange=params.clip,
+        cliprange_value=params.value_clip,
+        vf_coef=params.value_coef,
+        reward_weights=reward_weights,
+    )
+
+
+def rewards_of(params: Ppo) -> tuple[list[Any], list[float]]:
+    """The reward functions of a weight above 0, and the weights of all rewards, the model's first."""
+    p = params.reward_functions
+    weighted = [
+        (p.length_weight, lambda: reward_functions.length(p.length_target)),
+        (p.repetition_weight, reward_functions.repetition),
+        (p.format_weight, lambda: reward_functions.format(p.format_pattern)),
+        (p.banned_weight, lambda: reward_functions.banned_words(p.banned_words)),
+    ]
+    chosen = [(weight, function()) for weight, function in weighted if weight]
+    return [function for _, function in chosen], [params.reward_weight, *(weight for weight, _ in chosen)]
+
+
+def lora(rank: int) -> Any:
+    """LoRA on every linear layer, scaled by 2 (Hu et al. 2021)."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+
+
 if __name__ == "__main__":
-    run("ppo", main)
+    run("ppo", main, worker=train_policy)

@@ -9,73 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
+from tiny_ppo import PROMPTS, Stop, gradient_of, tiny, trainer_of, updates, words_tokenizer
+from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf import ppo
-from rlhf.policy import batch_of, head_scores, hidden_states, response_logprobs, train_tokenizer
-from rlhf.ppo import PPOConfig, PPOTrainer
-from rlhf.training import deterministic, train
-
-WORDS = "red green blue one two three yes no"
-PROMPTS = [f"{a} {b}:" for a in WORDS.split() for b in WORDS.split()]
+from rlhf.policy import batch_of, head_scores, hidden_states, response_logprobs
+from rlhf.training import train
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer([f"{p} {w}" for p in PROMPTS for w in WORDS.split()], "word", 300)
-
-
-def tiny(tokenizer, kind=LlamaForCausalLM, seed=0, **more):
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        tie_word_embeddings=True,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **more,
-    )
-    return kind(config)
-
-
-def trainer_of(tokenizer, folder: Path, reward=None, callbacks=None, more=None, **settings) -> PPOTrainer:
-    deterministic(0, 1)
-    policy = tiny(tokenizer)
-    scorer = tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1)
-    settings = {
-        "num_updates": 2,
-        "batch_size": 16,
-        "micro_batch_tokens": 100,
-        "num_mini_batches": 2,
-        "num_ppo_epochs": 2,
-        "response_length": 8,
-        "learning_rate": 1e-3,
-        "temperature": 1.0,
-        "report_to": "none",
-        "save_updates": 1,
-        "disable_tqdm": True,
-        "use_cpu": True,
-    } | settings
-    more = {"value": copy.deepcopy(scorer), "prompts": PROMPTS} | (more or {})
-    return PPOTrainer(
-        policy,
-        reward or scorer,
-        PPOConfig(output_dir=str(folder), **settings),
-        more.pop("prompts"),
-        tokenizer,
-        callbacks=callbacks,
-        **more,
-    )
-
-
-def updates(rows):
-    return [row for row in rows if "update" in row]
+    return words_tokenizer()
 
 
 # ---- the arithmetic against plain float64 loops ----
@@ -174,14 +118,6 @@ def test_optimiser_steps_are_mini_batches_times_epochs(tokenizer, tmp_path: Path
     count = Count()
     train(trainer_of(tokenizer, tmp_path, micro_batch_tokens=1, callbacks=[count]))
     assert count.steps == 2 * 2 * 2  # updates, epochs, mini-batches: micro-batches do not step
-
-
-def gradient_of(trainer: PPOTrainer, steps: int = 1) -> torch.Tensor:
-    """The gradient that a step leaves; a second step needs the parameters to have moved."""
-    trainer.model.zero_grad()
-    for step in range(steps):
-        trainer.training_step(trainer.model, {"step": step})
-    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
 
 
 def test_gradients_do_not_depend_on_the_micro_batches(tokenizer, tmp_path: Path) -> None:
@@ -295,15 +231,6 @@ def test_a_high_kl_coefficient_keeps_the_policy_near_the_reference(tokenizer, tm
 
 
 # ---- resume ----
-
-
-class Stop(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tokenizer, tmp_path: Path) -> None:

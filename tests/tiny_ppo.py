@@ -1,0 +1,91 @@
+"""A PPO run that takes a second: models of a few thousand weights on a vocabulary of words."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
+
+from rlhf.policy import train_tokenizer
+from rlhf.ppo import PPOConfig, PPOTrainer
+from rlhf.training import deterministic
+
+WORDS = "red green blue one two three yes no"
+PROMPTS = [f"{a} {b}:" for a in WORDS.split() for b in WORDS.split()]
+
+
+def words_tokenizer():
+    return train_tokenizer([f"{p} {w}" for p in PROMPTS for w in WORDS.split()], "word", 300)
+
+
+def tiny(tokenizer, kind=LlamaForCausalLM, seed=0, **more):
+    torch.manual_seed(seed)
+    more = {"max_position_embeddings": 32} | more
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **more,
+    )
+    return kind(config)
+
+
+def trainer_of(tokenizer, folder: Path, reward=None, callbacks=None, more=None, **settings) -> PPOTrainer:
+    deterministic(0, 1)
+    policy = tiny(tokenizer)
+    scorer = tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1)
+    settings = {
+        "num_updates": 2,
+        "batch_size": 16,
+        "micro_batch_tokens": 100,
+        "num_mini_batches": 2,
+        "num_ppo_epochs": 2,
+        "response_length": 8,
+        "learning_rate": 1e-3,
+        "temperature": 1.0,
+        "report_to": "none",
+        "save_updates": 1,
+        "disable_tqdm": True,
+        "use_cpu": True,
+    } | settings
+    more = {"value": copy.deepcopy(scorer), "prompts": PROMPTS} | (more or {})
+    return PPOTrainer(
+        policy,
+        reward or scorer,
+        PPOConfig(output_dir=str(folder), **settings),
+        more.pop("prompts"),
+        tokenizer,
+        callbacks=callbacks,
+        **more,
+    )
+
+
+def updates(rows):
+    return [row for row in rows if "update" in row]
+
+
+def gradient_of(trainer: PPOTrainer) -> torch.Tensor:
+    """The gradient that the first step leaves."""
+    trainer.model.zero_grad()
+    trainer.training_step(trainer.model, {"step": 0})
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+
+class Stop(TrainerCallback):
+    """Ends a training as a killed process would, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
