@@ -79,7 +79,7 @@ class Endpoint:
         model: the model's name there.
         key_variable: environment variable that holds the API key; an empty or missing one sends no key.
         temperature: of sampling; 0 for judging; None where the model takes none.
-        max_tokens: most tokens of a reply; None where the model takes no such limit.
+        reply_tokens: most tokens of a reply; None where the model takes no such limit.
         timeout: seconds a request may take.
         concurrency: requests under way at once.
         attempts: tries a request before the run ends.
@@ -92,7 +92,7 @@ class Endpoint:
     model: str
     key_variable: str = "OPENAI_API_KEY"
     temperature: float | None = 0.0
-    max_tokens: int | None = 500
+    reply_tokens: int | None = 500
     timeout: float = 60.0
     concurrency: int = 4
     attempts: int = 6
@@ -190,7 +190,7 @@ class LlmJudge:
         request = {
             "model": self.endpoint.model,
             "temperature": self.endpoint.temperature,
-            "max_tokens": self.endpoint.max_tokens,
+            "max_tokens": self.endpoint.reply_tokens,
             "messages": [
                 {"role": "system", "content": SYSTEM.format(mark=mark)},
                 {"role": "user", "content": USER.format(mark=mark, prompt=pair["prompt"], a=a, b=b)},
