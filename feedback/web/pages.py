@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,14 @@ _environment = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
+
+
+def static(name: str) -> str:
+    """The address of a static file, which changes with its content."""
+    content = (Path(__file__).parent / "static" / name).read_bytes()
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+
 _environment.filters["day"] = lambda seconds: time.strftime("%Y-%m-%d", time.gmtime(seconds))
 _environment.filters["when"] = lambda seconds: time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
 _environment.filters["rate"] = lambda value: "–" if value is None else f"{value:.2f}"
@@ -44,6 +53,7 @@ def saying(answer: Mapping[str, Any]) -> str:
 
 _environment.filters["saying"] = saying
 _environment.globals.update(kind_names=KIND_NAMES, letters="ABCDEFGHI")
+_environment.globals["static"] = {name: static(name) for name in ("style.css", "keys.js", "icon.svg")}
 
 
 def page(

@@ -46,8 +46,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
-                if "cache-control" not in headers:
-                    headers["Cache-Control"] = "no-store"
+                # pages name static files with the hash of their content, so that a browser may keep them
+                static = scope["path"].startswith("/static/") and message["status"] == 200
+                headers["Cache-Control"] = "public, max-age=31536000, immutable" if static else "no-store"
             await send(message)
 
         refusal = refuse(scope["method"], Headers(scope=scope))
