@@ -176,14 +176,9 @@ def next_work(store: Store, user: User, queue: int) -> Work | None:
     Raises:
         Gone: there is no such queue for this user.
     """
-    with store.read() as tx:
-        row = queue_for(tx, user, queue)
-        found = held(tx, user, queue)
-    if found:
-        return found
     for _ in range(2):
         with store.write() as tx:
-            if take(tx, user, row):
+            if take(tx, user, queue_for(tx, user, queue)):
                 return held(tx, user, queue)
         if not expire(store):  # only now: items whose lease ran out come after those never handed out
             break
@@ -211,8 +206,7 @@ _OF_KEY = (
         items.c.content_hash,
         items.c.role.label("item_role"),
         queues.c.kind,
-        queues.c.project_id,
-        queues.c.lease_seconds,
+        newest_guideline(queues.c.project_id).label("guideline_version"),
     )
     .join_from(leases, items)
     .join(queues, queues.c.id == leases.c.queue_id)
@@ -280,7 +274,7 @@ def give(
         "seconds": round(time.time() - lease.taken, 3),
         "shown_order": lease.shown_order,
         "labeler_group": user.group,
-        "guideline_version": tx.scalar(sa.select(newest_guideline(lease.project_id))),
+        "guideline_version": lease.guideline_version,
         "content_hash": lease.content_hash,
         "note": note,
         "correct": _correct(tx, user, lease, answer),
@@ -336,10 +330,16 @@ def undo(tx: sa.Connection, user: User, label: int) -> int:
     return row.queue_id
 
 
+_QUEUE_OF = (
+    sa.select(labels.c.queue_id, items.c.role)
+    .join_from(labels, items)
+    .where(labels.c.id == sa.bindparam("label"))
+)
+
+
 def queue_of(tx: sa.Connection, label: int) -> tuple[int, bool]:
     """The queue of a label, and whether its answer is told at once."""
-    chosen = sa.select(labels.c.queue_id, items.c.role).join_from(labels, items).where(labels.c.id == label)
-    row = tx.execute(chosen).one()
+    row = tx.execute(_QUEUE_OF, {"label": label}).one()
     return row.queue_id, row.role == "onboarding"
 
 
@@ -358,27 +358,27 @@ def flag(tx: sa.Connection, user: User, key: str, note: str) -> int:
     return lease.queue_id
 
 
-def progress(tx: sa.Connection, user: User, queue: int) -> tuple[int, int | None]:
-    """How many items of a queue this user has answered or skipped, and the id of the newest that can be
-    undone."""
-    mine = labels.c.user_id == user.id, labels.c.queue_id == queue
-    counted = sa.select(
-        sa.func.sum(sa.case((labels.c.status == "undone", -1), else_=1)), sa.func.max(labels.c.id)
-    ).where(*mine)
-    done, last = tx.execute(counted).one()
-    if last is not None:
-        last = tx.scalar(
-            sa.select(labels.c.id).where(labels.c.id == last, labels.c.status != "undone")
-        ) or tx.scalar(
-            sa.select(labels.c.id)
-            .where(*mine, labels.c.status != "undone", ~sa.exists().where(_newer.c.supersedes == labels.c.id))
-            .order_by(labels.c.id.desc())
-            .limit(1)
+_PROGRESS = sa.select(
+    sa.func.sum(sa.case((labels.c.status == "undone", -1), else_=1)),
+    sa.func.max(
+        sa.case(
+            (
+                sa.and_(labels.c.status != "undone", ~sa.exists().where(_newer.c.supersedes == labels.c.id)),
+                labels.c.id,
+            )
         )
+    ),
+).where(labels.c.user_id == sa.bindparam("user"), labels.c.queue_id == sa.bindparam("queue"))
+
+
+def progress(tx: sa.Connection, user: User, queue: int) -> tuple[int, int | None]:
+    """How many items of a queue this user has answered or skipped, and the newest label that can be
+    undone."""
+    done, last = tx.execute(_PROGRESS, {"user": user.id, "queue": queue}).one()
     return done or 0, last
 
 
-MOST_LEFT = 200  # counted no further, so that a page costs the same in a queue of any size
+MOST_LEFT = 50  # counted no further, so that a page costs the same in a queue of any size
 _LEFT = sa.select(sa.func.count()).select_from(
     sa.select(items.c.id)
     .where(

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
-import glob
-import os
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from benchmarks.postgres import Postgres, binaries, temporary_postgres
 from feedback import people, queues
 from feedback.answers import Choice
 from feedback.labels import Work, give, next_work
@@ -30,70 +24,14 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 
 
-@dataclass(frozen=True)
-class Postgres:
-    """A server of the test session: the folder of its socket and who it runs as."""
-
-    socket: str
-    user: str
-
-    def url(self, database: str = "postgres") -> str:
-        return f"postgresql://{self.user}@/{database}?host={self.socket}"
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server, run as another user where root may not run one; skipped where there is none."""
-    folders = [*filter(None, [os.path.dirname(os.path.realpath(shutil.which("postgres") or ""))])]
-    folders += sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
-    found = next(
-        (f for f in folders if os.path.exists(f"{f}/initdb") and os.path.exists(f"{f}/postgres")), None
-    )
+    """A PostgreSQL server; skipped where there is none."""
+    found = binaries()
     if found is None:
-        pytest.skip(
-            "no PostgreSQL server here (looked for initdb beside `postgres` and in /usr/lib/postgresql)"
-        )
-    folder = tempfile.mkdtemp(prefix="pg")
-    user, owner = getpass.getuser(), {}
-    if os.geteuid() == 0:
-        user = "nobody"
-        shutil.chown(folder, user)
-        owner = {"user": user}
-    quiet: dict[str, Any] = {
-        "cwd": folder,
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.STDOUT,
-        **owner,
-    }
-    data = f"{folder}/data"
-    subprocess.run(
-        [f"{found}/initdb", "-D", data, "-U", user, "-A", "trust", "--no-sync"], check=True, **quiet
-    )
-    options = [
-        "-D",
-        data,
-        "-k",
-        folder,
-        "-c",
-        "listen_addresses=",
-        "-c",
-        "fsync=off",
-        "-c",
-        "max_connections=60",
-    ]
-    server = subprocess.Popen([f"{found}/postgres", *options], **quiet)
-    here = Postgres(folder, user)
-    for _ in range(100):
-        try:
-            Store(here.url()).close()
-            break
-        except Exception:
-            assert server.poll() is None, "postgres did not start"
-            time.sleep(0.05)
-    yield here
-    server.terminate()
-    server.wait(10)
-    shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip("no PostgreSQL server here (looked beside `postgres` on PATH and in /usr/lib/postgresql)")
+    with temporary_postgres(found, durable=False) as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -104,13 +42,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     server: Postgres = request.getfixturevalue("postgres")
     name = f"t{time.monotonic_ns()}"
-    engine = sa.create_engine(server.url().replace("://", "+psycopg://", 1), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    server.execute(f"CREATE DATABASE {name}")
     yield server.url(name)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    engine.dispose()
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -126,7 +126,10 @@ def list_queues(request: Request, user: SignedIn) -> list[Queue]:
 @router.post("/queues/{queue}/next")
 def next_item(request: Request, user: SignedIn, queue: Id) -> Next:
     """Take the next item of a queue; the same one again until it is answered."""
-    return Next(item=Item.of(work.next_work(request.app.state.store, user, queue)))
+    store = request.app.state.store
+    with store.read() as tx:
+        item = work.held(tx, user, queue)
+    return Next(item=Item.of(item or work.next_work(store, user, queue)))
 
 
 @router.post("/labels")
@@ -137,7 +140,8 @@ def give(request: Request, user: SignedIn, given: Given) -> Stored:
         label = work.give(tx, user, given.key, given.choice, given.note)
         queue, _ = work.queue_of(tx, label)
         work.take(tx, user, work.queue_for(tx, user, queue))
-    return Stored(label=label, item=Item.of(work.next_work(store, user, queue)))
+        item = work.held(tx, user, queue)
+    return Stored(label=label, item=Item.of(item or work.next_work(store, user, queue)))
 
 
 @router.post("/labels/{label}/undo")

@@ -92,7 +92,10 @@ def work_page(request: Request, user: SignedIn, queue: Id) -> Response:
 
 def show(store: Store, user: User, queue: int, error: str = "", status: int = 200) -> Response:
     """The page of the item in hand, or of the next one."""
-    item = work.next_work(store, user, queue)
+    with store.read() as tx:
+        item = work.held(tx, user, queue)
+    if item is None:
+        item = work.next_work(store, user, queue)
     with store.read() as tx:
         row = work.queue_for(tx, user, queue)
         done, last = work.progress(tx, user, queue)

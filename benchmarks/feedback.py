@@ -1,0 +1,347 @@
+"""The labeling app under load, and with its server killed again and again.
+
+    python -m benchmarks.feedback                      # 200 people, 20,000 judgments, SQLite and PostgreSQL
+    python -m benchmarks.feedback --databases sqlite --judgments 2000 --kills 0
+
+One server process, its people in another process: each opens an item's page, waits about a second, sends the
+form, follows to the next page. Latency of a judgment is from sending the form until the next item's page is
+there (two requests). A request that fails is sent again with the same key until it is acknowledged.
+Afterwards every acknowledged key must stand in the store exactly once. Writes
+results/feedback-<date>-<machine>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import platform
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import sqlalchemy as sa
+
+from benchmarks.postgres import binaries, temporary_postgres
+from feedback import people, queues
+from feedback.queues import Candidate, Filling
+from feedback.schema import items, labels, users
+from feedback.store import Store
+from feedback.web.security import COOKIE
+
+KEY = re.compile(r'name="key" value="([^"]+)"')
+LIMIT_MS = 100.0
+ROW = "{:<12}{:>6}{:>8}{:>8}{:>9}{:>9}{:>9}{:>8}{:>6}{:>8}"
+
+
+@dataclass
+class Load:
+    """What is asked of the server.
+
+    Attributes:
+        people: labelers at once.
+        judgments: judgments in all.
+        pause: mean seconds between a page and its answer, uniform between half and one and a half of it.
+        kills: how often the server is killed, spread over the run.
+    """
+
+    people: int = 200
+    judgments: int = 20_000
+    pause: float = 1.0
+    kills: int = 0
+
+
+@dataclass
+class Seen:
+    """What the labelers saw."""
+
+    left: int
+    acknowledged: list[str] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)  # seconds, form to next page
+    stored: list[float] = field(default_factory=list)  # seconds, form to acknowledgement
+    retries: int = 0
+
+
+class Server:
+    """The app as a process, on a fixed port, so that it can be started again."""
+
+    def __init__(self, database: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.database = database
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process and wait until it listens."""
+        words = ["-m", "feedback", "--db", self.database, "serve", "--port", str(self.port)]
+        self.process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith("labeling app"):
+                return
+        raise RuntimeError("the server did not start")
+
+    def kill(self) -> None:
+        """SIGKILL, as the out-of-memory killer would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop in peace."""
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def prepare(database: str, load: Load) -> tuple[int, list[str]]:
+    """A store with one queue of enough items and a signed-in labeler each; the queue's id and the tokens."""
+    store = Store(database)
+    text = "a sentence of a usual length about this and that, " * 4
+    made = [
+        Candidate(f"prompt {i}: {text}", (f"one {i}: {text}", f"two {i}: {text}"), ("a", "b"))
+        for i in range(load.judgments + load.people)
+    ]
+    with store.write() as tx:
+        project = queues.add_project(tx, "load", "benchmark")
+        queues.add_guideline(tx, project, "Be kind.", "benchmark")
+        queues.add_queue(tx, project, "q", "compare", "benchmark")
+        row = queues.queue_row(tx, "load", "q")
+        queues.add_items(tx, row, made, Filling(), "benchmark")
+        group = people.group_id(tx, "labelers")
+        names = [f"labeler {i}" for i in range(load.people)]
+        values = {"role": "labeler", "group_id": group, "active": True, "created": time.time()}
+        tx.execute(users.insert(), [values | {"name": name} for name in names])
+        tokens = [people.open_session(tx, people.id_of(tx, name)) for name in names]
+    store.close()
+    return row.id, tokens
+
+
+async def labeler(token: str, url: str, queue: int, load: Load, seen: Seen, rng: random.Random) -> None:
+    """One person: open the page, think, answer, and again."""
+    headers = {"Cookie": f"{COOKIE}={token}", "Sec-Fetch-Site": "same-origin"}
+    page = f"{url}/work/{queue}"
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
+        await asyncio.sleep(rng.uniform(0, load.pause))
+        key = await open_page(session, page, seen)
+        while key and seen.left > 0:
+            seen.left -= 1
+            await asyncio.sleep(rng.uniform(0.5 * load.pause, 1.5 * load.pause))
+            started = time.perf_counter()
+            form = {"key": key, "scale": str(rng.randint(1, 9))}
+            await send(session, page, form, seen)
+            acknowledged = time.perf_counter()
+            seen.acknowledged.append(key)
+            key = await open_page(session, page, seen)
+            seen.stored.append(acknowledged - started)
+            seen.latencies.append(time.perf_counter() - started)
+
+
+async def send(session: aiohttp.ClientSession, page: str, form: dict[str, str], seen: Seen) -> None:
+    """Send a form until it is acknowledged."""
+    while True:
+        try:
+            async with session.post(page, data=form, allow_redirects=False) as answer:
+                await answer.read()
+                if answer.status == 303:
+                    return
+                raise RuntimeError(f"{answer.status}: {await answer.text()}")
+        except (aiohttp.ClientError, OSError):
+            seen.retries += 1
+            await asyncio.sleep(0.1)
+
+
+async def open_page(session: aiohttp.ClientSession, page: str, seen: Seen) -> str | None:
+    """Open the page until it comes; its key, or None when nothing is left."""
+    while True:
+        try:
+            async with session.get(page) as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise RuntimeError(f"{answer.status}: {text}")
+                found = KEY.search(text.split('id="answer"', 1)[-1])
+                return found[1] if found else None
+        except (aiohttp.ClientError, OSError):
+            seen.retries += 1
+            await asyncio.sleep(0.1)
+
+
+async def drive(server: Server, queue: int, tokens: list[str], load: Load) -> Seen:
+    """All labelers at once, and the kills."""
+    seen = Seen(left=load.judgments)
+    work = [
+        asyncio.create_task(labeler(token, server.url, queue, load, seen, random.Random(i)))
+        for i, token in enumerate(tokens)
+    ]
+    marks = [load.judgments * (i + 1) // (load.kills + 1) for i in range(load.kills)]
+    for mark in marks:
+        while len(seen.acknowledged) < mark and not all(task.done() for task in work):
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+    await asyncio.gather(*work)
+    return seen
+
+
+def measure(database: str, load: Load) -> dict[str, Any]:
+    """Run a load against a fresh store and check what is stored.
+
+    Returns:
+        latencies in milliseconds, judgments a second, the server's processor time a judgment, retries, and
+        the counts of `check`.
+    """
+    queue, tokens = prepare(database, load)
+    server = Server(database)
+    started = time.perf_counter()
+    try:
+        seen = asyncio.run(drive(server, queue, tokens, load))
+        spent = psutil.Process(server.process.pid).cpu_times()
+    finally:
+        server.stop()
+    seconds = time.perf_counter() - started
+    return {
+        "people": load.people,
+        "judgments": len(seen.acknowledged),
+        "kills": load.kills,
+        "seconds": round(seconds, 1),
+        "judgments_per_s": round(len(seen.acknowledged) / seconds, 1),
+        # of the last process: all of it, start included, where none was killed
+        "server_cpu_ms": None
+        if load.kills
+        else round(1000 * (spent.user + spent.system) / load.judgments, 2),
+        "retries": seen.retries,
+        "latency_ms": percentiles(seen.latencies),
+        "stored_ms": percentiles(seen.stored),
+        **check(database, seen.acknowledged),
+    }
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Median, 95th and 99th percentile and maximum, in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=100)
+    named = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(seconds)}
+    return {name: round(1000 * value, 1) for name, value in named.items()}
+
+
+def check(database: str, acknowledged: list[str]) -> dict[str, int]:
+    """How many acknowledged judgments are lost or doubled, and how many items have more than one label."""
+    store = Store(database, create=False)
+    with store.read() as tx:
+        stored = Counter(tx.scalars(sa.select(labels.c.key)))
+        per_item = sa.select(sa.func.count()).select_from(labels).group_by(labels.c.item_id)
+        crowded = sum(count > 1 for count in tx.scalars(per_item))
+        over = tx.scalar(sa.select(sa.func.count()).where(items.c.taken > items.c.target)) or 0
+    store.close()
+    return {
+        "stored": sum(stored.values()),
+        "lost": sum(key not in stored for key in acknowledged),
+        "doubled": sum(count > 1 for count in stored.values()) + len(acknowledged) - len(set(acknowledged)),
+        "items_with_two_labels": crowded,
+        "items_over_target": over,
+    }
+
+
+@contextmanager
+def fresh(kind: str) -> Iterator[str]:
+    """The URL of an empty database."""
+    if kind == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield f"sqlite:///{folder}/feedback.db"
+        return
+    found = binaries()
+    if found is None:
+        raise SystemExit(
+            "error: no PostgreSQL server here; install the package postgresql, or --databases sqlite"
+        )
+    with temporary_postgres(found) as server:
+        server.execute("CREATE DATABASE load")
+        yield server.url("load")
+
+
+def main() -> None:
+    """Measure, print the table, write the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.feedback",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"]
+    )
+    parser.add_argument("--people", type=int, default=200)
+    parser.add_argument("--judgments", type=int, default=20_000)
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between page and answer")
+    parser.add_argument("--kills", type=int, nargs="+", default=[0, 20], help="one run for each number")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    runs = []
+    print(
+        ROW.format("database", "kills", "judged", "per s", "p50", "p95", "p99", "cpu ms", "lost", "doubled")
+    )
+    for kind in given.databases:
+        for kills in given.kills:
+            with fresh(kind) as database:
+                run = measure(database, Load(given.people, given.judgments, given.pause, kills))
+            runs.append({"database": kind, **run})
+            row = [kind, kills, run["judgments"], run["judgments_per_s"]]
+            row += [run["latency_ms"][name] for name in ("p50", "p95", "p99")]
+            row += [run["server_cpu_ms"] or "-", run["lost"], run["doubled"]]
+            print(ROW.format(*row), flush=True)
+    write(given.out, runs)
+    quiet = [run for run in runs if not run["kills"]]
+    slow = [run["database"] for run in quiet if run["latency_ms"]["p95"] > LIMIT_MS]
+    wrong = [run["database"] for run in runs if run["lost"] or run["doubled"] or run["items_over_target"]]
+    if slow or wrong:
+        raise SystemExit(
+            f"failed: slower than {LIMIT_MS:g} ms: {slow or 'none'}; lost or doubled: {wrong or 'none'}"
+        )
+
+
+def write(folder: Path, runs: list[dict[str, Any]]) -> None:
+    """Write the results with what they were measured on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cores = len(os.sched_getaffinity(0))
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "cores": cores,
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "runs": runs,
+    }
+    name = f"feedback-{record['date']}-{platform.machine()}-{cores}cores.json"
+    (folder / name).write_text(json.dumps(record, indent=2) + "\n")
+    print(f"wrote {folder / name}")
+
+
+def processor() -> str:
+    """The processor's name, as Linux says it."""
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
