@@ -240,13 +240,17 @@ def train_reward(
         DataError: no comparison with a strict preference.
     """
     examples: dict[str, list[Any]] = {"sequences": [], "pairs": [], "weight": []}
-    for row, row_weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True):
-        if found := pairs(row["ranking"]):
-            examples["sequences"].append(
-                encode(reward, [row["prompt"]] * len(row["completions"]), row["completions"])
-            )
-            examples["pairs"].append(found)
-            examples["weight"].append(row_weight)
+    rows = [
+        (row, found, weight)
+        for row, weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True)
+        if (found := pairs(row["ranking"]))
+    ]
+    flat = [(row["prompt"], text) for row, _, _ in rows for text in row["completions"]]
+    encoded = iter(encode(reward, [prompt for prompt, _ in flat], [text for _, text in flat]) if flat else [])
+    for row, found, weight in rows:
+        examples["sequences"].append([next(encoded) for _ in row["completions"]])
+        examples["pairs"].append(found)
+        examples["weight"].append(weight)
     if not examples["pairs"]:
         raise DataError("there is no comparison with a strict preference to train the reward model on")
     pad = reward.tokenizer.pad_token_id

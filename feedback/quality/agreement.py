@@ -123,7 +123,7 @@ def agreement(
     tail = (1 - confidence) / 2
     result: dict[str, Any] = {}
     for name, value in figures(np.ones(len(units), dtype=int)).items():
-        known = [sample[name] for sample in drawn if sample[name] is not None]
+        known = [found for sample in drawn if (found := sample[name]) is not None]
         low, high = np.quantile(known, [tail, 1 - tail]) if known and value is not None else (None, None)
         result[name] = {
             "value": value,

@@ -56,12 +56,13 @@ def fit(
 
     better = np.bincount(pair, chose, pairs) / np.maximum(1, np.bincount(pair, minlength=pairs))
     right, wrong = prior
-    a = b = np.full(people, right / (right + wrong))
+    a: np.ndarray = np.full(people, right / (right + wrong))
+    b = a
     for _ in range(max_steps):
         # M: `hit` is how far each vote names the better output, counted apart by the side that one is on.
         z = better[pair]
-        hit = {True: 0.0, False: 0.0}
-        seen = {True: 0.0, False: 0.0}
+        hit: dict[bool, np.ndarray] = {}
+        seen: dict[bool, np.ndarray] = {}
         for is_left in (True, False):
             side = on_left if is_left else 1 - on_left
             first = z * side  # the first output is the better one, and on this side

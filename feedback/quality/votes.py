@@ -50,7 +50,8 @@ class Votes:
             people = np.bincount(judged)[pair]
         keep = people > 1
         parts = (self.first, self.second, self.labeler, self.preferred, self.side)
-        return Votes(*(part[keep] for part in parts), self.outputs, self.labelers)
+        first, second, labeler, preferred, side = (part[keep] for part in parts)
+        return Votes(first, second, labeler, preferred, side, self.outputs, self.labelers)
 
 
 def votes(rows: Sequence[dict[str, Any]]) -> Votes:
