@@ -5,9 +5,9 @@
 
 One server process, its people in another process: each opens an item's page, waits about a second, sends the
 form, follows to the next page. Latency of a judgment is from sending the form until the next item's page is
-there (two requests). A request that fails is sent again with the same key until it is acknowledged.
-Afterwards every acknowledged key must stand in the store exactly once. Writes
-results/feedback-<date>-<machine>.json.
+there (two requests), or with `--interfaces api` until the answer with the next item is. A request that fails
+is sent again with the same key until it is acknowledged. Afterwards every acknowledged key must stand in the
+store exactly once. Writes results/feedback-<date>-<machine>.json.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -47,7 +48,7 @@ from feedback.web.security import COOKIE
 
 KEY = re.compile(r'name="key" value="([^"]+)"')
 LIMIT_MS = 100.0
-ROW = "{:<12}{:>6}{:>8}{:>8}{:>9}{:>9}{:>9}{:>8}{:>6}{:>8}"
+ROW = "{:<12}{:<7}{:>6}{:>8}{:>8}{:>9}{:>9}{:>9}{:>8}{:>6}{:>8}"
 
 
 @dataclass
@@ -59,12 +60,15 @@ class Load:
         judgments: judgments in all.
         pause: mean seconds between a page and its answer, uniform between half and one and a half of it.
         kills: how often the server is killed, spread over the run.
+        interface: `pages`, what a browser does (send the form, follow to the next page: two requests), or
+            `api`, what a program does (one request that stores the answer and brings the next item).
     """
 
     people: int = 200
     judgments: int = 20_000
     pause: float = 1.0
     kills: int = 0
+    interface: str = "pages"
 
 
 @dataclass
@@ -139,20 +143,30 @@ def prepare(database: str, load: Load) -> tuple[int, list[str]]:
 async def labeler(token: str, url: str, queue: int, load: Load, seen: Seen, rng: random.Random) -> None:
     """One person: open the page, think, answer, and again."""
     headers = {"Cookie": f"{COOKIE}={token}", "Sec-Fetch-Site": "same-origin"}
+    if load.interface == "api":
+        headers = {"Authorization": f"Bearer {token}"}
     page = f"{url}/work/{queue}"
     connector = aiohttp.TCPConnector(limit=1)
     async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
         await asyncio.sleep(rng.uniform(0, load.pause))
-        key = await open_page(session, page, seen)
+        key = await (
+            take(session, url, queue, seen) if load.interface == "api" else open_page(session, page, seen)
+        )
         while key and seen.left > 0:
             seen.left -= 1
             await asyncio.sleep(rng.uniform(0.5 * load.pause, 1.5 * load.pause))
             started = time.perf_counter()
-            form = {"key": key, "scale": str(rng.randint(1, 9))}
-            await send(session, page, form, seen)
-            acknowledged = time.perf_counter()
-            seen.acknowledged.append(key)
-            key = await open_page(session, page, seen)
+            point, given = rng.randint(1, 9), key
+            if load.interface == "api":
+                body = {"key": given, "choice": {"scale": point}}
+                key = await call(session, f"{url}/api/labels", body, seen)
+                acknowledged = time.perf_counter()
+                seen.acknowledged.append(given)
+            else:
+                await send(session, page, {"key": given, "scale": str(point)}, seen)
+                acknowledged = time.perf_counter()
+                seen.acknowledged.append(given)
+                key = await open_page(session, page, seen)
             seen.stored.append(acknowledged - started)
             seen.latencies.append(time.perf_counter() - started)
 
@@ -166,6 +180,26 @@ async def send(session: aiohttp.ClientSession, page: str, form: dict[str, str], 
                 if answer.status == 303:
                     return
                 raise RuntimeError(f"{answer.status}: {await answer.text()}")
+        except (aiohttp.ClientError, OSError):
+            seen.retries += 1
+            await asyncio.sleep(0.1)
+
+
+async def take(session: aiohttp.ClientSession, url: str, queue: int, seen: Seen) -> str | None:
+    """Take an item through the API; its key."""
+    return await call(session, f"{url}/api/queues/{queue}/next", {}, seen)
+
+
+async def call(session: aiohttp.ClientSession, url: str, body: dict[str, Any], seen: Seen) -> str | None:
+    """Call the API until it answers; the key of the item that it brings, or None."""
+    while True:
+        try:
+            async with session.post(url, json=body) as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise RuntimeError(f"{answer.status}: {text}")
+                item = json.loads(text)["item"]
+                return item and item["key"]
         except (aiohttp.ClientError, OSError):
             seen.retries += 1
             await asyncio.sleep(0.1)
@@ -220,6 +254,7 @@ def measure(database: str, load: Load) -> dict[str, Any]:
         server.stop()
     seconds = time.perf_counter() - started
     return {
+        "interface": load.interface,
         "people": load.people,
         "judgments": len(seen.acknowledged),
         "kills": load.kills,
@@ -288,6 +323,7 @@ def main() -> None:
     parser.add_argument(
         "--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"]
     )
+    parser.add_argument("--interfaces", nargs="+", choices=("pages", "api"), default=["pages", "api"])
     parser.add_argument("--people", type=int, default=200)
     parser.add_argument("--judgments", type=int, default=20_000)
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between page and answer")
@@ -295,21 +331,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     runs = []
-    print(
-        ROW.format("database", "kills", "judged", "per s", "p50", "p95", "p99", "cpu ms", "lost", "doubled")
-    )
-    for kind in given.databases:
-        for kills in given.kills:
-            with fresh(kind) as database:
-                run = measure(database, Load(given.people, given.judgments, given.pause, kills))
-            runs.append({"database": kind, **run})
-            row = [kind, kills, run["judgments"], run["judgments_per_s"]]
-            row += [run["latency_ms"][name] for name in ("p50", "p95", "p99")]
-            row += [run["server_cpu_ms"] or "-", run["lost"], run["doubled"]]
-            print(ROW.format(*row), flush=True)
+    heads = ("database", "", "kills", "judged", "per s", "p50", "p95", "p99", "cpu ms", "lost", "doubled")
+    print(ROW.format(*heads))
+    for kind, interface, kills in itertools.product(given.databases, given.interfaces, given.kills):
+        with fresh(kind) as database:
+            run = measure(database, Load(given.people, given.judgments, given.pause, kills, interface))
+        runs.append({"database": kind, **run})
+        row = [kind, interface, kills, run["judgments"], run["judgments_per_s"]]
+        row += [run["latency_ms"][name] for name in ("p50", "p95", "p99")]
+        row += [run["server_cpu_ms"] or "-", run["lost"], run["doubled"]]
+        print(ROW.format(*row), flush=True)
     write(given.out, runs)
     quiet = [run for run in runs if not run["kills"]]
-    slow = [run["database"] for run in quiet if run["latency_ms"]["p95"] > LIMIT_MS]
+    slow = [f"{run['database']} {run['interface']}" for run in quiet if run["latency_ms"]["p95"] > LIMIT_MS]
     wrong = [run["database"] for run in runs if run["lost"] or run["doubled"] or run["items_over_target"]]
     if slow or wrong:
         raise SystemExit(

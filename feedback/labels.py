@@ -197,6 +197,12 @@ def expire(store: Store) -> int:
         return len(found)
 
 
+def _own(value: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+    """A subquery over this person's labels of the leased item."""
+    mine = labels.c.item_id == leases.c.item_id, labels.c.user_id == leases.c.user_id
+    return sa.select(value).where(*mine).correlate(leases).scalar_subquery()
+
+
 _OF_KEY = (
     sa.select(
         leases,
@@ -207,17 +213,13 @@ _OF_KEY = (
         items.c.role.label("item_role"),
         queues.c.kind,
         newest_guideline(queues.c.project_id).label("guideline_version"),
+        _own(sa.func.max(labels.c.revision)).label("revision"),
+        _own(sa.func.max(labels.c.id)).label("last_label"),
     )
     .join_from(leases, items)
     .join(queues, queues.c.id == leases.c.queue_id)
     .where(leases.c.key == sa.bindparam("key"), leases.c.user_id == sa.bindparam("user"))
     .with_for_update(of=leases)
-)
-_LAST = (
-    sa.select(labels.c.id, labels.c.revision)
-    .where(labels.c.item_id == sa.bindparam("item"), labels.c.user_id == sa.bindparam("user"))
-    .order_by(labels.c.revision.desc())
-    .limit(1)
 )
 _STATE = leases.update().where(leases.c.id == sa.bindparam("lease")).values(state="done")
 
@@ -259,13 +261,12 @@ def give(
         answer, strength = understand(kind, choice, lease.shown_order, lease.outputs)
     elif not note:
         raise DataError("say why you skip it")
-    last = tx.execute(_LAST, {"item": lease.item_id, "user": user.id}).first()
     values = {
         "item_id": lease.item_id,
         "queue_id": lease.queue_id,
         "user_id": user.id,
-        "revision": last.revision + 1 if last else 1,
-        "supersedes": last.id if last else None,
+        "revision": (lease.revision or 0) + 1,
+        "supersedes": lease.last_label,
         "key": key,
         "kind": kind,
         "status": "given" if choice is not None else "skipped",

@@ -31,10 +31,9 @@ ITEMS = 300  # of each queue
 WHO = "make label"
 GUIDELINE = """A good summary of a post
 
-1. It is right: every fact in it is in the post, and about the person who wrote it. Posts may tell another
-   person's story too; facts of that person do not belong here.
-2. It covers the post: who, what was done, when, where, what it cost, how the writer feels, what they ask.
-3. It is short and clear. No asides, nothing twice.
+1. It is right: every fact in it is in the post, and about the person who wrote it. (A post may tell of
+others.) 2. It covers the post: who, what was done, when, where, what it cost, how the writer feels, what they
+ask. 3. It is short and clear. No asides, nothing twice.
 
 A wrong fact is worse than a missing one. If two summaries are equally good, say so: ties are welcome.
 Skip what you cannot judge, and flag what an operator should see.

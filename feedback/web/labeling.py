@@ -93,13 +93,12 @@ def work_page(request: Request, user: SignedIn, queue: Id) -> Response:
 def show(store: Store, user: User, queue: int, error: str = "", status: int = 200) -> Response:
     """The page of the item in hand, or of the next one."""
     with store.read() as tx:
-        item = work.held(tx, user, queue)
-    if item is None:
-        item = work.next_work(store, user, queue)
-    with store.read() as tx:
         row = work.queue_for(tx, user, queue)
+        item = work.held(tx, user, queue)
         done, last = work.progress(tx, user, queue)
         left = work.left(tx, user, queue)
+    if item is None and (item := work.next_work(store, user, queue)):
+        left = max(0, left - 1)  # the item that is now in hand
     title = row.name if item else "All done"
     return page(
         "work.html",
