@@ -312,6 +312,10 @@ def test_axe_finds_nothing(scheme: str, site: Site) -> None:
         add_items(tx, queue_row(tx, "p", f"{scheme} compare"), known, Filling("onboarding"), "test")
     paths += ["/guideline/1", "/operate", "/operate/projects/1", "/operate/people", "/operate/flags"]
     paths += ["/operate/agreement", "/operate/audit", f"/operate/labeler?name=axe-{scheme}"]
+    if scheme == "dark":  # each part of the style sheet once more
+        paths = [
+            path for path in paths if path.startswith(("/work", "/operate/labeler", "/operate/agreement"))
+        ]
     page, axe, found = site.page(op, color_scheme=scheme), Axe(), []
     compare = next(path for path in paths if path.startswith("/work/"))
     page.goto(site.url + compare)
