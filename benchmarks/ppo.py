@@ -46,6 +46,7 @@ HOW_TO_GET_TRL = "get it with `pip install --target DIR --no-deps trl==1.12.0` a
 LENGTHS = {"fixed": (96, 96), "mixed": (16, 256)}  # prompt tokens, shortest and longest
 VARIANTS = ("separate-critic", "shared-lora")  # ours; TRL's side always has a separate critic
 BATCH, PROMPTS = 64, 512
+BATCHES = {"37.8m": 16}  # where an update of 64 would take TRL minutes
 # What grows in `growth`, around a common middle.
 MIDDLE: dict[str, Any] = {"size": "4.2m", "batch": BATCH, "prompt": 96, "response": 48, "prompts": 512}
 GROWTH: dict[str, list[Any]] = {
@@ -101,7 +102,7 @@ class Bench:
         if size not in self.params:
             dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
             self.params[size] = write_models(models, size, options.seed, dtype)
-        fields: dict[str, Any] = {"who": "ours", "batch": BATCH} | more
+        fields: dict[str, Any] = {"who": "ours", "batch": BATCHES.get(size, BATCH)} | more
         # Never a whole pass: TRL would step at each micro-batch of the last batch of its prompts.
         prompts = max(prompts, fields["batch"] * (options.updates + 2))
         texts = self.folder / f"{size}-{prompt[0]}-{prompt[1]}-{prompts}.json"
@@ -281,6 +282,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "cores": cores(),
         "threads": options.threads,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
         "versions": {
             name: importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")
         }
@@ -334,7 +336,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         "--cases", nargs="+", default=["*"], metavar="GLOB", help="of <size>-<lengths>-<variant>"
     )
     parser.add_argument("--repeats", type=int, default=5, help="paired runs of each case (default 5)")
-    parser.add_argument("--updates", type=int, default=2, help="timed updates a run (default 2)")
+    parser.add_argument("--updates", type=int, default=1, help="timed updates a run (default 1)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=cores(), help="default: the cores allowed here")
     parser.add_argument("--quick", action="store_true", help="one pair of one update each: no result to keep")

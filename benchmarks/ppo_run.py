@@ -180,8 +180,9 @@ def run_ours(spec: Spec) -> dict[str, Any]:
     if spec.variant == "shared-lora":  # the policy's body is reference and critic too
         from peft import LoraConfig
 
-        lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear")
+        lora = LoraConfig(r=16, lora_alpha=32, target_modules=["q_proj", "v_proj"])
         roles: dict[str, Any] = {"peft_config": lora}
+        reward = _reward_adapter(reward, lora)
     else:
         roles = {"reference": copy.deepcopy(policy), "value": copy.deepcopy(reward)}
     held = _memory_held(spec)
@@ -205,6 +206,16 @@ def run_ours(spec: Spec) -> dict[str, Any]:
     ]
     settings = {"dtype": _name(policy.dtype), "autocast": _name(trainer.networks.dtype)} | spec.options
     return _figures(spec, clock, held, lengths[1:], settings)
+
+
+def _reward_adapter(reward: Any, config: Any) -> Any:
+    """A reward model of the shared backbone: new adapters, and the head of `reward`."""
+    from peft import get_peft_model, get_peft_model_state_dict
+
+    from rlhf.ppo import RewardAdapter
+
+    head = reward.score.weight.detach().clone()
+    return RewardAdapter(config, get_peft_model_state_dict(get_peft_model(reward, config)), head)
 
 
 def run_gemm(spec: Spec) -> dict[str, float]:

@@ -106,11 +106,11 @@ class PPOConfig(TrainingArguments):
     num_mini_batches: int = field(default=1, metadata={"help": "Optimiser steps an epoch of an update."})
     num_ppo_epochs: int = field(default=4, metadata={"help": "Passes over the episodes of an update."})
     micro_batch_tokens: int = field(
-        default=4096,
+        default=2048,
         metadata={"help": "Tokens, padding included, that a forward and backward pass holds on one device."},
     )
-    rollout_batch_size: int = field(
-        default=256, metadata={"help": "Episodes sampled side by side on one device."}
+    rollout_batch_tokens: int = field(
+        default=8192, metadata={"help": "Tokens of the prompts sampled side by side on one device."}
     )
     save_updates: int = field(default=10, metadata={"help": "Updates between checkpoints."})
     response_length: int = field(default=53, metadata={"help": "Longest response in tokens."})
@@ -620,11 +620,12 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             generator=torch.Generator().manual_seed(args.seed + 1_000_003 * (update + 1)),
             dtype=torch.float64,
         )
-        mine = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        lengths = [len(prompt) for prompt in prompts]
+        mine = sorted(range(len(prompts)), key=lambda i: (-lengths[i], i))
         mine = mine[accelerator.process_index :: accelerator.num_processes]
         found: dict[int, list[int]] = {}
-        for start in range(0, len(mine), args.rollout_batch_size):
-            part = mine[start : start + args.rollout_batch_size]
+        for group in token_batches([lengths[i] for i in mine], args.rollout_batch_tokens):
+            part = [mine[i] for i in group]
             with autocast(args.device, self.networks.dtype):
                 responses = sample(
                     self.networks.policy,
