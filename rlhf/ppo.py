@@ -303,7 +303,7 @@ class PolicyAndValue(nn.Module):
             if not with_values:
                 values = torch.zeros_like(logprobs)
             elif self.value is None:
-                values = self.value_head(states).squeeze(-1).float()
+                values = self.value_head(states.float()).squeeze(-1).float()
             else:
                 values = head_scores(self.value, hidden_states(self.value, batch.ids, batch.before))
         return logprobs, entropy, values
@@ -475,14 +475,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         return DataLoader(steps, batch_size=1, collate_fn=lambda numbers: {"step": numbers[0]})
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        tokenizer = self.processing_class
-        texts = [
-            p
-            if isinstance(p, str)
-            else tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True)
-            for p in prompts
-        ]
-        rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
+        texts = as_text(prompts, self.processing_class)
+        rows = self.processing_class(texts, add_special_tokens=False)["input_ids"]
         longest = self.args.max_prompt_length
         return rows if longest is None else [row[-longest:] for row in rows]
 
@@ -683,7 +677,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         for k, reward in other.items():
             if isinstance(reward, RewardModel):
                 with self._autocast():
-                    values: Sequence[float] = score(reward, self._as_text(prompts), texts)
+                    values: Sequence[float] = score(reward, as_text(prompts, reward.tokenizer), texts)
             else:
                 values = list(reward(prompts, texts))
             if len(values) != len(mine):
@@ -692,9 +686,6 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             found = self._everywhere(dict(zip(mine, map(float, values), strict=True)))
             scores[:, k] = torch.tensor([found[i] for i in range(len(chosen))])
         return scores
-
-    def _as_text(self, prompts: Sequence[Prompt]) -> list[str]:
-        return [p if isinstance(p, str) else "\n".join(m["content"] for m in p) for p in prompts]
 
     def _refuse_what_is_no_number(
         self, scores: torch.Tensor, update: int, chosen: list[int], responses: list[list[int]]
@@ -858,7 +849,10 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
     def trained_policy(self) -> PreTrainedModel:
         """The policy, adapters merged into its weights; training cannot go on after that."""
-        return self.networks.policy if self.adapter is None else self.adapter.merge_and_unload()
+        policy: Any = self.networks.policy if self.adapter is None else self.adapter.merge_and_unload()
+        if len(self.stops) > 1:
+            policy.generation_config.eos_token_id = self.stops  # whoever generates stops as training did
+        return policy
 
 
 _NOTES = (
@@ -872,6 +866,19 @@ _NOTES = (
     "value_clipped",
     "first_ratio_error",
 )
+
+
+def as_text(prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:
+    """Prompts as text: chat messages through the tokenizer's template, or line by line where it has none."""
+    texts = []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            texts.append(prompt)
+        elif tokenizer.chat_template:
+            texts.append(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+        else:
+            texts.append("\n".join(message["content"] for message in prompt))
+    return texts
 
 
 def _named(rewards: Sequence[Reward]) -> dict[str, Reward]:
