@@ -213,9 +213,11 @@ def _reward_adapter(reward: Any, config: Any) -> Any:
     from peft import get_peft_model, get_peft_model_state_dict
 
     from rlhf.ppo import RewardAdapter
+    from rlhf.reward import Adapters
 
     head = reward.score.weight.detach().clone()
-    return RewardAdapter(config, get_peft_model_state_dict(get_peft_model(reward, config)), head)
+    weights = get_peft_model_state_dict(get_peft_model(reward, config))
+    return RewardAdapter(Adapters(config, weights), head)
 
 
 def run_gemm(spec: Spec) -> dict[str, float]:

@@ -48,7 +48,7 @@ from rlhf.policy import (
     sequence_scores,
     token_batches,
 )
-from rlhf.reward import RewardModel, score
+from rlhf.reward import Adapters, RewardModel, score
 from rlhf.training import WholeCheckpoints, last_checkpoint
 
 Prompt = str | list[dict[str, str]]  # text, or chat messages
@@ -60,32 +60,13 @@ class RewardAdapter:
     """A reward model that is LoRA adapters and a head on the backbone that the policy starts from.
 
     Attributes:
-        config: the adapters' `peft` configuration.
-        weights: the adapters' state dict; head: [1, width]; shift: what makes references score 0 on average.
+        adapters: on the policy's body.
+        head: [1, width]; shift: what makes references score 0 on average.
     """
 
-    config: Any
-    weights: dict[str, torch.Tensor]
+    adapters: Adapters
     head: torch.Tensor
     shift: float = 0.0
-
-
-def load_reward_adapter(folder: Path | str) -> RewardAdapter | None:
-    """The adapters of a reward model that was trained with LoRA, from its folder; None where it has none."""
-    path = Path(folder) / "adapter"
-    if not path.exists():
-        return None
-    from peft import PeftConfig, load_peft_weights
-
-    weights = load_peft_weights(str(path), device="cpu")
-    head = {name: weights.pop(name) for name in list(weights) if name.endswith("score.weight")}
-    config = json.loads((Path(folder) / "config.json").read_text())
-    return RewardAdapter(
-        PeftConfig.from_pretrained(str(path)),
-        weights,
-        next(iter(head.values())),
-        config.get("reward_shift", 0.0),
-    )
 
 
 Reward = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
@@ -464,8 +445,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
         for name, reward in self.rewards.items():
             if isinstance(reward, RewardAdapter):
-                self.adapter.add_adapter(name, reward.config)
-                set_peft_model_state_dict(self.adapter, reward.weights, adapter_name=name)
+                self.adapter.add_adapter(name, reward.adapters.config)
+                set_peft_model_state_dict(self.adapter, reward.adapters.weights, adapter_name=name)
                 reward.head = reward.head.to(device)
         self.adapter.set_adapter("default")
 

@@ -124,6 +124,12 @@ class Reward(Training):
         16, "prompts an optimiser step; each brings all pairs of its ranking", "prompts", ge=1, le=65_536
     )
     learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
+    lora_rank: int = param(
+        0,
+        "0 trains all weights; above 0 LoRA adapters, which PPO with LoRA puts on its backbone",
+        ge=0,
+        le=1024,
+    )
     contrast_epochs: float = param(
         0.0,
         "passes, before the rankings, over completions against copies with one other word; 0 for none",

@@ -13,8 +13,8 @@ from typing import Any
 from rlhf import reward_functions
 from rlhf.contracts import DEMONSTRATION, PROMPT, read_table, write_json
 from rlhf.policy import generate, load_policy, save_model
-from rlhf.ppo import PPOConfig, PPOTrainer, load_reward_adapter
-from rlhf.reward import load_reward
+from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
+from rlhf.reward import load_adapters, load_reward
 from rlhf.settings import Ppo
 from rlhf.training import arguments, deterministic, train, write_curve
 from tasks.context import Stage, launch, run
@@ -64,11 +64,14 @@ def train_policy(stage: Stage) -> None:
         read_table("data/prepared/demonstrations.parquet", DEMONSTRATION) if params.ptx_coef else []
     )
     policy, reward = load_policy("models/sft"), load_reward("models/reward")
-    adapter = load_reward_adapter("models/reward") if params.lora_rank else None
+    scorer: Any = reward
+    if params.lora_rank and (adapters := load_adapters(Path("models/reward/adapters"))):
+        head = reward.model.score.weight.detach().clone()
+        scorer = RewardAdapter(adapters, head, reward.model.config.reward_shift)
     functions, weights = rewards_of(params)
     trainer = PPOTrainer(
         policy.model,
-        [adapter or reward, *functions],
+        [scorer, *functions],
         config_of(stage, weights),
         [row["prompt"] for row in prompts if row["split"] == "train"],
         policy.tokenizer,

@@ -14,10 +14,14 @@ from feedback.quality.weights import labeler_weights
 from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
 from rlhf.policy import save_model
 from rlhf.reward import (
+    Adapters,
     RewardModel,
     accuracy,
+    add_lora,
     contrasts,
+    merge_lora,
     reward_from_policy,
+    save_adapters,
     score,
     shift_to_references,
     train_reward,
@@ -31,7 +35,7 @@ def main(stage: Stage) -> dict[str, float]:
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     stage.log_dataset("data/comparisons/comparisons.parquet", comparisons, "reward")
 
-    reward, curve, weights = fit(stage, "train", comparisons, demonstrations)
+    reward, curve, weights, adapters = fit(stage, "train", comparisons, demonstrations)
     references = [row for row in demonstrations if row["split"] == "validation"]
     by_group = accuracy(reward, [row for row in comparisons if row["split"] == "validation"])
     scores = score(reward, [row["prompt"] for row in references], [row["completion"] for row in references])
@@ -45,7 +49,7 @@ def main(stage: Stage) -> dict[str, float]:
         rows = [{"labeler_id": labeler, "weight": weight} for labeler, weight in weights.items()]
         stage.log_samples(rows, "labeler_weights")
     if stage.settings.evaluate.judge == "reward-model":
-        judge, judge_curve, _ = fit(stage, "judge", comparisons, demonstrations)
+        judge, judge_curve, *_ = fit(stage, "judge", comparisons, demonstrations)
         figures["judge_loss"] = final_loss(judge_curve)
         figures["judge_by_group"] = accuracy(
             judge, [row for row in comparisons if row["split"] == "validation"]
@@ -58,7 +62,10 @@ def main(stage: Stage) -> dict[str, float]:
             folder.mkdir()
             write_json(folder / "judge.json", {"kind": "gold", "name": "gold"})
 
-    save_model(reward.model, reward.tokenizer, "models/reward")
+    with written_beside("models/reward") as folder:
+        save_model(reward.model, reward.tokenizer, folder)
+        if adapters:
+            save_adapters(adapters, folder / "adapters")
     write_curve("plots/reward.csv", curve)
     write_json("metrics/reward.json", figures)
     by_labeler_group = {
@@ -70,11 +77,12 @@ def main(stage: Stage) -> dict[str, float]:
 
 def fit(
     stage: Stage, split: str, comparisons: list[dict[str, Any]], demonstrations: list[dict[str, Any]]
-) -> tuple[RewardModel, list[dict[str, float]], dict[str, float]]:
+) -> tuple[RewardModel, list[dict[str, float]], dict[str, float], Adapters | None]:
     """Train a reward model on one split's prompts and shift it by that split's references.
 
     Returns:
-        the model, its loss curve, and the labelers' weights, none if all count alike.
+        the model, its loss curve, the labelers' weights, none if all count alike, and the LoRA adapters that
+        the model's weights hold already, if it learnt by them.
     """
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
@@ -87,6 +95,7 @@ def fit(
     method = params.labeler_weights
     weights = {} if method == "none" else labeler_weights(rows, method)
     reward = reward_from_policy("models/sft", settings.seed)
+    adapted = add_lora(reward, params.lora_rank) if params.lora_rank else None
     options: dict[str, Any] = {
         "seed": settings.seed,
         "batch_size": params.batch_size,
@@ -111,8 +120,9 @@ def fit(
         curve=stage.log_curve if split == "train" else None,
         **options,
     )
+    adapters = merge_lora(reward, adapted) if adapted else None
     shift_to_references(reward, references)
-    return reward, curve, weights
+    return reward, curve, weights, adapters
 
 
 def mean_weights(weights: dict[str, float], comparisons: list[dict[str, Any]]) -> dict[str, float]:

@@ -271,9 +271,8 @@ def test_a_reward_adapter_on_the_backbone_scores_as_its_model(tokenizer, tmp_pat
         if "lora_B" in name:
             torch.nn.init.normal_(p, std=0.5)
     weights = get_peft_model_state_dict(adapted)
-    reward = RewardAdapter(
-        adapted.peft_config["default"], weights, scorer.score.weight.detach().clone(), 0.25
-    )
+    adapters = Adapters(adapted.peft_config["default"], weights)
+    reward = RewardAdapter(adapters, scorer.score.weight.detach().clone(), 0.25)
     trainer = trainer_of(
         tokenizer, tmp_path, reward=reward, more={"value": None, "peft_config": LoraConfig(**LORA)}
     )

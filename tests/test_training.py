@@ -33,12 +33,16 @@ from rlhf.pretrain import pieces, pretrain
 from rlhf.reward import (
     RankingTrainer,
     accuracy,
+    add_lora,
     contrasts,
     encode,
+    load_adapters,
     load_reward,
+    merge_lora,
     pack,
     pairs,
     reward_from_policy,
+    save_adapters,
     score,
     shift_to_references,
     train_reward,
@@ -432,3 +436,24 @@ def test_log_probabilities_do_not_depend_on_the_batch(base: Path) -> None:
         one = batch_of(rows[-1:], starts[-1:], policy.tokenizer.pad_token_id)
         alone, _ = response_logprobs(policy.model, one, 0.7)
     torch.testing.assert_close(together[-2:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_reward_model_trained_by_lora_is_its_body_and_adapters(base: Path, tmp_path: Path) -> None:
+    deterministic(0, 1)
+    reward = reward_from_policy(base, 0)
+    body = {name: p.detach().clone() for name, p in reward.model.named_parameters()}
+    adapted = add_lora(reward, 4)
+    train_reward(reward, COMPARISONS, **reward_settings(tmp_path / "train", epochs=2))
+    unmerged = score(reward, PROMPTS[:4], [" red."] * 4)
+    save_adapters(merge_lora(reward, adapted), tmp_path / "adapters")
+    np.testing.assert_allclose(score(reward, PROMPTS[:4], [" red."] * 4), unmerged, atol=1e-5)
+    merged = dict(reward.model.named_parameters())
+    assert merged.keys() == body.keys()
+    changed = {name for name, p in merged.items() if not torch.equal(p, body[name])}
+    assert "score.weight" in changed
+    assert any("q_proj" in name for name in changed)
+    assert not any("embed" in name or "norm" in name for name in changed)
+    loaded = load_adapters(tmp_path / "adapters")
+    assert loaded is not None
+    assert loaded.config.r == 4
+    assert load_adapters(tmp_path / "nowhere") is None
