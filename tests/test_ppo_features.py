@@ -21,7 +21,7 @@ from transformers import LlamaForSequenceClassification, TrainerCallback
 from rlhf import ppo, reward_functions
 from rlhf.policy import batch_of, response_logprobs, sample, sequence_scores, train_tokenizer
 from rlhf.ppo import PPOConfig, RewardAdapter
-from rlhf.reward import RewardModel, score
+from rlhf.reward import Adapters, RewardModel, score
 from rlhf.training import train
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
