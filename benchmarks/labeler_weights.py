@@ -1,6 +1,6 @@
 """Do labeler weights make a better reward model where many labelers are careless?
 
-    python -m benchmarks.labeler_weights [--seeds 5] [--overlap 2] [--contrast-epochs E]
+    python -m benchmarks.labeler_weights [--seeds 5] [--overlap 2] [--prompts 1300]
 
 Works on the built-in task, after `dvc repro sft`. For each seed the simulated labelers (30 % experts, 55 %
 novices, 15 % spammers) rank new samples, one reward model is trained for each kind of weight on the same
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import shutil
 import tempfile
 import time
 from itertools import combinations
@@ -91,14 +90,12 @@ def one_seed(settings: Settings, judged: Judged) -> dict[str, Any]:
     deterministic(settings.seed, settings.threads)
     rows = simulated(Stage("collect", settings, key="", run_id=""))
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for method in METHODS:
-            chosen = settings.reward.model_copy(update={"labeler_weights": method})
+    for method in METHODS:
+        chosen = settings.reward.model_copy(update={"labeler_weights": method})
+        with tempfile.TemporaryDirectory() as folder:
             stage = _Unlogged("reward", settings.model_copy(update={"reward": chosen}), folder, run_id="")
-            reward, _, weights = fit(stage, "train", rows, demonstrations)
-            found[method] = gold_accuracy(reward, judged) | {"weights": weights}
-            # The practice on contrasts knows no labelers: its last checkpoint serves the next method too.
-            shutil.rmtree(stage.checkpoints / "train")
+            reward, _, weights, _ = fit(stage, "train", rows, demonstrations)
+        found[method] = gold_accuracy(reward, judged) | {"weights": weights}
     return found
 
 
@@ -130,32 +127,29 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="labelings and reward models, one a seed")
     parser.add_argument("--overlap", type=int, default=2, help="labelers a prompt of the shared pool")
-    parser.add_argument("--contrast-epochs", type=float, default=None, help="reward.contrast_epochs")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--prompts", type=int, default=400, help="held-out posts")
+    parser.add_argument("--prompts", type=int, help="prompts to rank outputs for (collect.prompts)")
+    parser.add_argument("--posts", type=int, default=400, help="held-out posts to judge on")
     parser.add_argument("--out", default="benchmarks/results", help="folder for the result")
     chosen = parser.parse_args()
     with one_line_errors():
         base = load_settings()
-        update = {"groups": GROUPS, "overlap": chosen.overlap}
-        reward = base.reward
-        if chosen.contrast_epochs is not None:
-            reward = reward.model_copy(update={"contrast_epochs": chosen.contrast_epochs})
+        prompts = chosen.prompts or base.collect.prompts
+        update = {"groups": GROUPS, "overlap": chosen.overlap, "prompts": prompts}
         deterministic(0, chosen.threads)
-        judged = held_out(chosen.prompts)
+        judged = held_out(chosen.posts)
         runs = []
         for seed in range(base.seed, base.seed + chosen.seeds):
-            changes = {"seed": seed, "threads": chosen.threads, "reward": reward}
-            changes["collect"] = base.collect.model_copy(update=update)
+            collect = base.collect.model_copy(update=update)
+            changes = {"seed": seed, "threads": chosen.threads, "collect": collect}
             runs.append({"seed": seed} | one_seed(base.model_copy(update=changes), judged))
             line = "  ".join(f"{method} {runs[-1][method]['accuracy']:.3f}" for method in METHODS)
             print(f"seed {seed}: {line}", flush=True)
         result: dict[str, Any] = {
             "date": time.strftime("%Y-%m-%d"),
             "machine": platform.processor() or platform.machine(),
-            "groups": GROUPS,
-            "overlap": chosen.overlap,
-            "reward": reward.model_dump(),
+            "collect": collect.model_dump(),
+            "reward": base.reward.model_dump(),
             "runs": runs,
         }
         for figure in ("accuracy", "fewer_wrong_facts"):

@@ -8,9 +8,6 @@ Ties give no pair.
 from __future__ import annotations
 
 import math
-import random
-import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -229,45 +226,6 @@ class RankingTrainer(InOrder, RewardTrainer):
         metrics["accuracy"].append((margin > 0).float().mean().item())
         metrics["margin"].append(margin.mean().item())
         return (loss, scores) if return_outputs else loss
-
-
-_WORD = re.compile(r"\w+|[^\w\s]")
-
-
-def contrasts(demonstrations: Sequence[dict[str, Any]], per_row: int, seed: int) -> list[dict[str, Any]]:
-    """Comparisons of each completion with copies in which one word is another one: a practice of fidelity.
-
-    The other word stands between the same two words somewhere in the completions, so that a copy reads well
-    and only its prompt can tell it from the original (preference-model pretraining, Askell et al. 2021, on
-    corrupted texts as in Kryscinski et al. 2020). No labels are needed.
-
-    Args:
-        demonstrations: rows with `prompt` and `completion`.
-        per_row: copies a completion, at most; one without a word that can change gives no comparison.
-        seed: of the words drawn.
-    """
-    rng = random.Random(seed)
-    words = [list(_WORD.finditer(row["completion"])) for row in demonstrations]
-
-    def around(found: list[re.Match[str]], i: int) -> tuple[str, str]:
-        return found[i - 1][0] if i else "", found[i + 1][0] if i + 1 < len(found) else ""
-
-    between: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for found in words:
-        for i, word in enumerate(found):
-            between[around(found, i)].add(word[0])
-    comparisons = []
-    for row, found in zip(demonstrations, words, strict=True):
-        text = row["completion"]
-        places = [i for i in range(len(found)) if len(between[around(found, i)]) > 1]
-        copies = []
-        for i in rng.sample(places, min(per_row, len(places))):
-            other = rng.choice(sorted(between[around(found, i)] - {found[i][0]}))
-            copies.append(text[: found[i].start()] + other + text[found[i].end() :])
-        if copies:
-            ranking = [1] + [2] * len(copies)
-            comparisons.append({"prompt": row["prompt"], "completions": [text, *copies], "ranking": ranking})
-    return comparisons
 
 
 def train_reward(

@@ -130,15 +130,6 @@ class Reward(Training):
         ge=0,
         le=1024,
     )
-    contrast_epochs: float = param(
-        0.0,
-        "passes, before the rankings, over completions against copies with one other word; 0 for none",
-        "epochs",
-        ge=0,
-        le=1000,
-    )
-    contrast_copies: int = param(7, "such copies a completion", "copies", ge=1, le=64)
-    contrast_learning_rate: float = param(3e-3, "peak learning rate of these passes", gt=0, le=1)
     labeler_weights: Literal["none", "dawid-skene", "bradley-terry"] = param(
         "none",
         "how much each labeler's rankings count: none: alike; dawid-skene: by accuracy, bradley-terry: by "

@@ -18,7 +18,6 @@ from rlhf.reward import (
     RewardModel,
     accuracy,
     add_lora,
-    contrasts,
     merge_lora,
     reward_from_policy,
     save_adapters,
@@ -96,29 +95,17 @@ def fit(
     weights = {} if method == "none" else labeler_weights(rows, method)
     reward = reward_from_policy("models/sft", settings.seed)
     adapted = add_lora(reward, params.lora_rank) if params.lora_rank else None
-    options: dict[str, Any] = {
-        "seed": settings.seed,
-        "batch_size": params.batch_size,
-        "save_every": params.save_every,
-    }
-    if params.contrast_epochs:
-        train_reward(
-            reward,
-            contrasts(references, params.contrast_copies, settings.seed),
-            checkpoints=stage.checkpoints / f"{split}-contrasts",
-            epochs=params.contrast_epochs,
-            learning_rate=params.contrast_learning_rate,
-            **options,
-        )
     curve = train_reward(
         reward,
         rows,
         checkpoints=stage.checkpoints / split,
+        seed=settings.seed,
         epochs=params.epochs,
+        batch_size=params.batch_size,
         learning_rate=params.learning_rate,
+        save_every=params.save_every,
         weights=[weights[row["labeler_id"]] for row in rows] if weights else None,
         curve=stage.log_curve if split == "train" else None,
-        **options,
     )
     adapters = merge_lora(reward, adapted) if adapted else None
     shift_to_references(reward, references)

@@ -73,7 +73,7 @@ def test_the_reward_stage_weighs_labelers_by_their_overlap(workspace: Workspace)
     untrained_sft()
     workspace.set({"collect.prompts": 60, "collect.shared": 1, "collect.overlap": 4})
     workspace.stage("collect")
-    workspace.set({"reward.labeler_weights": "dawid-skene", "reward.contrast_epochs": 0.1})
+    workspace.set({"reward.labeler_weights": "dawid-skene"})
     figures = workspace.stage("reward")
     assert figures["weight/spammer"] < figures["weight/novice"] < figures["weight/expert"]
     weights = read_json("metrics/reward.json")["labeler_weights"]

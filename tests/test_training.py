@@ -34,7 +34,6 @@ from rlhf.reward import (
     RankingTrainer,
     accuracy,
     add_lora,
-    contrasts,
     encode,
     load_adapters,
     load_reward,
@@ -287,24 +286,6 @@ def test_rankings_count_by_their_weight(base: Path, tmp_path: Path) -> None:
         right[name] = accuracy(reward, COMPARISONS)["all"]["accuracy"]
     assert right["weighted"] > 0.95
     assert right["alike"] < 0.9
-
-
-def test_contrasts_change_one_word_that_could_stand_there() -> None:
-    rows = [
-        {"prompt": "a", "completion": " my sister lost her bike."},
-        {"prompt": "b", "completion": " my brother lost her phone."},
-        {"prompt": "c", "completion": " nothing else fits here"},
-    ]
-    found = contrasts(rows, per_row=5, seed=0)
-    assert [row["prompt"] for row in found] == ["a", "b"]
-    assert set(found[0]["completions"]) == {
-        " my sister lost her bike.",
-        " my brother lost her bike.",
-        " my sister lost her phone.",
-    }
-    assert found[0]["completions"][0] == rows[0]["completion"]
-    assert found[0]["ranking"] == [1, 2, 2]
-    assert [len(row["completions"]) for row in contrasts(rows, per_row=1, seed=0)] == [2, 2]
 
 
 def test_ties_only_is_one_line(base: Path, tmp_path: Path) -> None:
