@@ -273,19 +273,28 @@ class PolicyAndValue(nn.Module):
             nn.init.zeros_(self.value_head.bias)
 
     def forward(
-        self, batch: Batch, temperature: float, *, with_entropy: bool = False, with_values: bool = True
+        self,
+        batch: Batch,
+        temperature: float,
+        *,
+        policy: bool = True,
+        value: bool = True,
+        with_entropy: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Log-probabilities, entropies and values at the response tokens, each [tokens]."""
+        """Log-probabilities, entropies and values at the response tokens, each [tokens].
+
+        What `policy` or `value` leaves out is zero; on one backbone the value needs the policy.
+        """
+        logprobs = entropy = values = torch.zeros(batch.targets.shape, device=batch.ids.device)
         with autocast(batch.ids.device, self.dtype):
-            states = hidden_states(self.policy, batch.ids, batch.before)
-            logprobs, entropy = chosen_logprobs(
-                self.policy, states, batch.targets, temperature, with_entropy=with_entropy
-            )
-            if not with_values:
-                values = torch.zeros_like(logprobs)
-            elif self.value is None:
+            if policy:
+                states = hidden_states(self.policy, batch.ids, batch.before)
+                logprobs, entropy = chosen_logprobs(
+                    self.policy, states, batch.targets, temperature, with_entropy=with_entropy
+                )
+            if value and self.value is None:
                 values = self.value_head(states.float()).squeeze(-1).float()
-            else:
+            elif value:
                 values = head_scores(self.value, hidden_states(self.value, batch.ids, batch.before))
         return logprobs, entropy, values
 
@@ -707,46 +716,23 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         """Accumulate the gradients of a mini-batch; its loss is over its tokens in all processes."""
         args, rollout, accelerator = self.args, self.rollout, self.accelerator
         assert rollout is not None
-        pad, n = self.processing_class.pad_token_id, accelerator.num_processes
         tokens = rollout.mask[rows].sum()
         parts = self.micro_batches(rows, [len(row) for row in rollout.rows])
         total = torch.zeros((), device=args.device)
         seen = {k: torch.zeros((), device=args.device) for k in _NOTES}
+        # Gradients of all micro-batches first, then one sum over processes, however many each has.
         with accelerator.no_sync(model):
             for batch, weight in self._ptx(step):
-                logprobs, _, _ = model(batch, 1.0, with_values=False)
+                logprobs, _, _ = self.networks(batch, 1.0, value=False)
                 loss = -args.ptx_coef * logprobs.sum() * weight
-                accelerator.backward(loss * n)
+                accelerator.backward(loss)
                 seen["ptx"] += loss.detach() / args.ptx_coef
                 total += loss.detach()
-        for i, part in enumerate(parts):
-            # Processes meet once a step, at their last micro-batch, however many each has.
-            with nullcontext() if i + 1 == len(parts) else accelerator.no_sync(model):
-                batch = rollout.batch(part, pad, args.device)
-                old, old_values, advantages, returns = (
-                    rollout.tokens(x, part)
-                    for x in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
-                )
-                logprobs, _, values = model(batch, args.temperature)
-                log_ratio = logprobs - old
-                ratio = log_ratio.exp()
-                pg = policy_loss(ratio, advantages, args.cliprange).sum() / tokens
-                vf = value_loss(values, old_values, returns, args.cliprange_value).sum() / tokens
-                loss = pg + args.vf_coef * vf
-                accelerator.backward(loss * n)  # gradients are averaged over processes
-            with torch.no_grad():
-                total += loss
-                seen["pg"] += pg
-                seen["vf"] += vf
-                seen["ratio"] += ratio.sum() / tokens
-                seen["ratio_square"] += (ratio**2).sum() / tokens
-                seen["approxkl"] += 0.5 * (log_ratio**2).sum() / tokens
-                seen["clipped"] += ((ratio - 1).abs() > args.cliprange).sum() / tokens
-                seen["value_clipped"] += ((values - old_values).abs() > args.cliprange_value).sum() / tokens
-                if not self.sums["steps"]:
-                    seen["first_ratio_error"] = torch.maximum(
-                        seen["first_ratio_error"], (ratio - 1).abs().max()
-                    )
+            for part in parts:
+                self._learn_from(part, tokens, seen)
+        for _, p in self._learning() if accelerator.num_processes > 1 else []:
+            p.grad = accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
+        total += seen["pg"] + args.vf_coef * seen["vf"]
         summed = accelerator.reduce(torch.stack(list(seen.values())), "sum")
         for name, value in zip(seen, summed, strict=True):
             self.sums[name] += value
@@ -754,6 +740,39 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         if args.early_stop_kl is not None and summed[list(seen).index("approxkl")] > args.early_stop_kl:
             self.stopped = True
         return total
+
+    def _learn_from(self, part: list[int], tokens: torch.Tensor, seen: dict[str, torch.Tensor]) -> None:
+        """Accumulate the gradients of some episodes, and what the log needs of them in `seen`.
+
+        Two networks learn one after the other: the activations of one at a time are in memory.
+        """
+        args, rollout = self.args, self.rollout
+        assert rollout is not None
+        batch = rollout.batch(part, self.processing_class.pad_token_id, args.device)
+        old, old_values, advantages, returns = (
+            rollout.tokens(x, part)
+            for x in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
+        )
+        shared = self.networks.value is None
+        logprobs, _, values = self.networks(batch, args.temperature, value=shared)
+        log_ratio = logprobs - old
+        ratio = log_ratio.exp()
+        pg = policy_loss(ratio, advantages, args.cliprange).sum() / tokens
+        if not shared:
+            self.accelerator.backward(pg)
+            _, _, values = self.networks(batch, args.temperature, policy=False)
+        vf = value_loss(values, old_values, returns, args.cliprange_value).sum() / tokens
+        self.accelerator.backward(args.vf_coef * vf + (pg if shared else 0.0))
+        with torch.no_grad():
+            seen["pg"] += pg
+            seen["vf"] += vf
+            seen["ratio"] += ratio.sum() / tokens
+            seen["ratio_square"] += (ratio**2).sum() / tokens
+            seen["approxkl"] += 0.5 * (log_ratio**2).sum() / tokens
+            seen["clipped"] += ((ratio - 1).abs() > args.cliprange).sum() / tokens
+            seen["value_clipped"] += ((values - old_values).abs() > args.cliprange_value).sum() / tokens
+            if not self.sums["steps"]:
+                seen["first_ratio_error"] = torch.maximum(seen["first_ratio_error"], (ratio - 1).abs().max())
 
     def _ptx(self, step: int) -> Iterator[tuple[Batch, float]]:
         """This process's part of the texts of a step, with one over their tokens everywhere."""
