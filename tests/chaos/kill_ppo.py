@@ -1,0 +1,242 @@
+"""Kill a PPO run again and again, and hold what it ends with against a run that was never killed.
+
+    python tests/chaos/kill_ppo.py --kills 20
+
+A small run (adaptive KL, a checkpoint every update, the last two kept) is killed by SIGKILL at random moments
+while it samples, optimises and writes checkpoints, and started again, until it ends. Every file of its last
+checkpoint must have the bytes of the run never killed, and no life may repeat more than one save interval.
+Exit code 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
+
+from tiny_ppo import trainer_of, words_tokenizer
+
+from rlhf.training import train
+
+STEPS_PER_UPDATE, SAVE_UPDATES = 4, 1
+SETTINGS = {
+    "num_ppo_epochs": 2,
+    "num_mini_batches": 2,
+    "save_updates": SAVE_UPDATES,
+    "save_total_limit": 2,
+    "kl_target": 0.5,
+    "kl_horizon": 100,
+}
+PHASES = ("sampling", "optimising", "writing")
+PARTS = {
+    "networks.safetensors": "policy and value network",
+    "optimizer.pt": "optimiser",
+    "scheduler.pt": "learning-rate scheduler",
+    "ppo.json": "KL coefficient",
+    "rng_state.pth": "random states",
+    "trainer_state.json": "step and curve",
+}
+
+
+def live(folder: str, updates: int, pipe: Any) -> None:
+    """One life of the run, in a process of its own; says through `pipe` what it is at: (phase, step)."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    trainer = trainer_of(words_tokenizer(), Path(folder), num_updates=updates, **SETTINGS)
+
+    def say(phase: str) -> None:
+        pipe.send((phase, trainer.state.global_step))
+
+    def announced(name: str, phase: str, after: str) -> None:
+        method = getattr(trainer, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            say(phase)
+            result = method(*args, **kwargs)
+            say(after)
+            return result
+
+        setattr(trainer, name, call)
+
+    # A step's sampling happens inside it, and the optimiser moves the weights after it.
+    announced("training_step", "optimising", "optimising")
+    announced("roll_out", "sampling", "optimising")
+    announced("_save_checkpoint", "writing", "optimising")
+    train(trainer)
+
+
+@dataclass
+class Life:
+    """What became of one process.
+
+    Attributes:
+        said: (phase, steps done, seconds since the process spoke first) at every change of phase.
+        exitcode: as `multiprocessing` gives it: minus the signal for a killed process.
+        torn: a half-written checkpoint was left.
+    """
+
+    said: list[tuple[str, int, float]]
+    exitcode: int
+    torn: bool
+
+    @property
+    def first(self) -> int:
+        """The step it began with."""
+        return self.said[0][1]
+
+    @property
+    def last(self) -> int:
+        """The last step it began."""
+        return max(step for phase, step, _ in self.said if phase != "writing")
+
+
+@dataclass
+class Blow:
+    """When to kill: in the first phase of this kind from this update on, so many seconds after its start."""
+
+    phase: str
+    update: int
+    delay: float
+
+
+def run(context: Any, folder: Path, updates: int, blow: Blow | None = None) -> Life:
+    """Run one life, to its end or to the blow."""
+    mine, its = context.Pipe(duplex=False)
+    process = context.Process(target=live, args=(str(folder), updates, its))
+    process.start()
+    its.close()
+    said: list[tuple[str, int, float]] = []
+    start = 0.0
+    while True:
+        try:
+            phase, step = mine.recv()
+        except EOFError:
+            break
+        start = start or time.monotonic()
+        if not said or said[-1][0] != phase or said[-1][1] != step:
+            said.append((phase, step, time.monotonic() - start))
+        if blow and phase == blow.phase and step >= blow.update * STEPS_PER_UPDATE:
+            time.sleep(blow.delay)
+            process.kill()
+            blow = None  # what it said until then is still to be read
+    process.join()
+    return Life(said, process.exitcode, (folder / ".writing").exists())
+
+
+def seconds_in(life: Life) -> dict[str, float]:
+    """How long each phase lasted on average."""
+    spans: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    entered, since = life.said[0][0], 0.0
+    for phase, _, now in life.said[1:]:
+        if phase != entered:
+            spans[entered].append(now - since)
+            entered, since = phase, now
+    return {phase: sum(times) / len(times) for phase, times in spans.items()}
+
+
+def blows(kills: int, updates: int, seed: int, seconds: dict[str, float]) -> list[Blow]:
+    """Moments spread over the run and over its phases."""
+    rng = random.Random(seed)
+    return [
+        Blow(phase, i * (updates - 1) // kills, rng.random() * seconds[phase])
+        for i, phase in ((i, PHASES[i % len(PHASES)]) for i in range(kills))
+    ]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of the last checkpoint."""
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return {
+        f"{last.name}/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(last.iterdir())
+    }
+
+
+def kill_again_and_again(
+    context: Any, folder: Path, updates: int, plan: list[Blow]
+) -> tuple[list[Life], list[str]]:
+    """A run in `folder` with a life a blow and one to end it; and what is wrong with them."""
+    lives, faults = [], []
+    for blow in [*plan, None]:
+        life = run(context, folder, updates, blow)
+        n = len(lives) + 1
+        if life.exitcode != (-signal.SIGKILL if blow else 0):
+            faults.append(f"life {n} ended with exit code {life.exitcode}: {n - 1} kills hit")
+            break
+        if lives:
+            if life.first > lives[-1].last + 1:
+                faults.append(
+                    f"life {n} began with step {life.first}, the one before got to {lives[-1].last}"
+                )
+            if repeated(lives[-1], life) > SAVE_UPDATES * STEPS_PER_UPDATE:
+                faults.append(f"life {n} repeated {repeated(lives[-1], life)} steps")
+        lives.append(life)
+    return lives, faults
+
+
+def repeated(before: Life, after: Life) -> int:
+    """Steps that a life began again."""
+    return max(0, before.last - after.first + 1)
+
+
+def differences(whole: dict[str, str], killed: dict[str, str]) -> list[str]:
+    """Files that are not the same, or not there."""
+    missing = [name for name in PARTS if not any(file.endswith(f"/{name}") for file in whole)]
+    return missing + sorted(
+        {name for name in whole.keys() | killed.keys() if whole.get(name) != killed.get(name)}
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20, help="how often to kill the run (%(default)s)")
+    parser.add_argument("--updates", type=int, default=12, help="length of the run (%(default)s updates)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    args = parser.parse_args()
+    if args.kills < 1 or args.updates < 2:
+        parser.error("--kills must be at least 1 and --updates at least 2")
+    context = multiprocessing.get_context("spawn")  # every life is an interpreter of its own
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        whole = run(context, folder / "whole", args.updates)
+        if whole.exitcode:
+            sys.exit("error: the run that nobody kills failed; its own error stands above")
+        plan = blows(args.kills, args.updates, args.seed, seconds_in(whole))
+        lives, faults = kill_again_and_again(context, folder / "killed", args.updates, plan)
+        print(f"{'kill':>4}  {'in':10}  {'ms after':>8}  {'at step':>7}  {'torn':4}  {'goes on':>7}  repeats")
+        for i, (blow, life, after) in enumerate(zip(plan, lives, lives[1:], strict=False), 1):
+            phase, step, _ = life.said[-1]
+            torn = "yes" if life.torn else ""
+            print(
+                f"{i:4}  {phase:10}  {1000 * blow.delay:8.1f}  {step:7}  {torn:4}  {after.first:7}  "
+                f"{repeated(life, after):7}"
+            )
+        expected, found = hashes(folder / "whole"), hashes(folder / "killed")
+        different = differences(expected, found)
+        print(
+            f"\nnever killed against killed {len(lives) - 1} times, SHA-256 of each file of the last checkpoint"
+        )
+        for file, digest in expected.items():
+            part = PARTS.get(Path(file).name, "")
+            same = "same" if found.get(file) == digest else "DIFFERENT"
+            print(f"{file:38}  {part:25}  {digest[:16]}  {found.get(file, '')[:16]:16}  {same}")
+    for fault in [*faults, *(f"{file} differs" for file in different)]:
+        print(f"error: {fault}", file=sys.stderr)
+    sys.exit(bool(faults or different))
+
+
+if __name__ == "__main__":
+    main()
