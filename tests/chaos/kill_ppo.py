@@ -25,9 +25,9 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
-from tiny_ppo import trainer_of, words_tokenizer
+from tiny_ppo import trainer_of, words_tokenizer  # noqa: E402
 
-from rlhf.training import train
+from rlhf.training import train  # noqa: E402
 
 STEPS_PER_UPDATE, SAVE_UPDATES = 4, 1
 SETTINGS = {
@@ -55,24 +55,22 @@ def live(folder: str, updates: int, pipe: Any) -> None:
     os.dup2(nowhere, 1)
     trainer = trainer_of(words_tokenizer(), Path(folder), num_updates=updates, **SETTINGS)
 
-    def say(phase: str) -> None:
-        pipe.send((phase, trainer.state.global_step))
-
     def announced(name: str, phase: str, after: str) -> None:
         method = getattr(trainer, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            say(phase)
+            step = trainer.state.global_step
+            if name != "training_step" or step % STEPS_PER_UPDATE:  # an update's first step samples first
+                pipe.send((phase, step))
             result = method(*args, **kwargs)
-            say(after)
+            pipe.send((after, step))
             return result
 
         setattr(trainer, name, call)
 
-    # A step's sampling happens inside it, and the optimiser moves the weights after it.
-    announced("training_step", "optimising", "optimising")
     announced("roll_out", "sampling", "optimising")
-    announced("_save_checkpoint", "writing", "optimising")
+    announced("training_step", "optimising", "optimising")  # the optimiser moves the weights after it
+    announced("_save_checkpoint", "writing", "between")
     train(trainer)
 
 
@@ -98,7 +96,7 @@ class Life:
     @property
     def last(self) -> int:
         """The last step it began."""
-        return max(step for phase, step, _ in self.said if phase != "writing")
+        return max(step for phase, step, _ in self.said if phase in ("sampling", "optimising"))
 
 
 @dataclass
@@ -136,7 +134,7 @@ def run(context: Any, folder: Path, updates: int, blow: Blow | None = None) -> L
 
 def seconds_in(life: Life) -> dict[str, float]:
     """How long each phase lasted on average."""
-    spans: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    spans: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "between")}
     entered, since = life.said[0][0], 0.0
     for phase, _, now in life.said[1:]:
         if phase != entered:
@@ -226,9 +224,7 @@ def main() -> None:
             )
         expected, found = hashes(folder / "whole"), hashes(folder / "killed")
         different = differences(expected, found)
-        print(
-            f"\nnever killed against killed {len(lives) - 1} times, SHA-256 of each file of the last checkpoint"
-        )
+        print(f"\nSHA-256 of each file of the last checkpoint: never killed, killed {len(lives) - 1} times")
         for file, digest in expected.items():
             part = PARTS.get(Path(file).name, "")
             same = "same" if found.get(file) == digest else "DIFFERENT"

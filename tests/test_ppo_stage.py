@@ -1,0 +1,198 @@
+"""PPO's options from params.yaml: the stage `ppo` on the built-in task, at a small size."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import runpy
+import shutil
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Workspace
+from safetensors.torch import load_file, save_file
+
+from rlhf.ppo import adapted_kl_coef
+from tasks import ppo as stage
+from tasks.context import execute
+
+pytestmark = pytest.mark.slow
+
+Curve = list[dict[str, float]]
+BEFORE = ("ingest", "prepare", "pretrain", "sft", "collect", "reward")
+
+
+@pytest.fixture(scope="module")
+def inputs(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which the stages before `ppo` have run: they cost more than the tests."""
+    path = tmp_path_factory.mktemp("inputs") / "project"
+    shutil.copytree(project, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        for stage in BEFORE:
+            Workspace(path).stage(stage)
+    return path
+
+
+@pytest.fixture
+def ready(inputs: Path, workspace: Workspace) -> Workspace:
+    """The workspace with what `ppo` reads."""
+    for folder in ("data", "models"):
+        shutil.copytree(inputs / folder, workspace.path / folder, dirs_exist_ok=True)
+    return workspace
+
+
+def ppo(ready: Workspace, **changes: object) -> Curve:
+    """Run the stage with other parameters of `ppo`; returns plots/ppo.csv."""
+    ready.set({f"ppo.{name}": value for name, value in changes.items()})
+    shutil.rmtree("checkpoints", ignore_errors=True)  # outside tests other parameters have other ones
+    ready.stage("ppo")
+    return curve()
+
+
+def curve() -> Curve:
+    with Path("plots/ppo.csv").open() as handle:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(handle)]
+
+
+def weights(name: str) -> dict[str, torch.Tensor]:
+    return load_file(f"models/{name}/model.safetensors")
+
+
+def changed() -> set[str]:
+    """Names of the weights in which models/ppo differs from models/sft."""
+    before, after = weights("sft"), weights("ppo")
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+# ---- options ----
+
+
+def test_frozen_layers_of_the_policy_are_those_of_the_sft_policy(ready: Workspace) -> None:
+    ppo(ready, freeze_layers=1)
+    frozen = changed()
+    assert frozen
+    assert not any("embed_tokens" in name or "layers.0." in name for name in frozen)
+    ppo(ready, freeze_layers=0)
+    assert {name for name in changed() - frozen if "norm" not in name} == {
+        name
+        for name in weights("sft")
+        if ("embed_tokens" in name or "layers.0." in name) and "norm" not in name
+    }
+
+
+def test_lora_changes_linear_layers_by_matrices_of_its_rank(ready: Workspace) -> None:
+    rows = ppo(ready, lora_rank=4, value="head", learning_rate=5e-3)
+    before, after = weights("sft"), weights("ppo")
+    assert changed() == {name for name in before if "_proj" in name}
+    for name in changed():
+        sizes = torch.linalg.svdvals((after[name] - before[name]).double())
+        assert sizes[4] < 1e-3 * sizes[0], name
+    assert rows[0]["objective/kl"] == 0  # the reference is the policy with its adapters off
+    assert rows[-1]["objective/kl"] != 0
+
+
+def test_ptx_trains_on_the_demonstrations_too(ready: Workspace) -> None:
+    rows = ppo(ready, ptx_coef=10.0, ptx_batch_size=8, updates=6)
+    losses = [row["loss/ptx_avg"] for row in rows]
+    assert all(0 < loss < math.log(1024) for loss in losses)  # nats a token, of 1,024 words at most
+    assert sum(losses[-2:]) < sum(losses[:2])
+    assert "loss/ptx_avg" not in ppo(ready, ptx_coef=0.0, updates=1)[0]
+
+
+def test_the_kl_coefficient_follows_its_target(ready: Workspace) -> None:
+    rows = ppo(ready, kl_target=0.01, kl_horizon=100, updates=4)
+    assert rows[0]["objective/kl_coef"] == 0.05
+    for now, following in pairwise(rows):
+        expected = adapted_kl_coef(now["objective/kl_coef"], now["objective/kl"], 0.01, 16, 100)
+        assert following["objective/kl_coef"] == pytest.approx(expected, rel=1e-4)
+    assert len({row["objective/kl_coef"] for row in rows}) == 4
+
+
+def test_rewards_are_combined_by_weight(ready: Workspace) -> None:
+    ready.set({"ppo.reward_weight": 0.5})
+    for name, value in {
+        "length_weight": 0.1,
+        "length_target": 6,
+        "repetition_weight": 2.0,
+        "banned_weight": 3.0,
+        "banned_words": ["my"],
+    }.items():
+        ready.set({f"ppo.reward_functions.{name}": value})
+    for row in ppo(ready):
+        parts = {name: row[f"rewards/{name}"] for name in ("model", "length", "repetition", "banned_words")}
+        assert parts["length"] < 0
+        assert "rewards/format" not in row
+        total = sum(weight * parts[name] for name, weight in zip(parts, (0.5, 0.1, 2.0, 3.0), strict=True))
+        assert row["objective/scores"] == pytest.approx(total, abs=1e-4)
+
+
+def test_two_processes_train_as_one_does(ready: Workspace) -> None:
+    alone, policy = ppo(ready), weights("ppo")
+    ready.set({"ppo.processes": 2})
+    execute("ppo", stage.main)  # its processes log to its MLflow run
+    for one, two in zip(alone, curve(), strict=True):
+        assert two == pytest.approx(one, abs=1e-5, rel=2e-5)
+    for name, tensor in weights("ppo").items():
+        torch.testing.assert_close(tensor, policy[name], atol=1e-5, rtol=1e-4)
+
+
+# ---- bad settings: one line, exit code 1 ----
+
+
+def error_of(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The error that ends `python -m tasks.ppo`, run in this process: a new interpreter takes long."""
+    monkeypatch.setattr(sys, "argv", ["tasks.ppo"])
+    monkeypatch.delitem(sys.modules, "tasks.ppo", raising=False)
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("tasks.ppo", run_name="__main__", alter_sys=True)
+    assert end.value.code == 1
+    assert not Path("models/ppo").exists()
+    assert not Path("plots/ppo.csv").exists()
+    *before, last = capfd.readouterr().err.splitlines()
+    assert not any("error:" in line or "Traceback" in line for line in before)
+    return last
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 15, "mini_batches": 2}, "batch_size 15 is not divisible by num_mini_batches 2"),
+        ({"response_length": 250}, r"prompt 0 has \d+ tokens; .* set max_prompt_length to 6"),
+        (
+            {"response_length": 256},
+            "a response of 256 tokens leaves no room for a prompt in the context of 256",
+        ),
+        ({"reward_functions.banned_weight": 1.0}, "banned_words needs words"),
+        (
+            {"reward_functions.format_weight": 1.0, "reward_functions.format_pattern": "("},
+            "the format '\\(' is no regular expression",
+        ),
+        (
+            {"stop_tokens": ["zebra crossing"]},
+            "the stop token 'zebra crossing' is .* it must be one it knows",
+        ),
+        ({"freeze_layers": 9}, "freeze_layers is 9; the model has 2 layers"),
+        ({"kl_coef": -1}, "kl_coef"),
+    ],
+)
+def test_bad_settings_end_in_one_line(ready: Workspace, capfd, monkeypatch, changes, message) -> None:
+    ready.set({f"ppo.{name}": value for name, value in changes.items()})
+    error = error_of(capfd, monkeypatch)
+    assert re.fullmatch(f"error: .*{message}.*", error), error
+
+
+def test_a_reward_that_is_not_a_number_ends_in_one_line(ready: Workspace, capfd, monkeypatch) -> None:
+    path = "models/reward/model.safetensors"
+    broken = load_file(path)
+    broken["score.weight"] *= math.nan
+    save_file(broken, path, metadata={"format": "pt"})
+    error = error_of(capfd, monkeypatch)
+    pattern = "error: update 0: the reward model is nan for the prompt .* there is no checkpoint yet"
+    assert re.fullmatch(pattern, error), error
