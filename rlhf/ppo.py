@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -179,6 +180,8 @@ class PPOConfig(TrainingArguments):
         self.save_strategy = "steps"
         self.save_steps = self.save_updates * self.steps_per_update
         self.logging_strategy = "no"
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+            self.use_cpu = True  # else each of several CPU processes would train alone, on the same files
         super().__post_init__()
 
     @property

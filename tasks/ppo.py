@@ -79,10 +79,12 @@ def train_policy(stage: Stage) -> None:
         peft_config=lora(params.lora_rank) if params.lora_rank else None,
         ptx_texts=[r["prompt"] + r["completion"] for r in demonstrations if r["split"] == "train"],
     )
-    curve = train(
-        trainer,
-        lambda values, _: stage.log_curve(values, int(values["update"])) if "update" in values else None,
-    )
+
+    def log(values: dict[str, float], _: int) -> None:
+        if "update" in values and trainer.is_world_process_zero():
+            stage.log_curve(values, int(values["update"]))
+
+    curve = train(trainer, log)
     if trainer.is_world_process_zero():
         save_model(trainer.trained_policy(), policy.tokenizer, "models/ppo")
         write_curve("plots/ppo.csv", [{**row, "step": row["update"]} for row in curve if "update" in row])

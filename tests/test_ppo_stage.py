@@ -136,6 +136,7 @@ def test_two_processes_train_as_one_does(ready: Workspace) -> None:
     alone, policy = ppo(ready), weights("ppo")
     ready.set({"ppo.processes": 2})
     execute("ppo", stage.main)  # its processes log to its MLflow run
+    assert len(alone) == 2
     for one, two in zip(alone, curve(), strict=True):
         assert two == pytest.approx(one, abs=1e-5, rel=2e-5)
     for name, tensor in weights("ppo").items():
