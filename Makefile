@@ -1,16 +1,16 @@
 # Two commands: `make run` and `make test`; each sets up .venv first, once, and again when the versions change.
 #   make run                                   the built-in task
 #   make run SET="ppo.kl_coef=0.1 seed=18"     with other parameters (written to params.yaml)
-#   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data, in the worktree .runs/<recipe>
+#   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run label test style quality prefect mlflow docs clean
+.PHONY: help run up down label test style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 STATE := $(abspath $(or $(RLHF_STATE),.state))
-FOLDER := $(if $(RECIPE),.runs/$(basename $(notdir $(RECIPE)))/)
+FOLDER := $(if $(RUN),.runs/$(RUN)/)
 
 # the first Python that the project supports; PYTHON=... names another
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
@@ -32,6 +32,12 @@ help:  ## this list
 run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 	@$(BIN)/python -m flows.rlhf $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
 		$(foreach change,$(SET),--set '$(change)')
+
+up: $(READY)  ## start Prefect, MLflow, a worker, the labeling app; print their addresses (services.yaml)
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services up
+
+down: $(READY)  ## stop what make up started
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services down
 
 label: $(READY)  ## start the labeling app on the built-in task (http://127.0.0.1:8600)
 	@RLHF_STATE='$(STATE)' $(BIN)/python -m tasks.label
@@ -55,7 +61,7 @@ prefect: $(READY)  ## open the Prefect pages: runs, graphs, logs (http://127.0.0
 mlflow: $(READY)  ## open the MLflow pages: curves, samples, the registry (http://127.0.0.1:5000)
 	$(BIN)/mlflow server --backend-store-uri 'sqlite:///$(STATE)/mlflow.db' --workers 1 --port 5000
 
-docs:  ## say where the Data Docs of the validation lie (RECIPE=)
+docs:  ## say where the Data Docs of the validation lie (RUN=)
 	@for page in $(FOLDER)reports/validation/*/index.html; do \
 		test -f "$$page" || { echo "error: no Data Docs yet; make run writes them" >&2; exit 1; }; \
 		echo "file://$(CURDIR)/$$page"; done

@@ -1,8 +1,12 @@
 """The whole pipeline as one Prefect flow: the graph of dvc.yaml, one named task a stage.
 
-    python -m flows.rlhf                                      # the built-in task, in this checkout
-    python -m flows.rlhf --set ppo.kl_coef=0.1                # another parameter (written to params.yaml)
-    python -m flows.rlhf --recipe qa-feedback --data FILE     # a recipe, in a git worktree of its own
+    python -m flows.rlhf                                      # the built-in task
+    python -m flows.rlhf --set ppo.kl_coef=0.1                # another parameter
+    python -m flows.rlhf --recipe qa-feedback --data FILE     # a recipe
+
+Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
+experiment and MLflow run have the same name. From the command line the result of a run without a recipe is
+then put into the checkout, params.yaml included; `--aside` leaves the checkout as it is.
 
 DVC owns the graph and decides what has to run: a stage whose code, parameters and inputs did not change
 ends at once. `dvc repro` does the same work without Prefect and gives the same files.
@@ -20,8 +24,9 @@ from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from prefect import State, flow, runtime
+from prefect import State, flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_HOME,
@@ -31,76 +36,147 @@ from prefect.settings import (
 from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
-from flows.workspace import enter, parse_changes, plan, recipe_file
-from rlhf.contracts import DataError, read_json
-from rlhf.settings import SettingsError, load_settings
+from flows.runs import alone, clear_dead, recorded
+from flows.services import running_environment
+from flows.verdict import show_verdict, verdict_markdown
+from flows.workspace import (
+    bring,
+    enter,
+    free_name,
+    parse_changes,
+    plan,
+    recipe_file,
+    save_experiment,
+    snapshot,
+    with_data,
+)
+from rlhf.contracts import DataError
+from rlhf.settings import Settings, SettingsError
 from tasks.context import PARENT_RUN, StageError, connect, one_line_errors, start_parent_run, state_dir
 from tasks.stage import stage_task
 
-NAMES = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO"}
+DEFAULTS = Settings()  # type: ignore[call-arg]
 
 
 @flow(name="rlhf", persist_result=False)
-def rlhf(
-    recipe: str | None = None, data: str | None = None, changes: dict[str, Any] | None = None
-) -> str | State:
+def rlhf(settings: Settings = DEFAULTS, data: str | None = None, recipe: str | None = None) -> str | State:
     """Run every stage of dvc.yaml, in the order of the graph, and show the verdict.
 
     Args:
-        recipe: Name of a params file in recipes/; empty for params.yaml of the checkout.
-        data: File or folder that the recipe reads.
-        changes: Parameters to change, as dotted keys: {"ppo.kl_coef": 0.1}.
+        settings: Every parameter of the run.
+        data: File or folder that the stage ingest reads, where ingest.source is not builtin.
+        recipe: Name of the recipe that the parameters come from; a tag to filter by.
 
     Returns:
         The folder in which the stages ran.
     """
+    return _run(settings, data, recipe, last=None)
+
+
+@flow(name="validate-data", persist_result=False)
+def validate_data(settings: Settings = DEFAULTS, data: str | None = None) -> str | State:
+    """Read the data, bring it to the contracts and check it against every rule; nothing is trained.
+
+    Args:
+        settings: Every parameter; only seed, ingest, prepare and collect matter here.
+        data: File or folder that the stage ingest reads, where ingest.source is not builtin.
+
+    Returns:
+        The folder in which the stages ran.
+    """
+    return _run(settings, data, None, last="validate")
+
+
+def _run(settings: Settings, data: str | None, recipe: str | None, last: str | None) -> str | State:
+    """A flow's body: the stages up to `last`, in a worktree, saved as an experiment."""
+    flow_run = str(runtime.flow_run.id)
     try:
-        folder = enter(recipe, plan(recipe, data, changes or {}))
-        with chdir(folder), mlflow_run(recipe):
-            run_graph()
-            markdown = verdict_markdown(Path("."))
-            create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
+        settings = with_data(settings, data, "the parameters")
+        connect()
+        for record in clear_dead():
+            get_run_logger().info(f"{record.name} was killed; what it left running is ended")
+        with alone("worktrees"):
+            name = _one_name(flow_run)
+            folder = enter(name, flow_run, settings)
+        with (
+            chdir(folder),
+            mlflow_run(name, flow_run, recipe) as parent,
+            recorded(name, flow_run, parent, folder),
+        ):
+            stages = run_graph(last)
+            if last is None:
+                markdown = verdict_markdown(folder)
+                create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
+            finish(name, flow_run, parent, stages)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
     return str(folder)
 
 
-def run_graph() -> None:
+def run_graph(last: str | None = None) -> list[str]:
     """Run DVC's graph, dependencies first, one stage at a time: they would compete for the same cores.
+
+    Args:
+        last: run only this stage and what it depends on.
+
+    Returns:
+        the stages, in the order in which they ran.
 
     Raises:
         StageError: a stage failed; those after it did not run.
     """
     from dvc.repo import Repo
-    from networkx import topological_sort
+    from networkx import descendants, topological_sort
 
     with Repo() as repo:
         graph = repo.index.graph  # edges go from a stage to what it depends on
+    if last is not None:
+        wanted = next(node for node in graph if node.addressing == last)
+        graph = graph.subgraph({wanted, *descendants(graph, wanted)})
     ended: dict[Any, State] = {}
     for node in reversed(list(topological_sort(graph))):
         before = [ended[upstream] for upstream in graph.successors(node)]
-        ended[node] = stage_task(node.addressing)(wait_for=before, return_state=True)
+        task = stage_task(node.addressing)
+
+        def waiting(name: str = node.addressing) -> None:
+            get_run_logger().info(f"{name}: another run is at work on the same stage; waiting for its result")
+
+        with alone(f"{node.addressing}-{task.version}", waiting):
+            clear_dead()  # the one that held the lock may have been killed
+            ended[node] = task(wait_for=before, return_state=True)
         if not ended[node].is_completed():
             raise StageError(ended[node].message or f"{node.addressing}: ended {ended[node].name}")
+    return [node.addressing for node in ended]
+
+
+def _one_name(flow_run: str) -> str:
+    """The name of this run in all three tools; the flow run is renamed where its name is taken."""
+    wanted = str(runtime.flow_run.name)
+    name = free_name(wanted, flow_run)
+    if name != wanted:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(flow_run, name=name)  # type: ignore[arg-type]
+    return name
 
 
 @contextmanager
-def mlflow_run(recipe: str | None) -> Iterator[None]:
-    """The execution's MLflow run, parent of the stages' runs, named like the flow run."""
+def mlflow_run(name: str, flow_run: str, recipe: str | None) -> Iterator[str]:
+    """The run's MLflow run, parent of the stages' runs; yields its id."""
     from mlflow import MlflowClient
 
-    connect()
-    client, name = MlflowClient(), runtime.flow_run.name
-    parent = start_parent_run(name, client, f"prefect-{runtime.flow_run.id}")
-    client.set_tag(parent, "prefect_flow_run", runtime.flow_run.id)
-    client.set_tag(parent, "prefect_url", url_for("flow-run", runtime.flow_run.id) or "")
+    client = MlflowClient()
+    parent = start_parent_run(name, client, f"prefect-{flow_run}")
+    client.set_tag(parent, "prefect_flow_run", flow_run)
+    client.set_tag(parent, "prefect_url", url_for("flow-run", flow_run) or "")
+    client.set_tag(parent, "dvc_experiment", name)
     client.set_tag(parent, "recipe", recipe or "")
-    markdown = f"Run `{name}`, id `{parent}`, in the experiment `rlhf-pipeline`; `make mlflow` opens MLflow."
-    create_markdown_artifact(key="mlflow-run", markdown=markdown, description="Curves, samples, datasets")
+    create_markdown_artifact(
+        key="links", markdown=links(name, parent), description="Where else this run is to be found"
+    )
     os.environ[PARENT_RUN] = parent
     status = "KILLED"
     try:
-        yield
+        yield parent
         status = "FINISHED"
     except Exception:
         status = "FAILED"
@@ -110,69 +186,40 @@ def mlflow_run(recipe: str | None) -> Iterator[None]:
         client.set_terminated(parent, status)
 
 
-def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table: how often each policy was preferred to the reference."""
-    evaluation = read_json(folder / "metrics/evaluation.json")
-    judge, count = evaluation["judge"], evaluation["n"]
-    percent = load_settings(folder / "params.yaml").evaluate.confidence * 100
-    header = ["policy", "preferred to the reference", f"{percent:g} % interval", "n", "judge", "KL, nats"]
-    rows = []
-    for policy, name in NAMES.items():
-        row = evaluation["policies"].get(policy)
-        if row:
-            interval = f"{row['low']:.3f} – {row['high']:.3f}"
-            kl = "" if row.get("kl") is None else f"{row['kl']:.2f}"
-            rows.append([name, f"{row['rate']:.3f}", interval, str(count), _judge(judge), kl])
-    return header, rows
+def finish(name: str, flow_run: str, parent: str, stages: list[str]) -> None:
+    """Save the worktree as a DVC experiment, and link the three to each other."""
+    from mlflow import MlflowClient
+
+    with alone("experiments"):
+        message = f"{name}\n\nPrefect flow run: {flow_run}\nMLflow run: {parent}\n"
+        commit = save_experiment(name, stages, message)
+    MlflowClient().set_tag(parent, "dvc_commit", commit)
+    create_markdown_artifact(
+        key="links", markdown=links(name, parent, commit), description="Where else this run is to be found"
+    )
 
 
-def gate_lines(folder: Path) -> list[str]:
-    """Whether the policy was promoted, and which rule held or failed, one line each."""
-    gate = read_json(folder / "runs/register.json").get("gate", {})
-    to = f"version {gate.get('version')} is now @champion" if gate.get("promoted") else "stays @challenger"
-    lines = [f"{'promoted' if gate.get('promoted') else 'not promoted'}: {to}"]
-    for rule in gate.get("rules", []):
-        lines.append(f"{'held' if rule['held'] else 'FAILED'}: {rule['rule']} ({rule['detail']})")
-    return lines
+def links(name: str, parent: str, commit: str | None = None) -> str:
+    """The run in MLflow and DVC, and its pages, as Markdown."""
+    import mlflow
 
-
-def verdict_markdown(folder: Path) -> str:
-    """Table and gate as Markdown, for the Prefect artifact."""
-    header, rows = verdict_rows(folder)
-    table = [header, ["---"] * len(header), *rows]
-    text = "\n".join("| " + " | ".join(row) + " |" for row in table)
-    return text + "\n\n" + "\n".join(f"- {line}" for line in gate_lines(folder))
-
-
-def show_verdict(folder: Path, recipe: str | None) -> None:
-    """Print the table, the gate, and where to look further."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True)
-    header, rows = verdict_rows(folder)
-    table = Table(*header, box=box.SIMPLE_HEAD, title="Preferred to the human-written reference")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    first, *rules = gate_lines(folder)
-    console.print(first, markup=False)
-    for rule in rules:
-        console.print(f"  {rule}", markup=False)
-    of = f" RECIPE={recipe}" if recipe else ""
-    for what, where in {
-        "report": os.path.relpath(folder / "reports/report.html"),
-        "Prefect": "make prefect",
-        "MLflow": "make mlflow",
-        "Data Docs": f"make docs{of}",
+    store = mlflow.get_tracking_uri()
+    run = f"`{name}`, id `{parent}`, in the experiment `rlhf-pipeline`"
+    if store.startswith("http"):
+        experiment = mlflow.get_run(parent).info.experiment_id
+        run = f"[{name}]({store}/#/experiments/{experiment}/runs/{parent})"
+    lines = {"MLflow": run}
+    if commit:
+        lines["DVC experiment"] = f"`dvc exp apply {name}`, commit `{commit[:12]}`"
+    pages = os.environ.get("RLHF_PAGES")  # where `make up` serves them
+    for what, path in {
+        "report": "reports/report.html",
+        "Data Docs": "reports/validation/prepared/index.html",
+        "Data Docs of the comparisons": "reports/validation/comparisons/index.html",
     }.items():
-        console.print(f"{what + ':':<11}{where}", markup=False)
-
-
-def _judge(judge: dict[str, str]) -> str:
-    name, kind = judge["name"], judge["kind"]
-    return name if name == kind else f"{name} ({kind} judge)"
+        place = f"[{path}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
+        lines[what] = place
+    return "\n".join(f"- {what}: {where}" for what, where in lines.items())
 
 
 def _calm_logs() -> None:
@@ -183,9 +230,13 @@ def _calm_logs() -> None:
 
 
 def _api() -> Any:
-    """Settings to reach Prefect: the server that the user named, else a temporary one with lasting state."""
+    """Settings to reach Prefect: the server that the user named, that of `make up`, or a temporary one."""
+    for name, value in running_environment().items():
+        os.environ.setdefault(name, value)
     if PREFECT_API_URL.value():
         return nullcontext()
+    if os.environ.get("PREFECT_API_URL"):
+        return temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]})
     home = state_dir() / "prefect"
     home.mkdir(parents=True, exist_ok=True)
     first = "" if (home / "prefect.db").exists() else "; the first one makes its database, half a minute"
@@ -199,30 +250,55 @@ def main(words: list[str] | None = None) -> None:
         prog="python -m flows.rlhf",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Parameters: `python -m rlhf.settings` lists them all. To watch a run in the Prefect UI, "
-        "start `make prefect` first and set PREFECT_API_URL=http://127.0.0.1:4200/api",
+        epilog="Parameters: `python -m rlhf.settings` lists them all. To watch a run while it trains, "
+        "start the services first: make up",
     )
     parser.add_argument("--recipe", metavar="NAME", help="a params file in recipes/, by name or path")
-    parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the recipe reads")
+    parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
     )
+    parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
     arguments = parser.parse_args(words)
     # a plain SIGTERM would leave the temporary server behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
     with one_line_errors():
-        changes = parse_changes(arguments.set)
-        plan(arguments.recipe, arguments.data, changes)  # bad input ends here, before a server starts
+        # bad input ends here, before a server starts
+        settings = plan(arguments.recipe, arguments.data, parse_changes(arguments.set))
+        recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
+        before = snapshot()
         _calm_logs()
         with _api():
             try:
-                state = rlhf(arguments.recipe, arguments.data, changes, return_state=True)
+                state = rlhf(settings, None, recipe, return_state=True)
             except KeyboardInterrupt:
                 sys.exit("error: interrupted; the next run goes on from the last checkpoint")
         if not state.is_completed():
             raise StageError(state.message or f"the run ended {state.name}")
-        recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
-        show_verdict(Path(str(state.result())), recipe)
+        folder = Path(str(state.result()))
+        shown = folder
+        if not (recipe or arguments.aside):
+            changed = bring(folder, before)
+            if changed is None:
+                print(f"the checkout has changed meanwhile; `dvc exp apply {folder.name}` brings the result")
+            else:
+                shown = Path.cwd()
+                for line in changed:
+                    print(f"params.yaml: {line}")
+        show_verdict(shown, _where(folder.name, shown))
+
+
+def _where(name: str, folder: Path) -> dict[str, str]:
+    running = running_environment()
+    pages = running.get("RLHF_PAGES")
+    of = "" if folder == Path.cwd() else f" RUN={name}"
+    return {
+        "report": os.path.relpath(folder / "reports/report.html"),
+        "experiment": f"dvc exp apply {name}",
+        "Prefect": running.get("PREFECT_API_URL", "make prefect").removesuffix("/api"),
+        "MLflow": running.get("MLFLOW_TRACKING_URI", "make mlflow"),
+        "Data Docs": f"{pages}/{name}/reports/validation/prepared/index.html" if pages else f"make docs{of}",
+    }
 
 
 if __name__ == "__main__":

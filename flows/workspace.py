@@ -1,17 +1,34 @@
-"""Where a run works and with which parameters: the checkout itself, or a git worktree of its own."""
+"""Where a run works and with which parameters: a git worktree of its own, `.runs/<name of the run>`.
+
+The worktree holds the checkout as it is when the run starts, uncommitted and new files included, and shares
+its DVC cache, checkpoints and state folder. When all stages are done it is saved as a DVC experiment of the
+same name. The checkout itself is only touched by `bring`, which puts a run's result there.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 import shutil
 import subprocess
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from flows.runs import living
+from rlhf.contracts import written_beside
 from rlhf.settings import Settings, SettingsError, check_settings, known_keys, load_settings
 from rlhf.sources import source_hash
 from tasks.context import StageError
+
+RUNS = Path(".runs")
+KEPT = 10  # worktrees; older ones are removed, their experiments and outputs stay in DVC
+OWNER = Path(".dvc/tmp/flow-run")  # in a worktree: the id of the flow run that it belongs to
+INCOMING = Path("data/incoming")  # where users put data; git and DVC need not know it
 
 
 def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Settings:
@@ -29,16 +46,27 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
     values = load_settings(path).model_dump(by_alias=True)
     for key, value in changes.items():
         _set(values, key, value)
+    origin = f"{path} with --set" if changes else str(path)
+    return with_data(check_settings(values, origin), data, origin)
+
+
+def with_data(settings: Settings, data: str | None, origin: str) -> Settings:
+    """The parameters with the path and the hash of the data that `ingest` reads.
+
+    Raises:
+        SettingsError: data that is not there, or none where the source needs some.
+    """
+    source = settings.ingest.source
     if data is not None:
-        source = Path(data).expanduser().resolve()
-        if not source.exists():
+        path = Path(data).expanduser().resolve()
+        if not path.exists():
             raise SettingsError(f"--data {data}: no such file or folder")
-        if values["ingest"]["source"] == "builtin":
-            raise SettingsError(f"--data {data}: {path} reads no file (ingest.source is builtin)")
-        values["ingest"] |= {"path": str(source), "sha256": source_hash(source)}
-    settings = check_settings(values, f"{path} with --set" if changes else str(path))
-    if settings.ingest.source != "builtin" and not settings.ingest.path:
-        raise SettingsError(f"{path}: ingest.source {settings.ingest.source} needs data: add --data PATH")
+        if source == "builtin":
+            raise SettingsError(f"--data {data}: {origin} reads no file (ingest.source is builtin)")
+        pinned = settings.ingest.model_copy(update={"path": str(path), "sha256": source_hash(path)})
+        settings = settings.model_copy(update={"ingest": pinned})
+    if source != "builtin" and not settings.ingest.path:
+        raise SettingsError(f"{origin}: ingest.source {source} needs data: add --data PATH")
     return settings
 
 
@@ -51,41 +79,153 @@ def recipe_file(recipe: str) -> Path:
     raise SettingsError(f"--recipe {recipe}: no such recipe or file; recipes/ has {known}")
 
 
-def enter(recipe: str | None, settings: Settings) -> Path:
-    """Make the parameters true on disk and return the folder to run in.
+def free_name(wanted: str, owner: str) -> str:
+    """The name of a run in Prefect, DVC and MLflow: `wanted` where it can name a git ref and is not taken.
 
-    Without a recipe that is this checkout, and params.yaml is changed where `settings` differs. A recipe gets
-    the worktree `.runs/<recipe>`, so that it never disturbs the checkout; both share one DVC cache.
+    Args:
+        wanted: the flow run's name.
+        owner: the flow run's id; a run that is tried again keeps its name.
     """
-    if recipe is None:
-        for line in write_params(Path("params.yaml"), settings):
-            print(f"params.yaml: {line}")
-        return Path.cwd()
-    tree = _worktree(recipe_file(recipe).stem)
-    header = (
-        f"# The parameters of this run, written from {recipe_file(recipe)}; changes here are overwritten.\n"
-    )
-    text = yaml.safe_dump(settings.model_dump(by_alias=True), sort_keys=False, allow_unicode=True)
-    (tree / "params.yaml").write_text(header + text)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", wanted).strip("-") or "run"
+    tree = RUNS / name
+    if _owner(tree) == owner:
+        return name
+    taken = tree.exists() or name in experiments()
+    return f"{name}-{owner[:8]}" if taken else name
+
+
+def experiments() -> dict[str, str]:
+    """Names and commits of the DVC experiments, under whatever commit they were saved."""
+    lines = _git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps/").splitlines()
+    refs = [line.split() for line in lines if re.match(r"refs/exps/[0-9a-f]{2}/", line)]
+    return {ref.rsplit("/", 1)[1]: commit for ref, commit in refs}
+
+
+def snapshot() -> str:
+    """The git tree of the checkout as it is, new files included, `data/incoming` left out.
+
+    Nothing in the checkout changes, its index included.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder, "index")
+        real = Path(_git("rev-parse", "--git-path", "index"))
+        if real.exists():
+            shutil.copyfile(real, index)
+        _git("add", "--update", index=index)
+        new = _git("ls-files", "-z", "--others", "--exclude-standard", index=index).split("\0")
+        names = [name for name in new if name and not Path(name).is_relative_to(INCOMING)]
+        _git("update-index", "--add", "-z", "--stdin", index=index, words_in="\0".join(names))
+        return _git("write-tree", index=index)
+
+
+def enter(name: str, owner: str, settings: Settings) -> Path:
+    """The run's worktree, made unless it is there, with the run's parameters in its params.yaml."""
+    tree = (RUNS / name).resolve()
+    if _owner(tree) != owner:
+        _remove_old()
+        open_worktree(tree, "HEAD", snapshot())
+        (tree / OWNER).parent.mkdir(parents=True, exist_ok=True)
+        (tree / OWNER).write_text(owner)
+    write_params(tree / "params.yaml", settings)
+    link_data(settings, tree)
     return tree
+
+
+def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> None:
+    """A git worktree at a commit that holds the files of the tree `content` and the outputs of its dvc.lock.
+
+    Args:
+        tree: the folder to make.
+        commit: what the experiment of the worktree will be based on.
+        content: a git tree or commit.
+        cache: share the checkout's DVC cache; else it starts with an empty one and no outputs.
+    """
+    from dvc.exceptions import CheckoutError
+    from dvc.repo import Repo
+
+    shutil.rmtree(tree, ignore_errors=True)
+    _git("worktree", "prune")
+    _git("worktree", "add", "--quiet", "--no-checkout", "--detach", str(tree), commit)
+    _git("-C", str(tree), "read-tree", "-u", "--reset", content)
+    local = Path(".dvc/config.local")
+    if local.exists():  # remotes and their credentials, link types
+        shutil.copyfile(local, tree / local)
+    if cache:
+        with Repo() as here, Repo(str(tree)) as there, there.config.edit("local") as config:
+            config["cache"]["dir"] = here.cache.local_cache_dir
+        logging.getLogger("dvc_data").setLevel(logging.ERROR)  # it would name every output of a stage not run
+        with Repo(str(tree)) as there, suppress(CheckoutError):  # what the cache no longer has is made again
+            there.checkout(force=True, allow_missing=True)
+
+
+def link_data(settings: Settings, tree: Path) -> None:
+    """Put the user's own data, which git does not know, where a worktree looks for it."""
+    named = settings.ingest.path
+    if settings.ingest.source == "builtin" or not named or Path(named).is_absolute():
+        return
+    source, target = Path(named), tree / named
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+    elif source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _link(str(source), str(target))
+
+
+def save_experiment(name: str, stages: list[str], message: str) -> str:
+    """Save the working directory, a worktree in which these stages ran, as a DVC experiment.
+
+    Returns:
+        the experiment's commit.
+    """
+    from dvc.repo import Repo
+
+    for role in ("AUTHOR", "COMMITTER"):  # git may not know who its user is
+        for what, default in (("NAME", "rlhf-pipeline"), ("EMAIL", "rlhf-pipeline@localhost")):
+            if not _known(f"user.{what.lower()}"):
+                os.environ.setdefault(f"GIT_{role}_{what}", default)
+    with Repo() as repo:
+        return repo.experiments.save(stages, name=name, force=True, message=message)
+
+
+def bring(tree: Path, before: str) -> list[str] | None:
+    """Put a run's parameters, dvc.lock and outputs into the checkout.
+
+    Args:
+        tree: the run's worktree.
+        before: the checkout's `snapshot` when the run started.
+
+    Returns:
+        the parameters that changed, `key: old -> new`; None where the checkout has changed since: it stays.
+    """
+    from dvc.repo import Repo
+
+    if snapshot() != before:
+        return None
+    changed = write_params(Path("params.yaml"), load_settings(tree / "params.yaml"))
+    shutil.copyfile(tree / "dvc.lock", "dvc.lock")
+    with Repo() as repo:
+        repo.checkout(force=True)
+    return changed
 
 
 def write_params(path: Path, settings: Settings) -> list[str]:
     """Write the values that differ into a params file, comments kept; returns `key: old -> new` lines."""
-    from dvc.utils.serialize import modify_yaml
+    from ruamel.yaml import YAML
 
     old, new = load_settings(path).model_dump(by_alias=True), settings.model_dump(by_alias=True)
-    changed = []
-    for key in known_keys():
-        before, after = _get(old, key), _get(new, key)
-        if before != after:
-            changed.append(f"{key}: {before} -> {after}")
+    changed = [key for key in known_keys() if _get(old, key) != _get(new, key)]
     if changed:
-        with modify_yaml(path) as values:
-            for line in changed:
-                key = line.split(":")[0]
-                _set(values, key, _get(new, key), create=True)
-    return changed
+        yaml_file = YAML()
+        yaml_file.preserve_quotes = True
+        yaml_file.representer.add_representer(  # the library would leave out the word null
+            type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+        )
+        values = yaml_file.load(path) or {}
+        for key in changed:
+            _set(values, key, _get(new, key), create=True)
+        with written_beside(path) as beside:
+            yaml_file.dump(values, beside)
+    return [f"{key}: {_get(old, key)} -> {_get(new, key)}" for key in changed]
 
 
 def parse_changes(words: list[str]) -> dict[str, Any]:
@@ -102,32 +242,41 @@ def parse_changes(words: list[str]) -> dict[str, Any]:
     return changes
 
 
-def _worktree(name: str) -> Path:
-    """The git worktree `.runs/<name>` at the checkout's state, uncommitted changes included."""
-    from dvc.repo import Repo
-
-    tree = Path(".runs", name).resolve()
-    commit = _git("stash", "create") or _git("rev-parse", "HEAD")
-    if (tree / ".git").exists():
-        lock = tree / "dvc.lock"  # what this worktree has run is its own
-        kept = lock.read_bytes() if lock.exists() else None
-        _git("-C", str(tree), "checkout", "--quiet", "--detach", "--force", commit)
-        if kept is not None:
-            lock.write_bytes(kept)
-    else:
-        shutil.rmtree(tree, ignore_errors=True)
-        _git("worktree", "prune")
-        _git("worktree", "add", "--quiet", "--detach", str(tree), commit)
-    with Repo() as here, Repo(str(tree)) as there, there.config.edit("local") as config:
-        config["cache"]["dir"] = here.cache.local_cache_dir
-    return tree
+def _owner(tree: Path) -> str | None:
+    path = tree / OWNER
+    return path.read_text() if path.exists() else None
 
 
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+def _remove_old() -> None:
+    """Remove all but the newest worktrees; nothing that runs is among the old ones that are finished."""
+
+    busy = {record.folder for record in living()}
+    trees = sorted((path for path in RUNS.glob("*") if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for tree in trees[KEPT:]:
+        if str(tree.resolve()) not in busy:
+            shutil.rmtree(tree, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+def _known(setting: str) -> bool:
+    return bool(subprocess.run(["git", "config", setting], capture_output=True, check=False).stdout.strip())
+
+
+def _git(*words: str, index: Path | None = None, words_in: str = "") -> str:
+    env = {**os.environ, "GIT_INDEX_FILE": str(index)} if index else None
+    done = subprocess.run(
+        ["git", *words], input=words_in, capture_output=True, text=True, check=False, env=env
+    )
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StageError(f"a recipe runs in a git worktree, and git {words[0]} failed: {said[-1]}")
+        raise StageError(f"a run works in a git worktree, and git {words[0]} failed: {said[-1]}")
     return done.stdout.strip()
 
 

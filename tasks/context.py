@@ -54,8 +54,13 @@ class Stage:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder for this key's checkpoints: git-ignored, no DVC output, so that a killed stage can go on."""
-        return Path("checkpoints") / self.name / self.key
+        """Folder for this key's checkpoints: git-ignored, no DVC output, so that a killed stage can go on.
+
+        It is in the main checkout, whichever worktree the stage runs in, unless `RLHF_CHECKPOINTS` names
+        another place: the next run goes on where this one was killed.
+        """
+        root = os.environ.get("RLHF_CHECKPOINTS") or _main_checkout() / "checkpoints"
+        return Path(root) / self.name / self.key
 
     def log_curve(self, values: dict[str, float], step: int) -> None:
         """Log points of curves at a step."""
@@ -201,8 +206,12 @@ def state_dir() -> Path:
     """Where services keep their state: `.state` in the main checkout, shared by its worktrees."""
     if os.environ.get("RLHF_STATE"):
         return Path(os.environ["RLHF_STATE"]).resolve()
+    return _main_checkout() / ".state"
+
+
+def _main_checkout() -> Path:
     common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
-    return (Path(common).parent if common else Path.cwd()) / ".state"
+    return Path(common).parent if common else Path.cwd()
 
 
 def parent_run() -> str | None:
@@ -305,9 +314,13 @@ def dvc_hash(path: str) -> str | None:
 
 
 def git_commit() -> str:
-    """The checkout's commit, with `-dirty` when tracked files differ from it; empty outside git."""
+    """The checkout's commit, with `-dirty` when tracked files differ from it; empty outside git.
+
+    params.yaml and dvc.lock do not count: parameters and hashes of data are recorded by themselves.
+    """
     commit = _git("rev-parse", "HEAD")
-    dirty = commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+    unimportant = (":!dvc.lock", ":!params.yaml")
+    dirty = commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", *unimportant)
     return commit + ("-dirty" if dirty else "")
 
 

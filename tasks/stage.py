@@ -27,6 +27,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
 from tasks.context import stage_key
+from tasks.progress import Progress
 
 PROGRESS_SECONDS = 10.0  # between two lines of a progress bar in the log
 STOP_SECONDS = 5.0  # a stopped stage may take this long to end by itself
@@ -36,7 +37,7 @@ _RESTORED = re.compile(r"^Stage '.*' is cached - skipping run, checking out outp
 _CHATTER = re.compile(
     r"^(To track the changes with git|To enable auto staging|\s*git add |\s*dvc config core\.autostage"
     r"|Use `dvc push`|Updating lock file|Generating lock file|Data and pipelines are up to date"
-    r"|\S+ \S+ INFO mlflow\.|(Writing model shards|Loading weights):)"
+    r"|\S+ \S+ INFO mlflow\.|(Writing model shards|Loading weights):|\W{1,2} View (run|experiment) )"
 )
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -69,6 +70,9 @@ def run_stage(name: str, key: str) -> State:
     started = time.monotonic()
     outcome = "Completed"
     said: list[str] = []
+    if unchanged(name):  # found out here, a process of its own would take a second longer
+        return Completed(name="Up to date", message=f"Up to date; key {key}")
+    progress = Progress(name)
     with dvc_repro(name) as process:
         for line in readable(process.stdout):
             if _UP_TO_DATE.match(line):
@@ -77,6 +81,7 @@ def run_stage(name: str, key: str) -> State:
                 outcome = "Restored"
             if not _CHATTER.match(line):
                 logger.info(line)
+                progress.read(line)
                 said = [*said[-50:], line]
         code = process.wait()
     seconds = time.monotonic() - started
@@ -88,6 +93,19 @@ def run_stage(name: str, key: str) -> State:
         markdown=_summary(name, key, outcome, seconds),
     )
     return Completed(name=outcome, message=f"{outcome} in {seconds:.1f} s; key {key}")
+
+
+def unchanged(name: str) -> bool:
+    """Whether DVC finds the stage's command, parameters, inputs and outputs as dvc.lock has them."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo, repo.lock:
+            [stage] = repo.stage.collect(name)
+            return not stage.changed()
+    except DvcException:
+        return False  # `dvc repro` will say what is wrong
 
 
 @contextmanager

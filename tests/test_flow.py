@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +18,16 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Running
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.rlhf
-from flows.workspace import enter, parse_changes, plan, write_params
-from rlhf.settings import Settings, SettingsError, load_settings
+from flows import runs, verdict
+from flows.workspace import bring, enter, experiments, free_name, parse_changes, plan, snapshot, write_params
+from rlhf.contracts import write_json
+from rlhf.settings import Settings, SettingsError, check_settings, load_settings
 from tasks import context, stage
 
 STEP = """
@@ -46,6 +54,7 @@ EDGES = {
     "train": {"prepare"},
     "evaluate": {"prepare", "train"},
 }
+SMALL = {name: GRAPH[name] for name in ("ingest", "prepare")}
 EVALUATION = {
     "judge": {"name": "gold", "kind": "gold"},
     "n": 500,
@@ -65,6 +74,18 @@ GATE = {
 }
 
 
+def write_graph(graph: dict[str, Any]) -> None:
+    stages = {
+        name: {"cmd": f"python step.py {name} {entry['outs'][0]}", **entry} for name, entry in graph.items()
+    }
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    context.stages.cache_clear()
+
+
+def changed(seed: int) -> Settings:
+    return check_settings({"seed": seed}, "test")
+
+
 def git(*words: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout
@@ -80,19 +101,19 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A committed repository with a graph of four stages."""
+    """A committed repository with a graph of two stages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("RLHF_STATE", str(tmp_path / ".state"))
     context.stages.cache_clear()
     Path("step.py").write_text(STEP)
     Path("data.txt").write_text("1")
-    Path(".gitignore").write_text("/data\n/models\n/reports\n/.state\n/.runs\n/runs\n/metrics\n")
+    Path(".gitignore").write_text("/data\n/models\n/reports\n/checkpoints\n/.state\n/.runs\n")
+    # what the stages would write; here it is the same for every run
+    write_json("metrics/evaluation.json", EVALUATION)
+    write_json("runs/register.json", {"gate": GATE})
     Path("params.yaml").write_text("# kept\n" + yaml.safe_dump(Settings().model_dump(by_alias=True)))
-    stages = {
-        name: {"cmd": f"python step.py {name} {entry['outs'][0]}", **entry} for name, entry in GRAPH.items()
-    }
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    write_graph(SMALL)
     Path("recipes").mkdir()
     recipe = Settings().model_dump(by_alias=True) | {"seed": 5}
     Path("recipes/other.yaml").write_text(yaml.safe_dump(recipe))
@@ -110,25 +131,26 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 @pytest.fixture
 def run(repository: Path, services: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the flow; returns its state and its task runs by name."""
+    """Run the flow; returns its state, its task runs by name, and the flow run."""
     monkeypatch.setenv("RLHF_STATE", str(services))
-    for path, value in {"metrics/evaluation.json": EVALUATION, "runs/register.json": {"gate": GATE}}.items():
-        Path(path).parent.mkdir(exist_ok=True)
-        Path(path).write_text(json.dumps(value))
 
-    def run() -> tuple[Any, dict[str, TaskRun]]:
-        state = flows.rlhf.rlhf(return_state=True)
-        flow_run = state.state_details.flow_run_id
+    def run(name: str | None = None, **parameters: Any) -> tuple[Any, dict[str, TaskRun], FlowRun]:
+        named = flows.rlhf.rlhf.with_options(flow_run_name=name)
+        state = named(return_state=True, **parameters)
         with get_client(sync_client=True) as client:
-            only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+            flow_run = client.read_flow_run(state.state_details.flow_run_id)
+            only = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
             found = client.read_task_runs(flow_run_filter=only)
-        return state, {task_run.name: task_run for task_run in found}
+        return state, {task_run.name: task_run for task_run in found}, flow_run
 
     return run
 
 
-def test_one_named_task_a_stage_with_the_edges_of_the_graph(run: Any) -> None:
-    state, tasks = run()
+def test_one_named_task_a_stage_with_the_edges_of_the_graph(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_graph(GRAPH)
+    state, tasks, _ = run()
     assert state.is_completed()
     names = {task_run.id: name for name, task_run in tasks.items()}
     edges = {
@@ -137,35 +159,95 @@ def test_one_named_task_a_stage_with_the_edges_of_the_graph(run: Any) -> None:
     }
     assert edges == EDGES
     assert {task_run.state_name for task_run in tasks.values()} == {"Completed"}
+    monkeypatch.chdir(state.result())
     keys = {name: context.stage_key(name) for name in GRAPH}
     assert {name: task_run.task_version for name, task_run in tasks.items()} == keys
     assert all(f"key:{keys[name]}" in task_run.tags for name, task_run in tasks.items())
 
 
-def test_what_did_not_change_is_up_to_date_and_what_was_deleted_comes_back(run: Any) -> None:
-    run()
-    Path("models/policy").unlink()
-    _, tasks = run()
+def test_a_run_has_one_name_in_three_tools_and_leaves_the_checkout_alone(run: Any) -> None:
+    import mlflow
+
+    Path("step.py").write_text(STEP + "# not committed\n")
+    Path("new.txt").write_text("not in git yet")
+    before = git("status", "--porcelain"), git("stash", "list"), Path("params.yaml").read_text()
+    enter("a-name", "another-run", Settings())
+    state, _, flow_run = run(name="a name", settings=changed(5), recipe="other")
+    assert flow_run.name == f"a-name-{str(flow_run.id)[:8]}"
+    assert (git("status", "--porcelain"), git("stash", "list"), Path("params.yaml").read_text()) == before
+
+    tree = Path(state.result())
+    assert tree == Path(".runs", flow_run.name).resolve()
+    assert load_settings(tree / "params.yaml").seed == 5
+    assert (tree / "step.py").read_text().endswith("# not committed\n")
+    assert (tree / "new.txt").exists()
+
+    commit = experiments()[flow_run.name]
+    [parent] = mlflow.search_runs(
+        experiment_names=[context.EXPERIMENT],
+        filter_string=f"tags.prefect_flow_run = '{flow_run.id}'",
+        output_format="list",
+    )
+    assert (parent.info.run_name, parent.info.status) == (flow_run.name, "FINISHED")
+    tags = parent.data.tags
+    assert (tags["dvc_experiment"], tags["dvc_commit"], tags["recipe"]) == (flow_run.name, commit, "other")
+    message = git("log", "-1", "--format=%B", commit)
+    assert str(flow_run.id) in message
+    assert parent.info.run_id in message
+    assert git("rev-parse", f"{commit}^") == git("rev-parse", "HEAD")
+    assert "seed: 5" in git("show", f"{commit}:params.yaml")
+    assert git("show", f"{commit}:dvc.lock") == (tree / "dvc.lock").read_text()
+
+
+def test_a_name_is_a_git_reference_and_used_once(repository: Path) -> None:
+    assert free_name("a name: with / signs", "1234567890") == "a-name-with-signs"
+    assert free_name("...", "1234567890") == "run"
+    enter("taken", "1234567890", Settings())
+    assert free_name("taken", "1234567890") == "taken"
+    assert free_name("taken", "abcdefghij") == "taken-abcdefgh"
+
+
+def test_what_did_not_change_is_not_run_again(run: Any) -> None:
+    state, _, _ = run()
+    assert bring(Path(state.result()), snapshot()) == []
+    assert Path("data/prepared").read_text() == "prepare\n"
+    _, tasks, _ = run()
+    assert {task_run.state_name for task_run in tasks.values()} == {"Up to date"}
+    _, tasks, _ = run(settings=changed(5))
     states = {name: task_run.state_name for name, task_run in tasks.items()}
-    assert states == {name: "Up to date" for name in GRAPH} | {"train": "Restored"}
-    assert Path("models/policy").read_text() == "train\n"
+    assert states == {"ingest": "Completed", "prepare": "Up to date"}
+    Path("dvc.lock").unlink()
+    _, tasks, _ = run()
+    assert {task_run.state_name for task_run in tasks.values()} == {"Restored"}
+
+
+def test_a_result_does_not_overwrite_a_checkout_that_changed_meanwhile(run: Any) -> None:
+    before = snapshot()
+    state, _, _ = run(settings=changed(5))
+    Path("data.txt").write_text("2")
+    assert bring(Path(state.result()), before) is None
+    assert load_settings().seed == Settings().seed
+    assert not Path("data").exists()
+    Path("data.txt").write_text("1")
+    assert bring(Path(state.result()), before) == ["seed: 17 -> 5"]
+    assert Path("params.yaml").read_text().startswith("# kept\n")
+    assert "path: null" in Path("params.yaml").read_text()
+    assert Path("data/raw").exists()
 
 
 def test_a_failed_stage_ends_both_runs_with_its_one_line(run: Any) -> None:
     import mlflow
 
     Path("data.txt").write_text("bad")
-    state, tasks = run()
+    state, tasks, flow_run = run()
     assert state.is_failed()
     assert state.message == "prepare: data.txt: row 3: no number; write one"
     assert {name: task_run.state_name for name, task_run in tasks.items()} == {
         "ingest": "Completed",
         "prepare": "Failed",
     }
-    assert not Path("data/prepared").exists()
-
-    with get_client(sync_client=True) as client:
-        flow_run = client.read_flow_run(state.state_details.flow_run_id)
+    assert not Path(".runs", flow_run.name, "data/prepared").exists()
+    assert flow_run.name not in experiments()
     [found] = mlflow.search_runs(
         experiment_names=[context.EXPERIMENT],
         filter_string=f"tags.prefect_flow_run = '{flow_run.id}'",
@@ -174,29 +256,99 @@ def test_a_failed_stage_ends_both_runs_with_its_one_line(run: Any) -> None:
     assert (found.info.run_name, found.info.status) == (flow_run.name, "FAILED")
 
 
-def test_a_recipe_runs_in_a_worktree_and_leaves_the_checkout_alone(repository: Path) -> None:
-    Path("step.py").write_text(STEP + "# not committed\n")
-    before = git("status", "--porcelain"), Path("params.yaml").read_text(), git("stash", "list")
-    tree = enter("other", plan("other", None, {"ppo.kl_coef": 0.2}))
-    assert tree == repository / ".runs/other"
-    settings = load_settings(tree / "params.yaml")
-    assert (settings.seed, settings.ppo.kl_coef) == (5, 0.2)
-    assert (tree / "step.py").read_text().endswith("# not committed\n")
-    assert (git("status", "--porcelain"), Path("params.yaml").read_text(), git("stash", "list")) == before
-
-    (tree / "dvc.lock").write_text("what it has run")
-    Path("step.py").write_text(STEP + "# changed again\n")
-    enter("other", plan("other", None, {}))
-    assert (tree / "step.py").read_text().endswith("# changed again\n")
-    assert (tree / "dvc.lock").read_text() == "what it has run"
+def test_only_the_data_is_validated(run: Any) -> None:
+    write_graph({"ingest": GRAPH["ingest"], "validate": GRAPH["prepare"], "train": GRAPH["train"]})
+    state = flows.rlhf.validate_data(return_state=True)
+    tree = Path(state.result())
+    assert (tree / "data/prepared").exists()
+    assert not (tree / "models/policy").exists()
 
 
-def test_a_worktree_shares_the_cache(repository: Path) -> None:
+def test_runs_at_once_do_each_stage_once(repository: Path, services: Path) -> None:
+    """Two processes, other parameters for the last stages: what they share is run by one of them."""
+    Path("step.py").write_text(STEP.replace("for out", "import time; time.sleep(2)\nfor out"))
+    write_graph({"ingest": GRAPH["ingest"], "train": GRAPH["train"] | {"deps": ["data/raw"]}})
+    program = (
+        "import sys, flows.rlhf\n"
+        "settings = flows.rlhf.plan(None, None, {'ppo.kl_coef': float(sys.argv[1])})\n"
+        "sys.exit(not flows.rlhf.rlhf(settings, return_state=True).is_completed())"
+    )
+    env = {
+        **os.environ,
+        "RLHF_STATE": str(services),
+        "PREFECT_API_URL": PREFECT_API_URL.value(),
+        "PYTHONPATH": str(Path(flows.__file__).parents[1]),
+    }
+    before = set(experiments()), git("status", "--porcelain")
+    both = [
+        subprocess.Popen([sys.executable, "-c", program, coefficient], env=env, stderr=subprocess.PIPE)
+        for coefficient in ("0.1", "0.2")
+    ]
+    said = [process.communicate(timeout=120)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert git("status", "--porcelain") == before[1]
+    new = set(experiments()) - before[0]
+    assert {load_settings(Path(".runs", name, "params.yaml")).ppo.kl_coef for name in new} == {0.1, 0.2}
+    assert sum(text.count("> python step.py ingest") for text in said) == 1
+    assert sum(text.count("> python step.py train") for text in said) == 2
+
+
+def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
+    """A run whose process is gone: what it left running ends, Prefect and MLflow say what happened."""
+    import mlflow
+
+    left = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        env={**os.environ, context.PARENT_RUN: "of-the-killed"},
+        start_new_session=True,
+    )
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with get_client(sync_client=True) as client:
+        flow_run = client.create_flow_run(flows.rlhf.rlhf, state=Running())
+    context.connect()
+    parent = context.start_parent_run("killed", mlflow.MlflowClient(), "execution")
+    record = runs.Record("killed", str(flow_run.id), parent, "x", socket.gethostname(), 2**22 + 1, 0.0)
+    write_json(context.state_dir() / "runs" / f"{flow_run.id}.json", asdict(record))
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, context.PARENT_RUN: parent}
+    )
+    try:
+        assert run()[0].is_completed()
+        child.wait(10)
+        assert (left.poll(), other.poll()) == (None, None)
+    finally:
+        for process in (left, other, child):
+            process.kill()
+            process.wait()
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(flow_run.id).state.is_crashed()
+    assert mlflow.get_run(parent).info.status == "KILLED"
+    assert runs.clear_dead() == []
+
+
+def test_a_worktree_shares_cache_and_checkpoints_and_links_the_users_data(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dvc.repo import Repo
 
-    tree = enter("other", plan("other", None, {}))
+    Path("data/incoming").mkdir(parents=True)
+    Path("data/incoming/prompts.jsonl").write_text("{}")
+    with pytest.raises(SettingsError, match="needs data"):
+        plan("files", None, {})
+    settings = plan("files", None, {"ingest.path": "data/incoming"})
+    tree = enter("one", "id", settings)
+    assert (tree / "data/incoming/prompts.jsonl").samefile("data/incoming/prompts.jsonl")
     with Repo() as here, Repo(str(tree)) as there:
         assert there.cache.local_cache_dir == here.cache.local_cache_dir == str(repository / ".dvc/cache")
+
+    (tree / "dvc.lock").write_text("{}")
+    assert enter("one", "id", settings) == tree  # tried again: goes on where it was
+    assert (tree / "dvc.lock").read_text() == "{}"
+    monkeypatch.chdir(tree)
+    monkeypatch.delenv("RLHF_STATE")
+    folder = context.Stage("sft", settings, "key", "run").checkpoints
+    assert folder == repository / "checkpoints/sft/key"
+    assert context.state_dir() == repository / ".state"
 
 
 def test_data_becomes_a_path_and_a_hash(repository: Path) -> None:
@@ -255,8 +407,8 @@ def test_set_changes_the_named_values_and_keeps_comments(repository: Path) -> No
 
 
 def test_a_model_judge_is_called_one() -> None:
-    assert flows.rlhf._judge({"name": "gold", "kind": "gold"}) == "gold"
-    assert flows.rlhf._judge({"name": "reward-model", "kind": "model"}) == "reward-model (model judge)"
+    assert verdict._judge({"name": "gold", "kind": "gold"}) == "gold"
+    assert verdict._judge({"name": "reward-model", "kind": "model"}) == "reward-model (model judge)"
 
 
 def test_values_are_yaml() -> None:
@@ -310,7 +462,7 @@ def test_the_verdict_names_judge_count_and_interval(
     Path("metrics/evaluation.json").write_text(json.dumps(EVALUATION))
     Path("runs/register.json").write_text(json.dumps({"gate": GATE}))
     Path("params.yaml").write_text("seed: 1\n")
-    flows.rlhf.show_verdict(tmp_path, None)
+    verdict.show_verdict(tmp_path, {"report": "reports/report.html"})
     out = capsys.readouterr().out
     ppo = next(line for line in out.splitlines() if line.strip().startswith("PPO"))
     assert ppo.split() == ["PPO", "0.660", "0.620", "–", "0.700", "500", "gold", "4.25"]
@@ -318,4 +470,4 @@ def test_the_verdict_names_judge_count_and_interval(
     assert "not promoted: stays @challenger" in out
     assert "FAILED: not below the champion (0.66 < 0.70)" in out
     assert "reports/report.html" in out
-    assert "| PPO | 0.660 | 0.620 – 0.700 | 500 | gold | 4.25 |" in flows.rlhf.verdict_markdown(tmp_path)
+    assert "| PPO | 0.660 | 0.620 – 0.700 | 500 | gold | 4.25 |" in verdict.verdict_markdown(tmp_path)

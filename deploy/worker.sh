@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# A training host that takes runs of the pool. In a clone of the repository, after `make run` has set it up once:
+#   PREFECT_API_URL=https://prefect.example.org/api MLFLOW_TRACKING_URI=https://mlflow.example.org deploy/worker.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${PREFECT_API_URL:?name the Prefect server}" "${MLFLOW_TRACKING_URI:?name the MLflow server}"
+PATH="$PWD/.venv/bin:$PATH" exec prefect worker start --pool "${RLHF_POOL:-rlhf}" --type process --limit "${RUNS:-1}"

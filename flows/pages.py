@@ -1,0 +1,86 @@
+"""The pages that runs write, on a port of their own: `python -m flows.pages` (started by make up).
+
+Only `/<run>/reports/...` of the worktrees is served. The pages show what models wrote, so they share no
+origin with Prefect, MLflow or the labeling app.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from flows.workspace import RUNS
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files under `reports/` of a run; the list of runs at `/`."""
+
+    runs = RUNS
+
+    def do_GET(self) -> None:
+        if urlsplit(self.path).path == "/":
+            self._index()
+        else:
+            super().do_GET()
+
+    def translate_path(self, path: str) -> str:
+        """The file of a URL; a place that is not there for all that may not be seen."""
+        parts = [part for part in unquote(urlsplit(path).path).split("/") if part]
+        wanted = self.runs.joinpath(*parts).resolve()
+        allowed = len(parts) > 1 and parts[1] == "reports"
+        if allowed and wanted.is_relative_to((self.runs / parts[0] / "reports").resolve()):
+            return str(wanted)
+        return str(self.runs / "-" / "not-there")
+
+    def list_directory(self, path: Any) -> None:
+        self.send_error(404)
+
+    def end_headers(self) -> None:
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _index(self) -> None:
+        rows = []
+        for tree in sorted(self.runs.glob("*"), key=lambda tree: -tree.stat().st_mtime):
+            found = [
+                *tree.glob("reports/report.html"),
+                *sorted(tree.glob("reports/validation/*/index.html")),
+            ]
+            links = [
+                f'<a href="{quote(page.relative_to(self.runs).as_posix())}">'
+                f"{html.escape(page.relative_to(tree / 'reports').as_posix())}</a>"
+                for page in found
+            ]
+            if links:
+                rows.append(f"<li>{html.escape(tree.name)}: {', '.join(links)}</li>")
+        body = f"<!doctype html><title>Runs</title><h1>Runs</h1><ul>{''.join(rows)}</ul>".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def main() -> None:
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.pages",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8700)
+    given = parser.parse_args()
+    with ThreadingHTTPServer((given.host, given.port), Handler) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

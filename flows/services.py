@@ -1,0 +1,503 @@
+"""The services on this machine: Prefect, MLflow, a worker, the labeling app, and the pages of the runs.
+
+    python -m flows.services up        start what is not running, and print the addresses   (make up)
+    python -m flows.services down      stop exactly what `up` started                       (make down)
+    python -m flows.services status    what runs
+
+Ports and stores are in services.yaml; state, logs and process numbers are under .state/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import psutil
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.runs import is_alive
+from rlhf.contracts import DataError, read_json, write_json
+from tasks.context import connect, content_hash, one_line_errors, state_dir
+
+CONFIG = Path("services.yaml")
+START_SECONDS = 120.0  # the first start makes the databases
+STOP_SECONDS = 20.0  # then a service is killed; a worker ends its runs first
+WORKER = "worker-of-this-machine"
+
+
+class Part(BaseModel):
+    """A part of services.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(Part):
+    """A service that listens."""
+
+    port: int = Field(ge=1, le=65535)
+    database: str | None = None
+
+
+class Tracking(Server):
+    """MLflow."""
+
+    artifacts: str | None = None
+
+
+class Pages(Part):
+    """The reports of the runs."""
+
+    port: int = Field(ge=1, le=65535)
+
+
+class Worker(Part):
+    """The process that starts flow runs."""
+
+    pool: str
+    runs: int = Field(ge=1, le=1000)
+
+
+class Config(Part):
+    """All of services.yaml."""
+
+    host: str = "127.0.0.1"
+    prefect: Server = Server(port=4200)
+    mlflow: Tracking = Tracking(port=5000)
+    label: Server = Server(port=8600)
+    pages: Pages = Pages(port=8700)
+    worker: Worker = Worker(pool="rlhf", runs=2)
+
+    def url(self, name: str) -> str:
+        """Where a service is reached from this machine."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{host}:{getattr(self, name).port}"
+
+
+@dataclass(frozen=True)
+class Service:
+    """How one service is started and when it is well.
+
+    Attributes:
+        name: its name in services.yaml.
+        command: what runs it.
+        env: added to the environment of its process.
+        healthy: whether it answers.
+    """
+
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    healthy: Callable[[], bool]
+
+
+def load_config(path: Path = CONFIG) -> Config:
+    """Read services.yaml; `${NAME}` becomes the value of that environment variable.
+
+    Raises:
+        DataError: not valid, or a variable is not set.
+    """
+    try:
+        return Config.model_validate(_expanded(yaml.safe_load(path.read_text()) or {}, path))
+    except FileNotFoundError:
+        return Config()
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _expanded(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(inner, path) for key, inner in value.items()}
+    if not isinstance(value, str):
+        return value
+    text = os.path.expandvars(value)
+    if "${" in text:
+        missing = text.split("${")[1].split("}")[0]
+        raise DataError(f"{path}: the environment variable {missing} is not set")
+    return text
+
+
+def environment(config: Config) -> dict[str, str]:
+    """What a program has to know to use the services."""
+    return {
+        "PREFECT_API_URL": f"{config.url('prefect')}/api",
+        "MLFLOW_TRACKING_URI": config.url("mlflow"),
+        "RLHF_PAGES": config.url("pages"),
+    }
+
+
+def running_environment() -> dict[str, str]:
+    """The `environment` of the services that run on this machine; empty where none does."""
+    names = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "pages": "RLHF_PAGES"}
+    urls = {name: _record(name).get("url") for name in names if _runs(name)}
+    return {names[name]: url + "/api" * (name == "prefect") for name, url in urls.items() if url}
+
+
+def services(config: Config) -> list[Service]:
+    """Every service, in the order of starting."""
+    python, state = sys.executable, state_dir()
+    host, api = config.host, environment(config)
+    prefect_db = config.prefect.database
+    prefect_env = {"PREFECT_UI_API_URL": f"{config.url('prefect')}/api"} if host == "127.0.0.1" else {}
+    if prefect_db:
+        prefect_env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = _driver(prefect_db, "asyncpg")
+    mlflow_db = _driver(config.mlflow.database or f"sqlite:///{state / 'mlflow.db'}", "psycopg")
+    artifacts = config.mlflow.artifacts or (state / "mlartifacts").as_uri()
+    labels = {"FEEDBACK_DB": config.label.database} if config.label.database else {}
+    alone = ["--no-serve-artifacts", "--workers", "1"]
+    worker = ["--pool", config.worker.pool, "--type", "process", "--name", WORKER]
+    worker += ["--limit", str(config.worker.runs)]
+    return [
+        Service(
+            "prefect",
+            [python, "-m", "prefect", "server", "start", "--host", host, "--port", str(config.prefect.port)],
+            prefect_env,
+            lambda: _answers(f"{config.url('prefect')}/api/health"),
+        ),
+        Service(
+            "mlflow",
+            [python, "-m", "mlflow", "server", "--host", host, "--port", str(config.mlflow.port), *alone],
+            # in the environment: command lines can be read by everybody on this machine
+            {"MLFLOW_BACKEND_STORE_URI": mlflow_db, "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts},
+            lambda: _answers(f"{config.url('mlflow')}/health"),
+        ),
+        Service(
+            "label",
+            [python, "-m", "tasks.label", "--host", host, "--port", str(config.label.port)],
+            {**api, **labels},
+            lambda: _answers(config.url("label")),
+        ),
+        Service(
+            "pages",
+            [python, "-m", "flows.pages", "--host", host, "--port", str(config.pages.port)],
+            {},
+            lambda: _answers(config.url("pages")),
+        ),
+        Service(
+            "worker",
+            [python, "-m", "prefect", "worker", "start", *worker],
+            {**api, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+            lambda: _working(config),
+        ),
+    ]
+
+
+def up(config: Config) -> None:
+    """Start what is not running, wait until all is well, and deploy the flows.
+
+    Raises:
+        DataError: a port is taken, or a service does not become well; its log says why.
+    """
+    all_services = services(config)
+    for service in all_services:
+        if not _runs(service.name) and hasattr(getattr(config, service.name), "port"):
+            _refuse_taken(config, service.name)
+    if not (config.mlflow.database or config.mlflow.artifacts):
+        connect_locally()
+    _first_operator(config)
+    before = [service for service in all_services if service.name != "worker"]
+    for service in before:
+        _start(config, service)
+    for service in before:
+        _wait(service)
+    _start(config, all_services[-1])
+    _wait(all_services[-1])
+    _deploy(config)
+
+
+def down() -> list[str]:
+    """Stop what `up` started, the worker first, so that its runs can end; returns what was stopped."""
+    stopped = []
+    for name in ("worker", "label", "pages", "mlflow", "prefect"):
+        if _runs(name):
+            _stop(psutil.Process(_record(name)["pid"]))
+            stopped.append(name)
+        _record_path(name).unlink(missing_ok=True)
+    return stopped
+
+
+def page(config: Config) -> str:
+    """The addresses, and what is where."""
+    rows = {
+        "Prefect": f"{config.url('prefect')}/deployments  start, watch and cancel runs",
+        "MLflow": f"{config.url('mlflow')}  curves, samples, datasets, the registry",
+        "labeling": f"{config.url('label')}  compare outputs; /ask talks to @champion",
+        "reports": f"{config.url('pages')}  reports and Data Docs of the runs",
+        "worker": f"takes runs of the pool {config.worker.pool!r}, {config.worker.runs} at once",
+        "logs": f"{_logs()}/*.log",
+        "stop": "make down",
+    }
+    return "\n".join(f"{name:<9} {text}" for name, text in rows.items())
+
+
+def connect_locally() -> None:
+    """Make the local tracking store, with artifacts at a place that works with and without the server."""
+    given = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    try:
+        connect()
+    finally:
+        if given:
+            os.environ["MLFLOW_TRACKING_URI"] = given
+
+
+def _deploy(config: Config) -> None:
+    """Put the deployments of prefect.yaml and one for each recipe on the server, unless they are there.
+
+    A deployment that is there as it should be is left alone: its schedule may have been switched on.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py"), Path("flows/rlhf.py")]
+    recipes = sorted(Path("recipes").glob("*.yaml"))
+    present = " ".join(content_hash(path) for path in [*wanted, *recipes])
+    with (
+        temporary_settings({PREFECT_API_URL: environment(config)["PREFECT_API_URL"]}),
+        get_client(sync_client=True) as client,
+    ):
+        with suppress(ObjectNotFound):
+            if _record("deployed").get("content") == present:
+                client.read_deployment_by_name("rlhf/pipeline")
+                return
+        print("deploying the flows", flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            env={**_base_env(), **environment(config), "RLHF_POOL": config.worker.pool},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise DataError(f"prefect deploy failed: {said[-1] if said else f'exit code {done.returncode}'}")
+        _deploy_settings(client, recipes)
+    write_json(_record_path("deployed"), {"content": present})
+
+
+def _deploy_settings(client: Any, recipes: list[Path]) -> None:
+    """Fill the pipeline's form with params.yaml, and make a deployment like it for each recipe."""
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    from rlhf.settings import load_settings
+
+    def values(path: Path) -> dict[str, Any]:
+        return load_settings(path).model_dump(by_alias=True, mode="json")
+
+    pipeline = client.read_deployment_by_name("rlhf/pipeline")
+    client.update_deployment(
+        pipeline.id, DeploymentUpdate(parameters={"settings": values(Path("params.yaml"))})
+    )
+    for recipe in recipes:
+        client.create_deployment(
+            flow_id=pipeline.flow_id,
+            name=recipe.stem,
+            description=f"The recipe {recipe}",
+            parameters={"settings": values(recipe), "recipe": recipe.stem},
+            parameter_openapi_schema=pipeline.parameter_openapi_schema,
+            enforce_parameter_schema=True,
+            entrypoint=pipeline.entrypoint,
+            path=pipeline.path,
+            pull_steps=pipeline.pull_steps,
+            work_pool_name=pipeline.work_pool_name,
+            concurrency_limit=None,
+        )
+
+
+def _start(config: Config, service: Service) -> None:
+    if _runs(service.name):
+        return
+    _logs().mkdir(parents=True, exist_ok=True)
+    log = _logs() / f"{service.name}.log"
+    with log.open("ab") as handle:
+        process = subprocess.Popen(
+            service.command,
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            env={**_base_env(), **service.env},
+            start_new_session=True,
+        )
+    url = config.url(service.name) if service.name != "worker" else None
+    write_json(
+        _record_path(service.name),
+        {
+            "pid": process.pid,
+            "started": psutil.Process(process.pid).create_time(),
+            "url": url,
+            "log": str(log),
+        },
+    )
+    print(f"starting {service.name}", flush=True)
+
+
+def _wait(service: Service) -> None:
+    """Wait until a service is well."""
+    end = time.monotonic() + START_SECONDS
+    while not service.healthy():
+        if not _runs(service.name):
+            raise DataError(f"{service.name} ended at once: {_last_line(service.name)}")
+        if time.monotonic() > end:
+            log = _record(service.name)["log"]
+            raise DataError(f"{service.name} does not answer after {START_SECONDS:.0f} s; see {log}")
+        time.sleep(0.3)
+
+
+def _stop(process: psutil.Process) -> None:
+    """End a process and what it started: SIGTERM first, as far as it goes."""
+    with suppress(psutil.Error):
+        family = [process, *process.children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        _, left = psutil.wait_procs(family, timeout=STOP_SECONDS)
+        for one in left:
+            with suppress(psutil.Error):
+                one.kill()
+        psutil.wait_procs(left, timeout=5)
+
+
+def _refuse_taken(config: Config, name: str) -> None:
+    """A port that another program has would make the service fail, or answer in its place."""
+    host, port = config.host, getattr(config, name).port
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DataError(
+                f"{name}: cannot listen on {host}:{port}: {error.strerror}; choose another port in {CONFIG}"
+            ) from None
+
+
+def _first_operator(config: Config) -> None:
+    """Make the labeling app's first operator here: the password is shown, and is in no log."""
+    from feedback.__main__ import first_operator, print_login
+    from feedback.store import Store
+
+    store = Store(config.label.database or f"sqlite:///{state_dir() / 'feedback.db'}")
+    print_login(first_operator(store), "operator")
+    store.close()
+
+
+def _working(config: Config) -> bool:
+    """Whether the worker has reported to the server since it was started."""
+    import json
+    from datetime import UTC, datetime
+    from urllib.request import Request
+
+    pool = quote(config.worker.pool)
+    request = Request(
+        f"{config.url('prefect')}/api/work_pools/{pool}/workers/filter",
+        data=b"{}",
+        headers={"Content-Type": "application/json"},
+    )
+    with suppress(OSError, ValueError), urlopen(request, timeout=5) as answer:
+        since = datetime.fromtimestamp(_record("worker").get("started", 0.0), UTC)
+        for worker in json.load(answer):
+            if worker["name"] == WORKER and datetime.fromisoformat(worker["last_heartbeat_time"]) > since:
+                return True
+    return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as answer:
+            return answer.status < 400
+    except (URLError, OSError):
+        return False
+
+
+def _driver(url: str, driver: str) -> str:
+    """A PostgreSQL URL with the driver that is installed."""
+    scheme, sign, rest = url.partition("://")
+    return f"postgresql+{driver}://{rest}" if sign and scheme in ("postgres", "postgresql") else url
+
+
+def _base_env() -> dict[str, str]:
+    """The environment of every service: `python` is this one, and nothing phones home."""
+    state = state_dir()
+    return {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DVC_NO_ANALYTICS": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        **os.environ,
+        "RLHF_STATE": str(state),
+        "PREFECT_HOME": str(state / "prefect"),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _logs() -> Path:
+    return state_dir() / "logs"
+
+
+def _record_path(name: str) -> Path:
+    return state_dir() / "services" / f"{name}.json"
+
+
+def _record(name: str) -> dict[str, Any]:
+    try:
+        return read_json(_record_path(name))
+    except (DataError, ValueError):
+        return {}
+
+
+def _runs(name: str) -> bool:
+    record = _record(name)
+    return bool(record) and is_alive(record["pid"], record["started"])
+
+
+def _last_line(name: str) -> str:
+    with suppress(OSError, KeyError):
+        lines = Path(_record(name)["log"]).read_text(errors="replace").splitlines()
+        return next(line for line in reversed(lines) if line.strip())
+    return "its log is empty"
+
+
+def main(words: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.services",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("verb", choices=("up", "down", "status", "env"), help="env: shell lines to use them")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="another settings file")
+    given = parser.parse_args(words)
+    with one_line_errors():
+        if given.verb == "down":
+            print("stopped: " + (", ".join(down()) or "nothing was running"))
+            return
+        config = load_config(given.config)
+        if given.verb == "up":
+            up(config)
+            print(page(config))
+        elif given.verb == "env":
+            for name, value in environment(config).items():
+                print(f"export {name}={shlex.quote(value)}")
+        else:
+            for service in services(config):
+                well = "well" if _runs(service.name) and service.healthy() else "not running"
+                print(f"{service.name:<9} {well}")
+
+
+if __name__ == "__main__":
+    main()
