@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Workspace
+from conftest import ROOT, Workspace
 from safetensors.torch import load_file, save_file
 
 from rlhf.ppo import adapted_kl_coef
@@ -23,6 +23,7 @@ from tasks.context import execute
 pytestmark = pytest.mark.slow
 
 Curve = list[dict[str, float]]
+DOCUMENT = ROOT / "docs/ppo.md"
 BEFORE = ("ingest", "prepare", "pretrain", "sft", "collect", "reward")
 
 
@@ -197,3 +198,23 @@ def test_a_reward_that_is_not_a_number_ends_in_one_line(ready: Workspace, capfd,
     error = error_of(capfd, monkeypatch)
     pattern = "error: update 0: the reward model is nan for the prompt .* there is no checkpoint yet"
     assert re.fullmatch(pattern, error), error
+
+
+# ---- docs/ppo.md ----
+
+
+def test_the_twenty_lines_of_the_document_run(ready: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+    snippet = DOCUMENT.read_text().split("```python\n")[1].split("```")[0]
+    assert len([line for line in snippet.splitlines() if line.strip()]) <= 20
+    exec(compile(snippet, str(DOCUMENT), "exec"), {"__name__": "snippet"})
+    shown = [line for line in capfd.readouterr().out.splitlines() if re.match(r"\d+\.0 ", line)]
+    assert [line.split()[0] for line in shown] == ["1.0", "2.0", "3.0", "4.0"]
+    assert Path("models/try/model.safetensors").exists()
+
+
+def test_the_document_explains_every_metric_and_no_other(ready: Workspace) -> None:
+    ready.set({"ppo.reward_functions.length_weight": 0.1})
+    logged = {re.sub("^rewards/.*", "rewards/<name>", name) for name in ppo(ready, ptx_coef=1.0)[0]}
+    section = DOCUMENT.read_text().split("## What the log says")[1].split("\n## ")[0]
+    names = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for cell in names for name in re.findall("`(.+?)`", cell)} == logged - {"step"}
