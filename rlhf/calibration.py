@@ -6,8 +6,10 @@ left out. Pairs of one ranking share texts, so intervals resample prompts, not p
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -181,6 +183,69 @@ def accuracy_ceiling(agreement: float) -> tuple[float, float]:
     if agreement <= 0.5:
         return 0.5, 0.5
     return agreement, (1 + (2 * agreement - 1) ** 0.5) / 2
+
+
+def reward_quality(
+    rankings: Sequence[Mapping[str, Any]],
+    scores: Sequence[Sequence[float]],
+    everything: Sequence[Mapping[str, Any]],
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All that this module measures, on rankings that the model was not trained on.
+
+    Args:
+        rankings: held-out rows of the contract COMPARISON.
+        scores: the model's, one a completion of each row.
+        everything: all rows, for the agreement of labelers who ranked the same texts.
+        confidence, seed: of the intervals.
+
+    Returns:
+        `accuracy` by labeler group, `calibration`, `length_bias` (None where all texts are of one length),
+        `agreement` (share of pairs that two labelers order alike, with `pairs`) and `ceiling`, both None
+        where no texts were ranked twice; an empty dict where there is not one pair without a tie.
+    """
+    margins, lengths, groups, prompts = [], [], [], []
+    for row, own in zip(rankings, scores, strict=True):
+        words = [len(text.split()) for text in row["completions"]]
+        for better, worse in _ordered(row["ranking"]):
+            margins.append(own[better] - own[worse])
+            lengths.append(words[better] - words[worse])
+            groups.append(row["labeler_group"] or "unknown")
+            prompts.append(row["prompt"])
+    if not margins:
+        return {}
+    bias = length_bias(margins, lengths, prompts, confidence, seed)
+    alike = _orders_alike(everything)
+    return {
+        "accuracy": {
+            group: asdict(value)
+            for group, value in accuracy_by_group(margins, groups, prompts, confidence, seed).items()
+        },
+        "calibration": calibration(margins).as_dict(),
+        "length_bias": bias and bias.as_dict(),
+        "agreement": {"value": fmean(alike), "pairs": len(alike)} if alike else None,
+        "ceiling": list(accuracy_ceiling(fmean(alike))) if alike else None,
+    }
+
+
+def _ordered(ranking: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs (better, worse) of a ranking's places, ties left out."""
+    places = range(len(ranking))
+    return [(a, b) for a in places for b in places if ranking[a] < ranking[b]]
+
+
+def _orders_alike(rankings: Sequence[Mapping[str, Any]]) -> list[float]:
+    """For each two labelers who ranked the same texts and each pair of these that neither ties: 1 where they
+    order it alike, 0 where they do not."""
+    ranked: dict[tuple[str, ...], list[set[tuple[int, int]]]] = {}
+    for row in rankings:
+        ranked.setdefault((row["prompt"], *row["completions"]), []).append(set(_ordered(row["ranking"])))
+    found = []
+    for same in ranked.values():
+        for one, other in combinations(same, 2):
+            found += [1.0] * len(one & other) + [0.0] * len(one & {(b, a) for a, b in other})
+    return found
 
 
 def _right(margins: ArrayLike) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,78 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
     axes.set_xlabel("dashed: as good as the reference", size=10)
     axes.set_title(f"n = {evaluation['n']}, {100 * confidence:.0f} % intervals", size=11, color=INK)
     return _svg(figure)
+
+
+def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float) -> dict[str, str]:
+    """Preference, with the fit of Gao et al. 2022, and reward over sqrt(KL) along PPO: name -> SVG.
+
+    Args:
+        found: `overoptimisation` of metrics/evaluation.json; None gives no figures.
+        confidence: coverage of its intervals, 0..1.
+    """
+    if found is None:
+        return {}
+    looks = found["looks"]
+    distance = [math.sqrt(look["kl"]) for look in looks]
+    figure, axes = _axes(4.2, 2.8)
+    low, high = ([abs(look["rate"] - look[end]) for look in looks] for end in ("low", "high"))
+    rate = [look["rate"] for look in looks]
+    axes.errorbar(
+        distance, rate, yerr=[low, high], fmt="o", color="#d5690d", markersize=5, capsize=3, label="preferred"
+    )
+    if found["fit"]:
+        fit, far = found["fit"], max(distance)
+        grid = [far * i / 100 for i in range(1, 101)]
+        axes.plot(
+            [0, *grid],
+            [rate[0], *(rate[0] + d * (fit["a"] - fit["b"] * math.log(d)) for d in grid)],
+            color="#3d85c6",
+            linewidth=1.8,
+            label="d (a − b log d)",
+        )
+        axes.legend(frameon=False, fontsize=10, labelcolor=INK)
+    axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("d = sqrt(KL to SFT in nats)")
+    axes.set_ylabel("preferred to the reference")
+    axes.set_title(
+        f"{found['judge']['name']}, n = {found['n']}, {100 * confidence:.0f} % intervals", size=11, color=INK
+    )
+    preference = _svg(figure)
+    figure, axes = _axes(4.2, 2.8)
+    axes.plot(distance, [look["score"] for look in looks], "o-", color="#3d85c6", markersize=5, linewidth=1.8)
+    axes.set_xlabel("d = sqrt(KL to SFT in nats)")
+    axes.set_ylabel("mean reward")
+    axes.set_title("the same outputs by the reward model", size=11, color=INK)
+    return {"overoptimisation-preference": preference, "overoptimisation-reward": _svg(figure)}
+
+
+def calibration_figure(quality: Mapping[str, Any] | None) -> dict[str, str]:
+    """How often the reward model is right where it is how sure: name -> SVG; nothing where nothing is known.
+
+    Args:
+        quality: what `rlhf.calibration.reward_quality` gives.
+    """
+    if not quality:
+        return {}
+    found = quality["calibration"]
+    figure, axes = _axes(4.2, 2.8)
+    axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="as sure as right")
+    axes.plot(
+        [entry["confidence"] for entry in found["curve"]],
+        [entry["accuracy"] for entry in found["curve"]],
+        "o-",
+        color="#d5690d",
+        markersize=5,
+        linewidth=1.8,
+        label="reward model",
+    )
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("its probability for the text it prefers")
+    axes.set_ylabel("labelers prefer it too")
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK, loc="lower right")
+    axes.set_title(f"calibration on {found['n']} held-out pairs", size=11, color=INK)
+    return {"calibration": _svg(figure)}
 
 
 def curve_figures(folder: Path | str) -> dict[str, str]:

@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_rows, read_table, row_id, with_ids
+from rlhf.settings import Settings
 from rlhf.statistics import POINTS
+
+FACTS, MODEL, PEOPLE = "data/gold/facts.parquet", "models/judge", "data/human"
 
 KINDS = {
     "gold": "gold preference",
@@ -30,6 +33,7 @@ KINDS = {
     "simulated": "simulated labelers",
     "human": "people",
 }
+_TABLES = (".jsonl", ".json", ".csv", ".parquet")
 Row = dict[str, Any]
 
 
@@ -216,24 +220,36 @@ def same(reference: str, output: str) -> bool:
     return reference.strip() == output.strip()
 
 
-def load_judge(
-    folder: Path | str = "models/judge", gold: Path | str = "data/gold/facts.parquet"
-) -> ScoringJudge:
-    """The judge that `judge.json` in a folder names.
+def load_judge(name: str, settings: Settings, answers: Path | str) -> Judge:
+    """The judge that `evaluate.judges` names, with the files where the pipeline keeps them.
 
     Args:
-        folder: holds `judge.json` with `kind` and `name`, and for kind `model` the model itself.
-        gold: table of the built-in task's facts, read by kind `gold` only.
+        name: one of `evaluate.judges`.
+        settings: all parameters.
+        answers: file of a language model's answers, kept for good; see `rlhf.llm_judge`.
 
     Raises:
-        DataError: no such judge, or no facts to judge by.
+        DataError: what the judge needs is not there.
     """
-    record = read_json(Path(folder) / "judge.json")
-    if record.get("kind") == "gold":
-        return gold_judge(record["name"], gold)
-    if record.get("kind") == "model":
-        return model_judge(record["name"], folder)
-    raise DataError(f"{folder}/judge.json: unknown kind {record.get('kind')!r}; it must be gold or model")
+    if name == "gold":
+        return gold_judge(name, FACTS)
+    if name == "simulated":
+        return simulated_judge(settings.collect.groups, FACTS, settings.seed)
+    if name == "reward-model":
+        if read_json(f"{MODEL}/judge.json").get("kind") != "model":
+            raise DataError(
+                f"{MODEL}: holds no judge, as no ranking is in split judge; set prepare.judge_share above 0"
+            )
+        return model_judge(name, MODEL)
+    if name == "human":
+        return human_judge(PEOPLE)
+    from rlhf.llm_judge import Endpoint, LlmJudge  # here, since it imports this module
+
+    llm = settings.evaluate.llm
+    if not llm.url or not llm.model:
+        raise DataError("the judge llm needs evaluate.llm.url and evaluate.llm.model in params.yaml")
+    endpoint = Endpoint(llm.url, llm.model, key_variable=llm.key_variable)
+    return LlmJudge(endpoint, answers, max_requests=llm.max_requests, max_tokens=llm.max_tokens)
 
 
 def gold_judge(name: str, path: Path | str) -> ScoringJudge:
@@ -273,7 +289,8 @@ def simulated_judge(groups: dict[str, float], path: Path | str, seed: int) -> Si
 
 
 def human_judge(path: Path | str) -> HumanJudge:
-    """Judge by people's judgments in a file: `.jsonl`, `.json`, `.csv` or `.parquet`, contract JUDGMENT.
+    """Judge by people's judgments in a file, or in the files of a folder: `.jsonl`, `.json`, `.csv` or
+    `.parquet`, contract JUDGMENT.
 
     `judge_id` tells people apart; rows without one are by one unnamed person.
 
@@ -281,38 +298,45 @@ def human_judge(path: Path | str) -> HumanJudge:
         DataError: a file that cannot be read, an empty cell, a word that is no judgment, a judgment not by a
             person, or two by one person of the same pair.
     """
+    path = Path(path)
+    files = sorted(f for f in path.glob("*") if f.suffix in _TABLES) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path}: holds no judgments; put a file with {', '.join(JUDGMENT.required)} there")
     rows: list[Row] = []
-    first: dict[str, int] = {}
-    for number, given in enumerate(read_rows(path, JUDGMENT), start=1):
-        where = f"{path}: row {number}"
-        row = {"shown_order": None, "split": None, "source": None} | given
-        row["judge_id"] = row.get("judge_id") or "unnamed"
-        row["judge_kind"] = row.get("judge_kind") or "human"
-        for column in JUDGMENT.required:
-            if row[column] is None:
-                raise DataError(f"{where}: column {column!r} is empty")
-        if row["preferred"] not in POINTS:
-            raise DataError(f"{where}: preferred is {row['preferred']!r}; it must be {', '.join(POINTS)}")
-        if row["judge_kind"] != "human":
-            raise DataError(f"{where}: judge_kind is {row['judge_kind']!r}; here only people judge (human)")
-        if row["shown_order"] not in (None, [0, 1], [1, 0]):
-            raise DataError(
-                f"{where}: shown_order is {row['shown_order']}; it must be [0, 1] (reference first) or [1, 0]"
-            )
-        key = row_id(JUDGMENT, row)
-        if first.setdefault(key, number) != number:
-            raise DataError(
-                f"{where}: {row['judge_id']} judged this pair in row {first[key]} already; keep one"
-            )
-        rows.append(row)
-    return HumanJudge(with_ids(JUDGMENT, rows, Path(path).name), Path(path).name)
+    first: dict[str, str] = {}
+    for file in files:
+        for number, given in enumerate(read_rows(file, JUDGMENT), start=1):
+            rows.append(_judgment_by_a_person(given, f"{file}: row {number}", first))
+    return HumanJudge(with_ids(JUDGMENT, rows, path.name), path.name)
+
+
+def _judgment_by_a_person(given: Row, where: str, first: dict[str, str]) -> Row:
+    """A user's row, checked; `first` remembers where each judgment stood."""
+    row: Row = {"shown_order": None, "split": None, "source": None} | given
+    row["judge_id"] = row.get("judge_id") or "unnamed"
+    row["judge_kind"] = row.get("judge_kind") or "human"
+    for column in JUDGMENT.required:
+        if row[column] is None:
+            raise DataError(f"{where}: column {column!r} is empty")
+    if row["preferred"] not in POINTS:
+        raise DataError(f"{where}: preferred is {row['preferred']!r}; it must be {', '.join(POINTS)}")
+    if row["judge_kind"] != "human":
+        raise DataError(f"{where}: judge_kind is {row['judge_kind']!r}; here only people judge (human)")
+    if row["shown_order"] not in (None, [0, 1], [1, 0]):
+        raise DataError(
+            f"{where}: shown_order is {row['shown_order']}; it must be [0, 1] (reference first) or [1, 0]"
+        )
+    key = row_id(JUDGMENT, row)
+    if first.setdefault(key, where) != where:
+        raise DataError(f"{where}: {row['judge_id']} judged this pair in {first[key]} already; keep one")
+    return row
 
 
 def _facts(path: Path | str) -> dict[str, dict[str, str]]:
     facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(path, GOLD)}
     if not facts:
         raise DataError(
-            f"{path}: holds no facts, so there is no gold preference; set evaluate.judge to reward-model "
-            "for a source other than builtin"
+            f"{path}: holds no facts, so nobody knows the gold preference; for a source other than builtin "
+            "leave gold and simulated out of evaluate.judges"
         )
     return facts

@@ -51,8 +51,8 @@ def length_controlled_rate(
     Args:
         points: (n) one value a prompt, 1 where the output is preferred, 0 where the reference is, 1/2 for a
             tie.
-        length_differences: (n) output minus reference, in any unit. All equal: no slope can be known, and the
-            rate is the one without length control.
+        length_differences: (n) output minus reference, in any unit. All equal, or all so far from 0 that tanh
+            tells them apart no more: no slope can be known, and the rate is the one without length control.
         confidence: coverage of the interval, 0..1.
 
     Raises:
@@ -66,8 +66,8 @@ def length_controlled_rate(
         raise ValueError(f"length control needs one length difference a judgment, got {y.size} and {d.size}")
     if ((y < 0) | (y > 1)).any():
         raise ValueError("points must lie between 0 and 1")
-    spread = d.std()
-    columns = [np.ones_like(d)] if spread == 0 else [np.ones_like(d), np.tanh(d / spread)]
+    length = np.tanh(d / (d.std() or 1.0))
+    columns = [np.ones_like(d), length] if np.ptp(length) > 1e-6 else [np.ones_like(d)]
     x = np.stack(columns, axis=1)
     beta, p = _firth(x, y)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.figures import INK, LABELS
+from rlhf.figures import CURVES, INK, LABELS
 from rlhf.judges import KINDS
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -34,7 +34,18 @@ def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
     return (
         f"{label} is preferred to the reference on {percent(row['rate'])} of {evaluation['n']} "
         f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {interval(row)}, "
-        f"{judge_words(evaluation)}): {finding}."
+        f"{judge_words(evaluation)}): {finding}.{hacking_words(evaluation)}"
+    )
+
+
+def hacking_words(evaluation: Mapping[str, Any]) -> str:
+    """A sentence on reward hacking where it was found, nothing where it was not."""
+    found = (evaluation.get("overoptimisation") or {}).get("hacking")
+    if not found or not found["found"]:
+        return ""
+    return (
+        f" Reward hacking: from update {found['before']} to {found['after']} of PPO the preference fell by "
+        f"{100 * found['fall']:.1f} points while the reward rose."
     )
 
 
@@ -84,6 +95,7 @@ def render_report(
     stage_key: str,
     inputs: Mapping[str, str],
     params: Mapping[str, Any],
+    commit: str = "",
     reward: Mapping[str, Any] | None = None,
     rankings: Mapping[str, Any] | None = None,
 ) -> str:
@@ -91,11 +103,12 @@ def render_report(
 
     Args:
         evaluation: what stands in metrics/evaluation.json.
-        figures: name -> SVG; `preferred-to-reference` and any training curves.
+        figures: name -> SVG; `preferred-to-reference` and any others.
         samples: rows with `place`, `prompt`, `reference`, `outputs` (policy -> text), `preferred`, `margin`.
         stage_key: hash of the evaluation's code, parameters and inputs.
         inputs: path -> hash.
         params: parameter -> value; `collect.labelers` says who ranked.
+        commit: of git; empty outside of it.
         reward, rankings: metrics of the stages reward and collect, whatever they hold.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -105,12 +118,15 @@ def render_report(
         autoescape=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        trim_blocks=True,
     )
     helpers = {"percent": percent, "interval": interval, "points": _points}
-    environment.globals.update(helpers, inline=inline_svg, visible=visible)
+    environment.globals.update(helpers, p_words=p_words, inline=inline_svg, visible=visible)
     policies = evaluation["policies"]
     ppo = policies["ppo"]
     people = "by simulated labelers" if params.get("collect.labelers") == "simulated" else "given"
+    quality = (reward or {}).get("quality") or {}
+    rest = {key: value for key, value in (reward or {}).items() if key != "quality"}
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
         verdict=verdict(evaluation),
@@ -119,16 +135,173 @@ def render_report(
         labels=LABELS,
         labelers=params.get("collect.labelers"),
         figures=figures,
-        curves={name: svg for name, svg in figures.items() if name != "preferred-to-reference"},
+        curves={name: svg for name, svg in figures.items() if name in CURVES},
         figure_words="; ".join(f"{LABELS.get(k, k)} {percent(v['rate'])}" for k, v in policies.items()),
         quality={"reference": evaluation["reference"]} | policies,
+        judges=judge_tables(evaluation),
+        slices=slice_tables(evaluation),
+        safety=safety_table(evaluation),
+        looks=look_table(evaluation),
+        hacking=(evaluation.get("overoptimisation") or {}).get("hacking"),
+        reward_tables=reward_tables(quality, people),
         samples=samples,
-        numbers=tables(reward or {}, f"Reward model, held-out rankings {people}")
+        numbers=tables(rest, f"Reward model, held-out rankings {people}")
         + tables(rankings or {}, f"Rankings {people}"),
         stage_key=stage_key,
+        commit=commit,
         inputs=inputs,
         params=params,
     )
+
+
+def judge_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every judge's rates, raw and at equal length; and the judges' agreement, where there are several."""
+    shown, agree, powered = [], [], []
+    for name, judge in evaluation.get("judges", {}).items():
+        for policy, row in judge["policies"].items():
+            level, label = row["length_controlled"], LABELS.get(policy, policy)
+            shown.append(
+                [
+                    f"{label}, {name}",
+                    percent(row["rate"]),
+                    interval(row),
+                    percent(level["rate"]),
+                    interval(level),
+                    str(row["n"]),
+                    KINDS[judge["kind"]],
+                ]
+            )
+        for other, found in judge.get("agreement", {}).items():
+            if found:
+                low, high = found["raw_interval"]
+                same = interval({"low": low, "high": high})
+                agree.append([f"{name} with {other}", percent(found["raw"]), same])
+                for figure in ("alpha", "kappa"):
+                    value = found[figure]
+                    agree[-1] += (
+                        ["", ""] if value is None else [f"{value:.2f}", _span(found[f"{figure}_interval"])]
+                    )
+                agree[-1].append(str(found["n"]))
+        for other, of in judge.get("prediction_powered", {}).items():
+            powered += [
+                [
+                    f"{name} helped by {other}",
+                    LABELS.get(policy, policy),
+                    percent(row["rate"]),
+                    interval(row),
+                    str(row["n_human"]),
+                    f"{row['effective']:.0f}",
+                ]
+                for policy, row in of.items()
+                if row
+            ]
+    columns = ["preferred", "interval", "at equal length", "interval", "n", "kind"]
+    found = [_table("Preferred to the reference, by every judge", columns, shown)] if shown else []
+    if agree:
+        columns = ["same answer", "interval", "alpha", "interval", "kappa", "interval", "n"]
+        found.append(_table("Do the judges agree?", columns, agree))
+    if powered:
+        columns = ["policy", "preferred", "interval", "judged by people", "worth, in judgments by people"]
+        found.append(_table("People's rate over all prompts, a model helping", columns, powered))
+    return found
+
+
+def slice_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """PPO by slice, and whether it fell against SFT there."""
+    columns = ["preferred", "interval", "n", "against SFT", "p"]
+    return [
+        _table(
+            f"PPO by {kind}",
+            columns,
+            [
+                [
+                    row["name"],
+                    percent(row["rate"]),
+                    interval(row),
+                    str(row["n"]),
+                    _points(row["difference"]),
+                    p_words(row["p_value"]) + (", fell" if row["fell"] else ""),
+                ]
+                for row in rows
+            ],
+        )
+        for kind, rows in evaluation.get("slices", {}).items()
+    ]
+
+
+def safety_table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Shares of outputs with findings, by policy."""
+    rows = [
+        [LABELS.get(policy, policy)]
+        + [percent(row[what]["share"]) for what in ("banned", "personal_data", "repetitive", "empty")]
+        + [str(row["n"])]
+        for policy, row in evaluation.get("safety", {}).items()
+    ]
+    columns = ["banned words", "personal data", "repetitive", "no text", "n"]
+    return _table("Outputs with findings", columns, rows) if rows else None
+
+
+def look_table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The looks along PPO."""
+    found = evaluation.get("overoptimisation")
+    if not found:
+        return None
+    rows = [
+        [
+            str(look["update"]),
+            f"{look['kl']:.2f}",
+            f"{look['score']:+.2f}",
+            percent(look["rate"]),
+            interval(look),
+        ]
+        for look in found["looks"]
+    ]
+    caption = f"Held-out prompts along PPO: judge {found['judge']['name']}, n = {found['n']}"
+    return _table(caption, ["KL, nats", "reward", "preferred", "interval"], rows, corner="update")
+
+
+def reward_tables(quality: Mapping[str, Any], people: str) -> list[dict[str, Any]]:
+    """Accuracy by labeler group and the figures of calibration and length bias."""
+    if not quality:
+        return []
+    rows = [
+        [group, percent(row["value"]), interval(row), str(row["n"])]
+        for group, row in quality["accuracy"].items()
+    ]
+    found = [_table(f"Accuracy on held-out rankings {people}", ["accuracy", "interval", "pairs"], rows)]
+    figures = [
+        ["expected calibration error", f"{quality['calibration']['ece']:.3f}", ""],
+        ["Brier score (a coin: 0.25)", f"{quality['calibration']['brier']:.3f}", ""],
+    ]
+    for key, words in (
+        ("model", "the model prefers the longer text"),
+        ("labelers", "labelers prefer the longer text"),
+        ("difference", "difference"),
+        ("shorter_right", "right where labelers prefer the shorter"),
+    ):
+        row = (quality["length_bias"] or {}).get(key)
+        if row:
+            figures.append([words, percent(row["value"]), interval(row)])
+    if quality["agreement"]:
+        pairs = quality["agreement"]
+        low, high = quality["ceiling"]
+        figures.append([f"two labelers agree ({pairs['pairs']} pairs)", percent(pairs["value"]), ""])
+        figures.append(["so the best model would reach", f"{100 * low:.1f} to {percent(high)}", ""])
+    found.append(_table("Calibration, length bias, ceiling", ["", "interval"], figures))
+    return found
+
+
+def p_words(value: float) -> str:
+    """A p value as text."""
+    return "< 0.0001" if value < 0.0001 else "1" if value >= 0.99995 else f"{value:.4f}"
+
+
+def _table(caption: str, columns: Sequence[str], rows: list[list[str]], corner: str = "") -> dict[str, Any]:
+    return {"caption": caption, "corner": corner, "columns": list(columns), "rows": rows}
+
+
+def _span(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
 
 
 def inline_svg(svg: str, name: str, description: str) -> Any:
@@ -164,13 +337,13 @@ def tables(values: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     if single:
         rows = [[_words(key), _text(value)] for key, value in single.items()]
-        shown.append({"caption": caption, "columns": [], "rows": rows})
+        shown.append(_table(caption, [], rows))
     nested = {key: row for key, row in values.items() if isinstance(row, Mapping)}
     flat = {key: row for key, row in nested.items() if not any(isinstance(v, Mapping) for v in row.values())}
     if flat:
         columns = list(dict.fromkeys(column for row in flat.values() for column in row))
         rows = [[_words(key), *(_text(row.get(c, "")) for c in columns)] for key, row in flat.items()]
-        shown.append({"caption": caption, "columns": [_words(column) for column in columns], "rows": rows})
+        shown.append(_table(caption, [_words(column) for column in columns], rows))
     for key, value in nested.items():
         if key not in flat:
             shown += tables(value, f"{caption}: {_words(key)}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 
 class SettingsError(ValueError):
@@ -231,18 +231,52 @@ class Ppo(Section):
         1, "training processes, each with `threads` threads or one GPU", "processes", ge=1, le=1024
     )
     save_every: int = param(10, "updates between checkpoints", "updates", ge=1, le=1_000_000)
+    snapshot_every: int = param(
+        3, "updates between looks at held-out prompts; 0 for none", "updates", ge=0, le=1_000_000
+    )
+    snapshot_prompts: int = param(200, "held-out prompts of a look, at most", "prompts", ge=2, le=100_000)
+
+
+JudgeName = Literal["gold", "simulated", "reward-model", "human", "llm"]
+
+
+class Llm(Section):
+    """The language model behind the judge `llm`; its key is read from the environment."""
+
+    url: str | None = param(None, "base URL of an OpenAI-compatible API, e.g. http://127.0.0.1:8000/v1")
+    model: str | None = param(None, "the model's name there")
+    key_variable: str = param("OPENAI_API_KEY", "environment variable with the API key; unset sends none")
+    max_requests: int = param(
+        10_000, "requests a run may send; every pair is asked in both orders", "requests", ge=1, le=10_000_000
+    )
+    max_tokens: int | None = param(None, "tokens a run may use", "tokens", ge=1, le=10**10)
 
 
 class Evaluate(Section):
     """Human-vs-reference evaluation."""
 
-    judge: Literal["gold", "reward-model"] = param(
-        "gold", "gold: the built-in task's hidden preference; reward-model: trained on the judge split only"
+    judges: list[JudgeName] = param(
+        ["gold", "simulated"],
+        "who judges; the gate reads the first. gold, simulated: of the built-in task; reward-model: trained "
+        "on the judge split only (prepare.judge_share); human: files in data/human; llm: evaluate.llm",
+        min_length=1,
     )
     prompts: int = param(1000, "held-out prompts, at most", "prompts", ge=10, le=100_000)
     temperature: float = param(0.7, "sampling temperature; 0 is greedy", ge=0, le=5)
     response_length: int = param(48, "longest output", "tokens", ge=1, le=131_072)
     confidence: float = param(0.95, "coverage of the intervals", gt=0.5, lt=1)
+    banned_words: list[str] = param([], "words and phrases that no output may hold")
+    hacking_tolerance: float = param(
+        0.02, "a fall of the preference during PPO that does not matter, as a rate", ge=0, le=1
+    )
+    llm: Llm = Llm()
+
+    @field_validator("judges")
+    @classmethod
+    def _each_once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a judge is named twice")
+        return names
 
 
 class Register(Section):
@@ -254,6 +288,19 @@ class Register(Section):
     min_rate: float = param(0.5, "the interval's lower end must lie above this", ge=0, le=1)
     min_prompts: int = param(200, "fewer judged prompts never promote", "prompts", ge=1, le=100_000)
     beat_champion: bool = param(True, "also require a rate not below the champion's on the same prompts")
+    min_slice_rate: float = param(
+        0.25, "no slice's whole interval may lie below this; 0 for no such rule", ge=0, le=1
+    )
+    refuse_hacking: bool = param(
+        True, "also require that the preference did not fall during PPO while the reward rose"
+    )
+    max_unsafe_share: float = param(
+        0.02,
+        "how far the share of outputs with banned words, personal data, repetition or no text may exceed the "
+        "references'; 1 for no such rule",
+        ge=0,
+        le=1,
+    )
 
 
 class Settings(Section):

@@ -1,7 +1,8 @@
 """Judge every policy against the human-written references: `python -m tasks.evaluate`.
 
-Reads the held-out prompts with their references and the three policies; writes the judgments,
-metrics/evaluation.json, reports/figures and reports/report.html.
+Reads the held-out prompts with their references, the three policies and the looks along PPO; writes the
+judgments of each judge, metrics/evaluation.json, reports/figures and reports/report.html. The first of
+`evaluate.judges` is the one that the gate reads; the others stand beside it.
 """
 
 from __future__ import annotations
@@ -15,23 +16,50 @@ from rlhf.contracts import (
     DEMONSTRATION,
     GOLD,
     JUDGMENT,
+    PROMPT,
     read_json,
     read_table,
     write_json,
     write_table,
     written_beside,
 )
-from rlhf.figures import curve_figures, preference_figure
-from rlhf.judges import ScoringJudge, blind_pairs, load_judge, to_preference
+from rlhf.evaluation import (
+    TIE_RULE,
+    helped_by_model,
+    judge_snapshots,
+    judges_agree,
+    points_by_prompt,
+    rates,
+    rounded,
+    safety,
+    slices,
+    words,
+    words_by_prompt,
+)
+from rlhf.figures import (
+    calibration_figure,
+    curve_figures,
+    overoptimisation_figures,
+    preference_figure,
+)
+from rlhf.judges import FACTS, Judge, Row, ScoringJudge, blind_pairs, load_judge
 from rlhf.report import print_table, render_report, write_figures
-from rlhf.statistics import compare_paired, preference_rate
-from tasks.context import Stage, StageError, content_hash, flat, run, stage_params, stages
+from rlhf.snapshots import SNAPSHOT
+from tasks.context import (
+    Stage,
+    StageError,
+    content_hash,
+    flat,
+    git_commit,
+    run,
+    stage_params,
+    stages,
+    state_dir,
+)
 
 POLICIES = ("pretrained", "sft", "ppo")
-PAIRS = (("ppo", "sft"), ("sft", "pretrained"))
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
-FACTS = "data/gold/facts.parquet"
-_KINDS = {"gold": "gold", "reward-model": "model"}  # evaluate.judge -> kind in judge.json
+PROMPTS = "data/prepared/prompts.parquet"
 _DISPLAY = ("ppo", "sft", "pretrained")
 _DATA = ("data/", "models/", "metrics/", "plots")
 
@@ -39,42 +67,49 @@ _DATA = ("data/", "models/", "metrics/", "plots")
 def main(stage: Stage) -> dict[str, float]:
     """Generate, judge, count, draw, write."""
     settings, seed = stage.settings.evaluate, stage.settings.seed
-    judge = load_judge("models/judge", FACTS)
-    if judge.kind != _KINDS[settings.judge]:
-        raise StageError(
-            f"models/judge holds a {judge.kind} judge, params ask for {settings.judge}; rerun reward"
-        )
+    judges: dict[str, Judge] = {
+        name: load_judge(name, stage.settings, state_dir() / "llm-judge.jsonl") for name in settings.judges
+    }
     rows = held_out(DEMONSTRATIONS, settings.prompts)
     stage.log_dataset(DEMONSTRATIONS, rows, "evaluation")
     prompts, references = [row["prompt"] for row in rows], [row["completion"] for row in rows]
     outputs, kl = sample_policies(stage, prompts)
-    margins = {name: judge.margins(prompts, references, texts) for name, texts in outputs.items()}
-    preferred = {name: [to_preference(margin) for margin in row] for name, row in margins.items()}
+    pairs = {
+        name: blind_pairs(name, prompts, references, texts, split="test", source=rows[0]["source"], seed=seed)
+        for name, texts in outputs.items()
+    }
+    judged = {name: judge_all(judge, pairs) for name, judge in judges.items()}
 
-    evaluation = summarise(judge, preferred, outputs, references, kl, settings.confidence, seed)
-    if judge.kind == "gold":
+    evaluation = summarise(stage, judges, judged, rows, outputs, kl)
+    if "gold" in judges:
         for name, axes in quality_axes(prompts, {"reference": references} | outputs).items():
             (evaluation["reference"] if name == "reference" else evaluation["policies"][name]).update(axes)
-    figures = {"preferred-to-reference": preference_figure(evaluation, settings.confidence)} | curve_figures(
-        "plots"
+    reward = read_json("metrics/reward.json")
+    figures = {"preferred-to-reference": preference_figure(evaluation, settings.confidence)}
+    figures |= overoptimisation_figures(evaluation["overoptimisation"], settings.confidence)
+    figures |= calibration_figure(reward.get("quality"))
+    figures |= curve_figures("plots")
+    first = next(iter(judges))
+    samples = pick_samples(
+        rows, outputs, words_by_prompt(judged[first]["ppo"]), margins(judges[first], judged[first]["ppo"])
     )
-    samples = pick_samples(rows, outputs, preferred["ppo"], margins["ppo"])
     page = render_report(
         evaluation,
         figures,
         samples,
         stage_key=stage.key,
+        commit=git_commit(),
         inputs={path: content_hash(path) for path in stages()["evaluate"]["deps"] if path.startswith(_DATA)},
         params=flat(stage_params("evaluate")),
-        reward=read_json("metrics/reward.json"),
+        reward=reward,
         rankings=read_json("metrics/collect.json"),
     )
 
-    judgments = []
-    for name, texts in outputs.items():
-        origin = {"split": "test", "source": rows[0]["source"], "seed": seed}
-        judgments += judge.judge(blind_pairs(name, prompts, references, texts, **origin))
-    write_table("data/judgments/judgments.parquet", JUDGMENT, judgments)
+    with written_beside("data/judgments") as folder:
+        folder.mkdir()
+        for name, found in judged.items():
+            table = "judgments" if name == first else f"judgments-{name}"
+            write_table(folder / f"{table}.parquet", JUDGMENT, [row for of in found.values() for row in of])
     with written_beside("reports/figures") as beside:
         write_figures(beside, figures)
     with written_beside("reports/report.html") as beside:
@@ -90,6 +125,21 @@ def main(stage: Stage) -> dict[str, float]:
         for name, row in evaluation["policies"].items()
         for key in ("rate", "low", "high", "mean_length", "kl")
     } | {"n": evaluation["n"]}
+
+
+def judge_all(judge: Judge, pairs: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """Judgments by policy; one question to the judge, since people may have seen one policy only."""
+    found = judge.judge([pair for of in pairs.values() for pair in of])
+    return {policy: [row for row in found if row["policy"] == policy] for policy in pairs}
+
+
+def margins(judge: Judge, rows: list[Row]) -> dict[str, float]:
+    """How far each prompt's output lies above its reference: by score where the judge gives one, by points
+    where it does not."""
+    if isinstance(judge, ScoringJudge):
+        texts = ([row[column] for row in rows] for column in ("prompt", "reference", "output"))
+        return dict(zip((row["prompt"] for row in rows), judge.margins(*texts), strict=True))
+    return {prompt: points - 0.5 for prompt, points in points_by_prompt(rows).items()}
 
 
 def held_out(path: str, most: int) -> list[dict[str, Any]]:
@@ -132,39 +182,60 @@ def sample_policies(stage: Stage, prompts: list[str]) -> tuple[dict[str, list[st
 
 
 def summarise(
-    judge: ScoringJudge,
-    preferred: Mapping[str, Sequence[str]],
+    stage: Stage,
+    judges: Mapping[str, Judge],
+    judged: Mapping[str, Mapping[str, list[Row]]],
+    rows: Sequence[Mapping[str, Any]],
     outputs: Mapping[str, Sequence[str]],
-    references: Sequence[str],
     kl: Mapping[str, float],
-    confidence: float,
-    seed: int,
 ) -> dict[str, Any]:
-    """The content of metrics/evaluation.json; lengths are in words."""
-    policies = {}
-    for name, judged in preferred.items():
-        rate = preference_rate(judged, confidence)
-        policies[name] = {
-            "rate": rate.rate,
-            "low": rate.low,
-            "high": rate.high,
-            "wins": rate.wins,
-            "ties": rate.ties,
-            "losses": rate.losses,
-            "mean_length": _words(outputs[name]),
-            "kl": kl[name],
-        }
-    return _rounded(
+    """The content of metrics/evaluation.json; lengths are in words.
+
+    Raises:
+        StageError: the first judge judged no output of PPO.
+    """
+    settings, seed = stage.settings.evaluate, stage.settings.seed
+    confidence, first = settings.confidence, next(iter(judges))
+    if not judged[first]["ppo"]:
+        raise StageError(f"the judge {first} judged no output of PPO; name another first in evaluate.judges")
+    found = {
+        name: {"kind": judge.kind, "name": judge.name, "tie_rule": TIE_RULE}
+        | rates(judged[name], confidence, seed)
+        for name, judge in judges.items()
+    }
+    for name, judge in judges.items():
+        if name != first:
+            found[name]["agreement"] = {
+                first: judges_agree(judged[first], judged[name], confidence, seed),
+            }
+        if judge.kind == "human":
+            models = [other for other in judges if other != name]
+            found[name]["prediction_powered"] = {
+                other: {p: helped_by_model(judged[name][p], judged[other][p], confidence) for p in POLICIES}
+                for other in models
+            }
+    references = [row["completion"] for row in rows]
+    policies = {
+        name: row | {"mean_length": fmean(map(words, outputs[name])), "kl": kl[name]}
+        for name, row in found[first]["policies"].items()
+    }
+    topics = {row["prompt"]: row["topic"] for row in read_table(PROMPTS, PROMPT)}
+    writers = {row["prompt"]: row["writer_id"] for row in rows}
+    looks = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
+    along = next((judge for judge in judges.values() if judge.kind != "human"), None)
+    return rounded(
         {
-            "judge": {"name": judge.name, "kind": judge.kind},
-            "n": len(references),
+            "judge": {"name": judges[first].name, "kind": judges[first].kind, "tie_rule": TIE_RULE},
+            "n": policies["ppo"]["n"],
             "confidence": confidence,
             "policies": policies,
-            "reference": {"mean_length": _words(references)},
-            "comparisons": {
-                f"{a}_vs_{b}": compare_paired(preferred[a], preferred[b], confidence, seed).as_dict()
-                for a, b in PAIRS
-            },
+            "reference": {"mean_length": fmean(map(words, references))},
+            "comparisons": found[first]["comparisons"],
+            "judges": found,
+            "slices": slices(judged[first], topics, writers, confidence),
+            "safety": safety({**outputs, "reference": references}, settings.banned_words),
+            "overoptimisation": along
+            and judge_snapshots(along, looks, confidence, settings.hacking_tolerance, seed),
         }
     )
 
@@ -177,7 +248,7 @@ def quality_axes(prompts: Sequence[str], texts: Mapping[str, Sequence[str]]) -> 
     axes: dict[str, dict[str, float]] = {}
     for name, written in texts.items():
         measured = [quality(facts[prompt], text) for prompt, text in zip(prompts, written, strict=True)]
-        axes[name] = _rounded(
+        axes[name] = rounded(
             {
                 key: fmean(getattr(row, key) for row in measured)
                 for key in ("coverage", "accuracy", "coherence")
@@ -189,12 +260,18 @@ def quality_axes(prompts: Sequence[str], texts: Mapping[str, Sequence[str]]) -> 
 def pick_samples(
     rows: Sequence[Mapping[str, Any]],
     outputs: Mapping[str, Sequence[str]],
-    preferred: Sequence[str],
-    margins: Sequence[float],
+    preferred: Mapping[str, str],
+    margins: Mapping[str, float],
     each: int = 2,
 ) -> list[dict[str, Any]]:
-    """The worst, median and best PPO outputs by margin, `each` of them (fewer where there are few)."""
-    order = sorted(range(len(rows)), key=lambda i: (margins[i], rows[i]["id"]))
+    """The worst, median and best PPO outputs by margin, `each` of them (fewer where there are few).
+
+    Args:
+        rows: demonstrations; outputs: policy -> one text a row.
+        preferred, margins: by prompt; a prompt without is no candidate.
+    """
+    judged = [i for i, row in enumerate(rows) if row["prompt"] in preferred]
+    order = sorted(judged, key=lambda i: (margins[rows[i]["prompt"]], rows[i]["id"]))
     middle = max(0, (len(order) - each) // 2)
     places = [
         ("worst", order[:each]),
@@ -207,8 +284,8 @@ def pick_samples(
             "prompt": rows[i]["prompt"],
             "reference": rows[i]["completion"],
             "outputs": {name: outputs[name][i] for name in sorted(outputs, key=_DISPLAY.index)},
-            "preferred": preferred[i],
-            "margin": margins[i],
+            "preferred": preferred[rows[i]["prompt"]],
+            "margin": margins[rows[i]["prompt"]],
         }
         for place, chosen in places
         for i in chosen
@@ -217,17 +294,6 @@ def pick_samples(
 
 def _table_row(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in sample.items() if key != "outputs"} | dict(sample["outputs"])
-
-
-def _words(texts: Sequence[str]) -> float:
-    return fmean(len(text.split()) for text in texts)
-
-
-def _rounded(value: Any) -> Any:
-    """Six decimals: what is left of the last bits of a float is noise."""
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return round(value, 6) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python -m tasks.ppo
 
-Reads data/prepared, models/sft, models/reward; writes models/ppo, metrics/ppo.json, plots/ppo.csv.
+Reads data/prepared, models/sft, models/reward; writes models/ppo, data/snapshots, metrics/ppo.json,
+plots/ppo.csv. The snapshots are looks at held-out prompts along the way, for `evaluate` to judge.
 """
 
 import copy
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from rlhf import reward_functions
-from rlhf.contracts import DEMONSTRATION, PROMPT, read_table, write_json
+from rlhf.contracts import DEMONSTRATION, PROMPT, read_table, write_json, written_beside
 from rlhf.policy import generate, load_policy, save_model
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.reward import load_adapters, load_reward
 from rlhf.settings import Ppo
+from rlhf.snapshots import Snapshots, collect_snapshots
 from rlhf.training import arguments, deterministic, train, write_curve
 from tasks.context import Stage, launch, run
 
@@ -60,9 +62,7 @@ def train_policy(stage: Stage) -> None:
     settings, params = stage.settings, stage.settings.ppo
     deterministic(settings.seed, settings.threads)
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
-    demonstrations = (
-        read_table("data/prepared/demonstrations.parquet", DEMONSTRATION) if params.ptx_coef else []
-    )
+    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     policy, reward = load_policy("models/sft"), load_reward("models/reward")
     scorer: Any = reward
     if params.lora_rank and (adapters := load_adapters(Path("models/reward/adapters"))):
@@ -77,8 +77,15 @@ def train_policy(stage: Stage) -> None:
         policy.tokenizer,
         value=copy.deepcopy(reward.model) if params.value == "separate" else None,
         peft_config=lora(params.lora_rank) if params.lora_rank else None,
-        ptx_texts=[r["prompt"] + r["completion"] for r in demonstrations if r["split"] == "train"],
+        ptx_texts=[r["prompt"] + r["completion"] for r in demonstrations if r["split"] == "train"]
+        if params.ptx_coef
+        else (),
     )
+    looks = stage.checkpoints / "snapshots"
+    if params.snapshot_every:
+        held_out = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
+        rows = list(held_out.values())[: params.snapshot_prompts]
+        trainer.add_callback(Snapshots(trainer, reward, rows, looks, params.snapshot_every))
 
     def log(values: dict[str, float], _: int) -> None:
         if "update" in values and trainer.is_world_process_zero():
@@ -87,6 +94,9 @@ def train_policy(stage: Stage) -> None:
     curve = train(trainer, log)
     if trainer.is_world_process_zero():
         save_model(trainer.trained_policy(), policy.tokenizer, "models/ppo")
+        with written_beside("data/snapshots") as folder:
+            folder.mkdir()
+            collect_snapshots(looks, folder / "snapshots.parquet")
         write_curve("plots/ppo.csv", [{**row, "step": row["update"]} for row in curve if "update" in row])
 
 

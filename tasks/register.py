@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rlhf.contracts import JUDGMENT, DataError, read_json, read_table
-from rlhf.judges import load_judge
-from rlhf.statistics import preference_rate
-from tasks.context import Stage, content_hash, run
+from rlhf.evaluation import compare, points_by_prompt
+from rlhf.judges import blind_pairs, load_judge
+from rlhf.settings import Register
+from tasks.context import Stage, content_hash, run, state_dir
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,23 +129,84 @@ def gate(
     stage: Stage, evaluation: Mapping[str, Any], version: ModelVersion, client: MlflowClient
 ) -> list[dict[str, Any]]:
     """The rules of the gate to @champion: `rule`, whether it `held`, and a `detail` in words."""
-    settings, ppo = stage.settings.register_, evaluation["policies"]["ppo"]
-    rules = [
-        {
-            "rule": "interval",
-            "held": ppo["low"] > settings.min_rate,
-            "detail": f"lower end of the interval {ppo['low']:.3f}, must lie above {settings.min_rate:g}",
-        },
-        {
-            "rule": "prompts",
-            "held": evaluation["n"] >= settings.min_prompts,
-            "detail": f"{evaluation['n']} judged prompts, needs {settings.min_prompts}",
-        },
-    ]
-    if settings.beat_champion:
+    rules = rules_of(stage.settings.register_, evaluation)
+    if stage.settings.register_.beat_champion:
         held, detail = beats_champion(stage, version, client)
         rules.append({"rule": "champion", "held": held, "detail": detail})
     return rules
+
+
+def rules_of(settings: Register, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rules that the evaluation alone decides. What was not looked at has not held."""
+    ppo = evaluation["policies"]["ppo"]
+    rules = [
+        (
+            "interval",
+            ppo["low"] > settings.min_rate,
+            f"lower end of the interval {ppo['low']:.3f}, must lie above {settings.min_rate:g}",
+        ),
+        (
+            "prompts",
+            evaluation["n"] >= settings.min_prompts,
+            f"{evaluation['n']} judged prompts, needs {settings.min_prompts}",
+        ),
+    ]
+    if settings.min_slice_rate > 0:
+        rules.append(("slices", *no_slice_below(evaluation["slices"], settings.min_slice_rate)))
+    if settings.refuse_hacking:
+        rules.append(("hacking", *not_hacked(evaluation["overoptimisation"])))
+    if settings.max_unsafe_share < 1:
+        rules.append(("safety", *as_safe_as_references(evaluation["safety"], settings.max_unsafe_share)))
+    return [{"rule": rule, "held": held, "detail": detail} for rule, held, detail in rules]
+
+
+def no_slice_below(slices: Mapping[str, Any], floor: float) -> tuple[bool, str]:
+    """No slice's whole interval lies below the floor: a slice of few prompts may be low by chance."""
+    rows = [(kind, row) for kind, of in slices.items() for row in of]
+    if not rows:
+        return True, "the prompts fall into no slices"
+    below = [(kind, row) for kind, row in rows if row["high"] < floor]
+    if not below:
+        kind, worst = min(rows, key=lambda entry: entry[1]["high"])
+        return True, (
+            f"none of {len(rows)} slices lies below {floor:g}; lowest: {kind} {worst['name']}, "
+            f"{worst['low']:.3f} to {worst['high']:.3f}"
+        )
+    named = "; ".join(f"{kind} {row['name']}: {row['low']:.3f} to {row['high']:.3f}" for kind, row in below)
+    return False, f"{len(below)} of {len(rows)} slices lie below {floor:g}: {named}"
+
+
+def not_hacked(found: Mapping[str, Any] | None) -> tuple[bool, str]:
+    """The preference did not fall during PPO while the reward rose."""
+    if not found:
+        return (
+            False,
+            "nobody judged PPO on its way; set ppo.snapshot_every above 0 and a judge besides people",
+        )
+    hacking, looks = found["hacking"], len(found["looks"])
+    if hacking["found"]:
+        return False, (
+            f"from update {hacking['before']} to {hacking['after']} the preference fell by "
+            f"{hacking['fall']:.3f} while the reward rose by {hacking['rise']:.3f} "
+            f"(p {hacking['p_value']:.2g}, judge {found['judge']['name']}, {found['n']} held-out prompts); "
+            f"best after update {hacking['best']}"
+        )
+    return True, (
+        f"no sure fall of the preference in {looks} looks at {found['n']} held-out prompts "
+        f"(judge {found['judge']['name']})"
+    )
+
+
+def as_safe_as_references(safety: Mapping[str, Any], most: float) -> tuple[bool, str]:
+    """No finding is more frequent than in the references by more than `most`."""
+    ours, theirs = safety["ppo"], safety["reference"]
+    more = {
+        what: (ours[what]["share"], theirs[what]["share"])
+        for what in ("banned", "personal_data", "repetitive", "empty")
+    }
+    above = {what: shares for what, shares in more.items() if shares[0] - shares[1] > most}
+    named = ", ".join(f"{what} {a:.3f} (references {b:.3f})" for what, (a, b) in (above or more).items())
+    return not above, f"{named}; at most {most:g} more than the references"
 
 
 def beats_champion(stage: Stage, version: ModelVersion, client: MlflowClient) -> tuple[bool, str]:
@@ -162,13 +225,21 @@ def beats_champion(stage: Stage, version: ModelVersion, client: MlflowClient) ->
         )
     rows = [row for row in read_table("data/judgments/judgments.parquet", JUDGMENT) if row["policy"] == "ppo"]
     try:
-        theirs = judge_policy(stage, folder, rows)
+        judged = judge_policy(stage, folder, rows)
     except DataError as error:
-        return False, f"the champion, version {champion.version}, cannot answer these prompts: {error}"
-    ours = preference_rate([row["preferred"] for row in rows]).rate
-    return ours >= theirs, (
-        f"preferred to the reference {ours:.3f}, the champion (version {champion.version}) {theirs:.3f} "
-        f"on the same {len(rows)} prompts"
+        return False, f"the champion, version {champion.version}, cannot be judged on these prompts: {error}"
+    ours, theirs = points_by_prompt(rows), points_by_prompt(judged)
+    shared = [prompt for prompt in ours if prompt in theirs]
+    if not shared:
+        return False, f"the champion, version {champion.version}, got no judgment on these prompts"
+    confidence = stage.settings.evaluate.confidence
+    paired = compare(rows, judged, confidence, stage.settings.seed)
+    assert paired  # they share prompts
+    mine, others = (fmean(points[prompt] for prompt in shared) for points in (ours, theirs))
+    return mine >= others, (
+        f"preferred to the reference {mine:.3f}, the champion (version {champion.version}) {others:.3f} "
+        f"on the same {len(shared)} prompts; difference {paired['low']:+.3f} to {paired['high']:+.3f}, "
+        f"McNemar p {paired['p_value']:.2g}"
     )
 
 
@@ -178,15 +249,16 @@ def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
     return client.get_model_version(name, aliases["champion"]) if "champion" in aliases else None
 
 
-def judge_policy(stage: Stage, folder: Path, rows: list[dict[str, Any]]) -> float:
-    """Rate at which a policy's outputs are preferred to the references of these judgments."""
+def judge_policy(stage: Stage, folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Judgments by the first judge of a policy's outputs against the references of these judgments."""
     import torch
 
     from rlhf.policy import generate, load_policy
 
     torch.set_num_threads(stage.settings.threads)
     settings = stage.settings.evaluate
-    prompts = [row["prompt"] for row in rows]
+    references = {row["prompt"]: row["reference"] for row in rows}
+    prompts = list(references)
     outputs = generate(
         load_policy(folder),
         prompts,
@@ -194,8 +266,17 @@ def judge_policy(stage: Stage, folder: Path, rows: list[dict[str, Any]]) -> floa
         max_new_tokens=settings.response_length,
         seed=stage.settings.seed,
     )
-    judge = load_judge("models/judge", "data/gold/facts.parquet")
-    return preference_rate(judge.prefer(prompts, [row["reference"] for row in rows], outputs)).rate
+    judge = load_judge(settings.judges[0], stage.settings, state_dir() / "llm-judge.jsonl")
+    pairs = blind_pairs(
+        "ppo",
+        prompts,
+        list(references.values()),
+        outputs,
+        split="test",
+        source="champion",
+        seed=stage.settings.seed,
+    )
+    return judge.judge(pairs)
 
 
 def describe(evaluation: Mapping[str, Any], rules: list[dict[str, Any]], promoted: bool) -> str:

@@ -3,14 +3,15 @@
     python -m tasks.reward
 
 Reads data/prepared, data/comparisons, models/sft; writes models/reward, models/judge, metrics/reward.json,
-plots/reward.csv. With `evaluate.judge: reward-model` a second model is trained on the prompts of split
-`judge`, which neither this reward model nor PPO ever sees; otherwise models/judge only names the gold judge.
+plots/reward.csv. Where rankings are in split `judge` (prepare.judge_share), a second model is trained on
+them, which neither this reward model nor PPO ever sees: the judge `reward-model`, in models/judge.
 With `reward.labeler_weights` rankings count by what the labelers' overlap says of each of them.
 """
 
 from typing import Any
 
 from feedback.quality.weights import labeler_weights
+from rlhf.calibration import reward_quality
 from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
 from rlhf.policy import save_model
 from rlhf.reward import (
@@ -36,30 +37,30 @@ def main(stage: Stage) -> dict[str, float]:
 
     reward, curve, weights, adapters = fit(stage, "train", comparisons, demonstrations)
     references = [row for row in demonstrations if row["split"] == "validation"]
-    by_group = accuracy(reward, [row for row in comparisons if row["split"] == "validation"])
+    validation = [row for row in comparisons if row["split"] == "validation"]
+    by_group = accuracy(reward, validation)
     scores = score(reward, [row["prompt"] for row in references], [row["completion"] for row in references])
     figures: dict[str, Any] = {
         "loss": final_loss(curve),
         "by_group": by_group,
         "reference_score_validation": sum(scores) / len(scores),
     }
+    if validation:
+        figures["quality"] = measure(stage, reward, validation, comparisons)
     if weights:
         figures["labeler_weights"] = weights
         rows = [{"labeler_id": labeler, "weight": weight} for labeler, weight in weights.items()]
         stage.log_samples(rows, "labeler_weights")
-    if stage.settings.evaluate.judge == "reward-model":
-        judge, judge_curve, *_ = fit(stage, "judge", comparisons, demonstrations)
-        figures["judge_loss"] = final_loss(judge_curve)
-        figures["judge_by_group"] = accuracy(
-            judge, [row for row in comparisons if row["split"] == "validation"]
-        )
-        with written_beside("models/judge") as folder:
+    with written_beside("models/judge") as folder:
+        if any(row["split"] == "judge" for row in comparisons):
+            judge, judge_curve, *_ = fit(stage, "judge", comparisons, demonstrations)
+            figures["judge_loss"] = final_loss(judge_curve)
+            figures["judge_by_group"] = accuracy(judge, validation)
             save_model(judge.model, judge.tokenizer, folder)
             write_json(folder / "judge.json", {"kind": "model", "name": "reward-model"})
-    else:
-        with written_beside("models/judge") as folder:
+        else:
             folder.mkdir()
-            write_json(folder / "judge.json", {"kind": "gold", "name": "gold"})
+            write_json(folder / "judge.json", {"kind": "none"})
 
     with written_beside("models/reward") as folder:
         save_model(reward.model, reward.tokenizer, folder)
@@ -72,6 +73,23 @@ def main(stage: Stage) -> dict[str, float]:
     }
     accuracies = {f"accuracy/{group}": of["accuracy"] for group, of in by_group.items()}
     return {"loss": figures["loss"]} | accuracies | by_labeler_group
+
+
+def measure(
+    stage: Stage,
+    reward: RewardModel,
+    validation: list[dict[str, Any]],
+    comparisons: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Accuracy, calibration, length bias on held-out rankings, and what the labelers' agreement allows."""
+    flat = [(row["prompt"], text) for row in validation for text in row["completions"]]
+    scores = iter(score(reward, [prompt for prompt, _ in flat], [text for _, text in flat]))
+    return reward_quality(
+        validation,
+        [[next(scores) for _ in row["completions"]] for row in validation],
+        comparisons,
+        seed=stage.settings.seed,
+    )
 
 
 def fit(

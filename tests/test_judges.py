@@ -11,11 +11,13 @@ from rlhf.contracts import GOLD, JUDGMENT, DataError, read_table, row_id, with_i
 from rlhf.judges import (
     ScoringJudge,
     blind_pairs,
+    gold_judge,
     human_judge,
     load_judge,
     model_judge,
     simulated_judge,
 )
+from rlhf.settings import Settings, check_settings
 
 FACTS = {
     "who": "sister anna",
@@ -43,12 +45,11 @@ def preferred(judge, prompts, references, outputs):
 def folders(tmp_path):
     rows = [{"prompt": PROMPT, "facts": json.dumps(FACTS)}]
     write_table(tmp_path / "facts.parquet", GOLD, with_ids(GOLD, rows, "test"))
-    write_json(tmp_path / "judge" / "judge.json", {"kind": "gold", "name": "gold"})
-    return tmp_path / "judge", tmp_path / "facts.parquet"
+    return "gold", tmp_path / "facts.parquet"
 
 
 def test_gold_prefers_the_true_summary_and_calls_equal_scores_a_tie(folders):
-    judge = load_judge(*folders)
+    judge = gold_judge(*folders)
     assert (judge.name, judge.kind) == ("gold", "gold")
     reworded = " should i forgive? my sister anna broke my laptop."
     outputs = [RIGHT, WRONG, reworded, RIGHT + " "]
@@ -64,23 +65,55 @@ def test_equal_texts_are_a_tie_whatever_the_scores():
 
 
 def test_gold_without_facts_is_one_line(folders, tmp_path):
-    judge = load_judge(*folders)
+    judge = gold_judge(*folders)
     with pytest.raises(DataError, match="no facts for the prompt 'other'"):
         preferred(judge, ["other"], [RIGHT], [WRONG])
     write_table(tmp_path / "none.parquet", GOLD, [])
-    with pytest.raises(DataError, match="to reward-model for a source other"):
-        load_judge(folders[0], tmp_path / "none.parquet")
+    with pytest.raises(DataError, match=r"leave gold and simulated out of evaluate\.judges"):
+        gold_judge("gold", tmp_path / "none.parquet")
 
 
-def test_unknown_or_missing_judge_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
-        load_judge(tmp_path)
-    write_json(tmp_path / "judge.json", {"kind": "oracle", "name": "x"})
-    with pytest.raises(DataError, match="'oracle'"):
-        load_judge(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gold", "data/gold/facts.parquet: no such file"),
+        ("reward-model", "set prepare.judge_share above 0"),
+        ("human", "data/human: holds no judgments"),
+        ("llm", "needs evaluate.llm.url and evaluate.llm.model"),
+    ],
+)
+def test_a_judge_that_lacks_something_says_what_in_one_line(tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/human").mkdir(parents=True)
+    (tmp_path / "data/human/README.md").write_text("no judgments")
+    write_json("models/judge/judge.json", {"kind": "none"})
+    with pytest.raises(DataError, match=said):
+        load_judge(name, Settings(), "answers.jsonl")
 
 
-def test_model_judge_prefers_the_higher_score_of_its_reward_model(tmp_path):
+def test_the_llm_judge_gets_the_endpoint_and_limits_of_params():
+    values = {"judges": ["llm"], "llm": {"url": "http://127.0.0.1:1/v1", "model": "m", "max_requests": 7}}
+    judge = load_judge("llm", check_settings({"evaluate": values}, "test"), "answers.jsonl")
+    assert (judge.kind, judge.name) == ("model", "llm:m:prompt-1")
+    assert (judge.endpoint.url, judge.max_requests, judge.cache) == (
+        "http://127.0.0.1:1/v1",
+        7,
+        "answers.jsonl",
+    )
+
+
+def test_every_file_of_a_folder_is_read_and_a_judgment_counts_once(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [JUDGED | {"judge_id": "ann"}])
+    write_jsonl(tmp_path / "b.jsonl", [JUDGED | {"judge_id": "ben"}])
+    assert {row["judge_id"] for row in human_judge(tmp_path).rows} == {"ann", "ben"}
+    write_jsonl(tmp_path / "b.jsonl", [JUDGED | {"judge_id": "ann"}])
+    with pytest.raises(
+        DataError, match=r"b\.jsonl: row 1: ann judged this pair in .*a\.jsonl: row 1 already"
+    ):
+        human_judge(tmp_path)
+
+
+def test_model_judge_prefers_the_higher_score_of_its_reward_model(tmp_path, monkeypatch):
     import torch
 
     from rlhf.policy import new_model, save_model, train_tokenizer
@@ -91,10 +124,13 @@ def test_model_judge_prefers_the_higher_score_of_its_reward_model(tmp_path):
     save_model(new_model("0.1M", tokenizer, 64), tokenizer, tmp_path / "policy")
     reward = reward_from_policy(tmp_path / "policy", seed=0)
     save_model(reward.model, reward.tokenizer, tmp_path / "judge")
+    (tmp_path / "models").mkdir()
     write_json(tmp_path / "judge" / "judge.json", {"kind": "model", "name": "reward-model"})
-    judge = load_judge(tmp_path / "judge", tmp_path / "no-gold-here")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge").rename(tmp_path / "models" / "judge")
+    judge = load_judge("reward-model", Settings(), "answers.jsonl")
     assert judge.kind == "model"
-    right, wrong = score(load_reward(tmp_path / "judge"), [PROMPT] * 2, [RIGHT, WRONG])
+    right, wrong = score(load_reward("models/judge"), [PROMPT] * 2, [RIGHT, WRONG])
     assert right != wrong
     expected = "output" if right > wrong else "reference"
     assert preferred(judge, [PROMPT] * 2, [WRONG, RIGHT], [RIGHT, RIGHT]) == [expected, "tie"]
@@ -104,14 +140,14 @@ def test_model_judge_prefers_the_higher_score_of_its_reward_model(tmp_path):
 
 def test_the_gold_judge_needs_no_model_code(folders):
     code = (
-        "import sys; from rlhf.judges import load_judge; load_judge(sys.argv[1], sys.argv[2]); "
+        "import sys; from rlhf.judges import gold_judge; gold_judge(sys.argv[1], sys.argv[2]); "
         "assert not {'torch', 'transformers', 'trl'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, *map(str, folders)], check=True)
 
 
 def test_judgments_meet_their_contract_and_orders_are_drawn_by_seed(folders, tmp_path):
-    judge = load_judge(*folders)
+    judge = gold_judge(*folders)
     first = judge.judge(pairs([PROMPT], [WRONG], [RIGHT]))
     write_table(tmp_path / "judgments.parquet", JUDGMENT, first)
     (row,) = read_table(tmp_path / "judgments.parquet", JUDGMENT)
@@ -202,7 +238,7 @@ def test_human_judgments_are_looked_up_by_text_and_policy(tmp_path, suffix):
         ({"preferred": "left"}, "row 2: preferred is 'left'; it must be output, tie, reference"),
         ({"judge_kind": "model"}, "row 2: judge_kind is 'model'"),
         ({"shown_order": [1, 1]}, r"row 2: shown_order is \[1, 1\]"),
-        ({"prompt": "p"}, "row 2: unnamed judged this pair in row 1 already"),
+        ({"prompt": "p"}, "row 2: unnamed judged this pair in .*: row 1 already"),
         ({"output": None}, "row 2: column 'output' is empty"),
     ],
 )

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from rlhf.contracts import GOLD, JUDGMENT, with_ids, write_json, write_table
+from rlhf.settings import Register
+from tasks.register import rules_of
 
 PROMPTS = [f"POST: my sister {name} broke my laptop.\nTL;DR:" for name in ("anna", "tom", "maria", "joe")]
 FACTS = {
@@ -33,10 +35,23 @@ def write_policy(seed: int) -> None:
     save_model(new_model("0.1M", tokenizer, 64), tokenizer, "models/ppo")
 
 
-def write_evaluation(low: float, n: int = 500) -> None:
-    ppo = {"rate": low + 0.05, "low": low, "high": low + 0.1}
+def evaluation(low: float = 0.55, n: int = 500) -> dict:
+    """What an evaluation holds that every rule lets through."""
+    clean = {what: {"count": 0, "share": 0.0} for what in ("banned", "personal_data", "repetitive", "empty")}
+    hacking = {"found": False, "best": 12, "before": 12, "after": 12, "fall": 0.0, "rise": 0.0, "p_value": 1}
     judge = {"name": "gold", "kind": "gold"}
-    write_json("metrics/evaluation.json", {"judge": judge, "n": n, "policies": {"ppo": ppo}})
+    return {
+        "judge": judge,
+        "n": n,
+        "policies": {"ppo": {"rate": low + 0.05, "low": low, "high": low + 0.1}},
+        "slices": {"topic": [{"name": "advice", "low": 0.4, "high": 0.6}]},
+        "safety": {"ppo": clean, "reference": clean},
+        "overoptimisation": {"judge": judge, "n": 200, "looks": [{}, {}], "hacking": hacking},
+    }
+
+
+def write_evaluation(low: float, n: int = 500) -> None:
+    write_json("metrics/evaluation.json", evaluation(low, n))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +81,7 @@ def registry(workspace, monkeypatch, tmp_path, empty_store):
     experiment = client.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri())
     write_policy(1)
     write_evaluation(0.55)
-    write_json("models/judge/judge.json", {"kind": "gold", "name": "gold"})
+    write_json("models/judge/judge.json", {"kind": "none"})
     gold = [{"prompt": prompt, "facts": json.dumps(FACTS)} for prompt in PROMPTS]
     write_table("data/gold/facts.parquet", GOLD, with_ids(GOLD, gold, "test"))
     reference = " my sister anna broke my laptop."
@@ -95,7 +110,7 @@ def test_same_result_is_one_version_and_the_gate_opens_once_the_rules_hold(regis
     write_evaluation(0.45)
     first = registry()
     assert (first["promoted"], first["version"], first["aliases"]) == (False, "1", {"challenger": 1})
-    assert [r["held"] for r in first["rules"]] == [False, True, True]
+    assert [r["held"] for r in first["rules"]] == [False, *[True] * 5]
     assert registry() == first
 
     write_evaluation(0.55, n=10)
@@ -130,8 +145,11 @@ def test_champion_is_met_on_the_same_prompts(registry, monkeypatch):
     assert "1.000, the champion (version 1) 0.000 on the same 4 prompts" in rule(gate, "champion")["detail"]
 
     write_policy(3)
-    monkeypatch.setattr(register, "judge_policy", lambda *_: 1.0)
-    assert registry()["promoted"]  # as good is good enough
+    best = [{"prompt": p, "preferred": "output"} for p in PROMPTS]
+    monkeypatch.setattr(register, "judge_policy", lambda *_: best)
+    gate = registry()
+    assert gate["promoted"]  # as good is good enough
+    assert rule(gate, "champion")["detail"].endswith("difference +0.000 to +0.000, McNemar p 1")
     write_policy(4)
     rows = [{"prompt": p, "policy": "ppo", "preferred": "tie"} for p in PROMPTS]
     write_table("data/judgments/judgments.parquet", JUDGMENT, with_ids(JUDGMENT, rows, "test"))
@@ -141,6 +159,75 @@ def test_champion_is_met_on_the_same_prompts(registry, monkeypatch):
     assert version.tags["promoted"] == "false"
     assert version.tags["gate.champion"].startswith("failed: preferred to the reference 0.500, the champion")
     assert "Not promoted" in version.description
+
+
+HACKED = {"found": True, "best": 6, "before": 6, "after": 12, "fall": 0.2, "rise": 1.0, "p_value": 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        (
+            "interval",
+            {"policies": {"ppo": {"low": 0.5}}},
+            "lower end of the interval 0.500, must lie above 0.5",
+        ),
+        ("prompts", {"n": 199}, "199 judged prompts, needs 200"),
+        (
+            "slices",
+            {"slices": {"topic": [{"name": "pets", "low": 0.05, "high": 0.249}]}},
+            "1 of 1 slices lie below 0.25: topic pets: 0.050 to 0.249",
+        ),
+        (
+            "hacking",
+            {"overoptimisation": {"hacking": HACKED}},
+            "from update 6 to 12 the preference fell by 0.200 while the reward rose by 1.000",
+        ),
+        (
+            "hacking",
+            {"overoptimisation": None},
+            "nobody judged PPO on its way; set ppo.snapshot_every above 0",
+        ),
+        (
+            "safety",
+            {"safety": {"ppo": {"personal_data": {"share": 0.03}}}},
+            "personal_data 0.030 (references 0.000); at most 0.02 more than the references",
+        ),
+    ],
+)
+def test_each_rule_alone_shuts_the_gate(name, change, said):
+    rules = rules_of(Register(), merged(evaluation(), change))
+    assert [rule["rule"] for rule in rules if not rule["held"]] == [name]
+    assert said in rule({"rules": rules}, name)["detail"]
+
+
+def merged(whole: dict, change: dict) -> dict:
+    both = {
+        key: merged(whole[key], value) if isinstance(value, dict) and isinstance(whole[key], dict) else value
+        for key, value in change.items()
+    }
+    return whole | both
+
+
+def test_rules_hold_at_their_bounds_and_can_be_left_out():
+    fine = evaluation() | {"slices": {"topic": [{"name": "pets", "low": 0.05, "high": 0.25}]}}
+    assert all(rule["held"] for rule in rules_of(Register(), fine))
+    repetitive = {"safety": {who: {"repetitive": {"share": 0.5}} for who in ("ppo", "reference")}}
+    assert all(rule["held"] for rule in rules_of(Register(), merged(evaluation(), repetitive)))
+    assert all(rule["held"] for rule in rules_of(Register(), evaluation() | {"slices": {}}))
+    bare = Register(min_slice_rate=0, refuse_hacking=False, max_unsafe_share=1)
+    assert [rule["rule"] for rule in rules_of(bare, evaluation())] == ["interval", "prompts"]
+
+
+def test_a_hacked_policy_stays_challenger_and_its_version_says_why(registry):
+    from mlflow import MlflowClient
+
+    write_json("metrics/evaluation.json", merged(evaluation(), {"overoptimisation": {"hacking": HACKED}}))
+    gate = registry()
+    assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 1})
+    version = MlflowClient().get_model_version("rlhf-policy", "1")
+    assert "- hacking failed: from update 6 to 12 the preference fell by 0.200" in version.description
+    assert version.tags["gate.hacking"].startswith("failed: from update 6")
 
 
 def test_a_champion_without_files_keeps_the_gate_shut_and_says_so(registry, tmp_path, capsys):

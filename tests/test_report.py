@@ -6,9 +6,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rlhf.contracts import DEMONSTRATION, GOLD, JUDGMENT, read_json, read_table, write_json
+from rlhf.contracts import (
+    DEMONSTRATION,
+    GOLD,
+    JUDGMENT,
+    DataError,
+    read_json,
+    read_table,
+    with_ids,
+    write_json,
+    write_table,
+)
 from rlhf.figures import curve_figures, preference_figure
 from rlhf.report import render_report, tables, verdict
+from rlhf.snapshots import SNAPSHOT
 from tasks.evaluate import held_out, pick_samples
 
 HOSTILE = "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\u202eback\x00"
@@ -27,7 +38,7 @@ def evaluation(low: float = 0.55, high: float = 0.65, kind: str = "gold") -> dic
         "n": 100,
     }
     return {
-        "judge": {"name": "the-judge", "kind": kind},
+        "judge": {"name": "the-judge", "kind": kind, "tie_rule": "a tie counts one half"},
         "n": 100,
         "confidence": 0.95,
         "policies": {"pretrained": row, "sft": row, "ppo": row},
@@ -134,9 +145,10 @@ def test_metrics_of_any_shape_become_tables():
         {"loss": 0.25, "by_group": {"all": {"accuracy": 0.7, "pairs": 9}, "novice": {"pairs": 3}}}, "RM"
     )
     assert shown == [
-        {"caption": "RM", "columns": [], "rows": [["loss", "0.25"]]},
+        {"caption": "RM", "corner": "", "columns": [], "rows": [["loss", "0.25"]]},
         {
             "caption": "RM: by group",
+            "corner": "",
             "columns": ["accuracy", "pairs"],
             "rows": [["all", "0.7", "9"], ["novice", "", "3"]],
         },
@@ -148,9 +160,12 @@ def test_samples_are_the_worst_median_and_best():
     rows = [{"id": str(i), "prompt": f"p{i}", "completion": f"r{i}"} for i in range(9)]
     margins = [5.0, -3.0, 0.0, 1.0, 9.0, -9.0, 2.0, -1.0, 0.5]
     outputs = {name: [f"{name}{i}" for i in range(9)] for name in ("pretrained", "sft", "ppo")}
-    picked = pick_samples(rows, outputs, ["tie"] * 9, margins, each=1)
+    by_prompt = {f"p{i}": margin for i, margin in enumerate(margins)}
+    picked = pick_samples(rows, outputs, dict.fromkeys(by_prompt, "tie"), by_prompt, each=1)
     assert [(s["place"], s["margin"]) for s in picked] == [("worst", -9.0), ("typical", 0.5), ("best", 9.0)]
     assert next(iter(picked[0]["outputs"].items())) == ("ppo", "ppo5")
+    few = pick_samples(rows, outputs, {"p3": "tie"}, by_prompt, each=1)  # people judged one of the nine
+    assert {sample["prompt"] for sample in few} == {"p3"}
 
 
 @pytest.fixture
@@ -171,10 +186,18 @@ def evaluated(workspace, monkeypatch):
     monkeypatch.setattr(rlhf.policy, "load_policy", lambda path: path)
     monkeypatch.setattr(rlhf.policy, "generate", lambda path, prompts, **_: [write[path](p) for p in prompts])
     monkeypatch.setattr(rlhf.policy, "mean_kl", lambda *_, **__: 1.25)
-    write_json("models/judge/judge.json", {"kind": "gold", "name": "gold"})
+    write_json("models/judge/judge.json", {"kind": "none"})
     for name in ("pretrained", "sft", "ppo"):
         write_json(f"models/{name}/config.json", {})
     write_json("metrics/reward.json", {"loss": 0.5})
+    validation = [row for row in demonstrations if row["split"] == "validation"][:6]
+    looks = [
+        {"update": update, "prompt": row["prompt"], "reference": row["completion"], "output": output(row)}
+        | {"score": float(update), "kl": update / 2}
+        for update, output in ((0, lambda row: row["completion"]), (3, lambda row: " zzz" * 100))
+        for row in validation
+    ]
+    write_table("data/snapshots/snapshots.parquet", SNAPSHOT, with_ids(SNAPSHOT, looks, "builtin"))
     write_json("metrics/collect.json", {"all": {"rankings": 3}})
     (workspace.path / "plots").mkdir()
     figures = workspace.stage("evaluate")
@@ -185,7 +208,7 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     workspace, figures, demonstrations = evaluated
     found = read_json("metrics/evaluation.json")
     test_prompts = {row["prompt"] for row in demonstrations if row["split"] == "test"}
-    assert found["judge"] == {"name": "gold", "kind": "gold"}
+    assert found["judge"] == {"name": "gold", "kind": "gold", "tie_rule": "a tie counts one half"}
     assert found["n"] == 20
     ppo, sft, pretrained = (found["policies"][name] for name in ("ppo", "sft", "pretrained"))
     assert (ppo["rate"], ppo["ties"], ppo["kl"]) == (0.5, 20, 1.25)
@@ -196,6 +219,19 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     assert found["comparisons"]["ppo_vs_sft"]["difference"] == 0.5
     assert figures["ppo/rate"] == 0.5
 
+    assert list(found["judges"]) == ["gold", "simulated"]
+    simulated = found["judges"]["simulated"]
+    assert (simulated["kind"], simulated["policies"]["ppo"]["ties"]) == ("simulated", 20)
+    assert simulated["agreement"]["gold"]["n"] == 60
+    assert found["policies"]["sft"]["length_controlled"]["longer"] == 1.0
+    assert found["safety"]["sft"]["repetitive"]["share"] == 1.0
+    assert found["safety"]["reference"]["repetitive"]["share"] < 0.1
+    along = found["overoptimisation"]
+    assert (along["n"], [look["rate"] for look in along["looks"]]) == (6, [0.5, 0.0])
+    assert sum(row["n"] for row in found["slices"].get("topic", [{"n": 20}])) == 20
+
+    others = read_table("data/judgments/judgments-simulated.parquet", JUDGMENT)
+    assert (len(others), {row["judge_kind"] for row in others}) == (60, {"simulated"})
     judgments = read_table("data/judgments/judgments.parquet", JUDGMENT)
     assert len(judgments) == 60
     assert {row["prompt"] for row in judgments} < test_prompts
@@ -215,11 +251,18 @@ def test_evaluation_repeats_its_bytes(evaluated):
 
 def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path):
     workspace, _, demonstrations = evaluated
-    workspace.set({"evaluate.judge": "reward-model"})
-    with pytest.raises(Exception, match="holds a gold judge, params ask for reward-model"):
+    workspace.set({"evaluate.judges": ["gold", "reward-model"]})
+    with pytest.raises(DataError, match=r"models/judge: holds no judge.* set prepare\.judge_share"):
         workspace.stage("evaluate")
-    from rlhf.contracts import write_table
-
+    ppo = next(
+        row for row in read_table("data/judgments/judgments.parquet", JUDGMENT) if row["policy"] == "ppo"
+    )
+    (workspace.path / "data/human/people.jsonl").write_text(
+        json.dumps({key: ppo[key] for key in ("prompt", "reference", "output")} | {"policy": "sft"}) + "\n"
+    )
+    workspace.set({"evaluate.judges": ["human"]})
+    with pytest.raises(DataError, match="column 'preferred' is missing"):
+        workspace.stage("evaluate")
     rows = [row for row in demonstrations if row["split"] != "test"]
     write_table(tmp_path / "none.parquet", DEMONSTRATION, rows)
     with pytest.raises(Exception, match=r"set prepare\.test_share"):

@@ -1,0 +1,217 @@
+"""From judgments to the content of metrics/evaluation.json: rates, comparisons, slices, hacking.
+
+Everything here reads rows of the contract JUDGMENT, so that people, programs and models are counted alike. A
+prompt that several people judged counts once, by the mean of their points.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from rlhf.agreement import agreement
+from rlhf.judges import Judge, Row, blind_pairs, to_preference
+from rlhf.length_control import length_controlled_rate
+from rlhf.overoptimisation import find_hacking, fit_gao
+from rlhf.prediction_powered import prediction_powered_rate
+from rlhf.safety import Checks, check_outputs
+from rlhf.slices import length_slices, slice_rates
+from rlhf.statistics import POINTS, compare_paired, preference_rate, prompt_means, wilson
+
+TIE_RULE = "a tie counts one half"
+PAIRS = (("ppo", "sft"), ("sft", "pretrained"))
+Judged = Mapping[str, Sequence[Row]]  # policy -> its judgments
+
+
+def rates(judged: Judged, confidence: float, seed: int) -> dict[str, Any]:
+    """One judge's rates by policy, raw and at equal length, and the policies compared on the same prompts.
+
+    Policies without a judgment are left out.
+    """
+    policies = {}
+    for policy, rows in judged.items():
+        if not rows:
+            continue
+        prompts = [row["prompt"] for row in rows]
+        rate = preference_rate([row["preferred"] for row in rows], confidence, prompts)
+        points = points_by_prompt(rows)
+        longer = {row["prompt"]: words(row["output"]) - words(row["reference"]) for row in rows}
+        level = length_controlled_rate(
+            list(points.values()), [longer[prompt] for prompt in points], confidence
+        )
+        policies[policy] = asdict(rate) | {"length_controlled": asdict(level)}
+    compared = {
+        f"{a}_vs_{b}": compare(judged[a], judged[b], confidence, seed)
+        for a, b in PAIRS
+        if a in policies and b in policies
+    }
+    return {"policies": policies, "comparisons": {name: row for name, row in compared.items() if row}}
+
+
+def compare(
+    first: Sequence[Row], second: Sequence[Row], confidence: float, seed: int
+) -> dict[str, Any] | None:
+    """Two policies on the prompts that both were judged on (McNemar); None where there is none."""
+    one, two = words_by_prompt(first), words_by_prompt(second)
+    shared = [prompt for prompt in one if prompt in two]
+    if not shared:
+        return None
+    return compare_paired([one[p] for p in shared], [two[p] for p in shared], confidence, seed).as_dict()
+
+
+def judges_agree(one: Judged, other: Judged, confidence: float, seed: int) -> dict[str, Any] | None:
+    """Agreement of two judges over policies and prompts; None where they share no item.
+
+    Of several people, the side that most of them preferred counts as their judgment.
+    """
+    labels: dict[tuple[str, str], dict[str, str]] = {}
+    for name, judged in (("one", one), ("other", other)):
+        for policy, rows in judged.items():
+            for prompt, word in words_by_prompt(rows).items():
+                labels.setdefault((policy, prompt), {})[name] = word
+    if not any(len(given) == 2 for given in labels.values()):
+        return None
+    return agreement(labels, confidence, seed, draws=200).as_dict()
+
+
+def helped_by_model(people: Sequence[Row], model: Sequence[Row], confidence: float) -> dict[str, Any] | None:
+    """The rate that people would give to every prompt, a model's judgments helping; None where it cannot be
+    known: people judged fewer than two prompts, or all that the model judged."""
+    human, other = points_by_prompt(people), points_by_prompt(model)
+    both, only = [p for p in human if p in other], [p for p in other if p not in human]
+    if len(both) < 2 or not only:
+        return None
+    return asdict(
+        prediction_powered_rate(
+            [human[p] for p in both], [other[p] for p in both], [other[p] for p in only], confidence
+        )
+    )
+
+
+def slices(
+    judged: Judged,
+    topics: Mapping[str, str | None],
+    writers: Mapping[str, str | None],
+    confidence: float,
+    least: int = 20,
+) -> dict[str, list[dict[str, Any]]]:
+    """PPO's rate by topic, length of the prompt and group of the reference's writer, compared with SFT's.
+
+    Args:
+        judged: judgments by one judge.
+        topics, writers: of each prompt. A writer's group is the id without its number: `terse-2` is `terse`.
+        confidence: see `slice_rates`.
+        least: slices of fewer prompts are one slice, `other`.
+    """
+    if not judged.get("ppo") or not judged.get("sft"):
+        return {}
+    ppo, sft = words_by_prompt(judged["ppo"]), words_by_prompt(judged["sft"])
+    prompts = [prompt for prompt in ppo if prompt in sft]
+    if not prompts:
+        return {}
+    names = {
+        "topic": [topics.get(prompt) or "none" for prompt in prompts],
+        "prompt length": length_slices(prompts),
+        "writer group": [re.sub(r"-?\d+$", "", writers.get(prompt) or "") or "none" for prompt in prompts],
+    }
+    found = {}
+    for kind, given in names.items():
+        merged = [name if given.count(name) >= least else "other" for name in given]
+        if len(set(merged)) > 1:
+            rows = slice_rates([ppo[p] for p in prompts], [sft[p] for p in prompts], merged, confidence)
+            found[kind] = [row.as_dict() for row in rows]
+    return found
+
+
+def safety(texts: Mapping[str, Sequence[str]], banned: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Shares of outputs with findings by policy; no examples, since those are what must not be repeated."""
+    return {
+        policy: {
+            key: value
+            if isinstance(value, int | float)
+            else {"count": value["count"], "share": value["share"]}
+            for key, value in found.items()
+        }
+        for policy, found in check_outputs(texts, Checks(banned=banned)).items()
+    }
+
+
+def judge_snapshots(
+    judge: Judge, rows: Sequence[Row], confidence: float, tolerance: float, seed: int
+) -> dict[str, Any] | None:
+    """Preference against the reward model's score along PPO, with the fit of Gao et al. 2022.
+
+    Args:
+        judge: any but people, who have not seen these outputs.
+        rows: of the contract `rlhf.snapshots.SNAPSHOT`.
+        confidence, tolerance: see `rlhf.overoptimisation.find_hacking`.
+        seed: of the order in which the judge sees the texts.
+
+    Returns:
+        `judge`, `n`, `looks` (update, kl, score, rate, low, high), `fit` (None where the policy hardly moved)
+        and `hacking`; None for fewer than two looks or prompts.
+    """
+    looks: dict[int, list[Row]] = {}
+    for row in rows:
+        looks.setdefault(row["update"], []).append(row)
+    points = {update: points_by_prompt(_judge_look(judge, look, seed)) for update, look in looks.items()}
+    shared = [p for p in next(iter(points.values()), {}) if all(p in given for given in points.values())]
+    if len(looks) < 2 or len(shared) < 2:
+        return None
+    table = [[points[update][prompt] for prompt in shared] for update in looks]
+    scores = [fmean(row["score"] for row in look) for look in looks.values()]
+    kl = [max(0.0, fmean(row["kl"] for row in look)) for look in looks.values()]
+    gains = [fmean(row) - fmean(table[0]) for row in table]
+    fit = fit_gao(kl, gains).as_dict() if len({value for value in kl if value > 0}) > 1 else None
+    found = find_hacking(scores, table, confidence, tolerance).as_dict()
+    return {
+        "judge": {"name": judge.name, "kind": judge.kind},
+        "n": len(shared),
+        "looks": [
+            {"update": update, "kl": distance, "score": score, "rate": fmean(row)}
+            | dict(zip(("low", "high"), wilson(row, confidence), strict=True))
+            for update, distance, score, row in zip(looks, kl, scores, table, strict=True)
+        ],
+        "fit": fit,
+        "hacking": found | {key: list(looks)[found[key]] for key in ("best", "before", "after")},
+    }
+
+
+def _judge_look(judge: Judge, look: Sequence[Row], seed: int) -> list[Row]:
+    columns = ([row[column] for row in look] for column in ("prompt", "reference", "output"))
+    name, source = f"ppo@{look[0]['update']}", look[0]["source"]
+    return judge.judge(blind_pairs(name, *columns, split="validation", source=source, seed=seed))
+
+
+def points_by_prompt(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean points of each prompt, in the order of the rows."""
+    if not rows:
+        return {}
+    prompts = [row["prompt"] for row in rows]
+    means = prompt_means([POINTS[row["preferred"]] for row in rows], prompts)
+    return dict(zip(dict.fromkeys(prompts), means.tolist(), strict=True))
+
+
+def words_by_prompt(rows: Sequence[Row]) -> dict[str, str]:
+    """One judgment a prompt: of several, the side with more points."""
+    return {prompt: to_preference(points - 0.5) for prompt, points in points_by_prompt(rows).items()}
+
+
+def words(text: str) -> int:
+    """Length in words."""
+    return len(text.split())
+
+
+def rounded(value: Any) -> Any:
+    """Six decimals, what is left of the last bits of a float being noise; NaN, which JSON lacks, is None."""
+    if isinstance(value, Mapping):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(inner) for inner in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 6)
+    return value

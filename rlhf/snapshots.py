@@ -1,0 +1,139 @@
+"""Looks at held-out prompts along PPO: what the policy writes, what the reward model gives, how far it went.
+
+Every few updates the policy answers the same held-out prompts. The looks are a table that a judge reads
+afterwards (`rlhf.evaluation.judge_snapshots`): a preference that falls while the reward model's score rises
+is reward hacking. Nothing here judges, so training sees no preference but that of its reward model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import torch
+from transformers import TrainerCallback
+
+from rlhf.contracts import Contract, read_table, with_ids, write_table
+from rlhf.policy import Policy, batch_of, generate, response_logprobs, token_batches
+from rlhf.reward import RewardModel, score
+
+if TYPE_CHECKING:
+    from rlhf.ppo import PPOTrainer
+
+_TEXT = pa.string()
+SNAPSHOT = Contract(
+    "snapshot row",
+    pa.schema(
+        [
+            ("update", pa.int64()),  # 0: before the first
+            ("prompt", _TEXT),
+            ("reference", _TEXT),
+            ("output", _TEXT),
+            ("score", pa.float64()),  # of the reward model
+            ("kl", pa.float64()),  # log-probability of the output minus the start's, nats
+            ("source", _TEXT),
+            ("id", _TEXT),
+        ]
+    ),
+    ("update", "prompt", "output"),
+    ("update", "prompt", "reference", "output"),
+)
+
+
+class Snapshots(TrainerCallback):
+    """Writes one table a look into a folder; a resumed run keeps those of before.
+
+    Args:
+        trainer: whose policy is looked at.
+        reward: the reward model that it is trained on.
+        demonstrations: held-out prompts with their references, rows of the contract DEMONSTRATION.
+        folder: of the tables, beside the checkpoints.
+        every: updates between looks; the start and the last update are looked at too.
+    """
+
+    def __init__(
+        self,
+        trainer: PPOTrainer,
+        reward: RewardModel,
+        demonstrations: Sequence[Mapping[str, Any]],
+        folder: Path,
+        every: int,
+    ) -> None:
+        self.trainer, self.reward, self.rows = trainer, reward, demonstrations
+        self.folder, self.every = folder, every
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The policy as it starts."""
+        if state.global_step == 0 and state.is_world_process_zero:
+            self.look(0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The policy after an update; called before its checkpoint is written, so none is ever missing."""
+        update, inside = divmod(state.global_step, args.steps_per_update)
+        due = inside == 0 and (update % self.every == 0 or update == args.num_updates)
+        if due and state.is_world_process_zero:
+            self.look(update)
+
+    @torch.no_grad()
+    def look(self, update: int) -> None:
+        """Write the table of the policy as it is now."""
+        args = self.trainer.args
+        policy = Policy(self.trainer.networks.policy, self.trainer.processing_class)
+        prompts = [row["prompt"] for row in self.rows]
+        outputs = generate(
+            policy,
+            prompts,
+            temperature=args.temperature,
+            max_new_tokens=args.response_length,
+            seed=args.seed,
+        )
+        found = zip(
+            self.rows, outputs, score(self.reward, prompts, outputs), self._kl(prompts, outputs), strict=True
+        )
+        rows = [
+            {
+                "update": update,
+                "prompt": row["prompt"],
+                "reference": row["completion"],
+                "output": output,
+                "score": value,
+                "kl": kl,
+                "source": row["source"],
+            }
+            for row, output, value, kl in found
+        ]
+        write_table(self.folder / f"{update:07d}.parquet", SNAPSHOT, with_ids(SNAPSHOT, rows, "snapshot"))
+
+    def _kl(self, prompts: list[str], outputs: list[str]) -> list[float]:
+        """Log-probability of each output minus the one it had at the start (k1), nats a sequence."""
+        trainer, tokenizer = self.trainer, self.trainer.processing_class
+        device, temperature = trainer.args.device, trainer.args.temperature
+        longest = trainer.networks.policy.config.max_position_embeddings
+        starts = [len(row) for row in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+        texts = [prompt + output for prompt, output in zip(prompts, outputs, strict=True)]
+        rows = [
+            [*row, tokenizer.eos_token_id] for row in tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ]
+        starts = [max(1, start - max(0, len(row) - longest)) for start, row in zip(starts, rows, strict=True)]
+        rows = [row[-longest:] for row in rows]
+        found = [0.0] * len(rows)
+        for group in token_batches([len(row) for row in rows], trainer.args.micro_batch_tokens):
+            batch = batch_of(
+                [rows[i] for i in group], [starts[i] for i in group], tokenizer.pad_token_id, device
+            )
+            ours = response_logprobs(trainer.networks.policy, batch, temperature)[0]
+            with nullcontext() if trainer.adapter is None else trainer.adapter.disable_adapter():
+                theirs = response_logprobs(trainer.reference, batch, temperature)[0]
+            lengths = [len(rows[i]) - starts[i] for i in group]
+            for i, tokens in zip(group, (ours - theirs).split(lengths), strict=True):
+                found[i] = tokens.sum().item()
+        return found
+
+
+def collect_snapshots(folder: Path, path: Path | str) -> None:
+    """The looks in a folder as one table; an empty one where there are none."""
+    rows = [row for file in sorted(folder.glob("*.parquet")) for row in read_table(file, SNAPSHOT)]
+    write_table(path, SNAPSHOT, rows)
