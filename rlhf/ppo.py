@@ -159,9 +159,20 @@ class PPOConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        for name in ("num_updates", "batch_size", "num_mini_batches", "num_ppo_epochs", "response_length"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        at_least_1 = (
+            "num_updates batch_size num_mini_batches num_ppo_epochs micro_batch_tokens rollout_batch_tokens "
+            "save_updates response_length max_prompt_length ptx_batch_size"
+        )
+        above_0 = "temperature kl_target kl_horizon early_stop_kl cliprange cliprange_value"
+        for names, fits, rule in (
+            (at_least_1, lambda value: value >= 1, "at least 1"),
+            (above_0, lambda value: value > 0, "above 0"),
+            ("kl_coef ptx_coef freeze_layers", lambda value: value >= 0, "at least 0"),
+        ):
+            for name in names.split():
+                value = getattr(self, name)
+                if value is not None and not fits(value):
+                    raise DataError(f"{name} is {value}; it must be {rule}")
         if self.batch_size % self.num_mini_batches:
             raise DataError(
                 f"batch_size {self.batch_size} is not divisible by num_mini_batches {self.num_mini_batches}"
@@ -397,7 +408,9 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         self.rewards = _named(rewards if isinstance(rewards, Sequence) else [rewards])
         self.weights = args.reward_weights or [1.0] * len(self.rewards)
         self.prompts, self.ptx_texts = prompts, ptx_texts
-        _check(policy, value, self.rewards, self.weights, args, prompts, ptx_texts, tokenizer)
+        _check_policy(policy, reference)
+        _check_prompts(prompts, tokenizer)
+        _check(policy, value, self.rewards, self.weights, args, ptx_texts, tokenizer)
         self.stops = _stop_ids(tokenizer, args.stop_tokens)
         models = [r.model if isinstance(r, RewardModel) else r for r in self.rewards.values()]
         for model in (policy, reference, value, *models):
@@ -672,11 +685,18 @@ class PPOTrainer(WholeCheckpoints, Trainer):
                 with self._autocast():
                     values: Sequence[float] = score(reward, as_text(prompts, reward.tokenizer), texts)
             else:
-                values = list(reward(prompts, texts))
+                given = reward(prompts, texts)
+                try:
+                    values = [float(value) for value in given]
+                except (TypeError, ValueError):
+                    raise DataError(
+                        f"the reward {list(self.rewards)[k]} gave {str(given)[:60]!r}; "
+                        "it must give one number a completion"
+                    ) from None
             if len(values) != len(mine):
                 name = list(self.rewards)[k]
                 raise DataError(f"the reward {name} gave {len(values)} scores for {len(mine)} completions")
-            found = self._everywhere(dict(zip(mine, map(float, values), strict=True)))
+            found = self._everywhere(dict(zip(mine, values, strict=True)))
             scores[:, k] = torch.tensor([found[i] for i in range(len(chosen))])
         return scores
 
@@ -842,6 +862,9 @@ class PPOTrainer(WholeCheckpoints, Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         loaded = load_file(folder / "networks.safetensors")
+        learning = {name: p.shape for name, p in self._learning()}
+        if learning != {name: tensor.shape for name, tensor in loaded.items()}:
+            raise DataError(f"{folder} is of other networks than these; remove it, or set another output_dir")
         with torch.no_grad():
             for name, p in self._learning():
                 p.copy_(loaded[name])
@@ -898,22 +921,45 @@ def _named(rewards: Sequence[Reward]) -> dict[str, Reward]:
     return named
 
 
+def _check_policy(policy: Any, reference: Any) -> None:
+    if not isinstance(policy, PreTrainedModel) or policy.get_output_embeddings() is None:
+        raise DataError(
+            f"the policy is a {type(policy).__name__}; it must be a causal language model of transformers, "
+            "without adapters (give those as peft_config)"
+        )
+    if reference is policy:
+        raise DataError(
+            "the reference is the policy itself, which learns; give a copy, or none to have one made"
+        )
+
+
+def _check_prompts(prompts: Any, tokenizer: Any) -> None:
+    if isinstance(prompts, str):
+        raise DataError("the prompts are one text; give a list of texts")
+    if not len(prompts):
+        raise DataError("there are no prompts to train on")
+    first = prompts[0]
+    chat = isinstance(first, list) and all(isinstance(m, dict) and "content" in m for m in first)
+    if not isinstance(first, str) and not chat:
+        raise DataError(
+            f"prompt 0 is a {type(first).__name__}; prompts are texts or lists of messages "
+            "(of a dataset, one column: dataset['prompt'])"
+        )
+    if chat and not tokenizer.chat_template:
+        raise DataError("the prompts are chat messages and the tokenizer has no chat template")
+
+
 def _check(
     policy: Any,
     value: Any,
     rewards: dict[str, Reward],
     weights: list[float],
     args: PPOConfig,
-    prompts: Sequence[Prompt],
     ptx_texts: Sequence[str],
     tokenizer: Any,
 ) -> None:
-    if not len(prompts):
-        raise DataError("there are no prompts to train on")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise DataError("the tokenizer needs a pad token that differs from its EOS token")
-    if not isinstance(prompts[0], str) and not tokenizer.chat_template:
-        raise DataError("the prompts are chat messages and the tokenizer has no chat template")
     if not rewards:
         raise DataError("there is no reward to train on")
     if len(weights) != len(rewards):
@@ -921,6 +967,8 @@ def _check(
     if args.ptx_coef and not len(ptx_texts):
         raise DataError("ptx_coef is above 0 and there are no ptx_texts")
     scorers = {name: r.model if isinstance(r, RewardModel) else r for name, r in rewards.items()}
+    if value is not None and any(value is model for model in scorers.values()):
+        raise DataError("the value network is the reward model itself, which is frozen; give a copy")
     for name, model in {"value": value, **{f"reward ({name})": r for name, r in scorers.items()}}.items():
         if isinstance(model, PreTrainedModel) and (
             model.config.num_labels != 1 or not hasattr(model, "score")

@@ -20,7 +20,7 @@ from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf import ppo, reward_functions
 from rlhf.policy import batch_of, response_logprobs, sample, sequence_scores, train_tokenizer
-from rlhf.ppo import PPOConfig, RewardAdapter
+from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.reward import Adapters, RewardModel, score
 from rlhf.training import train
 
@@ -575,6 +575,13 @@ def test_trl_fault_8_diagnostics_are_over_tokens_and_not_padding(tokenizer, tmp_
         ({}, {"num_updates": 0}, "num_updates is 0"),
         ({}, {"missing_eos_rule": "drop"}, "use replace, add"),
         ({}, {"precision": "fp8"}, "use auto, fp32, bf16"),
+        ({}, {"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ({}, {"kl_target": 0.0}, "kl_target is 0.0; it must be above 0"),
+        ({}, {"kl_coef": -0.1}, "kl_coef is -0.1; it must be at least 0"),
+        ({}, {"max_prompt_length": 0}, "max_prompt_length is 0; it must be at least 1"),
+        ({"prompts": "red blue:"}, {}, "the prompts are one text"),
+        ({"prompts": [{"prompt": "red blue:"}]}, {}, "prompt 0 is a dict; .* one column"),
+        ({"prompts": [[5, 6, 7]]}, {}, "prompt 0 is a list; prompts are texts or lists of messages"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(tokenizer, tmp_path: Path, more, settings, message) -> None:
@@ -608,3 +615,32 @@ def test_a_reward_that_is_not_a_number_names_the_checkpoint_to_go_back_to(tokeni
         ValueError, match=r"update 2: the reward breaks is nan .* checkpoint is .*checkpoint-8"
     ):
         train(trainer_of(tokenizer, tmp_path, reward=breaks, num_updates=4))
+
+
+def test_what_is_no_plain_language_model_is_refused(tokenizer, tmp_path: Path) -> None:
+    args = PPOConfig(str(tmp_path), use_cpu=True, report_to="none")
+    adapted = get_peft_model(tiny(tokenizer), LoraConfig(**LORA))
+    for policy in ("models/sft", tiny(tokenizer, LlamaForSequenceClassification, num_labels=1), adapted):
+        with pytest.raises(ValueError, match="it must be a causal language model of transformers"):
+            PPOTrainer(policy, ones, args, PROMPTS, tokenizer)
+    policy = tiny(tokenizer)
+    with pytest.raises(ValueError, match="the reference is the policy itself"):
+        PPOTrainer(policy, ones, args, PROMPTS, tokenizer, reference=policy)
+    scorer = tiny(tokenizer, LlamaForSequenceClassification, num_labels=1)
+    with pytest.raises(ValueError, match="the value network is the reward model itself"):
+        PPOTrainer(policy, scorer, args, PROMPTS, tokenizer, value=scorer)
+
+
+@pytest.mark.parametrize("given", [None, 1.0, ["good"] * 16])
+def test_a_reward_function_that_gives_no_numbers_is_named(tokenizer, tmp_path: Path, given) -> None:
+    def careless(prompts, completions):
+        return given
+
+    with pytest.raises(ValueError, match=r"the reward careless gave .* one number a completion"):
+        trainer_of(tokenizer, tmp_path, reward=careless).roll_out(0)
+
+
+def test_a_checkpoint_of_other_networks_is_refused(tokenizer, tmp_path: Path) -> None:
+    train(trainer_of(tokenizer, tmp_path))
+    with pytest.raises(ValueError, match=r"checkpoint-8 is of other networks .* another output_dir"):
+        train(trainer_of(tokenizer, tmp_path, num_updates=3, more={"value": None}))
