@@ -17,7 +17,7 @@ from rlhf.contracts import (
     write_json,
     write_table,
 )
-from rlhf.figures import curve_figures, preference_figure
+from rlhf.figures import curve_figures, overoptimisation_figures, preference_figure
 from rlhf.report import render_report, tables, verdict
 from rlhf.snapshots import SNAPSHOT
 from tasks.evaluate import held_out, pick_samples
@@ -47,8 +47,43 @@ def evaluation(low: float = 0.55, high: float = 0.65, kind: str = "gold") -> dic
     }
 
 
+def extra(kind: str) -> dict:
+    """What else an evaluation holds: a second judge, slices, checks, looks along PPO."""
+    level = {"rate": 0.5, "low": 0.4, "high": 0.6, "slope": 0.1, "longer": 0.5, "n": 100}
+    row = {"rate": 0.6, "low": 0.55, "high": 0.65, "n": 100, "length_controlled": level}
+    agree = {"raw": 0.8, "raw_interval": [0.7, 0.9], "alpha": 0.6, "alpha_interval": [0.5, 0.7], "n": 300}
+    agree |= {"kappa": None, "kappa_interval": None, "judges": 2}
+    judges = {
+        "first": {"kind": kind, "policies": {"ppo": row}},
+        HOSTILE: {"kind": "simulated" if kind == "gold" else kind, "policies": {"ppo": row}}
+        | {"agreement": {"first": agree}},
+    }
+    piece = {"name": HOSTILE, "rate": 0.5, "low": 0.4, "high": 0.6, "n": 50, "difference": -0.1}
+    piece |= {"better": 1, "worse": 9, "p_value": 0.01, "fell": True}
+    finding = {
+        what: {"count": 1, "share": 0.01} for what in ("banned", "personal_data", "repetitive", "empty")
+    }
+    look = {"rate": 0.6, "low": 0.5, "high": 0.7}
+    hacking = {"found": True, "best": 0, "before": 0, "after": 3, "fall": 0.2, "rise": 1.5, "p_value": 1e-9}
+    return {
+        "judges": judges,
+        "slices": {"topic": [piece]},
+        "safety": {"ppo": {"n": 100} | finding},
+        "overoptimisation": {
+            "judge": {"name": "the-judge", "kind": kind},
+            "n": 50,
+            "looks": [
+                look | {"update": 0, "kl": 0.0, "score": 0.0},
+                look | {"update": 3, "kl": 2.0, "score": 1.5},
+            ],
+            "fit": {"a": 0.1, "b": 0.2},
+            "hacking": hacking,
+        },
+    }
+
+
 def render(kind: str = "gold", labelers: str = "simulated") -> str:
-    numbers = evaluation(kind=kind)
+    numbers = evaluation(kind=kind) | extra(kind)
     sample = {
         "place": "worst",
         "prompt": HOSTILE,
@@ -58,7 +93,8 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
     }
     return render_report(
         numbers,
-        {name: preference_figure(numbers, 0.95) for name in ("preferred-to-reference", "ppo-kl")},
+        {name: preference_figure(numbers, 0.95) for name in ("preferred-to-reference", "ppo-kl")}
+        | overoptimisation_figures(numbers["overoptimisation"], 0.95),
         [sample | {"outputs": {"ppo": HOSTILE, "sft": ""}}],
         stage_key="0123456789abcdef",
         inputs={"data/prepared": "fedcba9876543210"},
@@ -119,6 +155,16 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
     assert "model judge" in model
     assert "gold preference" not in model
     assert "simulated" not in model
+
+
+def test_page_says_hacking_first_and_shows_every_part():
+    text = " ".join(Page(render()).text.split())
+    said = (
+        "Reward hacking: from update 0 to 3 of PPO the preference fell by 20.0 points while the reward rose"
+    )
+    assert said in text[: text.index("Judge:")]
+    for words in ("Judges side by side", "70.0 to 90.0 %", "0.0100, fell", "personal data", "+1.50"):
+        assert words in text
 
 
 def test_verdict_names_where_the_interval_lies():

@@ -1,0 +1,31 @@
+"""The report in headless Chromium: accessible, and no wider than a phone."""
+
+import os
+import shutil
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+from test_report import render
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (looked on PATH and at $CHROMIUM)")
+def test_axe_finds_nothing_and_the_page_fits_a_phone(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(render())
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        for scheme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+            page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+            page.goto(path.as_uri())
+            page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
+            violations = Axe().run(page, options=options).response["violations"]
+            assert [violation["id"] for violation in violations] == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        browser.close()
