@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -24,9 +26,9 @@ from prefect.states import Running
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.rlhf
-from flows import runs, verdict
+from flows import runs, trace, verdict
 from flows.workspace import bring, enter, experiments, free_name, parse_changes, plan, snapshot, write_params
-from rlhf.contracts import write_json
+from rlhf.contracts import COMPARISON, DataError, with_ids, write_json, write_table
 from rlhf.settings import Settings, SettingsError, check_settings, load_settings
 from tasks import context, stage
 
@@ -54,6 +56,18 @@ EDGES = {
     "train": {"prepare"},
     "evaluate": {"prepare", "train"},
 }
+STEPS = STEP.replace('write_text(name + "\\n")', 'write_text(name + os.urandom(8).hex() * (name == "train"))')
+RANKINGS = [
+    {
+        "prompt": "p",
+        "completions": ["a", "b"],
+        "ranking": [1, 2],
+        "labeler_id": who,
+        "labeler_group": "expert",
+    }
+    | {"guideline_version": version, "split": "train"}
+    for who, version in (("ann", "2"), ("bob", "1"), ("ann", "2"))
+]
 SMALL = {name: GRAPH[name] for name in ("ingest", "prepare")}
 EVALUATION = {
     "judge": {"name": "gold", "kind": "gold"},
@@ -293,6 +307,48 @@ def test_runs_at_once_do_each_stage_once(repository: Path, services: Path) -> No
     assert sum(text.count("> python step.py train") for text in said) == 2
 
 
+def test_an_ended_run_leaves_no_process_and_the_next_one_goes_on(
+    repository: Path, services: Path, run: Any
+) -> None:
+    """SIGTERM, as a worker sends it to cancel: what the stage started in another session ends too."""
+    sleeper = "import os, time; os.setsid(); time.sleep(600)"
+    Path("step.py").write_text(
+        STEP.replace(
+            "for out",
+            f"if not pathlib.Path('{repository}/go-on').exists():\n"
+            f"    import subprocess; subprocess.run([sys.executable, '-c', '{sleeper}'])\nfor out",
+        )
+    )
+    env = {
+        **os.environ,
+        "RLHF_STATE": str(services),
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "PYTHONPATH": str(Path(flows.__file__).parents[1]),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.rlhf"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+    def at_work() -> list[psutil.Process]:
+        return [
+            one for one in psutil.Process(process.pid).children(recursive=True) if sleeper in one.cmdline()
+        ]
+
+    end = time.monotonic() + 120
+    while not at_work() and time.monotonic() < end:
+        time.sleep(0.2)
+    family = psutil.Process(process.pid).children(recursive=True)
+    [deepest] = at_work()
+    process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs([*family, psutil.Process(process.pid)], timeout=10)
+    assert deepest in family
+    assert left == []
+    assert runs.living() == []
+    assert git("status", "--porcelain") == " M step.py\n"
+    Path("go-on").touch()
+    assert run()[0].is_completed()
+
+
 def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
     """A run whose process is gone: what it left running ends, Prefect and MLflow say what happened."""
     import mlflow
@@ -356,6 +412,68 @@ def test_data_becomes_a_path_and_a_hash(repository: Path) -> None:
     ingest = plan("files", "demonstrations.jsonl", {}).ingest
     assert ingest.path == str(repository / "demonstrations.jsonl")
     assert ingest.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def registered(state: Any, name: str) -> str:
+    """A registered version as the stage `register` makes one: its run is a child of the run's parent."""
+    import mlflow
+
+    flow_run = str(state.state_details.flow_run_id)
+    [parent] = mlflow.search_runs(
+        experiment_names=[context.EXPERIMENT],
+        filter_string=f"tags.prefect_flow_run = '{flow_run}'",
+        output_format="list",
+    )
+    client = mlflow.MlflowClient()
+    with mlflow.start_run(run_name="register", parent_run_id=parent.info.run_id) as child:
+        pass
+    client.create_registered_model(name)
+    version = client.create_model_version(
+        name, Path("models").resolve().as_uri(), child.info.run_id, tags={"weights": "abc"}
+    )
+    client.set_registered_model_alias(name, "champion", version.version)
+    return f"models:/{name}@champion"
+
+
+def test_ancestry_and_reproduction(run: Any) -> None:
+    Path("step.py").write_text("import os\n" + STEPS)
+    write_table("ranked.parquet", COMPARISON, with_ids(COMPARISON, RANKINGS, "test"))
+    collect = {
+        "cmd": "mkdir -p data/comparisons && cp ranked.parquet data/comparisons/comparisons.parquet",
+        "deps": ["ranked.parquet"],
+        "outs": ["data/comparisons"],
+    }
+    write_graph({"ingest": GRAPH["ingest"], "train": GRAPH["train"] | {"deps": ["data/raw"]}})
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())
+    stages["stages"]["collect"] = collect
+    Path("dvc.yaml").write_text(yaml.safe_dump(stages))
+    state = run(settings=changed(5))[0]
+    uri = registered(state, "of-the-test")
+
+    found = trace.trace(uri)
+    tree = Path(state.result())
+    outs = trace.outputs(yaml.safe_load((tree / "dvc.lock").read_text()))
+    assert found["model"]["tags"]["weights"] == "abc"
+    assert found["runs"]["prefect flow run"] == str(state.state_details.flow_run_id)
+    assert found["experiment"]["name"] == tree.name
+    assert found["experiment"]["commit"] == experiments()[tree.name]
+    assert found["data"] == {path: outs[path] for path in ("data/raw", "data/comparisons")}
+    assert found["params"]["seed"] == 5
+    assert found["labelers"]["people"]["ann"] == {"group": "expert", "rankings": 2}
+    assert found["labelers"]["guideline versions"] == {"1": 1, "2": 2}
+    shown = trace.show(found)
+    assert "of-the-test version 1 @champion" in shown
+    assert outs["data/raw"] in shown
+
+    for missing in ("nothing", "models:/nothing@champion", "models:/of-the-test/9", "models:/a/b"):
+        with pytest.raises(DataError, match=missing):
+            trace.find_version(missing)
+
+    # what was cached does not count: `train` writes something else each time it runs
+    rows = trace.reproduce(found)
+    assert {path for path, then, now in rows if then == now} == {"data/raw", "data/comparisons"}
+    assert {path for path, then, now in rows if then != now} == {"models/policy"}
+    assert not Path("checkpoints").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,270 @@
+"""Where a registered model comes from: its run, experiment, commit, parameters, data and labelers.
+
+    python -m flows.trace models:/rlhf-policy@champion
+    python -m flows.trace models:/rlhf-policy/3 --json
+    python -m flows.trace models:/rlhf-policy@champion --reproduce
+
+--reproduce checks the experiment out into a worktree with an empty cache and no checkpoints, runs every stage
+that its output depends on again, and compares the hashes of all outputs; exit code 1 where one differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.services import running_environment
+from flows.workspace import RUNS, link_data, open_worktree
+from rlhf.contracts import COMPARISON, DataError, read_table
+from rlhf.settings import check_settings
+from tasks.context import StageError, connect, flat, one_line_errors
+
+COMPARISONS = "data/comparisons"
+VARYING = ("runs/", "reports/validation/")  # ids of runs, times in the Data Docs
+
+
+def trace(uri: str) -> dict[str, Any]:
+    """The ancestry of a registered model.
+
+    Args:
+        uri: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Returns:
+        `model`, `runs`, `experiment`, `params`, `data` (path -> DVC's hash), `labelers`. A part that was not
+        recorded is missing: a model that `dvc repro` made has no experiment.
+
+    Raises:
+        DataError: no such model, or what it came from is gone.
+    """
+    from mlflow import MlflowClient
+
+    client, version = MlflowClient(), find_version(uri)
+    stage = client.get_run(version.run_id)
+    found: dict[str, Any] = {
+        "model": {
+            "name": version.name,
+            "version": str(version.version),
+            "aliases": sorted(version.aliases),
+            "tags": dict(sorted(version.tags.items())),
+        },
+        "runs": {"register": stage.info.run_id},
+    }
+    parent_id = stage.data.tags.get("mlflow.parentRunId")
+    if not parent_id:
+        return found | {"experiment": {"git commit": stage.data.tags.get("git_commit", "")}}
+    parent = client.get_run(parent_id)
+    tags = parent.data.tags
+    found["runs"] |= {"name": parent.info.run_name, "pipeline": parent_id}
+    if "prefect_flow_run" in tags:
+        found["runs"]["prefect flow run"] = tags["prefect_flow_run"]
+    commit = tags.get("dvc_commit")
+    found["experiment"] = {
+        "name": tags.get("dvc_experiment", ""),
+        "commit": commit or "",
+        "git commit": stage.data.tags.get("git_commit", ""),
+    }
+    if not commit:
+        return found
+    lock, params = at(commit, "dvc.lock"), at(commit, "params.yaml")
+    found["params"] = flat(check_settings(params, f"{commit[:12]}:params.yaml").model_dump(by_alias=True))
+    outs = outputs(lock)
+    found["data"] = {path: md5 for path, md5 in outs.items() if path.startswith("data/")}
+    found["models"] = {path: md5 for path, md5 in outs.items() if path.startswith("models/")}
+    found["runs"]["stages"] = stage_runs(commit, lock)
+    found["labelers"] = labelers(commit) if COMPARISONS in outs else {}
+    return found
+
+
+def find_version(uri: str) -> Any:
+    """The registry's version that a URI names."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    named = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if not named:
+        raise DataError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, number = named.groups()
+    try:
+        if alias:
+            return MlflowClient().get_model_version_by_alias(name, alias)
+        return MlflowClient().get_model_version(name, number)
+    except MlflowException as error:
+        raise DataError(f"{uri}: {str(error).splitlines()[0]}") from None
+
+
+def at(commit: str, path: str) -> Any:
+    """A YAML file as a commit has it.
+
+    Raises:
+        DataError: the commit is gone.
+    """
+    done = subprocess.run(["git", "show", f"{commit}:{path}"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DataError(
+            f"the experiment's commit {commit[:12]} is not in this repository or has no {path}; "
+            "fetch it with `dvc exp pull`, or look in the repository where the run was"
+        )
+    return yaml.safe_load(done.stdout)
+
+
+def outputs(lock: dict[str, Any]) -> dict[str, str]:
+    """Every output in a dvc.lock with its hash."""
+    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+
+
+def stage_runs(commit: str, lock: dict[str, Any]) -> dict[str, str]:
+    """The MLflow run of each stage; one restored from the cache has the run that once made its outputs."""
+    found = {}
+    for path in outputs(lock):
+        if path.startswith("runs/"):
+            with tempfile.TemporaryDirectory() as folder:
+                fetched = fetch(commit, path, Path(folder, "run.json"))
+                if fetched:
+                    found[Path(path).stem] = json.loads(fetched.read_text())["run_id"]
+    return found
+
+
+def labelers(commit: str) -> dict[str, Any]:
+    """Who ranked the comparisons that the reward model learnt from, and under which guideline versions."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = f"{COMPARISONS}/comparisons.parquet"
+        path = fetch(commit, table, Path(folder, "comparisons.parquet"))
+        if path is None:
+            return {"gone": f"{COMPARISONS} is no longer in DVC's cache or remote"}
+        rows = read_table(path, COMPARISON)
+    groups = {str(row["labeler_id"]): str(row["labeler_group"]) for row in rows}
+    return {
+        "rankings": len(rows),
+        "people": {
+            labeler: {"group": groups[labeler], "rankings": count}
+            for labeler, count in sorted(Counter(str(row["labeler_id"]) for row in rows).items())
+        },
+        "guideline versions": dict(sorted(Counter(str(row["guideline_version"]) for row in rows).items())),
+    }
+
+
+def fetch(commit: str, path: str, target: Path) -> Path | None:
+    """An output as an experiment has it, from DVC's cache or remote; None where nobody has it any more."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    try:
+        DVCFileSystem(str(Path.cwd()), rev=commit).get_file(path, str(target))
+    except (DvcException, OSError):
+        return None
+    return target
+
+
+def show(found: dict[str, Any]) -> str:
+    """The ancestry as text."""
+    model, runs, experiment = found["model"], found["runs"], found.get("experiment", {})
+    aliases = "".join(f" @{alias}" for alias in model["aliases"])
+    lines = [f"model       {model['name']} version {model['version']}{aliases}"]
+    lines += [f"  {key:<24} {value}" for key, value in model["tags"].items()]
+    lines.append(f"run         {runs.get('name', '(a stage run by hand)')}")
+    for key in ("prefect flow run", "pipeline", "register"):
+        if key in runs:
+            lines.append(f"  {key if key == 'prefect flow run' else f'MLflow run, {key}':<24} {runs[key]}")
+    lines.append(f"experiment  {experiment.get('name') or '(none: not run by the flow)'}")
+    lines.append(f"  {'commit':<24} {experiment.get('commit', '')}")
+    lines.append(f"  {'based on git commit':<24} {experiment.get('git commit', '')}")
+    for title in ("data", "models"):
+        if title in found:
+            lines.append(f"{title:<11} DVC's hashes")
+            lines += [f"  {path:<24} {md5}" for path, md5 in found[title].items()]
+    if found.get("labelers"):
+        ranked = found["labelers"]
+        if "gone" in ranked:
+            lines.append(f"labelers    {ranked['gone']}")
+        else:
+            lines.append(f"labelers    {len(ranked['people'])}, {ranked['rankings']} rankings")
+            for labeler, row in ranked["people"].items():
+                lines.append(f"  {labeler:<24} {row['group']}, {row['rankings']} rankings")
+            lines.append("guideline   versions")
+            lines += [
+                f"  {name:<24} {count} rankings" for name, count in ranked["guideline versions"].items()
+            ]
+    if "stages" in runs:
+        lines.append("stages      MLflow runs")
+        lines += [f"  {name:<24} {run}" for name, run in runs["stages"].items()]
+    if "params" in found:
+        lines.append("params")
+        lines += [f"  {key:<32} {value}" for key, value in found["params"].items()]
+    return "\n".join(lines)
+
+
+def reproduce(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Run an experiment again from nothing; returns (path, hash then, hash now) of every output.
+
+    Its worktree has an empty cache and its own checkpoints, so that nothing can be restored. Stages that
+    write nothing but their record (`register`) stay out: they would move the registry's aliases.
+
+    Raises:
+        StageError: the model has no experiment, or a stage failed.
+    """
+    experiment = found.get("experiment", {})
+    commit = experiment.get("commit")
+    if not commit:
+        raise StageError("this model was not made by a flow run: no experiment says what to run again")
+    tree = (RUNS / f"reproduce-{experiment['name']}").resolve()
+    lock = at(commit, "dvc.lock")
+    open_worktree(tree, commit, commit, cache=False)
+    link_data(check_settings(at(commit, "params.yaml"), "params.yaml"), tree)
+    wanted = [
+        name
+        for name, stage in lock["stages"].items()
+        if any(not out["path"].startswith(VARYING) for out in stage.get("outs", []))
+    ]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    with tempfile.TemporaryDirectory() as checkpoints:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *wanted],
+            cwd=tree,
+            env={**os.environ, "PATH": path, "RLHF_CHECKPOINTS": checkpoints, "PYTHONWARNINGS": "ignore"},
+            check=False,
+        )
+    if done.returncode:
+        raise StageError(f"a stage failed; its worktree is {tree}")
+    then, now = outputs(lock), outputs(yaml.safe_load((tree / "dvc.lock").read_text()))
+    return [(path, then[path], now.get(path, "missing")) for path in then if not path.startswith(VARYING)]
+
+
+def main(words: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.trace",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="URI", help="models:/NAME@ALIAS or models:/NAME/VERSION")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--reproduce", action="store_true", help="run it again and compare all hashes")
+    given = parser.parse_args(words)
+    with one_line_errors():
+        for name, value in running_environment().items():
+            os.environ.setdefault(name, value)
+        connect()
+        found = trace(given.model)
+        print(json.dumps(found, indent=2) if given.json else show(found))
+        if given.reproduce:
+            rows = reproduce(found)
+            differ = [path for path, then, now in rows if then != now]
+            for path, then, now in rows:
+                print(f"{'differs' if path in differ else 'same':<8} {path:<28} {then} {now}")
+            if differ:
+                raise StageError(f"{len(differ)} of {len(rows)} outputs differ")
+            print(f"all {len(rows)} outputs have the same hashes")
+
+
+if __name__ == "__main__":
+    main()
