@@ -19,12 +19,11 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
 from rlhf.contracts import DataError
 from rlhf.policy import (
@@ -49,224 +48,36 @@ from rlhf.policy import (
     sequence_scores,
     token_batches,
 )
-from rlhf.reward import Adapters, RewardModel, score
+from rlhf.ppo_config import PPOConfig
+from rlhf.ppo_math import (
+    adapted_kl_coef,
+    explained_variance,
+    gae,
+    kl_estimate,
+    masked_mean,
+    policy_loss,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+from rlhf.ppo_setup import (
+    Prompt,
+    Reward,
+    RewardAdapter,
+    RewardFunction,
+    as_text,
+    check_policy,
+    check_prompts,
+    check_roles,
+    freeze,
+    named_rewards,
+    stop_ids,
+    switch_dropout_off,
+)
+from rlhf.reward import RewardModel, score
 from rlhf.training import WholeCheckpoints, last_checkpoint
 
-Prompt = str | list[dict[str, str]]  # text, or chat messages
-RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]
-
-
-@dataclass
-class RewardAdapter:
-    """A reward model that is LoRA adapters and a head on the backbone that the policy starts from.
-
-    Attributes:
-        adapters: on the policy's body.
-        head: [1, width]; shift: what makes references score 0 on average.
-    """
-
-    adapters: Adapters
-    head: torch.Tensor
-    shift: float = 0.0
-
-
-Reward = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
-
-
-@dataclass
-class PPOConfig(TrainingArguments):
-    """Settings of `PPOTrainer`; what it inherits keeps its meaning unless said otherwise.
-
-    `max_steps`, `gradient_accumulation_steps`, `save_steps` and the logging strategy are derived.
-    Batches are counted over all processes.
-    """
-
-    learning_rate: float = field(default=3e-6, metadata={"help": "Peak learning rate (Huang et al. 2024)."})
-    adam_epsilon: float = field(default=1e-5, metadata={"help": "Adam's epsilon (Huang et al. 2024)."})
-    num_updates: int = field(default=100, metadata={"help": "Rollout-and-optimise rounds."})
-    batch_size: int = field(default=64, metadata={"help": "Episodes an update."})
-    num_mini_batches: int = field(default=1, metadata={"help": "Optimiser steps an epoch of an update."})
-    num_ppo_epochs: int = field(default=4, metadata={"help": "Passes over the episodes of an update."})
-    micro_batch_tokens: int = field(
-        default=2048,
-        metadata={"help": "Tokens, padding included, that a forward and backward pass holds on one device."},
-    )
-    rollout_batch_tokens: int = field(
-        default=8192, metadata={"help": "Tokens of the prompts sampled side by side on one device."}
-    )
-    save_updates: int = field(default=10, metadata={"help": "Updates between checkpoints."})
-    response_length: int = field(default=53, metadata={"help": "Longest response in tokens."})
-    max_prompt_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Longer prompts lose their start; None refuses prompts that the context cannot hold."
-        },
-    )
-    stop_tokens: list[str] = field(
-        default_factory=list, metadata={"help": "Tokens that end a response besides EOS."}
-    )
-    temperature: float = field(
-        default=0.7, metadata={"help": "Sampling temperature; logits are divided by it."}
-    )
-    reward_weights: list[float] | None = field(
-        default=None, metadata={"help": "Weight of each reward in the score; None weighs each with 1."}
-    )
-    missing_eos: float | None = field(
-        default=-1.0,
-        metadata={"help": "What a response that no stop token ended scores; None leaves its score."},
-    )
-    missing_eos_rule: str = field(
-        default="replace",
-        metadata={"help": "replace: the score becomes missing_eos; add: missing_eos is added to it."},
-    )
-    kl_coef: float = field(
-        default=0.05, metadata={"help": "Weight of the per-token KL penalty in the reward."}
-    )
-    kl_estimator: str = field(default="k1", metadata={"help": "k1, k2 or k3 (Schulman 2020)."})
-    kl_target: float | None = field(
-        default=None,
-        metadata={"help": "KL in nats a response that the adaptive controller holds; None keeps kl_coef."},
-    )
-    kl_horizon: float = field(default=10_000, metadata={"help": "Episodes over which the controller acts."})
-    early_stop_kl: float | None = field(
-        default=None,
-        metadata={
-            "help": "The rest of an update is skipped once a step's approximate KL to the rollout exceeds it."
-        },
-    )
-    gamma: float = field(default=1.0, metadata={"help": "Discount."})
-    lam: float = field(default=0.95, metadata={"help": "Lambda of generalised advantage estimation."})
-    cliprange: float = field(default=0.2, metadata={"help": "Ratio clip."})
-    cliprange_value: float = field(default=0.2, metadata={"help": "Value clip."})
-    vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
-    whiten_rewards: bool = field(
-        default=False, metadata={"help": "Scale token rewards to variance 1 over the batch, mean kept."}
-    )
-    whiten_advantages: bool = field(
-        default=True, metadata={"help": "Whiten advantages over the whole batch."}
-    )
-    ptx_coef: float = field(
-        default=0.0, metadata={"help": "Weight of the language-modelling loss on ptx_texts (PPO-ptx)."}
-    )
-    ptx_batch_size: int = field(default=64, metadata={"help": "Texts of that loss an optimiser step."})
-    freeze_layers: int = field(
-        default=0,
-        metadata={"help": "The embeddings and this many first layers of both networks stay as they are."},
-    )
-    precision: str = field(
-        default="auto",
-        metadata={"help": "fp32, bf16 or auto: bf16 autocast on GPUs that have it and wide models on AMX."},
-    )
-
-    def __post_init__(self) -> None:
-        at_least_1 = (
-            "num_updates batch_size num_mini_batches num_ppo_epochs micro_batch_tokens rollout_batch_tokens "
-            "save_updates response_length max_prompt_length ptx_batch_size"
-        )
-        above_0 = "temperature kl_target kl_horizon early_stop_kl cliprange cliprange_value"
-        for names, fits, rule in (
-            (at_least_1, lambda value: value >= 1, "at least 1"),
-            (above_0, lambda value: value > 0, "above 0"),
-            ("kl_coef ptx_coef freeze_layers", lambda value: value >= 0, "at least 0"),
-        ):
-            for name in names.split():
-                value = getattr(self, name)
-                if value is not None and not fits(value):
-                    raise DataError(f"{name} is {value}; it must be {rule}")
-        if self.batch_size % self.num_mini_batches:
-            raise DataError(
-                f"batch_size {self.batch_size} is not divisible by num_mini_batches {self.num_mini_batches}"
-            )
-        for name, choices in (
-            ("kl_estimator", ("k1", "k2", "k3")),
-            ("missing_eos_rule", ("replace", "add")),
-            ("precision", ("auto", "fp32", "bf16")),
-        ):
-            if getattr(self, name) not in choices:
-                raise DataError(f"{name} is {getattr(self, name)!r}; use {', '.join(choices)}")
-        self.gradient_accumulation_steps = 1  # micro-batches are counted here, not by the loop
-        self.per_device_train_batch_size = 1  # an item of the dataset is the number of a step
-        self.max_steps = self.num_updates * self.steps_per_update
-        # Between two updates no rollout is in memory, so that is where a checkpoint is whole.
-        self.save_strategy = "steps"
-        self.save_steps = self.save_updates * self.steps_per_update
-        self.logging_strategy = "no"
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
-            self.use_cpu = True  # else each of several CPU processes would train alone, on the same files
-        super().__post_init__()
-
-    @property
-    def steps_per_update(self) -> int:
-        """Optimiser steps an update."""
-        return self.num_ppo_epochs * self.num_mini_batches
-
-
-# ---- the arithmetic, on tensors [episodes, tokens] with a mask of the response tokens ----
-
-
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the tokens where `mask` is 1."""
-    return (values * mask).sum() / mask.sum()
-
-
-def whiten(values: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True) -> torch.Tensor:
-    """Scale to variance 1, and shift to mean 0 or keep the mean, over the masked tokens; zero elsewhere."""
-    mean = masked_mean(values, mask)
-    variance = masked_mean((values - mean) ** 2, mask)
-    white = (values - mean) * torch.rsqrt(variance + 1e-8)
-    return (white if shift_mean else white + mean) * mask
-
-
-def kl_estimate(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kind: str) -> torch.Tensor:
-    """Per-token estimates of KL(policy, reference) from samples (Schulman 2020, "Approximating KL")."""
-    ratio = ref_logprobs - logprobs
-    if kind == "k1":
-        return -ratio
-    if kind == "k2":
-        return ratio**2 / 2
-    return torch.expm1(ratio) - ratio
-
-
-def token_rewards(scores: torch.Tensor, kl: torch.Tensor, mask: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """The penalty at every response token and the score at the last one: EOS where there is one."""
-    rewards = -kl_coef * kl * mask
-    last = mask.sum(1).long() - 1
-    rewards[torch.arange(len(scores)), last] += scores
-    return rewards
-
-
-def gae(
-    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns (Schulman et al. 2016); an episode ends after its last response token."""
-    advantages = torch.zeros_like(rewards)
-    running = torch.zeros(len(rewards), dtype=rewards.dtype, device=rewards.device)
-    for t in reversed(range(rewards.shape[1])):
-        following = values[:, t + 1] * mask[:, t + 1] if t + 1 < rewards.shape[1] else 0.0
-        delta = rewards[:, t] + gamma * following - values[:, t]
-        running = (delta + gamma * lam * running) * mask[:, t]
-        advantages[:, t] = running
-    return advantages, (advantages + values) * mask
-
-
-def policy_loss(ratio: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
-    """Per-token clipped policy loss (Schulman et al. 2017, eq. 7), to be minimised."""
-    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
-
-
-def value_loss(values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float) -> torch.Tensor:
-    """Per-token clipped value loss, half the larger square."""
-    clipped = old + (values - old).clamp(-clip, clip)
-    return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
-
-
-def adapted_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, horizon: float) -> float:
-    """The next coefficient of the adaptive controller (Ziegler et al. 2019, section 2.2)."""
-    error = min(max(kl / target - 1, -0.2), 0.2)
-    return kl_coef * (1 + error * episodes / horizon)
-
-
-# ---- models ----
+__all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]
 
 
 class PolicyAndValue(nn.Module):
@@ -405,20 +216,20 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         ptx_texts: Sequence[str] = (),
         **more: Any,
     ) -> None:
-        self.rewards = _named(rewards if isinstance(rewards, Sequence) else [rewards])
+        self.rewards = named_rewards(rewards if isinstance(rewards, Sequence) else [rewards])
         self.weights = args.reward_weights or [1.0] * len(self.rewards)
         self.prompts, self.ptx_texts = prompts, ptx_texts
-        _check_policy(policy, reference)
-        _check_prompts(prompts, tokenizer)
-        _check(policy, value, self.rewards, self.weights, args, ptx_texts, tokenizer)
-        self.stops = _stop_ids(tokenizer, args.stop_tokens)
+        check_policy(policy, reference)
+        check_prompts(prompts, tokenizer)
+        check_roles(policy, value, self.rewards, self.weights, args, ptx_texts, tokenizer)
+        self.stops = stop_ids(tokenizer, args.stop_tokens)
         models = [r.model if isinstance(r, RewardModel) else r for r in self.rewards.values()]
         for model in (policy, reference, value, *models):
             if isinstance(model, nn.Module):
-                _no_dropout(model)
-        _freeze(policy, args.freeze_layers)
+                switch_dropout_off(model)
+        freeze(policy, args.freeze_layers)
         if value is not None:
-            _freeze(value, args.freeze_layers)
+            freeze(value, args.freeze_layers)
         if peft_config is None:
             if any(isinstance(reward, RewardAdapter) for reward in self.rewards.values()):
                 raise DataError("a RewardAdapter needs the backbone of a policy with a peft_config")
@@ -607,7 +418,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             **{f"rewards/{name}": scores[:, k].mean().item() for k, name in enumerate(self.rewards)},
             "val/response_length": mask.sum(1).mean().item(),
             "val/eos_share": ended.float().mean().item(),
-            "val/explained_variance": _explained_variance(values, returns, mask),
+            "val/explained_variance": explained_variance(values, returns, mask),
         }
         return Rollout(rows, starts, *(x.to(device) for x in (mask, logprobs, values, advantages, returns)))
 
@@ -894,138 +705,6 @@ _NOTES = (
 )
 
 
-def as_text(prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:
-    """Prompts as text: chat messages through the tokenizer's template, or line by line where it has none."""
-    texts = []
-    for prompt in prompts:
-        if isinstance(prompt, str):
-            texts.append(prompt)
-        elif tokenizer.chat_template:
-            texts.append(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-        else:
-            texts.append("\n".join(message["content"] for message in prompt))
-    return texts
-
-
-def _named(rewards: Sequence[Reward]) -> dict[str, Reward]:
-    """Rewards by name: a function's own, `model` for a model; a second of one name gets a number."""
-    named: dict[str, Reward] = {}
-    for reward in rewards:
-        name = (
-            "model"
-            if isinstance(reward, PreTrainedModel | RewardModel | RewardAdapter)
-            else getattr(reward, "__name__", "function")
-        )
-        taken = sum(key == name or key.startswith(f"{name}_") for key in named)
-        named[f"{name}_{taken + 1}" if taken else name] = reward
-    return named
-
-
-def _check_policy(policy: Any, reference: Any) -> None:
-    if not isinstance(policy, PreTrainedModel) or policy.get_output_embeddings() is None:
-        raise DataError(
-            f"the policy is a {type(policy).__name__}; it must be a causal language model of transformers, "
-            "without adapters (give those as peft_config)"
-        )
-    if reference is policy:
-        raise DataError(
-            "the reference is the policy itself, which learns; give a copy, or none to have one made"
-        )
-
-
-def _check_prompts(prompts: Any, tokenizer: Any) -> None:
-    if isinstance(prompts, str):
-        raise DataError("the prompts are one text; give a list of texts")
-    if not len(prompts):
-        raise DataError("there are no prompts to train on")
-    first = prompts[0]
-    chat = isinstance(first, list) and all(isinstance(m, dict) and "content" in m for m in first)
-    if not isinstance(first, str) and not chat:
-        raise DataError(
-            f"prompt 0 is a {type(first).__name__}; prompts are texts or lists of messages "
-            "(of a dataset, one column: dataset['prompt'])"
-        )
-    if chat and not tokenizer.chat_template:
-        raise DataError("the prompts are chat messages and the tokenizer has no chat template")
-
-
-def _check(
-    policy: Any,
-    value: Any,
-    rewards: dict[str, Reward],
-    weights: list[float],
-    args: PPOConfig,
-    ptx_texts: Sequence[str],
-    tokenizer: Any,
-) -> None:
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise DataError("the tokenizer needs a pad token that differs from its EOS token")
-    if not rewards:
-        raise DataError("there is no reward to train on")
-    if len(weights) != len(rewards):
-        raise DataError(f"there are {len(rewards)} rewards and {len(weights)} reward_weights")
-    if args.ptx_coef and not len(ptx_texts):
-        raise DataError("ptx_coef is above 0 and there are no ptx_texts")
-    scorers = {name: r.model if isinstance(r, RewardModel) else r for name, r in rewards.items()}
-    if value is not None and any(value is model for model in scorers.values()):
-        raise DataError("the value network is the reward model itself, which is frozen; give a copy")
-    for name, model in {"value": value, **{f"reward ({name})": r for name, r in scorers.items()}}.items():
-        if isinstance(model, PreTrainedModel) and (
-            model.config.num_labels != 1 or not hasattr(model, "score")
-        ):
-            raise DataError(
-                f"the {name} model is a {type(model).__name__} with {model.config.num_labels} labels; "
-                "it must be a sequence-classification model with one"
-            )
-    for name, reward in rewards.items():
-        if isinstance(reward, RewardModel) and reward.tokenizer.get_vocab() == tokenizer.get_vocab():
-            rewards[name] = reward.model  # reads the policy's ids as they are
-    for name, model in {"value": value, **{f"reward ({name})": r for name, r in rewards.items()}}.items():
-        if isinstance(model, PreTrainedModel) and model.config.vocab_size != policy.config.vocab_size:
-            raise DataError(
-                f"the {name} model has a vocabulary of {model.config.vocab_size}, the policy one of "
-                f"{policy.config.vocab_size}; give a reward with another tokenizer as RewardModel"
-            )
-
-
-def _stop_ids(tokenizer: Any, stop_tokens: list[str]) -> list[int]:
-    ids = [tokenizer.eos_token_id]
-    for token in stop_tokens:
-        found = tokenizer(token, add_special_tokens=False)["input_ids"]
-        if len(found) != 1 or found[0] == getattr(tokenizer, "unk_token_id", None):
-            raise DataError(
-                f"the stop token {token!r} is {len(found)} tokens of this tokenizer; it must be one it knows"
-            )
-        ids += found
-    return ids
-
-
-def _freeze(model: Any, layers: int) -> None:
-    """Keep the embeddings and the first layers as they are."""
-    if not layers:
-        return
-    blocks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
-    blocks = [m for m in blocks if len(m) == model.config.num_hidden_layers]
-    if not blocks or layers > len(blocks[0]):
-        raise DataError(f"freeze_layers is {layers}; the model has {model.config.num_hidden_layers} layers")
-    for part in (model.get_input_embeddings(), *blocks[0][:layers]):
-        part.requires_grad_(False)
-
-
-def _no_dropout(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    if hasattr(model, "config") and hasattr(model.config, "attention_dropout"):
-        model.config.attention_dropout = 0.0
-
-
 def _permutation(n: int, *key: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(sum(k * 7919**i for i, k in enumerate(key)) % 2**63)
     return torch.randperm(n, generator=generator)
-
-
-def _explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
-    spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
-    rest = returns - values
-    return (1 - masked_mean((rest - masked_mean(rest, mask)) ** 2, mask) / spread.clamp_min(1e-8)).item()
