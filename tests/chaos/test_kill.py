@@ -48,7 +48,7 @@ def kill_after_first_checkpoint(stage: str) -> None:
         start_new_session=True,
     )
     end = time.monotonic() + 120
-    while not list(Path("checkpoints", stage).glob("*/checkpoint-*")):
+    while not [p for p in Path("checkpoints", stage).rglob("checkpoint-*") if ".writing" not in p.parts]:
         assert process.poll() is None, f"{stage} ended without a checkpoint"
         assert time.monotonic() < end, f"{stage} wrote no checkpoint"
         time.sleep(0.005)
