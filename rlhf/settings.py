@@ -84,7 +84,7 @@ class Training(Section):
 class Pretrain(Training):
     """Language modelling on the corpus."""
 
-    steps: int = param(500, "optimiser steps", "steps", ge=1, le=10_000_000)
+    steps: int = param(700, "optimiser steps", "steps", ge=1, le=10_000_000)
     batch_size: int = param(64, "texts an optimiser step", "texts", ge=1, le=65_536)
     learning_rate: float = param(3e-3, "peak learning rate of embeddings and norms (AdamW)", gt=0, le=1)
     muon_learning_rate: float = param(0.02, "peak learning rate of the hidden matrices (Muon)", gt=0, le=1)
@@ -104,7 +104,7 @@ class Collect(Section):
     labelers: Literal["simulated", "given"] = param(
         "simulated", "simulated: the built-in labelers rank samples; given: rankings come with the source"
     )
-    prompts: int = param(1300, "prompts to collect rankings for", "prompts", ge=1, le=1_000_000)
+    prompts: int = param(1600, "prompts to collect rankings for", "prompts", ge=1, le=1_000_000)
     candidates: int = param(4, "K, outputs ranked together", "outputs", ge=2, le=9)
     temperature: float = param(0.9, "sampling temperature of the candidates", gt=0, le=5)
     groups: dict[str, float] = param(
