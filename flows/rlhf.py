@@ -94,7 +94,7 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
         settings = with_data(settings, data, "the parameters")
         connect()
         for record in clear_dead():
-            get_run_logger().info(f"{record.name} was killed; what it left running is ended")
+            get_run_logger().info(f"run {record.name!r} was killed; what it left is ended")
         with alone("worktrees"):
             name = _one_name(flow_run)
             folder = enter(name, flow_run, settings)
