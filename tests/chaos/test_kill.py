@@ -48,7 +48,8 @@ def kill_after_first_checkpoint(stage: str) -> None:
         start_new_session=True,
     )
     end = time.monotonic() + 120
-    while not [p for p in Path("checkpoints", stage).rglob("checkpoint-*") if ".writing" not in p.parts]:
+    # not by rglob: it would look into .writing, which is renamed away while it looks
+    while not any(Path("checkpoints", stage).glob("*/*/checkpoint-*")):
         assert process.poll() is None, f"{stage} ended without a checkpoint"
         assert time.monotonic() < end, f"{stage} wrote no checkpoint"
         time.sleep(0.005)
