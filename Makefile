@@ -52,7 +52,7 @@ style: $(READY)  ## format the code and mend what can be mended
 quality: $(READY)  ## check style, types and the import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
 prefect: $(READY)  ## open the Prefect pages: runs, graphs, logs (http://127.0.0.1:4200)
@@ -76,8 +76,10 @@ $(READY): pyproject.toml constraints.txt
 	@echo 'setting up $(VENV): a few minutes, once'
 	@$(PYTHON) -m venv $(VENV)
 	@# torch by its exact version first: left to the resolver it may bring several GB of CUDA packages
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	@# pip compiles on one core; some files of some packages are templates and no Python
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@# the stores' databases, here and not in the first run
 	@$(BIN)/python -c 'from tasks.context import connect; connect()' 2>/dev/null
 	@PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null

@@ -483,8 +483,11 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         self, scores: torch.Tensor, chosen: list[int], responses: list[list[int]]
     ) -> torch.Tensor:
         """`scores` [episodes, rewards], those of functions and of models on another tokenizer filled in."""
-        by_ids = PreTrainedModel | RewardAdapter
-        other = {k: r for k, r in enumerate(self.rewards.values()) if not isinstance(r, by_ids)}
+        other = {
+            k: reward
+            for k, reward in enumerate(self.rewards.values())
+            if not isinstance(reward, PreTrainedModel) and not isinstance(reward, RewardAdapter)
+        }
         if not other:
             return scores
         accelerator = self.accelerator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ class RewardAdapter:
     shift: float = 0.0
 
 
-Reward = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
+Reward: TypeAlias = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
 
 
 def as_text(prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:

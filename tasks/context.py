@@ -88,7 +88,7 @@ class Stage:
 
         frame = pd.DataFrame(rows[:1000])  # schema and profile only; the digest names the whole
         digest = dvc_hash(path) or hashlib.md5(Path(path).read_bytes()).hexdigest()
-        dataset = mlflow.data.from_pandas(frame, name=Path(path).stem, digest=digest)  # type: ignore[attr-defined]
+        dataset = mlflow.data.from_pandas(frame, name=Path(path).stem, digest=digest)
         mlflow.log_input(dataset, context=context, tags={"path": path, "rows": str(len(rows))})
 
     def log_artifact(self, path: str | Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-class ServedPolicy(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+class ServedPolicy(mlflow.pyfunc.PythonModel):
     """Loads the artifact `policy`, a Hugging Face folder, and completes prompts."""
 
     def load_context(self, context: Any) -> None:

@@ -66,7 +66,7 @@ def main(stage: Stage) -> dict[str, float]:
 def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: Path) -> list[str]:
     """Check each frame against its rules, write the Data Docs, and say what is broken, one line a rule."""
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    context.variables.progress_bars = {"globally": False}
     failures = []
     with written_beside(docs) as beside:
         for name in list(context.get_site_names()):
