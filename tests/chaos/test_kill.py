@@ -48,8 +48,9 @@ def kill_after_first_checkpoint(stage: str) -> None:
         start_new_session=True,
     )
     end = time.monotonic() + 120
+    folder = Path("checkpoints", stage)
     # not by rglob: it would look into .writing, which is renamed away while it looks
-    while not any(Path("checkpoints", stage).glob("*/*/checkpoint-*")):
+    while not (any(folder.glob("*/checkpoint-*")) or any(folder.glob("*/train/checkpoint-*"))):
         assert process.poll() is None, f"{stage} ended without a checkpoint"
         assert time.monotonic() < end, f"{stage} wrote no checkpoint"
         time.sleep(0.005)
