@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run up down label test style quality prefect mlflow docs clean
+.PHONY: help run figure up down label test style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,9 @@ help:  ## this list
 run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 	@$(BIN)/python -m flows.rlhf $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
 		$(foreach change,$(SET),--set '$(change)')
+
+figure: $(READY)  ## draw preference by model size: 4 sizes x 3 seeds, under an hour (SET=)
+	@$(BIN)/python -m flows.sweep $(foreach change,$(SET),--set '$(change)')
 
 up: $(READY)  ## start Prefect, MLflow, a worker, the labeling app; print their addresses (services.yaml)
 	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services up

@@ -258,6 +258,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
     )
+    parser.add_argument("--name", help="of the run in all three tools (default: one that Prefect makes up)")
     parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
     arguments = parser.parse_args(words)
     # a plain SIGTERM would leave the temporary server behind
@@ -270,7 +271,8 @@ def main(words: list[str] | None = None) -> None:
         _calm_logs()
         with _api():
             try:
-                state = rlhf(settings, None, recipe, return_state=True)
+                named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf
+                state = named(settings, None, recipe, return_state=True)
             except KeyboardInterrupt:
                 sys.exit("error: interrupted; the next run goes on from the last checkpoint")
         if not state.is_completed():

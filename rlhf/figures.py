@@ -50,7 +50,7 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
         evaluation: what stands in metrics/evaluation.json.
         confidence: coverage of its intervals, 0..1.
     """
-    figure, axes = _axes(4.6, 3.3)
+    figure, axes = axes_of(4.6, 3.3)
     policies = evaluation["policies"]
     for x, (name, row) in enumerate(policies.items()):
         colour = COLOURS.get(name, INK)
@@ -81,7 +81,7 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
     axes.set_ylabel("preferred to the reference")
     axes.set_xlabel("dashed: as good as the reference", size=10)
     axes.set_title(f"n = {evaluation['n']}, {100 * confidence:.0f} % intervals", size=11, color=INK)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float) -> dict[str, str]:
@@ -95,7 +95,7 @@ def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float)
         return {}
     looks = found["looks"]
     distance = [math.sqrt(look["kl"]) for look in looks]
-    figure, axes = _axes(4.2, 2.8)
+    figure, axes = axes_of(4.2, 2.8)
     low, high = ([abs(look["rate"] - look[end]) for look in looks] for end in ("low", "high"))
     rate = [look["rate"] for look in looks]
     axes.errorbar(
@@ -119,13 +119,13 @@ def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float)
     axes.set_title(
         f"{found['judge']['name']}, n = {found['n']}, {100 * confidence:.0f} % intervals", size=11, color=INK
     )
-    preference = _svg(figure)
-    figure, axes = _axes(4.2, 2.8)
+    preference = svg_text(figure)
+    figure, axes = axes_of(4.2, 2.8)
     axes.plot(distance, [look["score"] for look in looks], "o-", color="#3d85c6", markersize=5, linewidth=1.8)
     axes.set_xlabel("d = sqrt(KL to SFT in nats)")
     axes.set_ylabel("mean reward")
     axes.set_title("the same outputs by the reward model", size=11, color=INK)
-    return {"overoptimisation-preference": preference, "overoptimisation-reward": _svg(figure)}
+    return {"overoptimisation-preference": preference, "overoptimisation-reward": svg_text(figure)}
 
 
 def calibration_figure(quality: Mapping[str, Any] | None) -> dict[str, str]:
@@ -137,7 +137,7 @@ def calibration_figure(quality: Mapping[str, Any] | None) -> dict[str, str]:
     if not quality:
         return {}
     found = quality["calibration"]
-    figure, axes = _axes(4.2, 2.8)
+    figure, axes = axes_of(4.2, 2.8)
     axes.plot([0.5, 1], [0.5, 1], color=INK, linewidth=1, linestyle=(0, (4, 3)), label="as sure as right")
     axes.plot(
         [entry["confidence"] for entry in found["curve"]],
@@ -153,7 +153,7 @@ def calibration_figure(quality: Mapping[str, Any] | None) -> dict[str, str]:
     axes.set_ylabel("labelers prefer it too")
     axes.legend(frameon=False, fontsize=10, labelcolor=INK, loc="lower right")
     axes.set_title(f"calibration on {found['n']} held-out pairs", size=11, color=INK)
-    return {"calibration": _svg(figure)}
+    return {"calibration": svg_text(figure)}
 
 
 def curve_figures(folder: Path | str) -> dict[str, str]:
@@ -180,7 +180,7 @@ def read_curve(path: Path, column: str) -> list[tuple[float, float]]:
 
 
 def _curve(series: Mapping[str, Sequence[tuple[float, float]]], title: str, label: str, unit: str) -> str:
-    figure, axes = _axes(4.2, 2.6)
+    figure, axes = axes_of(4.2, 2.6)
     for (name, points), (colour, style) in zip(
         series.items(), (("#3d85c6", "-"), ("#d5690d", "--")), strict=False
     ):
@@ -194,10 +194,10 @@ def _curve(series: Mapping[str, Sequence[tuple[float, float]]], title: str, labe
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel(label)
     axes.set_title(title, size=12, color=INK)
-    return _svg(figure)
+    return svg_text(figure)
 
 
-def _axes(width: float, height: float) -> tuple[Any, Any]:
+def axes_of(width: float, height: float) -> tuple[Any, Any]:
     """A figure of inches with one plain pair of axes. No pyplot: nothing global is touched."""
     from matplotlib.figure import Figure
 
@@ -212,7 +212,7 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg_text(figure: Any) -> str:
     import matplotlib
 
     text = io.StringIO()
