@@ -5,7 +5,7 @@
 
 Every cell, a size and a seed, is a run of the flow `rlhf` in a worktree of its own, and ends as a DVC
 experiment and an MLflow run named after it. A cell whose experiment is there, made by the same code with the
-same parameters, is not run again: a sweep that was cut off goes on where it was. Larger cells start first.
+same parameters, is not run again: a sweep that was cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Cell:
 
 
 def cells_of(sizes: list[str], seeds: list[int], changes: dict[str, Any], recipe: str | None) -> list[Cell]:
-    """The cells of a sweep, the largest models first: nothing waits for one of them at the end.
+    """The cells of a sweep, seed by seed; the largest models first, so that nothing waits for one at the end.
 
     Raises:
         SettingsError: a size or a parameter that does not exist.
@@ -70,8 +70,8 @@ def cells_of(sizes: list[str], seeds: list[int], changes: dict[str, Any], recipe
     tree = snapshot()
     code = subprocess.run(["git", "ls-tree", "-r", tree, "--", *CODE], capture_output=True, check=True).stdout
     cells = []
-    for size in sorted(sizes, key=list(SIZES).index, reverse=True):
-        for seed in seeds:
+    for seed in seeds:
+        for size in sorted(sizes, key=list(SIZES).index, reverse=True):
             own = changes | {"model.size": size, "seed": seed}
             parameters = plan(recipe, None, own).model_dump_json(by_alias=True)
             digest = hashlib.sha256(code + parameters.encode()).hexdigest()[:8]
