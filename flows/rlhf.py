@@ -59,18 +59,24 @@ DEFAULTS = Settings()  # type: ignore[call-arg]
 
 
 @flow(name="rlhf", persist_result=False)
-def rlhf(settings: Settings = DEFAULTS, data: str | None = None, recipe: str | None = None) -> str | State:
+def rlhf(
+    settings: Settings = DEFAULTS,
+    data: str | None = None,
+    recipe: str | None = None,
+    until: str | None = None,
+) -> str | State:
     """Run every stage of dvc.yaml, in the order of the graph, and show the verdict.
 
     Args:
         settings: Every parameter of the run.
         data: File or folder that the stage ingest reads, where ingest.source is not builtin.
         recipe: Name of the recipe that the parameters come from; a tag to filter by.
+        until: The last stage to run; with evaluate nothing enters the registry.
 
     Returns:
         The folder in which the stages ran.
     """
-    return _run(settings, data, recipe, last=None)
+    return _run(settings, data, recipe, last=until)
 
 
 @flow(name="validate-data", persist_result=False)
@@ -123,7 +129,7 @@ def run_graph(last: str | None = None) -> list[str]:
         the stages, in the order in which they ran.
 
     Raises:
-        StageError: a stage failed; those after it did not run.
+        StageError: a stage failed; those after it did not run. Or there is no stage `last`.
     """
     from dvc.repo import Repo
     from networkx import descendants, topological_sort
@@ -131,7 +137,10 @@ def run_graph(last: str | None = None) -> list[str]:
     with Repo() as repo:
         graph = repo.index.graph  # edges go from a stage to what it depends on
     if last is not None:
-        wanted = next(node for node in graph if node.addressing == last)
+        wanted = next((node for node in graph if node.addressing == last), None)
+        if wanted is None:
+            known = ", ".join(sorted(node.addressing for node in graph))
+            raise StageError(f"until {last}: no such stage; there are {known}")
         graph = graph.subgraph({wanted, *descendants(graph, wanted)})
     ended: dict[Any, State] = {}
     for node in reversed(list(topological_sort(graph))):
@@ -259,6 +268,7 @@ def main(words: list[str] | None = None) -> None:
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
     )
     parser.add_argument("--name", help="of the run in all three tools (default: one that Prefect makes up)")
+    parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
     parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
     arguments = parser.parse_args(words)
     # a plain SIGTERM would leave the temporary server behind
@@ -272,7 +282,7 @@ def main(words: list[str] | None = None) -> None:
         with _api():
             try:
                 named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf
-                state = named(settings, None, recipe, return_state=True)
+                state = named(settings, None, recipe, arguments.until, return_state=True)
             except KeyboardInterrupt:
                 sys.exit("error: interrupted; the next run goes on from the last checkpoint")
         if not state.is_completed():
@@ -287,7 +297,8 @@ def main(words: list[str] | None = None) -> None:
                 shown = Path.cwd()
                 for line in changed:
                     print(f"params.yaml: {line}")
-        show_verdict(shown, _where(folder.name, shown))
+        if arguments.until is None:
+            show_verdict(shown, _where(folder.name, shown))
 
 
 def _where(name: str, folder: Path) -> dict[str, str]:

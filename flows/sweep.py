@@ -3,9 +3,10 @@
     python -m flows.sweep                                     # four sizes, three seeds (make figure)
     python -m flows.sweep --sizes 0.1M 0.3M --seeds 17 --set pretrain.steps=300
 
-Every cell, a size and a seed, is a run of the flow `rlhf` in a worktree of its own, and ends as a DVC
-experiment and an MLflow run named after it. A cell whose experiment is there, made by the same code with the
-same parameters, is not run again: a sweep that was cut off goes on where it was.
+Every cell, a size and a seed, is a run of the flow `rlhf` up to its evaluation, in a worktree of its own, and
+ends as a DVC experiment and an MLflow run named after it; nothing enters the registry. A cell whose experiment
+is there, made by the same code with the same parameters, is not run again: a sweep that was cut off goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def run_cell(cell: Cell) -> State:
         return Completed(name="Up to date", message=rates(cell))
     with get_client(sync_client=True) as client:
         server = str(client.api_url)
-    words = [sys.executable, "-m", "flows.rlhf", "--aside", "--name", cell.name]
+    words = [sys.executable, "-m", "flows.rlhf", "--aside", "--until", "evaluate", "--name", cell.name]
     words += ["--recipe", cell.recipe] if cell.recipe else []
     for key, value in cell.changes.items():
         words += ["--set", f"{key}={json.dumps(value)}"]
