@@ -3,10 +3,10 @@
     python -m flows.sweep                                     # four sizes, three seeds (make figure)
     python -m flows.sweep --sizes 0.1M 0.3M --seeds 17 --set pretrain.steps=300
 
-Every cell, a size and a seed, is a run of the flow `rlhf` up to its evaluation, in a worktree of its own, and
-ends as a DVC experiment and an MLflow run named after it; nothing enters the registry. A cell whose experiment
-is there, made by the same code with the same parameters, is not run again: a sweep that was cut off goes on
-where it was.
+Every cell, a size and a seed, is a run of the flow `rlhf` up to its evaluation, in a worktree of its own,
+and ends as a DVC experiment and an MLflow run named after it; nothing enters the registry. A cell whose
+experiment is there, made by the same code with the same parameters, is not run again: a sweep that was cut
+off goes on where it was.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ from tasks.context import StageError, connect, one_line_errors, state_dir
 
 CODE = ("rlhf", "tasks", "feedback/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
 SEEDS = (17, 18, 19)
-# Training for as long as the main job does, the ladder takes hours. These bring its twelve runs under an hour
-# on two cores; every size gets the same.
-SHORT: dict[str, Any] = {}
+# Trained as long as the main job's model is, twelve models take hours. These bring them to an hour on two cores;
+# every size gets the same data and the same number of steps.
+SHORT: dict[str, Any] = {
+    "pretrain.steps": 300,
+    "sft.epochs": 1,
+    "collect.prompts": 700,
+    "ppo.updates": 8,
+    "evaluate.prompts": 500,
+}
 FOLDER = Path("reports/sizes")
 NAME = "preference-by-size"
 
