@@ -42,7 +42,7 @@ from tasks.context import StageError, connect, one_line_errors, state_dir
 
 CODE = ("rlhf", "tasks", "feedback/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
 SEEDS = (17, 18, 19)
-# Trained as long as the main job's model is, twelve models take hours. These bring them to an hour on two cores;
+# Trained as long as the main job is, twelve models take hours. These bring them to an hour on two cores;
 # every size gets the same data and the same number of steps.
 SHORT: dict[str, Any] = {
     "pretrain.steps": 300,
