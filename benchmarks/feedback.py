@@ -2,12 +2,16 @@
 
     python -m benchmarks.feedback                      # 200 people, 20,000 judgments, SQLite and PostgreSQL
     python -m benchmarks.feedback --databases sqlite --judgments 2000 --kills 0
+    python -m benchmarks.feedback --cores 2 3          # the server on one core, its people on another
 
-One server process, its people in another process: each opens an item's page, waits about a second, sends the
-form, follows to the next page. Latency of a judgment is from sending the form until the next item's page is
-there (two requests), or with `--interfaces api` until the answer with the next item is. A request that fails
-is sent again with the same key until it is acknowledged. Afterwards every acknowledged key must stand in the
-store exactly once. Writes results/feedback-<date>-<machine>.json.
+One server process, its people in another process: each opens an item's page, waits about a second, sends
+the form, follows to the next page. Timed (p50, p95, p99 in milliseconds) is what a labeler waits for: from
+sending the form until the whole page with the next item is there, two requests (POST, 303, GET); or with
+`--interfaces api` until the answer with the next item is, one request. A request that fails is sent again
+with the same key until it is acknowledged, and that time counts. Afterwards every acknowledged key, and
+every pair of labeler and item, must stand in the store exactly once. Writes
+results/feedback-<date>-<machine>.json after each run; `fsync ms` is the median time that this disk takes to
+make 4 KiB durable, measured before the run.
 """
 
 from __future__ import annotations
@@ -48,7 +52,21 @@ from feedback.web.security import COOKIE
 
 KEY = re.compile(r'name="key" value="([^"]+)"')
 LIMIT_MS = 100.0
-ROW = "{:<12}{:<7}{:>6}{:>8}{:>8}{:>9}{:>9}{:>9}{:>8}{:>6}{:>8}"
+HEADS = (
+    "database",
+    "",
+    "kills",
+    "judged",
+    "per s",
+    "p50",
+    "p95",
+    "p99",
+    "cpu ms",
+    "fsync ms",
+    "load",
+    "lost",
+)
+ROW = "{:<12}{:<7}{:>6}{:>8}{:>8}{:>9}{:>9}{:>9}{:>8}{:>9}{:>6}{:>6}{:>8}"
 
 
 @dataclass
@@ -76,16 +94,17 @@ class Seen:
     """What the labelers saw."""
 
     left: int
-    acknowledged: list[str] = field(default_factory=list)
+    acknowledged: list[tuple[int, str]] = field(default_factory=list)  # labeler and key
     latencies: list[float] = field(default_factory=list)  # seconds, form to next page
     stored: list[float] = field(default_factory=list)  # seconds, form to acknowledgement
     retries: int = 0
 
 
 class Server:
-    """The app as a process, on a fixed port, so that it can be started again."""
+    """The app as a process, on a fixed port, so that it can be started again, on one core if one is named."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, core: int | None = None) -> None:
+        self.core = core
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -100,6 +119,8 @@ class Server:
         """Start the process and wait until it listens."""
         words = ["-m", "feedback", "--db", self.database, "serve", "--port", str(self.port)]
         self.process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+        if self.core is not None:
+            os.sched_setaffinity(self.process.pid, {self.core})  # before it has threads, which inherit it
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith("labeling app"):
@@ -118,7 +139,8 @@ class Server:
 
 
 def prepare(database: str, load: Load) -> tuple[int, list[str]]:
-    """A store with one queue of enough items and a signed-in labeler each; the queue's id and the tokens."""
+    """A store with one queue of enough items and a signed-in labeler each; the queue's id and the tokens of
+    the users 1, 2, ..."""
     store = Store(database)
     text = "a sentence of a usual length about this and that, " * 4
     made = [
@@ -140,8 +162,9 @@ def prepare(database: str, load: Load) -> tuple[int, list[str]]:
     return row.id, tokens
 
 
-async def labeler(token: str, url: str, queue: int, load: Load, seen: Seen, rng: random.Random) -> None:
+async def labeler(number: int, token: str, url: str, queue: int, load: Load, seen: Seen) -> None:
     """One person: open the page, think, answer, and again."""
+    rng = random.Random(number)
     headers = {"Cookie": f"{COOKIE}={token}", "Sec-Fetch-Site": "same-origin"}
     if load.interface == "api":
         headers = {"Authorization": f"Bearer {token}"}
@@ -161,11 +184,11 @@ async def labeler(token: str, url: str, queue: int, load: Load, seen: Seen, rng:
                 body = {"key": given, "choice": {"scale": point}}
                 key = await call(session, f"{url}/api/labels", body, seen)
                 acknowledged = time.perf_counter()
-                seen.acknowledged.append(given)
+                seen.acknowledged.append((number, given))
             else:
                 await send(session, page, {"key": given, "scale": str(point)}, seen)
                 acknowledged = time.perf_counter()
-                seen.acknowledged.append(given)
+                seen.acknowledged.append((number, given))
                 key = await open_page(session, page, seen)
             seen.stored.append(acknowledged - started)
             seen.latencies.append(time.perf_counter() - started)
@@ -224,8 +247,8 @@ async def drive(server: Server, queue: int, tokens: list[str], load: Load) -> Se
     """All labelers at once, and the kills."""
     seen = Seen(left=load.judgments)
     work = [
-        asyncio.create_task(labeler(token, server.url, queue, load, seen, random.Random(i)))
-        for i, token in enumerate(tokens)
+        asyncio.create_task(labeler(number, token, server.url, queue, load, seen))
+        for number, token in enumerate(tokens, start=1)
     ]
     marks = [load.judgments * (i + 1) // (load.kills + 1) for i in range(load.kills)]
     for mark in marks:
@@ -237,22 +260,29 @@ async def drive(server: Server, queue: int, tokens: list[str], load: Load) -> Se
     return seen
 
 
-def measure(database: str, load: Load) -> dict[str, Any]:
+def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any]:
     """Run a load against a fresh store and check what is stored.
 
+    Args:
+        database: URL of an empty database.
+        load: what is asked of the server.
+        core: which the server is pinned to.
+
     Returns:
-        latencies in milliseconds, judgments a second, the server's processor time a judgment, retries, and
-        the counts of `check`.
+        latencies in milliseconds, judgments a second, the processor time of the server and of the people in
+        milliseconds a judgment, retries, and the counts of `check`.
     """
     queue, tokens = prepare(database, load)
-    server = Server(database)
+    fsync = fsync_ms()
+    server = Server(database, core)
+    before, own = spent(server), time.process_time()
     started = time.perf_counter()
     try:
         seen = asyncio.run(drive(server, queue, tokens, load))
-        spent = psutil.Process(server.process.pid).cpu_times()
+        seconds = time.perf_counter() - started
+        used, own = spent(server) - before, time.process_time() - own
     finally:
         server.stop()
-    seconds = time.perf_counter() - started
     return {
         "interface": load.interface,
         "people": load.people,
@@ -260,15 +290,33 @@ def measure(database: str, load: Load) -> dict[str, Any]:
         "kills": load.kills,
         "seconds": round(seconds, 1),
         "judgments_per_s": round(len(seen.acknowledged) / seconds, 1),
-        # of the last process: all of it, start included, where none was killed
-        "server_cpu_ms": None
-        if load.kills
-        else round(1000 * (spent.user + spent.system) / load.judgments, 2),
+        "server_cpu_ms": None if load.kills else round(1000 * used / load.judgments, 2),
+        "people_cpu_ms": round(1000 * own / load.judgments, 2),
+        "fsync_ms": fsync,
+        "load_average": os.getloadavg()[0],
         "retries": seen.retries,
         "latency_ms": percentiles(seen.latencies),
         "stored_ms": percentiles(seen.stored),
         **check(database, seen.acknowledged),
     }
+
+
+def spent(server: Server) -> float:
+    """Seconds of processor time that the server's process took so far."""
+    times = psutil.Process(server.process.pid).cpu_times()
+    return times.user + times.system
+
+
+def fsync_ms(times: int = 101) -> float:
+    """Median milliseconds until 4 KiB more of a file are on the disk of the temporary folder."""
+    found = []
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for _ in range(times):
+            started = time.perf_counter()
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            found.append(time.perf_counter() - started)
+    return round(1000 * statistics.median(found), 2)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -278,19 +326,23 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {name: round(1000 * value, 1) for name, value in named.items()}
 
 
-def check(database: str, acknowledged: list[str]) -> dict[str, int]:
-    """How many acknowledged judgments are lost or doubled, and how many items have more than one label."""
+def check(database: str, acknowledged: list[tuple[int, str]]) -> dict[str, int]:
+    """How many acknowledged judgments are lost, or doubled, by labeler and key and by labeler and item, and
+    how many items have more than one label, which they should not."""
     store = Store(database, create=False)
     with store.read() as tx:
-        stored = Counter(tx.scalars(sa.select(labels.c.key)))
+        stored = Counter(map(tuple, tx.execute(sa.select(labels.c.user_id, labels.c.key))))
+        pairs = Counter(map(tuple, tx.execute(sa.select(labels.c.user_id, labels.c.item_id))))
         per_item = sa.select(sa.func.count()).select_from(labels).group_by(labels.c.item_id)
         crowded = sum(count > 1 for count in tx.scalars(per_item))
         over = tx.scalar(sa.select(sa.func.count()).where(items.c.taken > items.c.target)) or 0
     store.close()
     return {
         "stored": sum(stored.values()),
-        "lost": sum(key not in stored for key in acknowledged),
-        "doubled": sum(count > 1 for count in stored.values()) + len(acknowledged) - len(set(acknowledged)),
+        "lost": sum(one not in stored for one in acknowledged),
+        "doubled": sum(count > 1 for count in (stored | pairs).values())
+        + len(acknowledged)
+        - len(set(acknowledged)),
         "items_with_two_labels": crowded,
         "items_over_target": over,
     }
@@ -328,20 +380,29 @@ def main() -> None:
     parser.add_argument("--judgments", type=int, default=20_000)
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between page and answer")
     parser.add_argument("--kills", type=int, nargs="+", default=[0, 20], help="one run for each number")
+    parser.add_argument(
+        "--cores",
+        type=int,
+        nargs=2,
+        metavar=("SERVER", "PEOPLE"),
+        help="pin the server to one core and its people to another",
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     runs = []
-    heads = ("database", "", "kills", "judged", "per s", "p50", "p95", "p99", "cpu ms", "lost", "doubled")
-    print(ROW.format(*heads))
-    for kind, interface, kills in itertools.product(given.databases, given.interfaces, given.kills):
-        with fresh(kind) as database:
-            run = measure(database, Load(given.people, given.judgments, given.pause, kills, interface))
+    server_core, people_core = given.cores or (None, None)
+    print(ROW.format(*HEADS, "doubled"))
+    for interface, kind, kills in itertools.product(given.interfaces, given.databases, given.kills):
+        with fresh(kind) as database, pinned(people_core):
+            load = Load(given.people, given.judgments, given.pause, kills, interface)
+            run = measure(database, load, server_core)
         runs.append({"database": kind, **run})
         row = [kind, interface, kills, run["judgments"], run["judgments_per_s"]]
         row += [run["latency_ms"][name] for name in ("p50", "p95", "p99")]
-        row += [run["server_cpu_ms"] or "-", run["lost"], run["doubled"]]
-        print(ROW.format(*row), flush=True)
-    write(given.out, runs)
+        row += [run["server_cpu_ms"] or "-", run["fsync_ms"], round(run["load_average"], 1)]
+        print(ROW.format(*row, run["lost"], run["doubled"]), flush=True)
+        written = write(given.out, runs, given.cores)
+    print(f"wrote {written}")
     quiet = [run for run in runs if not run["kills"]]
     slow = [f"{run['database']} {run['interface']}" for run in quiet if run["latency_ms"]["p95"] > LIMIT_MS]
     wrong = [run["database"] for run in runs if run["lost"] or run["doubled"] or run["items_over_target"]]
@@ -351,21 +412,33 @@ def main() -> None:
         )
 
 
-def write(folder: Path, runs: list[dict[str, Any]]) -> None:
-    """Write the results with what they were measured on."""
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """This process on one core for a while, if one is named."""
+    before = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def write(folder: Path, runs: list[dict[str, Any]], pins: list[int] | None) -> Path:
+    """Write the results with what they were measured on; the file."""
     folder.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0))
     record = {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "cores": cores,
-        "load_average": os.getloadavg()[0],
+        "pinned": dict(zip(("server", "people"), pins, strict=True)) if pins else None,
         "python": platform.python_version(),
         "runs": runs,
     }
     name = f"feedback-{record['date']}-{platform.machine()}-{cores}cores.json"
     (folder / name).write_text(json.dumps(record, indent=2) + "\n")
-    print(f"wrote {folder / name}")
+    return folder / name
 
 
 def processor() -> str:

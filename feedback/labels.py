@@ -19,7 +19,7 @@ from feedback.answers import Choice, agreement, understand
 from feedback.people import User
 from feedback.queues import newest_guideline
 from feedback.schema import ASK, flags, items, labels, leases, queues
-from feedback.store import Store, clean, insert, record
+from feedback.store import Prepared, Store, clean, record
 from rlhf.contracts import DataError
 
 _random = random.SystemRandom()
@@ -63,27 +63,21 @@ def queue_for(tx: sa.Connection, user: User, queue: int) -> sa.Row[Any]:
     Raises:
         Gone: there is none with this number for this user.
     """
-    row = tx.execute(_QUEUE, {"queue": queue}).first()
-    if row is None or not row.active or row.kind == ASK or row.group_id not in (None, user.group_id):
+    rows = _QUEUE(tx, queue=queue)
+    if not rows or not _open_to(user, rows[0]):
         raise Gone("there is no such queue for you")
-    return row
+    return rows[0]
 
 
-_QUEUE = sa.select(queues).where(queues.c.id == sa.bindparam("queue"))
+def _open_to(user: User, queue: Any) -> bool:
+    return queue.active and queue.kind != ASK and queue.group_id in (None, user.group_id)
 
-_LEASED = (
-    sa.select(
-        leases.c.key,
-        leases.c.item_id,
-        leases.c.queue_id,
-        leases.c.shown_order,
-        leases.c.expires,
-        items.c.prompt,
-        items.c.outputs,
-        items.c.reference,
-        items.c.role,
-        queues.c.kind,
-    )
+
+_QUEUE = Prepared(sa.select(queues).where(queues.c.id == sa.bindparam("queue")))
+
+_SHOWN = items.c.id, items.c.prompt, items.c.outputs, items.c.reference, items.c.role
+_LEASED = Prepared(
+    sa.select(leases.c.key, leases.c.shown_order, leases.c.expires, queues.c.kind, *_SHOWN)
     .join_from(leases, items)
     .join(queues, queues.c.id == leases.c.queue_id)
     .where(
@@ -99,75 +93,77 @@ _LEASED = (
 
 def held(tx: sa.Connection, user: User, queue: int) -> Work | None:
     """The item that this user has in hand in a queue, the newest first."""
-    row = tx.execute(_LEASED, {"user": user.id, "queue": queue, "now": time.time()}).first()
-    if row is None:
+    rows = _LEASED(tx, user=user.id, queue=queue, now=time.time())
+    if not rows:
         return None
-    texts = [row.outputs[0], row.reference] if row.kind == "judge" else row.outputs
-    shown = [texts[index] for index in row.shown_order]
-    return Work(
-        row.key,
-        row.item_id,
-        row.queue_id,
-        row.kind,
-        row.role,
-        row.prompt,
-        shown,
-        row.shown_order,
-        row.expires,
-    )
+    row = rows[0]
+    return _work(row, queue, row.kind, row.key, row.shown_order, row.expires)
+
+
+def _work(item: Any, queue: int, kind: str, key: str, order: list[int], expires: float) -> Work:
+    texts = [item.outputs[0], item.reference] if kind == "judge" else item.outputs
+    shown = [texts[index] for index in order]
+    return Work(key, item.id, queue, kind, item.role, item.prompt, shown, order, expires)
 
 
 _mine = leases.alias("mine")
+_next = items.alias("next")
 _first = labels.alias("first")
-_NEXT = (
-    sa.select(items.c.id, items.c.outputs)
+_FREE = (
+    sa.select(_next.c.id)
     .where(
-        items.c.queue_id == sa.bindparam("queue"),
+        _next.c.queue_id == sa.bindparam("queue"),
         sa.text("taken < target"),  # as text, so that SQLite sees the partial index
         ~sa.exists().where(
-            _mine.c.item_id == items.c.id, _mine.c.user_id == sa.bindparam("user"), _mine.c.state != "expired"
+            _mine.c.item_id == _next.c.id, _mine.c.user_id == sa.bindparam("user"), _mine.c.state != "expired"
         ),
         sa.or_(
-            items.c.repeat_of.is_(None),
+            _next.c.repeat_of.is_(None),
             sa.exists().where(
-                _first.c.item_id == items.c.repeat_of,
+                _first.c.item_id == _next.c.repeat_of,
                 _first.c.user_id == sa.bindparam("user"),
                 _first.c.status == "given",
             ),
         ),
     )
-    .order_by(items.c.position)
+    .order_by(_next.c.position)
     .limit(1)
-    .with_for_update(skip_locked=True, of=items)
+    .with_for_update(skip_locked=True, of=_next)
 )
-
-
-def take(tx: sa.Connection, user: User, queue: sa.Row[Any]) -> bool:
-    """Lease the queue's next item to a user who has none in hand, in a writing transaction; False if there is
-    none for them."""
-    if held(tx, user, queue.id):
-        return True
-    row = tx.execute(_NEXT, {"queue": queue.id, "user": user.id}).first()
-    if row is None:
-        return False
-    tx.execute(_TAKEN, {"item": row.id, "change": 1})
-    number = 2 if queue.kind == "judge" else len(row.outputs)
-    _lease(tx, row.id, queue, user.id, shuffled(number))
-    return True
-
-
-def _lease(tx: sa.Connection, item: int, queue: sa.Row[Any], user: int, order: list[int]) -> None:
-    now = time.time()
-    values = {"item_id": item, "queue_id": queue.id, "user_id": user, "key": secrets.token_urlsafe(18)}
-    values |= {"shown_order": order, "state": "open", "taken": now, "expires": now + queue.lease_seconds}
-    tx.execute(leases.insert(), values)
-
-
-_TAKEN = (
+_TAKE = Prepared(
+    items.update()
+    .where(items.c.id == _FREE.scalar_subquery())
+    .values(taken=items.c.taken + 1)
+    .returning(*_SHOWN)
+)
+_TAKEN = Prepared(
     items.update()
     .where(items.c.id == sa.bindparam("item"))
     .values(taken=items.c.taken + sa.bindparam("change"))
 )
+_LEASE = Prepared(leases.insert().inline(), [column.name for column in leases.c if column.name != "id"])
+
+
+def _take(tx: sa.Connection, user: User, queue: int, kind: str, lease_seconds: int) -> Work | None:
+    found = held(tx, user, queue)
+    if found:
+        return found
+    rows = _TAKE(tx, queue=queue, user=user.id)
+    if not rows:
+        return None
+    [item] = rows
+    order = shuffled(2 if kind == "judge" else len(item.outputs))
+    key, expires = _lease(tx, item.id, queue, user.id, order, lease_seconds)
+    return _work(item, queue, kind, key, order, expires)
+
+
+def _lease(
+    tx: sa.Connection, item: int, queue: int, user: int, order: list[int], seconds: int
+) -> tuple[str, float]:
+    key, now = secrets.token_urlsafe(18), time.time()
+    values = {"item_id": item, "queue_id": queue, "user_id": user, "key": key, "shown_order": order}
+    _LEASE(tx, **values, state="open", taken=now, expires=now + seconds)
+    return key, now + seconds
 
 
 def next_work(store: Store, user: User, queue: int) -> Work | None:
@@ -176,10 +172,14 @@ def next_work(store: Store, user: User, queue: int) -> Work | None:
     Raises:
         Gone: there is no such queue for this user.
     """
+
+    def take(tx: sa.Connection) -> Work | None:
+        row = queue_for(tx, user, queue)
+        return _take(tx, user, queue, row.kind, row.lease_seconds)
+
     for _ in range(2):
-        with store.write() as tx:
-            if take(tx, user, queue_for(tx, user, queue)):
-                return held(tx, user, queue)
+        if found := store.together(take):
+            return found
         if not expire(store):  # only now: items whose lease ran out come after those never handed out
             break
     return None
@@ -193,7 +193,7 @@ def expire(store: Store) -> int:
         if found:
             ended = leases.update().where(leases.c.id.in_(found)).values(state="expired")
             for item in sorted(tx.scalars(ended.returning(leases.c.item_id))):
-                tx.execute(_TAKEN, {"item": item, "change": -1})
+                _TAKEN(tx, item=item, change=-1)
         return len(found)
 
 
@@ -203,15 +203,18 @@ def _own(value: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
     return sa.select(value).where(*mine).correlate(leases).scalar_subquery()
 
 
-_OF_KEY = (
+_OF_KEY = Prepared(
     sa.select(
         leases,
         items.c.outputs,
         items.c.expected,
         items.c.repeat_of,
         items.c.content_hash,
-        items.c.role.label("item_role"),
+        items.c.role,
         queues.c.kind,
+        queues.c.active,
+        queues.c.group_id,
+        queues.c.lease_seconds,
         newest_guideline(queues.c.project_id).label("guideline_version"),
         _own(sa.func.max(labels.c.revision)).label("revision"),
         _own(sa.func.max(labels.c.id)).label("last_label"),
@@ -221,7 +224,43 @@ _OF_KEY = (
     .where(leases.c.key == sa.bindparam("key"), leases.c.user_id == sa.bindparam("user"))
     .with_for_update(of=leases)
 )
-_STATE = leases.update().where(leases.c.id == sa.bindparam("lease")).values(state="done")
+_DONE = Prepared(leases.update().where(leases.c.id == sa.bindparam("lease")).values(state="done"))
+_STORE = Prepared(
+    labels.insert().returning(labels.c.id), [column.name for column in labels.c if column.name != "id"]
+)
+
+
+def _leased(tx: sa.Connection, user: User, key: str) -> sa.Row[Any]:
+    rows = _OF_KEY(tx, key=key, user=user.id)
+    if not rows:
+        raise Gone("this item was not handed to you; go on with the next one")
+    return rows[0]
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that is stored: its label, whether its rightness is told at once, else the next item."""
+
+    label: int
+    queue_id: int
+    told: bool
+    next: Work | None
+
+
+def give_and_take(tx: sa.Connection, user: User, key: str, choice: Choice | None, note: str = "") -> Given:
+    """Store an answer as `give` does and lease the next item of its queue, in one transaction.
+
+    Raises:
+        Gone: this user was never handed an item under this key, or may no longer work in its queue.
+        DataError: the choice does not answer the item.
+    """
+    lease = _leased(tx, user, key)
+    if not _open_to(user, lease):
+        raise Gone("there is no such queue for you")
+    label = _store(tx, user, lease, choice, note, lease.kind)
+    told, queue = lease.role == "onboarding", lease.queue_id
+    then = None if told else _take(tx, user, queue, lease.kind, lease.lease_seconds)
+    return Given(label, queue, told, then)
 
 
 def give(
@@ -248,13 +287,16 @@ def give(
         Gone: this user was never handed an item under this key.
         DataError: the choice does not answer the item.
     """
+    lease = _leased(tx, user, key)
+    return _store(tx, user, lease, choice, note, kind or lease.kind)
+
+
+def _store(
+    tx: sa.Connection, user: User, lease: sa.Row[Any], choice: Choice | None, note: str, kind: str
+) -> int:
     note = clean(note, "the note", 2000, empty=True).strip()
-    lease = tx.execute(_OF_KEY, {"key": key, "user": user.id}).first()
-    if lease is None:
-        raise Gone("this item was not handed to you; go on with the next one")
     if lease.state == "done":
-        return tx.scalars(sa.select(labels.c.id).where(labels.c.key == key)).one()
-    kind = kind or lease.kind
+        return tx.scalars(sa.select(labels.c.id).where(labels.c.key == lease.key)).one()
     answer: dict[str, Any] | None = None
     strength = None
     if choice is not None:
@@ -267,7 +309,7 @@ def give(
         "user_id": user.id,
         "revision": (lease.revision or 0) + 1,
         "supersedes": lease.last_label,
-        "key": key,
+        "key": lease.key,
         "kind": kind,
         "status": "given" if choice is not None else "skipped",
         "answer": answer,
@@ -281,12 +323,12 @@ def give(
         "correct": _correct(tx, user, lease, answer),
         "created": time.time(),
     }
-    number = insert(tx, labels, values)
-    tx.execute(_STATE, {"lease": lease.id})
+    [stored] = _STORE(tx, **values)
+    _DONE(tx, lease=lease.id)
     change = (choice is not None) - (lease.state == "open")  # an open lease was counted already
     if change:
-        tx.execute(_TAKEN, {"item": lease.item_id, "change": change})
-    return number
+        _TAKEN(tx, item=lease.item_id, change=change)
+    return stored.id
 
 
 def _correct(
@@ -314,7 +356,7 @@ def undo(tx: sa.Connection, user: User, label: int) -> int:
     row = tx.execute(sa.select(labels).where(labels.c.id == label, labels.c.user_id == user.id)).first()
     if row is None:
         raise Gone("there is no such label of yours")
-    queue = tx.execute(_QUEUE, {"queue": row.queue_id}).one()
+    [queue] = _QUEUE(tx, queue=row.queue_id)
     tx.execute(sa.select(items.c.id).where(items.c.id == row.item_id).with_for_update())
     newer = tx.execute(sa.select(labels.c.status).where(labels.c.supersedes == label)).first()
     if row.status == "undone" or (newer and newer.status == "undone"):
@@ -325,23 +367,10 @@ def undo(tx: sa.Connection, user: User, label: int) -> int:
     values |= {"revision": row.revision + 1, "supersedes": row.id, "key": f"undo-{row.id}"}
     values |= {"status": "undone", "note": "", "strength": None, "created": time.time()}
     tx.execute(labels.insert(), values)
-    _lease(tx, row.item_id, queue, user.id, row.shown_order)
+    _lease(tx, row.item_id, queue.id, user.id, row.shown_order, queue.lease_seconds)
     if row.status == "skipped":
-        tx.execute(_TAKEN, {"item": row.item_id, "change": 1})
+        _TAKEN(tx, item=row.item_id, change=1)
     return row.queue_id
-
-
-_QUEUE_OF = (
-    sa.select(labels.c.queue_id, items.c.role)
-    .join_from(labels, items)
-    .where(labels.c.id == sa.bindparam("label"))
-)
-
-
-def queue_of(tx: sa.Connection, label: int) -> tuple[int, bool]:
-    """The queue of a label, and whether its answer is told at once."""
-    row = tx.execute(_QUEUE_OF, {"label": label}).one()
-    return row.queue_id, row.role == "onboarding"
 
 
 def flag(tx: sa.Connection, user: User, key: str, note: str) -> int:
@@ -351,36 +380,31 @@ def flag(tx: sa.Connection, user: User, key: str, note: str) -> int:
         Gone: this user was never handed an item under this key.
     """
     note = clean(note, "the note", 2000).strip()
-    lease = tx.execute(_OF_KEY, {"key": key, "user": user.id}).first()
-    if lease is None:
-        raise Gone("this item was not handed to you; go on with the next one")
+    lease = _leased(tx, user, key)
     tx.execute(flags.insert().values(item_id=lease.item_id, user_id=user.id, note=note, created=time.time()))
     record(tx, user.name, "flag item", item=lease.item_id)
     return lease.queue_id
 
 
-_PROGRESS = sa.select(
-    sa.func.sum(sa.case((labels.c.status == "undone", -1), else_=1)),
-    sa.func.max(
-        sa.case(
-            (
-                sa.and_(labels.c.status != "undone", ~sa.exists().where(_newer.c.supersedes == labels.c.id)),
-                labels.c.id,
-            )
-        )
-    ),
-).where(labels.c.user_id == sa.bindparam("user"), labels.c.queue_id == sa.bindparam("queue"))
-
-
-def progress(tx: sa.Connection, user: User, queue: int) -> tuple[int, int | None]:
-    """How many items of a queue this user has answered or skipped, and the newest label that can be
-    undone."""
-    done, last = tx.execute(_PROGRESS, {"user": user.id, "queue": queue}).one()
-    return done or 0, last
-
-
 MOST_LEFT = 50  # counted no further, so that a page costs the same in a queue of any size
-_LEFT = sa.select(sa.func.count()).select_from(
+_progress = (
+    sa.select(
+        sa.func.coalesce(sa.func.sum(sa.case((labels.c.status == "undone", -1), else_=1)), 0).label("done"),
+        sa.func.max(
+            sa.case(
+                (
+                    sa.and_(
+                        labels.c.status != "undone", ~sa.exists().where(_newer.c.supersedes == labels.c.id)
+                    ),
+                    labels.c.id,
+                )
+            )
+        ).label("last"),
+    )
+    .where(labels.c.user_id == sa.bindparam("user"), labels.c.queue_id == sa.bindparam("queue"))
+    .subquery()
+)
+_left = sa.select(sa.func.count()).select_from(
     sa.select(items.c.id)
     .where(
         items.c.queue_id == sa.bindparam("queue"),
@@ -393,8 +417,22 @@ _LEFT = sa.select(sa.func.count()).select_from(
     .limit(MOST_LEFT)
     .subquery()
 )
+_STANDING = Prepared(
+    sa.select(queues, _progress.c.done, _progress.c.last, _left.scalar_subquery().label("left"))
+    .join_from(queues, _progress, sa.true())
+    .where(queues.c.id == sa.bindparam("queue"))
+)
 
 
-def left(tx: sa.Connection, user: User, queue: int) -> int:
-    """How many items of a queue are left for this user besides the one in hand, up to `MOST_LEFT`."""
-    return tx.scalar(_LEFT, {"queue": queue, "user": user.id}) or 0
+def standing(tx: sa.Connection, user: User, queue: int) -> sa.Row[Any]:
+    """How this user stands in a queue: its row and `done`, how many items they answered or skipped; `last`,
+    their newest label that can be undone; `left`, how many items are left for them besides the one in hand,
+    counted up to `MOST_LEFT`.
+
+    Raises:
+        Gone: there is no such queue for this user.
+    """
+    rows = _STANDING(tx, user=user.id, queue=queue)
+    if not rows or not _open_to(user, rows[0]):
+        raise Gone("there is no such queue for you")
+    return rows[0]

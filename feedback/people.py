@@ -17,7 +17,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
 from feedback.schema import ROLES, groups, logins, sessions, users
-from feedback.store import clean, insert, record
+from feedback.store import Prepared, clean, insert, record
 from rlhf.contracts import DataError
 
 SESSION_IDLE = 12 * 3600.0  # seconds without a request after which a session ends
@@ -186,10 +186,10 @@ def user_of(tx: sa.Connection, token: str, idle: float = SESSION_IDLE) -> tuple[
 
     A session longer than a browser's (an API token) has no idle limit.
     """
-    row = tx.execute(_WHO, {"token": _digest(token)}).first()
-    now = time.time()
-    if row is None or row.expires < now:
+    rows, now = _WHO(tx, token=_digest(token)), time.time()
+    if not rows or rows[0].expires < now:
         return None
+    [row] = rows
     if row.seen < now - idle and row.expires - row.created <= SESSION_WHOLE:
         return None
     return User(row.id, row.name, row.role, row.group_id, row.group), row.seen
@@ -200,7 +200,7 @@ def note_seen(tx: sa.Connection, token: str) -> None:
     tx.execute(sessions.update().where(sessions.c.token == _digest(token)).values(seen=time.time()))
 
 
-_WHO = (
+_WHO = Prepared(
     sa.select(
         users.c.id,
         users.c.name,

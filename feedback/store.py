@@ -3,10 +3,12 @@
     store = Store("sqlite:////path/feedback.db")      # or postgresql://user@host/name
     with store.write() as tx: ...                     # one short transaction
     with store.read() as tx: ...
+    store.together(lambda tx: ...)                    # a write that shares its commit with others
 
 SQLite runs in WAL mode with synchronous=FULL: what was acknowledged survives SIGKILL and power loss. Its
 writers take turns behind one lock of this process, because SQLite's own waiting is by polling; `busy_timeout`
-covers other processes.
+covers other processes. Those who wait for their turn with `together` go in one transaction, so that they wait
+for the disk once and not one after the other (group commit; PostgreSQL does so by itself).
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque, namedtuple
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from alembic import command
@@ -31,6 +35,7 @@ from feedback import schema
 from rlhf.contracts import DataError
 
 BUSY_MS = 15_000
+Result = TypeVar("Result")
 dumps = partial(json.dumps, ensure_ascii=False, sort_keys=True)
 
 
@@ -75,6 +80,7 @@ class Store:
             options["connect_args"] = {"connect_timeout": 10}
         self.engine = sa.create_engine(parsed, json_serializer=dumps, **options)
         self._turn = threading.Lock()
+        self._waiting: deque[_Job] = deque()
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _sqlite_settings)
             sa.event.listen(self.engine, "begin", _sqlite_begin)
@@ -102,11 +108,53 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that writes: committed at the end, rolled back by an exception. Keep it short."""
-        with self._turn_for_sqlite(), self.engine.connect() as connection:
+        with self._turn_for_sqlite(), self._writing() as tx:
+            yield tx
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self.engine.connect() as connection:
             if self.sqlite:
                 connection = connection.execution_options(immediate=True)
             with connection.begin():
                 yield connection
+
+    def together(self, work: Callable[[sa.Connection], Result]) -> Result:
+        """Run `work(tx)` in a transaction that writes and return its result once that is stored.
+
+        On SQLite it shares the transaction with all who wait at that moment, each behind a savepoint, so that
+        an exception takes back what its own work did and nothing else.
+        """
+        if not self.sqlite:
+            with self.write() as tx:
+                return work(tx)
+        job = _Job(work)
+        self._waiting.append(job)
+        with self._turn:
+            if not job.done:
+                self._do_waiting()
+        if job.error:
+            raise job.error
+        return job.result
+
+    def _do_waiting(self) -> None:
+        jobs = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            with self._writing() as tx:
+                cursor = tx.connection.cursor()
+                for job in jobs:
+                    cursor.execute("SAVEPOINT job")
+                    try:
+                        job.result = job.work(tx)
+                    except Exception as error:
+                        job.error = error
+                        cursor.execute("ROLLBACK TO job")
+                    cursor.execute("RELEASE job")
+        except BaseException as error:  # the transaction failed: nothing of it is stored
+            for job in jobs:
+                job.error = error
+        for job in jobs:
+            job.done = True
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -122,6 +170,16 @@ class Store:
         self.engine.dispose()
 
 
+@dataclass
+class _Job:
+    """What waits in `Store.together` for its turn."""
+
+    work: Callable[[sa.Connection], Any]
+    result: Any = None
+    error: BaseException | None = None
+    done: bool = False
+
+
 def _sqlite_settings(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # no BEGIN of the driver's own: `_sqlite_begin` says which one
     cursor = connection.cursor()
@@ -134,7 +192,64 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
 
 def _sqlite_begin(connection: sa.Connection) -> None:
     immediate = connection.get_execution_options().get("immediate")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    connection.connection.cursor().execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+class Prepared:
+    """A statement that is compiled once a kind of database and then run by the driver itself.
+
+    For what every judgment needs: `Connection.execute` costs several times what the database does.
+
+        WHO = Prepared(sa.select(users.c.name).where(users.c.id == sa.bindparam("number")))
+        rows = WHO(tx, number=3)      # named tuples; of a statement that returns nothing, none
+
+    Args:
+        statement: a SELECT, or an INSERT, UPDATE or DELETE, with or without RETURNING.
+        columns: of an INSERT without values, those that are given when it runs.
+    """
+
+    def __init__(self, statement: Any, columns: Sequence[str] | None = None) -> None:
+        self._statement, self._columns = statement, columns
+        self._compiled: dict[str, Callable[[sa.Connection, dict[str, Any]], list[Any]]] = {}
+
+    def __call__(self, tx: sa.Connection, **values: Any) -> list[Any]:
+        """Run it in a transaction; the rows that it returns."""
+        run = self._compiled.get(tx.dialect.name)
+        if run is None:
+            run = self._compiled[tx.dialect.name] = self._compile(tx.dialect)
+        return run(tx, values)
+
+    def _compile(self, dialect: sa.Dialect) -> Callable[[sa.Connection, dict[str, Any]], list[Any]]:
+        compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)
+        sql, order, literals = str(compiled), compiled.positiontup, dict(compiled.params)
+        binds = {name: bind.type.dialect_impl(dialect) for name, bind in compiled.binds.items()}
+        into = [(name, f) for name, kind in binds.items() if (f := kind.bind_processor(dialect))]
+        columns = list(self._statement.exported_columns)
+        row = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
+        kinds = [column.type.dialect_impl(dialect) for column in columns]
+        out: list[tuple[int, Any]] | None = None
+
+        def run(tx: sa.Connection, values: dict[str, Any]) -> list[Any]:
+            nonlocal out
+            given = literals | values
+            for name, convert in into:
+                given[name] = convert(given[name])
+            cursor = tx.connection.cursor()
+            cursor.execute(sql, [given[name] for name in order] if order else given)
+            found = cursor.fetchall() if columns else []
+            if out is None:  # which conversion a column needs is known by the types of the first answer
+                codes = [column[1] for column in cursor.description or ()]
+                made = [kind.result_processor(dialect, code) for kind, code in zip(kinds, codes, strict=True)]
+                out = [(i, convert) for i, convert in enumerate(made) if convert]
+            cursor.close()
+            if out:
+                found = [list(line) for line in found]
+                for line in found:
+                    for i, convert in out:
+                        line[i] = convert(line[i])
+            return [row._make(line) for line in found]
+
+        return run
 
 
 def insert(tx: sa.Connection, table: sa.Table, values: dict[str, Any]) -> int:

@@ -6,15 +6,17 @@ Texts come in the order shown, without the names of their policies, and answers 
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from feedback import labels as work
 from feedback.answers import Choice
+from feedback.people import User
 from feedback.web.asking import Asked, ask_model, give_feedback
 from feedback.web.fields import LONG, Id, Text
 from feedback.web.labeling import open_queues
-from feedback.web.security import SignedIn
+from feedback.web.security import SignedIn, Token, write_as
 
 router = APIRouter(prefix="/api", tags=["api"])
 
@@ -116,10 +118,11 @@ def list_queues(request: Request, user: SignedIn) -> list[Queue]:
                 project=row.project,
                 name=row.name,
                 kind=row.kind,
-                done=work.progress(tx, user, row.id)[0],
-                left=work.left(tx, user, row.id),
+                done=mine.done,
+                left=mine.left,
             )
             for row in open_queues(tx, user)
+            for mine in [work.standing(tx, user, row.id)]
         ]
 
 
@@ -133,15 +136,15 @@ def next_item(request: Request, user: SignedIn, queue: Id) -> Next:
 
 
 @router.post("/labels")
-def give(request: Request, user: SignedIn, given: Given) -> Stored:
+def give(request: Request, token: Token, given: Given) -> Stored:
     """Store an answer; the same key again stores nothing and gives the same label."""
-    store = request.app.state.store
-    with store.write() as tx:
-        label = work.give(tx, user, given.key, given.choice, given.note)
-        queue, _ = work.queue_of(tx, label)
-        work.take(tx, user, work.queue_for(tx, user, queue))
-        item = work.held(tx, user, queue)
-    return Stored(label=label, item=Item.of(item or work.next_work(store, user, queue)))
+
+    def store_it(tx: sa.Connection, user: User) -> work.Given:
+        return work.give_and_take(tx, user, given.key, given.choice, given.note)
+
+    done = write_as(request, token, store_it)
+    item = done.next or work.next_work(request.app.state.store, request.state.user, done.queue_id)
+    return Stored(label=done.label, item=Item.of(item))
 
 
 @router.post("/labels/{label}/undo")

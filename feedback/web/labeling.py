@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from feedback import labels as work
 from feedback.answers import Choice
 from feedback.people import User
 from feedback.queues import guideline
 from feedback.schema import ASK, guidelines, items, labels, projects, queues
-from feedback.store import Store
 from feedback.web.fields import LONG, MOST, Id, OptionalId, Text
 from feedback.web.pages import page
-from feedback.web.security import SignedIn
+from feedback.web.security import SignedIn, Token, identify, note_seen, write_as
 from rlhf.contracts import DataError
 
 router = APIRouter(tags=["labeling"])
@@ -58,14 +58,23 @@ class Sheet(BaseModel):
         )
 
 
+async def sheet_of(request: Request) -> Sheet:
+    """The form of an item; a field that is empty counts as left out."""
+    async with request.form() as form:
+        given = {name: value for name, value in form.items() if value != ""}
+    try:
+        return Sheet.model_validate(given)
+    except ValidationError as error:
+        wrong = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
+        raise RequestValidationError(wrong) from None
+
+
 @router.get("/")
 def home(request: Request, user: SignedIn) -> Response:
     """The queues that this user may work in, with progress."""
     with request.app.state.store.read() as tx:
-        rows = [
-            {"row": row, "done": work.progress(tx, user, row.id)[0], "left": work.left(tx, user, row.id)}
-            for row in open_queues(tx, user)
-        ]
+        found = [(row, work.standing(tx, user, row.id)) for row in open_queues(tx, user)]
+    rows = [{"row": row, "done": mine.done, "left": mine.left} for row, mine in found]
     return page("home.html", user, title="My work", rows=rows)
 
 
@@ -84,19 +93,26 @@ def open_queues(tx: sa.Connection, user: User) -> list[sa.Row[Any]]:
     return list(tx.execute(chosen))
 
 
+# What every judgment costs, so the session is looked up in the transaction and the thread of the rest, and
+# `sheet_of` reads the form: each took as long as the database when it was left to the framework (dev/LOG.md).
+
+
 @router.get("/work/{queue}")
-def work_page(request: Request, user: SignedIn, queue: Id) -> Response:
+def work_page(request: Request, token: Token, queue: Id) -> Response:
     """The next item of a queue, handed out to this user."""
-    return show(request.app.state.store, user, queue)
+    return show(request, token, queue)
 
 
-def show(store: Store, user: User, queue: int, error: str = "", status: int = 200) -> Response:
+def show(request: Request, token: str, queue: int, error: str = "", status: int = 200) -> Response:
     """The page of the item in hand, or of the next one."""
+    store = request.app.state.store
     with store.read() as tx:
-        row = work.queue_for(tx, user, queue)
+        user, stale = identify(request, tx, token)
+        row = work.standing(tx, user, queue)
         item = work.held(tx, user, queue)
-        done, last = work.progress(tx, user, queue)
-        left = work.left(tx, user, queue)
+    if stale:
+        note_seen(store, token)
+    left = row.left
     if item is None and (item := work.next_work(store, user, queue)):
         left = max(0, left - 1)  # the item that is now in hand
     title = row.name if item else "All done"
@@ -107,30 +123,33 @@ def show(store: Store, user: User, queue: int, error: str = "", status: int = 20
         title=title,
         queue=row,
         item=item,
-        done=done,
+        done=row.done,
         left=left,
-        last=last,
+        last=row.last,
         error=error,
         reasons=work.SKIP_REASONS,
     )
 
 
-@router.post("/work/{queue}")
-def answer(request: Request, user: SignedIn, queue: Id, sheet: Annotated[Sheet, Form()]) -> Response:
+FORM = {"content": {"application/x-www-form-urlencoded": {"schema": Sheet.model_json_schema()}}}
+
+
+@router.post("/work/{queue}", openapi_extra={"requestBody": FORM | {"required": True}})
+def answer(request: Request, token: Token, queue: Id, sheet: Annotated[Sheet, Depends(sheet_of)]) -> Response:
     """Store an answer and hand out the next item, in one transaction."""
-    store = request.app.state.store
+    choice = sheet.choice()
+
+    def give(tx: sa.Connection, user: User) -> work.Given:
+        return work.give_and_take(tx, user, sheet.key, choice, sheet.note)
+
     try:
-        with store.write() as tx:
-            row = work.queue_for(tx, user, queue)
-            label = work.give(tx, user, sheet.key, sheet.choice(), sheet.note)
-            _, told = work.queue_of(tx, label)
-            if not told:
-                work.take(tx, user, row)
+        given = write_as(request, token, give)
     except work.Gone:
         raise
     except DataError as error:
-        return show(store, user, queue, str(error), 400)
-    return RedirectResponse(f"/work/{queue}/onboarding/{label}" if told else f"/work/{queue}", 303)
+        return show(request, token, queue, str(error), 400)
+    back = f"/work/{given.queue_id}"
+    return RedirectResponse(f"{back}/onboarding/{given.label}" if given.told else back, 303)
 
 
 @router.post("/work/{queue}/skip")

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from feedback.people import User
 
@@ -53,6 +54,9 @@ def saying(answer: Mapping[str, Any]) -> str:
 
 _environment.filters["saying"] = saying
 _environment.globals.update(kind_names=KIND_NAMES, letters="ABCDEFGHI")
+_environment.globals["scale"] = Markup(
+    _environment.get_template("scale.html").render()
+)  # the same on each page
 _environment.globals["static"] = {name: static(name) for name in ("style.css", "keys.js", "icon.svg")}
 
 

@@ -6,28 +6,34 @@ Unsafe methods are refused unless the browser says that they come from this site
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import sqlalchemy as sa
 from fastapi import Depends, HTTPException, Request
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from feedback import people
 from feedback.people import User
+from feedback.store import Result, Store
 
 COOKIE = "feedback_session"
 MOST_BYTES = 32 * 2**20  # of a request's body: files of items are uploaded
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+HEADERS = [  # as ASGI has them
+    (
+        b"content-security-policy",
+        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+NO_STORE = (b"cache-control", b"no-store")
+KEEP = (b"cache-control", b"public, max-age=31536000, immutable")
 
 
 class Guard:
@@ -44,11 +50,9 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
                 # pages name static files with the hash of their content, so that a browser may keep them
                 static = scope["path"].startswith("/static/") and message["status"] == 200
-                headers["Cache-Control"] = "public, max-age=31536000, immutable" if static else "no-store"
+                message["headers"] = [*message["headers"], *HEADERS, KEEP if static else NO_STORE]
             await send(message)
 
         refusal = refuse(scope["method"], Headers(scope=scope))
@@ -90,21 +94,57 @@ class SignInFirst(Exception):
     """Nobody is signed in: pages lead to the sign-in page, the API answers 401."""
 
 
-def signed_in(request: Request) -> User:
-    """Who is signed in, whatever their role."""
-    store, token = request.app.state.store, token_of(request)
+async def token_needed(request: Request) -> str:
+    """The session's token, which `identify` has to look up yet."""
+    token = token_of(request)
     if token is None:
         raise SignInFirst
-    with store.read() as tx:
-        found = people.user_of(tx, token, request.app.state.idle)
+    return token
+
+
+Token = Annotated[str, Depends(token_needed)]
+
+
+def identify(request: Request, tx: sa.Connection, token: str) -> tuple[User, bool]:
+    """Whose session it is, and whether it is time to note that it is in use: one indexed read.
+
+    Raises:
+        SignInFirst: there is no such session, or it has ended.
+    """
+    found = people.user_of(tx, token, request.app.state.idle)
     if found is None:
         raise SignInFirst
     user, seen = found
-    if seen < request.app.state.clock() - people.SEEN_EVERY:
-        with store.write() as tx:
-            people.note_seen(tx, token)
     request.state.user = user
+    return user, seen < request.app.state.clock() - people.SEEN_EVERY
+
+
+def signed_in(request: Request, token: Token) -> User:
+    """Who is signed in, whatever their role."""
+    store = request.app.state.store
+    with store.read() as tx:
+        user, stale = identify(request, tx, token)
+    if stale:
+        note_seen(store, token)
     return user
+
+
+def note_seen(store: Store, token: str) -> None:
+    """Note that a session is in use."""
+    store.together(lambda tx: people.note_seen(tx, token))
+
+
+def write_as(request: Request, token: str, work: Callable[[sa.Connection, User], Result]) -> Result:
+    """Run `work(tx, user)` as whose session it is, in a transaction that `Store.together` shares."""
+
+    def known(tx: sa.Connection) -> Result:
+        user, stale = identify(request, tx, token)
+        if stale:
+            people.note_seen(tx, token)
+        return work(tx, user)
+
+    store: Store = request.app.state.store
+    return store.together(known)
 
 
 def operator(user: Annotated[User, Depends(signed_in)]) -> User:

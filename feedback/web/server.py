@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 
 import uvicorn
@@ -44,6 +45,7 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=5,
     )
+    gc.freeze()  # what lives as long as the process is not looked through again and again
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:

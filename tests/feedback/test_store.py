@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,9 +18,9 @@ from sqlalchemy.exc import DBAPIError
 from feedback import people, schema
 from feedback.answers import Choice
 from feedback.exports import cut
-from feedback.labels import Gone, flag, give, held, is_current, next_work, progress, undo
+from feedback.labels import Gone, flag, give, held, is_current, next_work, standing, undo
 from feedback.queues import Candidate, Filling, add_guideline, add_items, queue_row
-from feedback.schema import APPEND_ONLY, items, labels, leases
+from feedback.schema import APPEND_ONLY, groups, items, labels, leases
 from feedback.store import Store
 from rlhf.contracts import DataError
 
@@ -111,6 +114,52 @@ def test_many_people_at_once_never_get_one_item(store: Store) -> None:
         assert set(tx.scalars(sa.select(items.c.taken))) == {2}
 
 
+def test_writes_that_wait_share_a_commit_and_fail_alone(store: Store) -> None:
+    first, arrived = threading.Event(), threading.Barrier(5)
+    results: dict[int, Any] = {}
+
+    def work(number: int, tx: sa.Connection) -> int:
+        if number == 0:  # holds the turn until all others wait for it
+            first.set()
+            arrived.wait(10)
+            time.sleep(0.2)
+        tx.execute(groups.insert().values(name=f"g{number}"))
+        if number == 2:
+            raise DataError("no")
+        return number
+
+    def run(number: int) -> None:
+        if number:
+            first.wait(10)
+            arrived.wait(10)
+        try:
+            results[number] = store.together(partial(work, number))
+        except DataError as error:
+            results[number] = str(error)
+
+    commits = []
+    sa.event.listen(store.engine, "commit", lambda _: commits.append(1))
+    threads = [threading.Thread(target=run, args=[number]) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {0: 0, 1: 1, 2: "no", 3: 3, 4: 4}
+    assert len(commits) == (2 if store.sqlite else 4)  # on PostgreSQL each its own
+    with store.read() as tx:
+        assert set(tx.scalars(sa.select(groups.c.name))) == {"g0", "g1", "g3", "g4"}
+
+
+def test_a_commit_that_fails_fails_for_all_who_share_it(sqlite: Store) -> None:
+    def ends_it_all(tx: sa.Connection) -> None:
+        tx.execute(groups.insert().values(name="g"))
+        tx.connection.rollback()  # as SQLite does by itself when the disk is full
+
+    with pytest.raises(sqlite3.OperationalError, match="savepoint"):
+        sqlite.together(ends_it_all)
+    assert sqlite.together(lambda tx: tx.scalar(sa.select(sa.func.count()).select_from(groups))) == 0
+
+
 def test_an_item_comes_back_when_its_lease_ran_out_and_late_work_is_kept(store: Store) -> None:
     ann, bob = person(store, "ann"), person(store, "bob")
     queue = filled(store, "vote", candidates(1, outputs=1))
@@ -146,7 +195,7 @@ def test_undo_supersedes_and_hands_the_item_back(store: Store) -> None:
         assert [(row.status, row.revision) for row in rows] == [("given", 1), ("undone", 2), ("given", 3)]
         assert [row.supersedes for row in rows] == [None, label, rows[1].id]
         assert tx.scalars(sa.select(labels.c.id).where(is_current())).all() == [new]
-        assert progress(tx, ann, queue) == (1, new)
+        assert standing(tx, ann, queue)[-3:] == (1, new, 1)  # done, last, left
     bob = person(store, "bob")
     with pytest.raises(Gone), store.write() as tx:
         undo(tx, bob, new)
