@@ -5,13 +5,12 @@
     python -m benchmarks.feedback --cores 2 3          # the server on one core, its people on another
 
 One server process, its people in another process: each opens an item's page, waits about a second, sends
-the form, follows to the next page. Timed (p50, p95, p99 in milliseconds) is what a labeler waits for: from
-sending the form until the whole page with the next item is there, two requests (POST, 303, GET); or with
-`--interfaces api` until the answer with the next item is, one request. A request that fails is sent again
-with the same key until it is acknowledged, and that time counts. Afterwards every acknowledged key, and
-every pair of labeler and item, must stand in the store exactly once. Writes
-results/feedback-<date>-<machine>.json after each run; `fsync ms` is the median time that this disk takes to
-make 4 KiB durable, measured before the run.
+the form, and has the next page. Timed (p50, p95, p99 in milliseconds) is what a labeler waits for: from
+sending the form until its response is there, which is the page with the next item; or with `--interfaces
+api` until the answer with the next item is. A request that fails is sent again with the same key until it
+is acknowledged, and that time counts. Afterwards every acknowledged key, and every pair of labeler and
+item, must stand in the store exactly once. Writes results/feedback-<date>-<machine>.json after each run;
+`fsync ms` is the median time that this disk takes to make 4 KiB durable, measured before the run.
 """
 
 from __future__ import annotations
@@ -78,8 +77,8 @@ class Load:
         judgments: judgments in all.
         pause: mean seconds between a page and its answer, uniform between half and one and a half of it.
         kills: how often the server is killed, spread over the run.
-        interface: `pages`, what a browser does (send the form, follow to the next page: two requests), or
-            `api`, what a program does (one request that stores the answer and brings the next item).
+        interface: `pages`, what a browser does (send the form, whose response is the next item's page), or
+            `api`, what a program does (the same in JSON).
     """
 
     people: int = 200
@@ -95,8 +94,7 @@ class Seen:
 
     left: int
     acknowledged: list[tuple[int, str]] = field(default_factory=list)  # labeler and key
-    latencies: list[float] = field(default_factory=list)  # seconds, form to next page
-    stored: list[float] = field(default_factory=list)  # seconds, form to acknowledgement
+    latencies: list[float] = field(default_factory=list)  # seconds, form to next item
     retries: int = 0
 
 
@@ -183,29 +181,10 @@ async def labeler(number: int, token: str, url: str, queue: int, load: Load, see
             if load.interface == "api":
                 body = {"key": given, "choice": {"scale": point}}
                 key = await call(session, f"{url}/api/labels", body, seen)
-                acknowledged = time.perf_counter()
-                seen.acknowledged.append((number, given))
             else:
-                await send(session, page, {"key": given, "scale": str(point)}, seen)
-                acknowledged = time.perf_counter()
-                seen.acknowledged.append((number, given))
-                key = await open_page(session, page, seen)
-            seen.stored.append(acknowledged - started)
+                key = await open_page(session, page, seen, {"key": given, "scale": str(point)})
+            seen.acknowledged.append((number, given))
             seen.latencies.append(time.perf_counter() - started)
-
-
-async def send(session: aiohttp.ClientSession, page: str, form: dict[str, str], seen: Seen) -> None:
-    """Send a form until it is acknowledged."""
-    while True:
-        try:
-            async with session.post(page, data=form, allow_redirects=False) as answer:
-                await answer.read()
-                if answer.status == 303:
-                    return
-                raise RuntimeError(f"{answer.status}: {await answer.text()}")
-        except (aiohttp.ClientError, OSError):
-            seen.retries += 1
-            await asyncio.sleep(0.1)
 
 
 async def take(session: aiohttp.ClientSession, url: str, queue: int, seen: Seen) -> str | None:
@@ -228,11 +207,13 @@ async def call(session: aiohttp.ClientSession, url: str, body: dict[str, Any], s
             await asyncio.sleep(0.1)
 
 
-async def open_page(session: aiohttp.ClientSession, page: str, seen: Seen) -> str | None:
-    """Open the page until it comes; its key, or None when nothing is left."""
+async def open_page(
+    session: aiohttp.ClientSession, page: str, seen: Seen, form: dict[str, str] | None = None
+) -> str | None:
+    """Open the page, or send its form, until the next page comes; its key, or None when nothing is left."""
     while True:
         try:
-            async with session.get(page) as answer:
+            async with session.request("POST" if form else "GET", page, data=form) as answer:
                 text = await answer.text()
                 if answer.status != 200:
                     raise RuntimeError(f"{answer.status}: {text}")
@@ -296,7 +277,6 @@ def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any
         "load_average": os.getloadavg()[0],
         "retries": seen.retries,
         "latency_ms": percentiles(seen.latencies),
-        "stored_ms": percentiles(seen.stored),
         **check(database, seen.acknowledged),
     }
 

@@ -145,9 +145,6 @@ _LEASE = Prepared(leases.insert().inline(), [column.name for column in leases.c 
 
 
 def _take(tx: sa.Connection, user: User, queue: int, kind: str, lease_seconds: int) -> Work | None:
-    found = held(tx, user, queue)
-    if found:
-        return found
     rows = _TAKE(tx, queue=queue, user=user.id)
     if not rows:
         return None
@@ -175,7 +172,7 @@ def next_work(store: Store, user: User, queue: int) -> Work | None:
 
     def take(tx: sa.Connection) -> Work | None:
         row = queue_for(tx, user, queue)
-        return _take(tx, user, queue, row.kind, row.lease_seconds)
+        return held(tx, user, queue) or _take(tx, user, queue, row.kind, row.lease_seconds)
 
     for _ in range(2):
         if found := store.together(take):
@@ -218,6 +215,14 @@ _OF_KEY = Prepared(
         newest_guideline(queues.c.project_id).label("guideline_version"),
         _own(sa.func.max(labels.c.revision)).label("revision"),
         _own(sa.func.max(labels.c.id)).label("last_label"),
+        sa.exists()
+        .where(
+            _mine.c.user_id == leases.c.user_id,
+            _mine.c.queue_id == leases.c.queue_id,
+            _mine.c.state == "open",
+            _mine.c.id != leases.c.id,
+        )
+        .label("holds_more"),
     )
     .join_from(leases, items)
     .join(queues, queues.c.id == leases.c.queue_id)
@@ -259,8 +264,11 @@ def give_and_take(tx: sa.Connection, user: User, key: str, choice: Choice | None
         raise Gone("there is no such queue for you")
     label = _store(tx, user, lease, choice, note, lease.kind)
     told, queue = lease.role == "onboarding", lease.queue_id
-    then = None if told else _take(tx, user, queue, lease.kind, lease.lease_seconds)
-    return Given(label, queue, told, then)
+    if told:
+        return Given(label, queue, told, None)
+    more = lease.holds_more or lease.state == "done"  # of a form that came again
+    then = held(tx, user, queue) if more else None
+    return Given(label, queue, told, then or _take(tx, user, queue, lease.kind, lease.lease_seconds))
 
 
 def give(

@@ -208,6 +208,8 @@ class Prepared:
         columns: of an INSERT without values, those that are given when it runs.
     """
 
+    _once = threading.Lock()
+
     def __init__(self, statement: Any, columns: Sequence[str] | None = None) -> None:
         self._statement, self._columns = statement, columns
         self._compiled: dict[str, Callable[[sa.Connection, dict[str, Any]], list[Any]]] = {}
@@ -216,7 +218,9 @@ class Prepared:
         """Run it in a transaction; the rows that it returns."""
         run = self._compiled.get(tx.dialect.name)
         if run is None:
-            run = self._compiled[tx.dialect.name] = self._compile(tx.dialect)
+            with self._once:  # not by every thread that is there first
+                run = self._compiled.get(tx.dialect.name) or self._compile(tx.dialect)
+                self._compiled[tx.dialect.name] = run
         return run(tx, values)
 
     def _compile(self, dialect: sa.Dialect) -> Callable[[sa.Connection, dict[str, Any]], list[Any]]:

@@ -115,12 +115,18 @@ def show(request: Request, token: str, queue: int, error: str = "", status: int 
     left = row.left
     if item is None and (item := work.next_work(store, user, queue)):
         left = max(0, left - 1)  # the item that is now in hand
-    title = row.name if item else "All done"
+    return sheet_page(user, row, item, left, error, status)
+
+
+def sheet_page(
+    user: User, row: Any, item: work.Work | None, left: int, error: str = "", status: int = 200
+) -> Response:
+    """The page of an item; `row` is what `standing` found."""
     return page(
         "work.html",
         user,
         status,
-        title=title,
+        title=row.name if item else "All done",
         queue=row,
         item=item,
         done=row.done,
@@ -136,20 +142,28 @@ FORM = {"content": {"application/x-www-form-urlencoded": {"schema": Sheet.model_
 
 @router.post("/work/{queue}", openapi_extra={"requestBody": FORM | {"required": True}})
 def answer(request: Request, token: Token, queue: Id, sheet: Annotated[Sheet, Depends(sheet_of)]) -> Response:
-    """Store an answer and hand out the next item, in one transaction."""
+    """Store an answer and hand out the next item, in one transaction; its page is the response.
+
+    A redirect to it would cost a labeler a second request for every judgment. That the page came from a POST
+    does no harm: the form sent again is the same label, and keys.js makes reloading it a GET.
+    """
     choice = sheet.choice()
 
-    def give(tx: sa.Connection, user: User) -> work.Given:
-        return work.give_and_take(tx, user, sheet.key, choice, sheet.note)
+    def give(tx: sa.Connection, user: User) -> tuple[work.Given, User, Any]:
+        given = work.give_and_take(tx, user, sheet.key, choice, sheet.note)
+        return given, user, work.standing(tx, user, given.queue_id) if given.next else None
 
     try:
-        given = write_as(request, token, give)
+        given, user, row = write_as(request, token, give)
     except work.Gone:
         raise
     except DataError as error:
         return show(request, token, queue, str(error), 400)
-    back = f"/work/{given.queue_id}"
-    return RedirectResponse(f"{back}/onboarding/{given.label}" if given.told else back, 303)
+    if given.told:
+        return RedirectResponse(f"/work/{given.queue_id}/onboarding/{given.label}", 303)
+    if given.next is None or given.queue_id != queue:
+        return RedirectResponse(f"/work/{given.queue_id}", 303)
+    return sheet_page(user, row, given.next, row.left)
 
 
 @router.post("/work/{queue}/skip")

@@ -60,6 +60,11 @@ _environment.globals["scale"] = Markup(
 _environment.globals["static"] = {name: static(name) for name in ("style.css", "keys.js", "icon.svg")}
 
 
+# now, and not by every thread that has the first requests
+for _name in _environment.list_templates():
+    _environment.get_template(_name)
+
+
 def page(
     template: str,
     user: User | None,

@@ -162,6 +162,11 @@ def test_skip_flag_and_remark_by_keys(site: Site) -> None:
     page.keyboard.type("y n")  # in a text field these are letters
     page.keyboard.press("Escape")
     pressed(page, "n")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.reload()  # the page is the response to a form; this does not send it again
+    assert "GET" in sent
+    assert "POST" not in sent
     with site.store.read() as tx:
         rows = tx.execute(sa.select(labels).where(labels.c.user_id == user.id).order_by(labels.c.id)).all()
         assert [(row.status, row.note) for row in rows] == [("skipped", "I cannot tell"), ("given", "y n")]

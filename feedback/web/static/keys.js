@@ -2,6 +2,9 @@
 // forms still work: it only presses what is on the page.
 "use strict";
 
+// The page of the next item is the response to the last one's form: loading it again shall send nothing.
+if (document.getElementById("answer")) history.replaceState(null, "", location.href);
+
 const typing = (element) =>
   element instanceof HTMLTextAreaElement ||
   element instanceof HTMLSelectElement ||
