@@ -16,7 +16,7 @@ from typing import Any
 from rlhf.agreement import agreement
 from rlhf.judges import Judge, Row, blind_pairs, to_preference
 from rlhf.length_control import length_controlled_rate
-from rlhf.overoptimisation import find_hacking, fit_gao
+from rlhf.overoptimisation import Form, find_hacking, fit_gao
 from rlhf.prediction_powered import prediction_powered_rate
 from rlhf.safety import Checks, check_outputs
 from rlhf.slices import length_slices, slice_rates
@@ -143,7 +143,7 @@ def safety(texts: Mapping[str, Sequence[str]], banned: Sequence[str]) -> dict[st
 def judge_snapshots(
     judge: Judge, rows: Sequence[Row], confidence: float, tolerance: float, seed: int
 ) -> dict[str, Any] | None:
-    """Preference against the reward model's score along PPO, with the fit of Gao et al. 2022.
+    """Preference against the reward model's score along PPO and best-of-n, with the fits of Gao et al. 2022.
 
     Args:
         judge: any but people, who have not seen these outputs.
@@ -152,39 +152,59 @@ def judge_snapshots(
         seed: of the order in which the judge sees the texts.
 
     Returns:
-        `judge`, `n`, `looks` (update, kl, score, rate, low, high), `fit` (None where the policy hardly moved)
-        and `hacking`; None for fewer than two looks or prompts.
+        `judge`, `n`, `looks` (update, kl, score, rate, low, high), `fit` (None where the policy hardly
+        moved), `hacking`, and `best_of_n` with `looks` (n, kl, score, rate, low, high) and `fit`, None where
+        there are none; None for fewer than two looks or prompts.
     """
-    looks: dict[int, list[Row]] = {}
+    looks: dict[tuple[int, int], list[Row]] = {}  # by update and n
     for row in rows:
-        looks.setdefault(row["update"], []).append(row)
-    points = {update: points_by_prompt(_judge_look(judge, look, seed)) for update, look in looks.items()}
+        looks.setdefault((row["update"], row["n"]), []).append(row)
+    points = {key: points_by_prompt(_judge_look(judge, look, seed)) for key, look in looks.items()}
     shared = [p for p in next(iter(points.values()), {}) if all(p in given for given in points.values())]
-    if len(looks) < 2 or len(shared) < 2:
+    along = [key for key in looks if key[1] == 1]
+    best_of = sorted(key for key in looks if key[0] == 0)
+    if len(along) < 2 or len(shared) < 2:
         return None
-    table = [[points[update][prompt] for prompt in shared] for update in looks]
-    scores = [fmean(row["score"] for row in look) for look in looks.values()]
-    kl = [max(0.0, fmean(row["kl"] for row in look)) for look in looks.values()]
-    gains = [fmean(row) - fmean(table[0]) for row in table]
-    fit = fit_gao(kl, gains).as_dict() if len({value for value in kl if value > 0}) > 1 else None
-    found = find_hacking(scores, table, confidence, tolerance).as_dict()
+    table = {key: [points[key][prompt] for prompt in shared] for key in looks}
+    summary = {key: _summary_of(look, table[key], confidence) for key, look in looks.items()}
+    updates = [update for update, _ in along]
+    found = find_hacking(
+        [summary[key]["score"] for key in along], [table[key] for key in along], confidence, tolerance
+    ).as_dict()
     return {
         "judge": {"name": judge.name, "kind": judge.kind},
         "n": len(shared),
-        "looks": [
-            {"update": update, "kl": distance, "score": score, "rate": fmean(row)}
-            | dict(zip(("low", "high"), wilson(row, confidence), strict=True))
-            for update, distance, score, row in zip(looks, kl, scores, table, strict=True)
-        ],
-        "fit": fit,
-        "hacking": found | {key: list(looks)[found[key]] for key in ("best", "before", "after")},
+        "looks": [{"update": key[0]} | summary[key] for key in along],
+        "fit": _fit([summary[key] for key in along], "rl"),
+        "hacking": found | {key: updates[found[key]] for key in ("best", "before", "after")},
+        "best_of_n": {
+            "looks": [{"n": key[1]} | summary[key] for key in best_of],
+            "fit": _fit([summary[key] for key in best_of], "best-of-n"),
+        }
+        if len(best_of) > 1
+        else None,
     }
 
 
 def _judge_look(judge: Judge, look: Sequence[Row], seed: int) -> list[Row]:
     columns = ([row[column] for row in look] for column in ("prompt", "reference", "output"))
-    name, source = f"ppo@{look[0]['update']}", look[0]["source"]
+    update, n, source = look[0]["update"], look[0]["n"], look[0]["source"]
+    name = f"ppo@{update}" if n == 1 else f"best-of-{n}"
     return judge.judge(blind_pairs(name, *columns, split="validation", source=source, seed=seed))
+
+
+def _summary_of(look: Sequence[Row], points: Sequence[float], confidence: float) -> dict[str, float]:
+    low, high = wilson(points, confidence)
+    distance, score = (fmean(row[key] for row in look) for key in ("kl", "score"))
+    return {"kl": max(0.0, distance), "score": score, "rate": fmean(points), "low": low, "high": high}
+
+
+def _fit(looks: Sequence[Mapping[str, float]], form: Form) -> dict[str, Any] | None:
+    """The curve through the gains over the first look; None where the others are not two distances away."""
+    kl = [look["kl"] for look in looks]
+    if len({value for value in kl if value > 0}) < 2:
+        return None
+    return fit_gao(kl, [look["rate"] - looks[0]["rate"] for look in looks], form).as_dict()
 
 
 def points_by_prompt(rows: Sequence[Row]) -> dict[str, float]:

@@ -85,7 +85,7 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
 
 
 def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float) -> dict[str, str]:
-    """Preference, with the fit of Gao et al. 2022, and reward over sqrt(KL) along PPO: name -> SVG.
+    """Preference, with the fits of Gao et al. 2022, and reward over sqrt(KL), PPO and best-of-n: name -> SVG.
 
     Args:
         found: `overoptimisation` of metrics/evaluation.json; None gives no figures.
@@ -93,25 +93,22 @@ def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float)
     """
     if found is None:
         return {}
-    looks = found["looks"]
-    distance = [math.sqrt(look["kl"]) for look in looks]
+    ways = [("PPO", found, COLOURS["ppo"], "o")]
+    if found.get("best_of_n"):
+        ways.append(("best of n", found["best_of_n"], COLOURS["sft"], "s"))
     figure, axes = axes_of(4.2, 2.8)
-    low, high = ([abs(look["rate"] - look[end]) for look in looks] for end in ("low", "high"))
-    rate = [look["rate"] for look in looks]
-    axes.errorbar(
-        distance, rate, yerr=[low, high], fmt="o", color="#d5690d", markersize=5, capsize=3, label="preferred"
-    )
-    if found["fit"]:
-        fit, far = found["fit"], max(distance)
-        grid = [far * i / 100 for i in range(1, 101)]
-        axes.plot(
-            [0, *grid],
-            [rate[0], *(rate[0] + d * (fit["a"] - fit["b"] * math.log(d)) for d in grid)],
-            color="#3d85c6",
-            linewidth=1.8,
-            label="d (a − b log d)",
+    for name, way, colour, mark in ways:
+        looks = way["looks"]
+        distance, rate = _distances(looks), [look["rate"] for look in looks]
+        low, high = ([abs(look["rate"] - look[end]) for look in looks] for end in ("low", "high"))
+        axes.errorbar(
+            distance, rate, yerr=[low, high], fmt=mark, color=colour, markersize=5, capsize=3, label=name
         )
-        axes.legend(frameon=False, fontsize=10, labelcolor=INK)
+        if way["fit"]:
+            far = max(distance)
+            grid = [far * i / 100 for i in range(1, 101)]
+            axes.plot([0, *grid], [rate[0], *(rate[0] + _gain(way["fit"], d) for d in grid)], color=colour)
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK)
     axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_ylim(0, 1)
     axes.set_xlabel("d = sqrt(KL to SFT in nats)")
@@ -121,11 +118,23 @@ def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float)
     )
     preference = svg_text(figure)
     figure, axes = axes_of(4.2, 2.8)
-    axes.plot(distance, [look["score"] for look in looks], "o-", color="#3d85c6", markersize=5, linewidth=1.8)
+    for name, way, colour, mark in ways:
+        scores = [look["score"] for look in way["looks"]]
+        axes.plot(_distances(way["looks"]), scores, f"{mark}-", color=colour, markersize=5, label=name)
+    axes.legend(frameon=False, fontsize=10, labelcolor=INK)
     axes.set_xlabel("d = sqrt(KL to SFT in nats)")
     axes.set_ylabel("mean reward")
     axes.set_title("the same outputs by the reward model", size=11, color=INK)
     return {"overoptimisation-preference": preference, "overoptimisation-reward": svg_text(figure)}
+
+
+def _distances(looks: Sequence[Mapping[str, float]]) -> list[float]:
+    return [math.sqrt(look["kl"]) for look in looks]
+
+
+def _gain(fit: Mapping[str, Any], d: float) -> float:
+    """The fitted curve at a distance above 0."""
+    return d * (fit["a"] - fit["b"] * (math.log(d) if fit["form"] == "rl" else d))
 
 
 def calibration_figure(quality: Mapping[str, Any] | None) -> dict[str, str]:

@@ -75,7 +75,7 @@ from rlhf.ppo_setup import (
     switch_dropout_off,
 )
 from rlhf.reward import RewardModel, score
-from rlhf.training import WholeCheckpoints, last_checkpoint
+from rlhf.training import InCheckpoints, WholeCheckpoints, last_checkpoint
 
 __all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]
 
@@ -672,6 +672,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             {name: p.detach().contiguous() for name, p in self._learning()}, folder / "networks.safetensors"
         )
         (folder / "ppo.json").write_text(json.dumps({"kl_coef": self.kl_coef}))
+        for callback in self._callbacks_in_checkpoints():
+            callback.save(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -683,9 +685,18 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             for name, p in self._learning():
                 p.copy_(loaded[name])
         self.kl_coef = json.loads((folder / "ppo.json").read_text())["kl_coef"]
+        for callback in self._callbacks_in_checkpoints():
+            callback.load(folder)
+
+    def _callbacks_in_checkpoints(self) -> list[InCheckpoints]:
+        return [c for c in self.callback_handler.callbacks if isinstance(c, InCheckpoints)]
 
     def _learning(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self.networks.named_parameters() if p.requires_grad]
+
+    def policy_weights(self) -> dict[str, nn.Parameter]:
+        """What learns of the policy, by name."""
+        return {name: p for name, p in self._learning() if name.startswith("policy.")}
 
     def trained_policy(self) -> PreTrainedModel:
         """The policy, adapters merged into its weights; training cannot go on after that."""

@@ -34,7 +34,7 @@ def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
     return (
         f"{label} is preferred to the reference on {percent(row['rate'])} of {evaluation['n']} "
         f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {interval(row)}, "
-        f"{judge_words(evaluation)}): {finding}.{hacking_words(evaluation)}"
+        f"{judge_words(evaluation)}): {finding}.{hacking_words(evaluation)}{stop_words(evaluation)}"
     )
 
 
@@ -46,6 +46,17 @@ def hacking_words(evaluation: Mapping[str, Any]) -> str:
     return (
         f" Reward hacking: from update {found['before']} to {found['after']} of PPO the preference fell by "
         f"{100 * found['fall']:.1f} points while the reward rose."
+    )
+
+
+def stop_words(evaluation: Mapping[str, Any]) -> str:
+    """A sentence on a run that the held-out judge stopped, nothing on others."""
+    found = evaluation.get("held_out")
+    if not found or found["stopped"] is None:
+        return ""
+    return (
+        f" The held-out judge stopped PPO after update {found['stopped']}; the weights after update "
+        f"{found['kept']} are the policy."
     )
 
 
@@ -143,6 +154,7 @@ def render_report(
         safety=safety_table(evaluation),
         looks=look_table(evaluation),
         hacking=(evaluation.get("overoptimisation") or {}).get("hacking"),
+        held_out=held_out_words(evaluation),
         reward_tables=reward_tables(quality, people),
         samples=samples,
         numbers=tables(rest, f"Reward model, held-out rankings {people}")
@@ -246,18 +258,21 @@ def look_table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     found = evaluation.get("overoptimisation")
     if not found:
         return None
+    best_of = (found.get("best_of_n") or {"looks": []})["looks"]
+    named = [(str(look["update"]), look) for look in found["looks"]]
+    named += [(f"best of {look['n']} by SFT", look) for look in best_of if look["n"] > 1]
     rows = [
-        [
-            str(look["update"]),
-            f"{look['kl']:.2f}",
-            f"{look['score']:+.2f}",
-            percent(look["rate"]),
-            interval(look),
-        ]
-        for look in found["looks"]
+        [name, f"{look['kl']:.2f}", f"{look['score']:+.2f}", percent(look["rate"]), interval(look)]
+        for name, look in named
     ]
     caption = f"Held-out prompts along PPO: judge {found['judge']['name']}, n = {found['n']}"
     return _table(caption, ["KL, nats", "reward", "preferred", "interval"], rows, corner="update")
+
+
+def held_out_words(evaluation: Mapping[str, Any]) -> str:
+    """What the held-out judge did during PPO; nothing where there was none."""
+    found = evaluation.get("held_out")
+    return f"During PPO {found['words']} ({found['n']} held-out prompts)." if found else ""
 
 
 def reward_tables(quality: Mapping[str, Any], people: str) -> list[dict[str, Any]]:

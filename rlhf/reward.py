@@ -8,7 +8,8 @@ Ties give no pair.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -156,6 +157,26 @@ def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
         if ranking[a] != ranking[b]:
             ordered.append((a, b) if ranking[a] < ranking[b] else (b, a))
     return ordered
+
+
+def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
+    """Rankings of each reference above n references of other prompts, which need no labeler.
+
+    A model that saw only answers to their own prompt may judge them without reading it; these pairs can be
+    told apart by the prompt alone (Liu et al. 2024, arXiv:2409.13156, non-contextual pairs).
+
+    Args:
+        references: with `prompt` and `completion`; n: others each; seed: which ones.
+    """
+    if n < 1 or len(references) < 2:
+        return []
+    rng = random.Random(f"contrast/{seed}")
+    rows = []
+    for row in references:
+        others = [rng.choice(references)["completion"] for _ in range(n)]
+        texts = list(dict.fromkeys([row["completion"], *others]))
+        rows.append({"prompt": row["prompt"], "completions": texts, "ranking": [1] + [2] * (len(texts) - 1)})
+    return rows
 
 
 def pack(examples: Sequence[Sequence[Sequence[int]]], pad: int) -> dict[str, torch.Tensor]:

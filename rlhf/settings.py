@@ -135,6 +135,14 @@ class Reward(Training):
         "how much each labeler's rankings count: none: alike; dawid-skene: by accuracy, bradley-terry: by "
         "ability, both estimated from the outputs that several labelers ranked",
     )
+    judge_contrast: int = param(
+        2,
+        "answers to other prompts that the held-out judge learns to like less than each reference of its "
+        "split (Liu et al. 2024); 0 for none",
+        "answers",
+        ge=0,
+        le=16,
+    )
 
 
 class RewardFunctions(Section):
@@ -235,6 +243,20 @@ class Ppo(Section):
         3, "updates between looks at held-out prompts; 0 for none", "updates", ge=0, le=1_000_000
     )
     snapshot_prompts: int = param(200, "held-out prompts of a look, at most", "prompts", ge=2, le=100_000)
+    best_of_n: int = param(
+        16,
+        "the looks show best-of-n of SFT beside PPO, n = 1, 2, 4 ... up to this; 1 for none",
+        "samples",
+        ge=1,
+        le=1024,
+    )
+    judge_tolerance: float | None = param(
+        0.02,
+        "a fall of the held-out judge's preference under a rising reward that does not yet stop PPO, as a "
+        "rate; the look that it prefers is kept; null does not ask it; it needs prepare.judge_share",
+        ge=0,
+        le=1,
+    )
 
 
 JudgeName = Literal["gold", "simulated", "reward-model", "human", "llm"]

@@ -2,7 +2,8 @@
 
 Every few updates the policy answers the same held-out prompts. The looks are a table that a judge reads
 afterwards (`rlhf.evaluation.judge_snapshots`): a preference that falls while the reward model's score rises
-is reward hacking. Nothing here judges, so training sees no preference but that of its reward model.
+is reward hacking. Best-of-n of the start policy stands beside them: the other way to a higher score (Gao et
+al. 2022). Nothing here judges; `rlhf.held_out` does where there is a held-out judge.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from transformers import TrainerCallback
 
 from rlhf.contracts import Contract, read_table, with_ids, write_table
+from rlhf.overoptimisation import best_of_n_kl
 from rlhf.policy import Policy, batch_of, generate, response_logprobs, token_batches
 from rlhf.reward import RewardModel, score
 
@@ -29,17 +31,21 @@ SNAPSHOT = Contract(
     pa.schema(
         [
             ("update", pa.int64()),  # 0: before the first
+            ("n", pa.int64()),  # the output is the best of n samples by its score; 1 along PPO
             ("prompt", _TEXT),
             ("reference", _TEXT),
             ("output", _TEXT),
             ("score", pa.float64()),  # of the reward model
-            ("kl", pa.float64()),  # log-probability of the output minus the start's, nats
+            (
+                "kl",
+                pa.float64(),
+            ),  # log-probability of the output minus the start's, nats; n > 1: best_of_n_kl
             ("source", _TEXT),
             ("id", _TEXT),
         ]
     ),
-    ("update", "prompt", "output"),
-    ("update", "prompt", "reference", "output"),
+    ("update", "n", "prompt", "output"),
+    ("update", "n", "prompt", "reference", "output"),
 )
 
 
@@ -52,6 +58,7 @@ class Snapshots(TrainerCallback):
         demonstrations: held-out prompts with their references, rows of the contract DEMONSTRATION.
         folder: of the tables, beside the checkpoints.
         every: updates between looks; the start and the last update are looked at too.
+        best_of: largest n of the best-of-n looks at the start, which double n each time.
     """
 
     def __init__(
@@ -61,41 +68,73 @@ class Snapshots(TrainerCallback):
         demonstrations: Sequence[Mapping[str, Any]],
         folder: Path,
         every: int,
+        best_of: int = 1,
     ) -> None:
         self.trainer, self.reward, self.rows = trainer, reward, demonstrations
-        self.folder, self.every = folder, every
+        self.folder, self.every, self.best_of = folder, every, best_of
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The policy as it starts."""
         if state.global_step == 0 and state.is_world_process_zero:
-            self.look(0)
+            self.look_at_best_of_n(self.look(0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The policy after an update; called before its checkpoint is written, so none is ever missing."""
-        update, inside = divmod(state.global_step, args.steps_per_update)
-        due = inside == 0 and (update % self.every == 0 or update == args.num_updates)
-        if due and state.is_world_process_zero:
-            self.look(update)
+        if self.due(args, state) and state.is_world_process_zero:
+            self.look(state.global_step // args.steps_per_update)
 
-    @torch.no_grad()
-    def look(self, update: int) -> None:
-        """Write the table of the policy as it is now."""
+    def due(self, args: Any, state: Any) -> bool:
+        """Whether an update has just ended after which there is a look."""
+        update, inside = divmod(state.global_step, args.steps_per_update)
+        return inside == 0 and (update % self.every == 0 or update == args.num_updates)
+
+    def look(self, update: int) -> list[dict[str, Any]]:
+        """Write the table of the policy as it is now, and return its rows."""
+        prompts = [row["prompt"] for row in self.rows]
+        outputs = self._sample(prompts, self.trainer.args.seed)
+        found = zip(outputs, score(self.reward, prompts, outputs), self._kl(prompts, outputs), strict=True)
+        return self._write(f"{update:07d}", update, 1, list(found))
+
+    def look_at_best_of_n(self, first: Sequence[Mapping[str, Any]]) -> None:
+        """Write the tables of best-of-n by the reward, n = 2, 4, 8 ..., of the policy as it is now.
+
+        Args:
+            first: one sample of each prompt, as `look` gives them.
+        """
+        more = self.best_of - 1
+        if not more:
+            return
+        prompts = [row["prompt"] for row in self.rows for _ in range(more)]
+        outputs = self._sample(prompts, self.trainer.args.seed + 1)
+        scores = score(self.reward, prompts, outputs)
+        samples = [
+            [
+                (row["score"], row["output"]),
+                *zip(scores[at : at + more], outputs[at : at + more], strict=True),
+            ]
+            for row, at in zip(first, range(0, len(prompts), more), strict=True)
+        ]
+        n = 2
+        while n <= self.best_of:
+            best = [max(of[:n], key=lambda pair: pair[0]) for of in samples]  # of equals the first
+            self._write(f"best-of-{n:04d}", 0, n, [(text, value, best_of_n_kl(n)) for value, text in best])
+            n *= 2
+
+    def _sample(self, prompts: list[str], seed: int) -> list[str]:
         args = self.trainer.args
         policy = Policy(self.trainer.networks.policy, self.trainer.processing_class)
-        prompts = [row["prompt"] for row in self.rows]
-        outputs = generate(
-            policy,
-            prompts,
-            temperature=args.temperature,
-            max_new_tokens=args.response_length,
-            seed=args.seed,
+        return generate(
+            policy, prompts, temperature=args.temperature, max_new_tokens=args.response_length, seed=seed
         )
-        found = zip(
-            self.rows, outputs, score(self.reward, prompts, outputs), self._kl(prompts, outputs), strict=True
-        )
+
+    def _write(
+        self, name: str, update: int, n: int, found: list[tuple[str, float, float]]
+    ) -> list[dict[str, Any]]:
+        """Write a table of one (output, score, KL) a prompt."""
         rows = [
             {
                 "update": update,
+                "n": n,
                 "prompt": row["prompt"],
                 "reference": row["completion"],
                 "output": output,
@@ -103,10 +142,13 @@ class Snapshots(TrainerCallback):
                 "kl": kl,
                 "source": row["source"],
             }
-            for row, output, value, kl in found
+            for row, (output, value, kl) in zip(self.rows, found, strict=True)
         ]
-        write_table(self.folder / f"{update:07d}.parquet", SNAPSHOT, with_ids(SNAPSHOT, rows, "snapshot"))
+        rows = with_ids(SNAPSHOT, rows, "snapshot")
+        write_table(self.folder / f"{name}.parquet", SNAPSHOT, rows)
+        return rows
 
+    @torch.no_grad()
     def _kl(self, prompts: list[str], outputs: list[str]) -> list[float]:
         """Log-probability of each output minus the one it had at the start (k1), nats a sequence."""
         trainer, tokenizer = self.trainer, self.trainer.processing_class

@@ -88,6 +88,16 @@ class WholeCheckpoints:
         trainer.accelerator.wait_for_everyone()
 
 
+class InCheckpoints(TrainerCallback):
+    """A callback whose state is in every checkpoint, for a trainer whose `_save` asks for it."""
+
+    def save(self, folder: Path) -> None:
+        """Write the state into a checkpoint."""
+
+    def load(self, folder: Path) -> None:
+        """Take the state from a checkpoint."""
+
+
 class InOrder(WholeCheckpoints):
     """Mixin of a `Trainer` that reads its examples in the order given by `order`, in one epoch.
 

@@ -67,7 +67,8 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     train = [row for row in demonstrations if row["split"] == "train"][: params.prompts]
     held_out = [row for row in demonstrations if row["split"] == "validation"][: max(1, params.prompts // 10)]
-    posts = train + held_out
+    judge = [row for row in demonstrations if row["split"] == "judge"][: params.prompts]
+    posts = train + held_out + judge
     policy = load_policy("models/sft")
     samples = params.candidates - 1
     outputs = generate(

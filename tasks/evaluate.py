@@ -236,6 +236,7 @@ def summarise(
             "safety": safety({**outputs, "reference": references}, settings.banned_words),
             "overoptimisation": along
             and judge_snapshots(along, looks, confidence, settings.hacking_tolerance, seed),
+            "held_out": read_json("data/snapshots/held-out.json"),
         }
     )
 

@@ -2,8 +2,10 @@
 
     python -m tasks.ppo
 
-Reads data/prepared, models/sft, models/reward; writes models/ppo, data/snapshots, metrics/ppo.json,
-plots/ppo.csv. The snapshots are looks at held-out prompts along the way, for `evaluate` to judge.
+Reads data/prepared, models/sft, models/reward, models/judge; writes models/ppo, data/snapshots,
+metrics/ppo.json, plots/ppo.csv. The snapshots are looks at held-out prompts along the way, for `evaluate` to
+judge. Where there is a held-out judge (prepare.judge_share), the weights of the look that it prefers are
+kept, and reward hacking stops the run.
 """
 
 import copy
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf import reward_functions
-from rlhf.contracts import DEMONSTRATION, PROMPT, read_table, write_json, written_beside
+from rlhf.contracts import DEMONSTRATION, PROMPT, read_json, read_table, write_json, written_beside
+from rlhf.held_out import HeldOutJudge
 from rlhf.policy import generate, load_policy, save_model
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.reward import load_adapters, load_reward
@@ -20,6 +23,8 @@ from rlhf.settings import Ppo
 from rlhf.snapshots import Snapshots, collect_snapshots
 from rlhf.training import arguments, deterministic, train, write_curve
 from tasks.context import Stage, launch, run
+
+HELD_OUT = Path("data/snapshots/held-out.json")  # null where no judge was asked
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -53,7 +58,11 @@ def main(stage: Stage) -> dict[str, float]:
         seed=0,
     )
     stage.log_samples([{"prompt": p, "output": o} for p, o in zip(shown, outputs, strict=True)], "samples")
-    write_json("metrics/ppo.json", figures)
+    found = read_json(HELD_OUT)
+    write_json("metrics/ppo.json", figures | {"held_out": found})
+    if found:
+        stage.record["held_out"] = found["words"]
+        figures |= {"held_out/kept": found["kept"], "held_out/hacking": float(found["hacking"]["found"])}
     return figures
 
 
@@ -82,10 +91,25 @@ def train_policy(stage: Stage) -> None:
         else (),
     )
     looks = stage.checkpoints / "snapshots"
+    watching: Snapshots | None = None
     if params.snapshot_every:
         held_out = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
         rows = list(held_out.values())[: params.snapshot_prompts]
-        trainer.add_callback(Snapshots(trainer, reward, rows, looks, params.snapshot_every))
+        given = (trainer, reward, rows, looks, params.snapshot_every, params.best_of_n)
+        judged = (
+            params.judge_tolerance is not None and read_json("models/judge/judge.json")["kind"] == "model"
+        )
+        watching = (
+            HeldOutJudge(
+                *given,
+                judge=load_reward("models/judge"),
+                tolerance=params.judge_tolerance,
+                curve=stage.log_curve,
+            )
+            if judged
+            else Snapshots(*given)
+        )
+        trainer.add_callback(watching)
 
     def log(values: dict[str, float], _: int) -> None:
         if "update" in values and trainer.is_world_process_zero():
@@ -93,10 +117,16 @@ def train_policy(stage: Stage) -> None:
 
     curve = train(trainer, log)
     if trainer.is_world_process_zero():
+        found = None
+        if isinstance(watching, HeldOutJudge):
+            found = watching.findings()
+            watching.restore()
+            print(found["words"], flush=True)
         save_model(trainer.trained_policy(), policy.tokenizer, "models/ppo")
         with written_beside("data/snapshots") as folder:
             folder.mkdir()
             collect_snapshots(looks, folder / "snapshots.parquet")
+            write_json(folder / HELD_OUT.name, found)
         write_curve("plots/ppo.csv", [{**row, "step": row["update"]} for row in curve if "update" in row])
 
 

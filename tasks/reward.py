@@ -4,7 +4,9 @@
 
 Reads data/prepared, data/comparisons, models/sft; writes models/reward, models/judge, metrics/reward.json,
 plots/reward.csv. Where rankings are in split `judge` (prepare.judge_share), a second model is trained on
-them, which neither this reward model nor PPO ever sees: the judge `reward-model`, in models/judge.
+them, which neither this reward model nor PPO's policy ever sees: the judge `reward-model`, in models/judge.
+It also learns that an answer to another prompt is worse (reward.judge_contrast), or it would like what hacks
+the reward model as much as the reward model does.
 With `reward.labeler_weights` rankings count by what the labelers' overlap says of each of them.
 """
 
@@ -19,6 +21,7 @@ from rlhf.reward import (
     RewardModel,
     accuracy,
     add_lora,
+    contrasts,
     merge_lora,
     reward_from_policy,
     save_adapters,
@@ -113,16 +116,19 @@ def fit(
     weights = {} if method == "none" else labeler_weights(rows, method)
     reward = reward_from_policy("models/sft", settings.seed)
     adapted = add_lora(reward, params.lora_rank) if params.lora_rank else None
+    counts = [weights[row["labeler_id"]] for row in rows] if weights else [1.0] * len(rows)
+    contrast = contrasts(references, params.judge_contrast, settings.seed) if split == "judge" else []
+    counts += [1.0] * len(contrast)
     curve = train_reward(
         reward,
-        rows,
+        rows + contrast,
         checkpoints=stage.checkpoints / split,
         seed=settings.seed,
         epochs=params.epochs,
         batch_size=params.batch_size,
         learning_rate=params.learning_rate,
         save_every=params.save_every,
-        weights=[weights[row["labeler_id"]] for row in rows] if weights else None,
+        weights=counts,
         curve=stage.log_curve if split == "train" else None,
     )
     adapters = merge_lora(reward, adapted) if adapted else None

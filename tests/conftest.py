@@ -40,6 +40,7 @@ SMALL = {
     "ppo.epochs": 1,
     "ppo.response_length": 12,
     "ppo.save_every": 1,
+    "ppo.best_of_n": 2,
     "evaluate.prompts": 20,
     "evaluate.response_length": 12,
 }

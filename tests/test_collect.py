@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import Workspace
 
-from rlhf.contracts import COMPARISON, DataError, read_json, read_table
+from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_json, read_table, write_table
 from rlhf.policy import new_model, save_model, train_tokenizer
 from rlhf.training import deterministic
 from tasks.collect import agreement
@@ -58,6 +58,19 @@ def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Work
         assert sorted(r["shown_order"]) == list(range(len(texts)))
         assert min(r["ranking"]) == 1
         assert r["source"] == "simulated"
+    # where a share of the prompts is the judge's, those are ranked too, and the others as before
+    before = {r["id"] for r in rows if r["split"] == "train"}
+    prepared = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    spare = [r for r in prepared if r["split"] == "train"][16:]
+    moved = {r["prompt"] for r in spare[:5]}
+    changed = [r | ({"split": "judge"} if r["prompt"] in moved else {}) for r in prepared]
+    write_table("data/prepared/demonstrations.parquet", DEMONSTRATION, changed)
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    assert {r["prompt"] for r in rows if r["split"] == "judge"} <= moved
+    assert sum(r["split"] == "judge" for r in rows) >= 3
+    assert {r["prompt"] for r in rows if r["split"] == "train"}.isdisjoint(moved)
+    assert len(before & {r["id"] for r in rows}) == len(before)
 
     workspace.set({"collect.shared": 1, "collect.overlap": 3})
     workspace.stage("collect")

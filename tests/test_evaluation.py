@@ -15,6 +15,7 @@ from rlhf.evaluation import (
     words_by_prompt,
 )
 from rlhf.judges import ScoringJudge
+from rlhf.overoptimisation import best_of_n_kl
 
 
 def row(prompt, preferred, policy="ppo", output="o", reference="r", judge="j"):
@@ -114,7 +115,13 @@ def test_safety_keeps_counts_and_repeats_no_finding():
 def looks(rates_of_looks, scores, n=300):
     """Looks in which the first share of the prompts is preferred; the judge reads its verdict there."""
     return [
-        {"update": 3 * t, "prompt": f"p{i}", "reference": "0", "output": "1" if i < rate * n else "-1"}
+        {
+            "update": 3 * t,
+            "n": 1,
+            "prompt": f"p{i}",
+            "reference": "0",
+            "output": "1" if i < rate * n else "-1",
+        }
         | {"score": score, "kl": 0.5 * t, "source": "test"}
         for t, (rate, score) in enumerate(zip(rates_of_looks, scores, strict=True))
         for i in range(n)
@@ -141,6 +148,33 @@ def test_a_falling_preference_under_a_rising_reward_is_hacking():
 )
 def test_a_healthy_run_is_not_flagged(preferred, scores):
     assert not judge_snapshots(READER, looks(preferred, scores), 0.95, 0.02, seed=0)["hacking"]["found"]
+
+
+def test_best_of_n_stands_beside_ppo_and_is_no_look_of_it():
+    ppo = looks([0.5, 0.6, 0.45, 0.3], [0, 1, 2, 3])
+    best = [
+        row | {"update": 0, "n": n, "kl": best_of_n_kl(n)}
+        for n, rows in ((2, looks([0.6], [0.5])), (4, looks([0.65], [0.9])), (8, looks([0.55], [1.2])))
+        for row in rows
+    ]
+    found, alone = (judge_snapshots(READER, rows, 0.95, 0.02, seed=0) for rows in (ppo + best, ppo))
+    assert {key: found[key] for key in ("looks", "fit", "hacking")} == {
+        key: alone[key] for key in ("looks", "fit", "hacking")
+    }
+    assert alone["best_of_n"] is None
+    curve = found["best_of_n"]
+    assert [look["n"] for look in curve["looks"]] == [1, 2, 4, 8]
+    assert [look["rate"] for look in curve["looks"]] == pytest.approx([0.5, 0.6, 0.65, 0.55], abs=1 / 300)
+    assert [look["kl"] for look in curve["looks"]] == pytest.approx([0, 0.1931, 0.6363, 1.2044], abs=1e-4)
+    d = np.sqrt([look["kl"] for look in curve["looks"][1:]])
+    gains = np.array([look["rate"] - curve["looks"][0]["rate"] for look in curve["looks"][1:]])
+    (a, b), *_ = np.linalg.lstsq(np.stack([d, -d * d], 1), gains, rcond=None)
+    assert (curve["fit"]["form"], curve["fit"]["a"], curve["fit"]["b"]) == (
+        "best-of-n",
+        pytest.approx(a),
+        pytest.approx(b),
+    )
+    assert b > 0
 
 
 def test_nothing_to_look_at_is_none():

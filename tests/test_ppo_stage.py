@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT, Workspace
 from safetensors.torch import load_file, save_file
 
+from rlhf.contracts import read_json, write_json
 from rlhf.ppo import adapted_kl_coef
 from tasks import ppo as stage
 from tasks.context import execute
@@ -131,6 +132,25 @@ def test_rewards_are_combined_by_weight(ready: Workspace) -> None:
         assert "rewards/format" not in row
         total = sum(weight * parts[name] for name, weight in zip(parts, (0.5, 0.1, 2.0, 3.0), strict=True))
         assert row["objective/scores"] == pytest.approx(total, abs=1e-4)
+
+
+def test_the_held_out_judge_keeps_the_look_it_prefers(ready: Workspace) -> None:
+    shutil.rmtree("models/judge")
+    shutil.copytree("models/reward", "models/judge")  # what the reward raises, this judge prefers
+    write_json("models/judge/judge.json", {"kind": "model", "name": "reward-model"})
+    rows = ppo(ready, snapshot_every=1, updates=3, learning_rate=5e-3)
+    found = read_json("metrics/ppo.json")["held_out"]
+    assert [look["update"] for look in found["looks"]] == [0, 1, 2, 3]
+    assert found["stopped"] is None
+    best = max(found["looks"], key=lambda look: look["rate"])
+    assert found["kept"] == best["update"]
+    kept = weights("ppo")
+    ppo(ready, judge_tolerance=None)
+    assert read_json("metrics/ppo.json")["held_out"] is None
+    assert curve() == rows  # the judge reads, and training does not notice
+    last = weights("ppo")
+    same = all(torch.equal(kept[name], last[name]) for name in last)
+    assert same == (found["kept"] == 3)
 
 
 def test_two_processes_train_as_one_does(ready: Workspace) -> None:

@@ -76,9 +76,14 @@ def extra(kind: str) -> dict:
                 look | {"update": 0, "kl": 0.0, "score": 0.0},
                 look | {"update": 3, "kl": 2.0, "score": 1.5},
             ],
-            "fit": {"a": 0.1, "b": 0.2},
+            "fit": {"form": "rl", "a": 0.1, "b": 0.2},
             "hacking": hacking,
+            "best_of_n": {
+                "looks": [look | {"n": 1, "kl": 0.0, "score": 0.0}, look | {"n": 4, "kl": 0.6, "score": 0.7}],
+                "fit": None,
+            },
         },
+        "held_out": {"kept": 0, "stopped": 3, "n": 50, "words": "reward hacking stopped it"},
     }
 
 
@@ -163,7 +168,17 @@ def test_page_says_hacking_first_and_shows_every_part():
         "Reward hacking: from update 0 to 3 of PPO the preference fell by 20.0 points while the reward rose"
     )
     assert said in text[: text.index("Judge:")]
-    for words in ("Judges side by side", "70.0 to 90.0 %", "0.0100, fell", "personal data", "+1.50"):
+    stopped = "The held-out judge stopped PPO after update 3; the weights after update 0 are the policy."
+    assert stopped in text[: text.index("Judge:")]
+    assert "During PPO reward hacking stopped it (50 held-out prompts)." in text
+    for words in (
+        "Judges side by side",
+        "70.0 to 90.0 %",
+        "0.0100, fell",
+        "personal data",
+        "best of 4",
+        "+1.50",
+    ):
         assert words in text
 
 
@@ -238,12 +253,13 @@ def evaluated(workspace, monkeypatch):
     write_json("metrics/reward.json", {"loss": 0.5})
     validation = [row for row in demonstrations if row["split"] == "validation"][:6]
     looks = [
-        {"update": update, "prompt": row["prompt"], "reference": row["completion"], "output": output(row)}
-        | {"score": float(update), "kl": update / 2}
+        {"update": update, "n": 1, "prompt": row["prompt"], "reference": row["completion"]}
+        | {"output": output(row), "score": float(update), "kl": update / 2}
         for update, output in ((0, lambda row: row["completion"]), (3, lambda row: " zzz" * 100))
         for row in validation
     ]
     write_table("data/snapshots/snapshots.parquet", SNAPSHOT, with_ids(SNAPSHOT, looks, "builtin"))
+    write_json("data/snapshots/held-out.json", None)
     write_json("metrics/collect.json", {"all": {"rankings": 3}})
     (workspace.path / "plots").mkdir()
     figures = workspace.stage("evaluate")

@@ -13,14 +13,14 @@ from rlhf.training import train
 ROWS = [{"prompt": prompt, "completion": " red", "source": "test"} for prompt in PROMPTS[:6]]
 
 
-def run(folder, every=2, stop=None, look=True, **settings):
+def run(folder, every=2, stop=None, look=True, best_of=1, **settings):
     tokenizer = words_tokenizer()
     trainer = trainer_of(
         tokenizer, folder / "run", num_updates=3, num_mini_batches=1, num_ppo_epochs=1, **settings
     )
     reward = RewardModel(tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1), tokenizer)
     if look:
-        trainer.add_callback(Snapshots(trainer, reward, ROWS, folder / "looks", every))
+        trainer.add_callback(Snapshots(trainer, reward, ROWS, folder / "looks", every, best_of))
     if stop:
         trainer.add_callback(Stop(stop))
     try:
@@ -68,6 +68,21 @@ def test_without_adapters_at_work_the_reference_is_the_start(tmp_path):
     assert [row["kl"] for row in rows[:6]] == pytest.approx([0.0] * 6, abs=1e-6)
     assert max(abs(row["kl"]) for row in rows[6:]) > 1e-3
     assert trainer.networks.policy is trainer.reference
+
+
+def test_best_of_n_of_the_start_has_rising_scores_and_the_kl_of_its_n(tmp_path):
+    _, reward = run(tmp_path, best_of=5)
+    rows = read_table(tmp_path / "all.parquet", SNAPSHOT)
+    of = {n: [row for row in rows if row["n"] == n and row["update"] == 0] for n in (1, 2, 4)}
+    assert {row["n"] for row in rows} == {1, 2, 4}
+    assert {row["update"] for row in rows if row["n"] > 1} == {0}
+    for n, kl in ((2, 0.1931), (4, 0.6363)):
+        assert [row["prompt"] for row in of[n]] == PROMPTS[:6]
+        assert [row["kl"] for row in of[n]] == pytest.approx([kl] * 6, abs=1e-4)
+        outputs = [row["output"] for row in of[n]]
+        assert [row["score"] for row in of[n]] == pytest.approx(score(reward, PROMPTS[:6], outputs), abs=1e-5)
+        assert all(a["score"] >= b["score"] for a, b in zip(of[n], of[n // 2], strict=True))
+    assert any(a["score"] > b["score"] for a, b in zip(of[4], of[1], strict=True))
 
 
 def test_no_looks_are_an_empty_table(tmp_path):

@@ -34,6 +34,7 @@ from rlhf.reward import (
     RankingTrainer,
     accuracy,
     add_lora,
+    contrasts,
     encode,
     load_adapters,
     load_reward,
@@ -286,6 +287,19 @@ def test_rankings_count_by_their_weight(base: Path, tmp_path: Path) -> None:
         right[name] = accuracy(reward, COMPARISONS)["all"]["accuracy"]
     assert right["weighted"] > 0.95
     assert right["alike"] < 0.9
+
+
+def test_contrasts_put_each_reference_above_answers_to_other_prompts() -> None:
+    references = [{"prompt": f"p{i}", "completion": f" c{i}"} for i in range(20)]
+    rows = contrasts(references, 3, seed=1)
+    assert [row["prompt"] for row in rows] == [f"p{i}" for i in range(20)]
+    for i, row in enumerate(rows):
+        assert row["completions"][0] == f" c{i}"
+        assert len(set(row["completions"])) == len(row["completions"]) <= 4
+        assert {better for better, _ in pairs(row["ranking"])} <= {0}
+    assert sum(len(row["completions"]) for row in rows) > 60  # 80 but for what is drawn twice
+    assert contrasts(references, 3, seed=1) == rows != contrasts(references, 3, seed=2)
+    assert contrasts(references, 0, seed=1) == contrasts(references[:1], 3, seed=1) == []
 
 
 def test_ties_only_is_one_line(base: Path, tmp_path: Path) -> None:
