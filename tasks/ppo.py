@@ -96,19 +96,12 @@ def train_policy(stage: Stage) -> None:
         held_out = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
         rows = list(held_out.values())[: params.snapshot_prompts]
         given = (trainer, reward, rows, looks, params.snapshot_every, params.best_of_n)
-        judged = (
-            params.judge_tolerance is not None and read_json("models/judge/judge.json")["kind"] == "model"
-        )
-        watching = (
-            HeldOutJudge(
-                *given,
-                judge=load_reward("models/judge"),
-                tolerance=params.judge_tolerance,
-                curve=stage.log_curve,
-            )
-            if judged
-            else Snapshots(*given)
-        )
+        tolerance = params.judge_tolerance
+        if tolerance is not None and read_json("models/judge/judge.json")["kind"] == "model":
+            judge = load_reward("models/judge")
+            watching = HeldOutJudge(*given, judge=judge, tolerance=tolerance, curve=stage.log_curve)
+        else:
+            watching = Snapshots(*given)
         trainer.add_callback(watching)
 
     def log(values: dict[str, float], _: int) -> None:
@@ -117,7 +110,7 @@ def train_policy(stage: Stage) -> None:
 
     curve = train(trainer, log)
     if trainer.is_world_process_zero():
-        found = None
+        found: dict[str, Any] | None = None
         if isinstance(watching, HeldOutJudge):
             found = watching.findings()
             watching.restore()
