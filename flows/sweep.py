@@ -198,10 +198,10 @@ def page(data: dict[str, Any], svg: str) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("rlhf", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     words = "Preferred to the reference by model size; the table below holds its numbers"
-    return environment.get_template("ladder.html.j2").render(
+    return environment.get_template("sweep.html.j2").render(
         figure=inline_svg(svg, NAME, words),
         judge=data["judge"]["name"],
         names=list(data["rows"][0]["policies"]),

@@ -28,6 +28,7 @@ from tasks.context import StageError
 RUNS = Path(".runs")
 KEPT = 10  # worktrees; older ones are removed, their experiments and outputs stay in DVC
 OWNER = Path(".dvc/tmp/flow-run")  # in a worktree: the id of the flow run that it belongs to
+REWARD_MODEL = Path("data/reward-model")
 INCOMING = Path("data/incoming")  # where users put data; git and DVC need not know it
 
 
@@ -159,7 +160,9 @@ def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> 
 
 
 def link_data(settings: Settings, tree: Path) -> None:
-    """Put the user's own data, which git does not know, where a worktree looks for it."""
+    """Put the user's own data and reward model, which git does not know, where a worktree looks for them."""
+    if settings.ppo.reward_model == "given":
+        shutil.copytree(REWARD_MODEL, tree / REWARD_MODEL, copy_function=_link, dirs_exist_ok=True)
     named = settings.ingest.path
     if settings.ingest.source == "builtin" or not named or Path(named).is_absolute():
         return

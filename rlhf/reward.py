@@ -104,7 +104,7 @@ def load_reward(path: Path | str) -> RewardModel:
         DataError: no such folder.
     """
     if not (Path(path) / "config.json").exists():
-        raise DataError(f"{path}: no reward model here; run the stage that writes it (dvc repro)")
+        raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
     return _load(path)
 
 

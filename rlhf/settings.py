@@ -180,6 +180,9 @@ class Ppo(Section):
     )
     stop_tokens: list[str] = param([], "tokens that end a response besides EOS")
     temperature: float = param(0.7, "sampling temperature", gt=0, le=5)
+    reward_model: Literal["trained", "given"] = param(
+        "trained", "what scores: models/reward, or the folder data/reward-model, on any tokenizer"
+    )
     value: Literal["separate", "head"] = param(
         "separate", "separate: a value network from the reward model; head: on the policy's hidden states"
     )

@@ -2,10 +2,10 @@
 
     python -m tasks.ppo
 
-Reads data/prepared, models/sft, models/reward, models/judge; writes models/ppo, data/snapshots,
-metrics/ppo.json, plots/ppo.csv. The snapshots are looks at held-out prompts along the way, for `evaluate` to
-judge. Where there is a held-out judge (prepare.judge_share), the weights of the look that it prefers are
-kept, and reward hacking stops the run.
+Reads data/prepared, data/reward-model, models/sft, models/reward, models/judge; writes models/ppo,
+data/snapshots, metrics/ppo.json, plots/ppo.csv. The snapshots are looks at held-out prompts along the way,
+for `evaluate` to judge. Where there is a held-out judge (prepare.judge_share), the weights of the look that
+it prefers are kept, and reward hacking stops the run.
 """
 
 import copy
@@ -24,6 +24,7 @@ from rlhf.snapshots import Snapshots, collect_snapshots
 from rlhf.training import arguments, deterministic, train, write_curve
 from tasks.context import Stage, launch, run
 
+GIVEN = Path("data/reward-model")
 HELD_OUT = Path("data/snapshots/held-out.json")  # null where no judge was asked
 
 
@@ -72,9 +73,11 @@ def train_policy(stage: Stage) -> None:
     deterministic(settings.seed, settings.threads)
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
-    policy, reward = load_policy("models/sft"), load_reward("models/reward")
+    policy, trained = load_policy("models/sft"), load_reward("models/reward")
+    given = params.reward_model == "given"
+    reward = load_reward(GIVEN) if given else trained
     scorer: Any = reward
-    if params.lora_rank and (adapters := load_adapters(Path("models/reward/adapters"))):
+    if params.lora_rank and not given and (adapters := load_adapters(Path("models/reward/adapters"))):
         head = reward.model.score.weight.detach().clone()
         scorer = RewardAdapter(adapters, head, reward.model.config.reward_shift)
     functions, weights = rewards_of(params)
@@ -84,7 +87,8 @@ def train_policy(stage: Stage) -> None:
         config_of(stage, weights),
         [row["prompt"] for row in prompts if row["split"] == "train"],
         policy.tokenizer,
-        value=copy.deepcopy(reward.model) if params.value == "separate" else None,
+        # on the policy's tokenizer, whatever the given model's is
+        value=copy.deepcopy(trained.model) if params.value == "separate" else None,
         peft_config=lora(params.lora_rank) if params.lora_rank else None,
         ptx_texts=[r["prompt"] + r["completion"] for r in demonstrations if r["split"] == "train"]
         if params.ptx_coef
@@ -95,13 +99,13 @@ def train_policy(stage: Stage) -> None:
     if params.snapshot_every:
         held_out = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
         rows = list(held_out.values())[: params.snapshot_prompts]
-        given = (trainer, reward, rows, looks, params.snapshot_every, params.best_of_n)
+        looking = (trainer, reward, rows, looks, params.snapshot_every, params.best_of_n)
         tolerance = params.judge_tolerance
         if tolerance is not None and read_json("models/judge/judge.json")["kind"] == "model":
             judge = load_reward("models/judge")
-            watching = HeldOutJudge(*given, judge=judge, tolerance=tolerance, curve=stage.log_curve)
+            watching = HeldOutJudge(*looking, judge=judge, tolerance=tolerance, curve=stage.log_curve)
         else:
-            watching = Snapshots(*given)
+            watching = Snapshots(*looking)
         trainer.add_callback(watching)
 
     def log(values: dict[str, float], _: int) -> None:

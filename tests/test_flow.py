@@ -391,8 +391,11 @@ def test_a_worktree_shares_cache_and_checkpoints_and_links_the_users_data(
     Path("data/incoming/prompts.jsonl").write_text("{}")
     with pytest.raises(SettingsError, match="needs data"):
         plan("files", None, {})
-    settings = plan("files", None, {"ingest.path": "data/incoming"})
+    Path("data/reward-model").mkdir()
+    Path("data/reward-model/config.json").write_text("{}")
+    settings = plan("files", None, {"ingest.path": "data/incoming", "ppo.reward_model": "given"})
     tree = enter("one", "id", settings)
+    assert (tree / "data/reward-model/config.json").samefile("data/reward-model/config.json")
     assert (tree / "data/incoming/prompts.jsonl").samefile("data/incoming/prompts.jsonl")
     with Repo() as here, Repo(str(tree)) as there:
         assert there.cache.local_cache_dir == here.cache.local_cache_dir == str(repository / ".dvc/cache")

@@ -11,19 +11,24 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, Workspace
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from rlhf.contracts import read_json, write_json
+from rlhf.contracts import DEMONSTRATION, DataError, read_json, read_table, write_json
+from rlhf.policy import load_policy, train_tokenizer
 from rlhf.ppo import adapted_kl_coef
+from rlhf.reward import load_reward, score
 from tasks import ppo as stage
 from tasks.context import execute
 
 pytestmark = pytest.mark.slow
 
 Curve = list[dict[str, float]]
+DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
 DOCUMENT = ROOT / "docs/ppo.md"
 BEFORE = ("ingest", "prepare", "pretrain", "sft", "collect", "reward")
 
@@ -73,6 +78,33 @@ def changed() -> set[str]:
 
 
 # ---- options ----
+
+
+def test_a_given_reward_model_on_another_tokenizer_reads_the_text(ready: Workspace) -> None:
+    """A byte-level model that the policy's ids would mean nothing to: its scores are those of the texts."""
+    with pytest.raises(DataError, match="data/reward-model: no reward model here"):
+        ppo(ready, reward_model="given")
+    texts = [row["prompt"] + row["completion"] for row in read_table(DEMONSTRATIONS, DEMONSTRATION)]
+    tokenizer = train_tokenizer(texts[:200], "bpe", 400)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_labels=1
+    )
+    config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    model = LlamaForSequenceClassification(config)
+    with torch.no_grad():
+        model.score.weight *= 20  # scores that can be told apart
+    model.save_pretrained("data/reward-model")
+    tokenizer.save_pretrained("data/reward-model")
+
+    rows = ppo(ready, reward_model="given", snapshot_every=1)
+    assert changed()
+    looks = pd.read_parquet("data/snapshots/snapshots.parquet")
+    given = load_reward("data/reward-model")
+    assert given.tokenizer.get_vocab() != load_policy("models/sft").tokenizer.get_vocab()
+    scores = score(given, list(looks["prompt"]), list(looks["output"]))
+    assert list(looks["score"]) == pytest.approx(scores, abs=1e-4)
+    assert all(math.isfinite(row["objective/scores"]) for row in rows)
 
 
 def test_frozen_layers_of_the_policy_are_those_of_the_sft_policy(ready: Workspace) -> None:
