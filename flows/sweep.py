@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.rlhf import _api, _calm_logs
-from flows.workspace import experiments, parse_changes, plan, snapshot
+from flows.workspace import RUNS, experiments, parse_changes, plan, snapshot
 from rlhf.contracts import DataError, write_json, written_beside
 from rlhf.figures import LABELS, svg_text
 from rlhf.ladder import as_png, ladder, ladder_figure, markdown_table, shape
@@ -79,7 +80,7 @@ def cells_of(sizes: list[str], seeds: list[int], changes: dict[str, Any], recipe
     cells = []
     for seed in seeds:
         for size in sorted(sizes, key=list(SIZES).index, reverse=True):
-            own = changes | {"model.size": size, "seed": seed}
+            own = changes | {"model.scale": size, "seed": seed}
             parameters = plan(recipe, None, own).model_dump_json(by_alias=True)
             digest = hashlib.sha256(code + parameters.encode()).hexdigest()[:8]
             cells.append(Cell(f"size-{size.replace('.', '_')}-seed-{seed}-{digest}", size, seed, own, recipe))
@@ -141,6 +142,7 @@ def run_cell(cell: Cell) -> State:
     started = time.monotonic()
     log.info(f"{cell.size} seed {cell.seed}: started; its log: {log_of(cell.name)}")
     log_of(cell.name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(RUNS / cell.name, ignore_errors=True)  # of a run that was cut off; its name is wanted again
     with log_of(cell.name).open("w") as output:
         done = _run(words, output, {**os.environ, "PREFECT_API_URL": server})
     if done != 0:
@@ -161,7 +163,7 @@ def draw(cells: list[Cell], folder: Path = FOLDER) -> dict[str, Any]:
         first["confidence"],
     )
     judge = first["judge"]["name"]
-    kept = {k: v for k, v in cells[0].changes.items() if k not in ("model.size", "seed", "threads")}
+    kept = {k: v for k, v in cells[0].changes.items() if k not in ("model.scale", "seed", "threads")}
     words = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in kept.items()]
     words = [f"--recipe {cells[0].recipe}"] * bool(cells[0].recipe) + words * (kept != SHORT)
     sizes = " ".join(dict.fromkeys(row["size"] for row in rows))

@@ -172,7 +172,7 @@ def execute(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None
 
     connect()
     tags = {"stage": name, "stage_key": key, "git_commit": git_commit(), "seed": str(settings.seed)}
-    tags |= {"size": settings.model.size, "source": settings.ingest.source}
+    tags |= {"size": settings.model.scale, "source": settings.ingest.source}
     with mlflow.start_run(
         run_name=name, parent_run_id=parent_run(), tags=tags, log_system_metrics=True
     ) as active:

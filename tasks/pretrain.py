@@ -23,7 +23,7 @@ def main(stage: Stage) -> dict[str, float]:
     # The tokenizer also sees the training prompts, so that their answer cue is a token.
     cues = [row["prompt"] + row["completion"] for row in demonstrations if row["split"] == "train"]
     tokenizer = train_tokenizer(texts + cues, settings.model.tokenizer, settings.model.vocab_size)
-    model = new_model(settings.model.size, tokenizer, settings.model.context)
+    model = new_model(settings.model.scale, tokenizer, settings.model.context)
     curve = pretrain(
         model,
         tokenizer,

@@ -490,7 +490,7 @@ def test_ancestry_and_reproduction(run: Any) -> None:
         (["--set", "ppo.kl_coef=-1"], "greater than or equal to 0, got -1"),
         (["--set", "ppo.kl_coef.x=1"], "no such parameter"),
         (["--set", "ppo.kl_coef"], "expected KEY=VALUE"),
-        (["--set", "model.size=9T"], "'0.1M'"),
+        (["--set", "model.scale=9T"], "'0.1M'"),
     ],
 )
 def test_bad_input_ends_in_one_line_before_anything_starts(

@@ -50,7 +50,10 @@ def test_every_parameter_is_described_and_every_number_bounded() -> None:
         ({"ppo": {"kl": 0.1}}, "unknown key 'ppo.kl'"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0, got -1"),
         ({"seed": "many"}, "seed: Input should be a valid integer"),
-        ({"model": {"size": "100M"}}, "model.size: Input should be '0.1M', '0.3M', '1M' or '3M', got '100M'"),
+        (
+            {"model": {"scale": "100M"}},
+            "model.scale: Input should be '0.1M', '0.3M', '1M' or '3M', got '100M'",
+        ),
         (
             {"ingest": {"decoy_share": 1.5}},
             "ingest.decoy_share: Input should be less than or equal to 1, got 1.5",
@@ -84,3 +87,9 @@ def test_unreadable_files(raw: bytes | None, said: str, tmp_path: Path) -> None:
 def test_settings_do_not_change_after_loading() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().seed = 3  # type: ignore[misc]
+
+
+def test_no_parameter_has_a_name_that_dvcs_run_cache_leaves_out() -> None:
+    """DVC hashes a stage without the keys `size` and `nfiles`, those of parameters included."""
+    parts = {part for key in known_keys() for part in key.split(".")}
+    assert parts.isdisjoint({"size", "nfiles"})
