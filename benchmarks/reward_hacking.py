@@ -32,6 +32,7 @@ from rlhf.snapshots import SNAPSHOT
 from tasks import collect, ppo, reward
 from tasks.context import Stage, one_line_errors
 
+RUNS = ("hacking", "healthy")
 HEAD = (
     f"{'seed':>4}  {'run':8} {'seconds':>7} {'stopped':>7} {'kept':>4} {'last':>4}  gold: start, kept, last"
 )
@@ -115,6 +116,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, help="checkouts with an SFT policy")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS, help="which runs (both)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change both runs")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the result")
     chosen = parser.parse_args()
@@ -125,8 +127,8 @@ def main() -> None:
         for base in map(Path.resolve, chosen.folders):
             seed = load_settings(base / "params.yaml").seed
             changes = {"seed": seed, "threads": 1} | parse_changes(chosen.set)
-            for name, recipe in (("hacking", "reward-hacking"), ("healthy", None)):
-                settings = plan(recipe, None, changes)
+            for name in chosen.runs:
+                settings = plan("reward-hacking" if name == "hacking" else None, None, changes)
                 with run_folder(base):
                     found = one_run(settings)
                 params = settings.model_dump(by_alias=True)
