@@ -251,10 +251,11 @@ def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any
 
     Returns:
         latencies in milliseconds, judgments a second, the processor time of the server and of the people in
-        milliseconds a judgment, retries, and the counts of `check`.
+        milliseconds a judgment, the share of time that the server's core was idle, retries, and the counts of
+        `check`.
     """
     queue, tokens = prepare(database, load)
-    fsync = fsync_ms()
+    fsync, idle = fsync_ms(), idle_seconds(core)
     server = Server(database, core)
     before, own = spent(server), time.process_time()
     started = time.perf_counter()
@@ -273,6 +274,7 @@ def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any
         "judgments_per_s": round(len(seen.acknowledged) / seconds, 1),
         "server_cpu_ms": None if load.kills else round(1000 * used / load.judgments, 2),
         "people_cpu_ms": round(1000 * own / load.judgments, 2),
+        "core_idle": None if core is None else round((idle_seconds(core) - idle) / seconds, 3),
         "fsync_ms": fsync,
         "load_average": os.getloadavg()[0],
         "retries": seen.retries,
@@ -285,6 +287,14 @@ def spent(server: Server) -> float:
     """Seconds of processor time that the server's process took so far."""
     times = psutil.Process(server.process.pid).cpu_times()
     return times.user + times.system
+
+
+def idle_seconds(core: int | None) -> float:
+    """Seconds that a core had nothing to do, or waited for a disk, since the machine started."""
+    if core is None:
+        return 0.0
+    times = psutil.cpu_times(percpu=True)[core]
+    return times.idle + times.iowait
 
 
 def fsync_ms(times: int = 101) -> float:

@@ -35,6 +35,7 @@ from feedback import schema
 from rlhf.contracts import DataError
 
 BUSY_MS = 15_000
+CACHE_KIB = 8192  # of a connection to SQLite, whose own default is 2,000
 Result = TypeVar("Result")
 dumps = partial(json.dumps, ensure_ascii=False, sort_keys=True)
 
@@ -74,7 +75,8 @@ class Store:
             if not create and not Path(parsed.database).exists():
                 raise DataError(f"{parsed.database}: no label store; `python -m feedback init` makes one")
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        options: dict[str, Any] = {"pool_size": 16, "max_overflow": 32}
+        # last in, first out: the connection used last has what it read in its cache
+        options: dict[str, Any] = {"pool_size": 16, "max_overflow": 32, "pool_use_lifo": True}
         if not self.sqlite:
             options["pool_pre_ping"] = True
             options["connect_args"] = {"connect_timeout": 10}
@@ -187,6 +189,7 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     cursor.close()
 
 
