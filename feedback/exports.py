@@ -74,10 +74,18 @@ TABLES = {"comparisons": COMPARISON, "demonstrations": DEMONSTRATION, "judgments
 TRAINABLE = ("work", "shared")  # gold, onboarding and repeated items measure people
 
 
-def new_labels(tx: sa.Connection, project: str) -> int:
-    """How many given labels of a project are in no version yet."""
-    chosen = _unused(project_id(tx, project)).where(labels.c.status == "given").subquery()
-    return tx.scalar(sa.select(sa.func.count()).select_from(chosen)) or 0
+def new_labels(tx: sa.Connection, project: str, since: int | None = None) -> int:
+    """How many given labels of a project are in no version yet, or in one after the version `since`."""
+    number = project_id(tx, project)
+    chosen = _unused(number) if since is None else _after(number, since)
+    chosen = chosen.where(labels.c.status == "given")
+    return tx.scalar(sa.select(sa.func.count()).select_from(chosen.subquery())) or 0
+
+
+def newest_version(tx: sa.Connection, project: str) -> int:
+    """The number of a project's newest version; 0 before the first."""
+    newest = sa.select(sa.func.max(versions.c.number)).where(versions.c.project_id == project_id(tx, project))
+    return tx.scalar(newest) or 0
 
 
 def _unused(project: int) -> sa.Select[Any]:
@@ -85,6 +93,19 @@ def _unused(project: int) -> sa.Select[Any]:
         sa.select(labels.c.id)
         .join(queues, queues.c.id == labels.c.queue_id)
         .where(queues.c.project_id == project, ~sa.exists().where(version_labels.c.label_id == labels.c.id))
+    )
+
+
+def _after(project: int, since: int) -> sa.Select[Any]:
+    used = (
+        sa.select(version_labels.c.label_id)
+        .join(versions, versions.c.id == version_labels.c.version_id)
+        .where(version_labels.c.label_id == labels.c.id, versions.c.number <= since)
+    )
+    return (
+        sa.select(labels.c.id)
+        .join(queues, queues.c.id == labels.c.queue_id)
+        .where(queues.c.project_id == project, ~used.exists())
     )
 
 
@@ -98,8 +119,7 @@ def cut(tx: sa.Connection, project: str, who: str) -> int | None:
     chosen = tx.scalars(_unused(number)).all()
     if not chosen:
         return None
-    newest = sa.select(sa.func.max(versions.c.number)).where(versions.c.project_id == number)
-    version = (tx.scalar(newest) or 0) + 1
+    version = newest_version(tx, project) + 1
     values = {"project_id": number, "number": version, "author": who, "created": time.time()}
     key = insert(tx, versions, values)
     tx.execute(version_labels.insert(), [{"label_id": label, "version_id": key} for label in chosen])
@@ -250,8 +270,7 @@ def export(
     manifest: dict[str, Any] = {"project": project, "version": version, "since": since, "tables": {}}
     whole = hashlib.sha256()
     for name, rows in found.items():
-        lines = "".join(dumps(row) + "\n" for row in rows)
-        digest = hashlib.sha256(lines.encode()).hexdigest()
+        digest = rows_hash(rows)
         whole.update(f"{name}\0{digest}\n".encode())
         manifest["tables"][name] = {"rows": len(rows), "sha256": digest}
     manifest["content_hash"] = whole.hexdigest()
@@ -262,6 +281,11 @@ def export(
                 _write(beside / f"{name}.{form}", TABLES[name], rows)
         write_json(beside / "manifest.json", manifest)
     return manifest
+
+
+def rows_hash(rows: Sequence[dict[str, Any]]) -> str:
+    """SHA-256 (hex) of a table's rows, as the manifest has it."""
+    return hashlib.sha256("".join(dumps(row) + "\n" for row in rows).encode()).hexdigest()
 
 
 def _is_export(folder: Path) -> bool:

@@ -38,7 +38,7 @@ from prefect.utilities.urls import url_for
 
 from flows.runs import alone, clear_dead, recorded
 from flows.services import running_environment
-from flows.verdict import show_verdict, verdict_markdown
+from flows.verdict import show_verdict, verdict_figures, verdict_markdown
 from flows.workspace import (
     bring,
     enter,
@@ -79,6 +79,20 @@ def rlhf(
     return _run(settings, data, recipe, last=until)
 
 
+@flow(name="sft-policy", persist_result=False)
+def sft_policy(settings: Settings = DEFAULTS, data: str | None = None) -> str | State:
+    """Run the stages up to the SFT policy: what labelers are shown before there is a champion.
+
+    Args:
+        settings: Every parameter of the run.
+        data: File or folder that the stage ingest reads, where ingest.source is not builtin.
+
+    Returns:
+        The folder in which the stages ran.
+    """
+    return _run(settings, data, None, last="sft")
+
+
 @flow(name="validate-data", persist_result=False)
 def validate_data(settings: Settings = DEFAULTS, data: str | None = None) -> str | State:
     """Read the data, bring it to the contracts and check it against every rule; nothing is trained.
@@ -106,13 +120,14 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
             folder = enter(name, flow_run, settings)
         with (
             chdir(folder),
-            mlflow_run(name, flow_run, recipe) as parent,
+            mlflow_run(name, flow_run, _tags(settings, recipe, last)) as parent,
             recorded(name, flow_run, parent, folder),
         ):
             stages = run_graph(last)
             if last is None:
                 markdown = verdict_markdown(folder)
                 create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
+                log_verdict(parent, folder)
             finish(name, flow_run, parent, stages)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
@@ -168,8 +183,16 @@ def _one_name(flow_run: str) -> str:
     return name
 
 
+def _tags(settings: Settings, recipe: str | None, last: str | None) -> dict[str, str]:
+    """What tells this run from others in MLflow: its recipe, and the labels that it learns from."""
+    labels, tags = settings.collect.labels, {"recipe": recipe or ""}
+    if last is None and settings.collect.labelers == "store" and labels.version:
+        tags |= {"labels_project": labels.project, "labels_version": str(labels.version)}
+    return tags
+
+
 @contextmanager
-def mlflow_run(name: str, flow_run: str, recipe: str | None) -> Iterator[str]:
+def mlflow_run(name: str, flow_run: str, tags: dict[str, str]) -> Iterator[str]:
     """The run's MLflow run, parent of the stages' runs; yields its id."""
     from mlflow import MlflowClient
 
@@ -178,7 +201,8 @@ def mlflow_run(name: str, flow_run: str, recipe: str | None) -> Iterator[str]:
     client.set_tag(parent, "prefect_flow_run", flow_run)
     client.set_tag(parent, "prefect_url", url_for("flow-run", flow_run) or "")
     client.set_tag(parent, "dvc_experiment", name)
-    client.set_tag(parent, "recipe", recipe or "")
+    for tag, value in tags.items():
+        client.set_tag(parent, tag, value)
     create_markdown_artifact(
         key="links", markdown=links(name, parent), description="Where else this run is to be found"
     )
@@ -193,6 +217,15 @@ def mlflow_run(name: str, flow_run: str, recipe: str | None) -> Iterator[str]:
     finally:
         del os.environ[PARENT_RUN]
         client.set_terminated(parent, status)
+
+
+def log_verdict(parent: str, folder: Path) -> None:
+    """Put the verdict's figures on the run itself, so that MLflow can sort and compare runs by them."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    for name, value in verdict_figures(folder).items():
+        client.log_metric(parent, name, value)
 
 
 def finish(name: str, flow_run: str, parent: str, stages: list[str]) -> None:

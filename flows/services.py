@@ -193,7 +193,7 @@ def services(config: Config) -> list[Service]:
         Service(
             "worker",
             [python, "-m", "prefect", "worker", "start", *worker],
-            {**api, "PREFECT_WORKER_QUERY_SECONDS": "2"},
+            {**api, **labels, "PREFECT_WORKER_QUERY_SECONDS": "2"},
             lambda: _working(config),
         ),
     ]
@@ -266,7 +266,8 @@ def _deploy(config: Config) -> None:
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py"), Path("flows/rlhf.py")]
+    wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py")]
+    wanted += [Path("flows/rlhf.py"), Path("flows/feedback.py")]
     recipes = sorted(Path("recipes").glob("*.yaml"))
     present = " ".join(content_hash(path) for path in [*wanted, *recipes])
     with (
@@ -293,7 +294,7 @@ def _deploy(config: Config) -> None:
 
 
 def _deploy_settings(client: Any, recipes: list[Path]) -> None:
-    """Fill the pipeline's form with params.yaml, and make a deployment like it for each recipe."""
+    """Fill the forms with params.yaml, and make a deployment like the pipeline's for each recipe."""
     from prefect.client.schemas.actions import DeploymentUpdate
 
     from rlhf.settings import load_settings
@@ -302,9 +303,10 @@ def _deploy_settings(client: Any, recipes: list[Path]) -> None:
         return load_settings(path).model_dump(by_alias=True, mode="json")
 
     pipeline = client.read_deployment_by_name("rlhf/pipeline")
-    client.update_deployment(
-        pipeline.id, DeploymentUpdate(parameters={"settings": values(Path("params.yaml"))})
-    )
+    for deployment in (pipeline, client.read_deployment_by_name("feedback/feedback")):
+        client.update_deployment(
+            deployment.id, DeploymentUpdate(parameters={"settings": values(Path("params.yaml"))})
+        )
     for recipe in recipes:
         client.create_deployment(
             flow_id=pipeline.flow_id,

@@ -26,6 +26,22 @@ def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def verdict_figures(folder: Path) -> dict[str, float]:
+    """The verdict as numbers: `<policy>/rate`, `/low`, `/high`, `n`, `promoted`, `model_version`."""
+    evaluation = read_json(folder / "metrics/evaluation.json")
+    gate = read_json(folder / "runs/register.json").get("gate", {})
+    figures = {
+        f"{name}/{figure}": row[figure]
+        for name, row in evaluation["policies"].items()
+        for figure in ("rate", "low", "high")
+    }
+    return figures | {
+        "n": float(evaluation["n"]),
+        "promoted": float(gate.get("promoted", False)),
+        "model_version": float(gate.get("version", 0)),
+    }
+
+
 def gate_lines(folder: Path) -> list[str]:
     """Whether the policy was promoted, and which rule held or failed, one line each."""
     gate = read_json(folder / "runs/register.json").get("gate", {})

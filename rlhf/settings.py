@@ -100,12 +100,25 @@ class Sft(Training):
     learning_rate: float = param(2e-3, "peak learning rate", gt=0, le=1)
 
 
+class Labels(Section):
+    """A version of the label store, and what it must hold."""
+
+    project: str = param("built-in", "project of the label store", min_length=1, max_length=60)
+    version: int | None = param(None, "all its labels up to this version", ge=1)
+    sha256: str | None = param(
+        None, "hash that the rankings must have, so that another store is another dataset; null for any"
+    )
+
+
 class Collect(Section):
     """Candidate outputs and who ranks them."""
 
-    labelers: Literal["simulated", "given"] = param(
-        "simulated", "simulated: the built-in labelers rank samples; given: rankings come with the source"
+    labelers: Literal["simulated", "given", "store"] = param(
+        "simulated",
+        "simulated: the built-in labelers rank samples; given: rankings come with the source; store: people "
+        "gave them in the labeling app (collect.labels; the flow `feedback` fills that in)",
     )
+    labels: Labels = Labels()
     prompts: int = param(1600, "prompts to collect rankings for", "prompts", ge=1, le=1_000_000)
     candidates: int = param(4, "K, outputs ranked together", "outputs", ge=2, le=9)
     temperature: float = param(0.9, "sampling temperature of the candidates", gt=0, le=5)

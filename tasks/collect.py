@@ -3,19 +3,23 @@
     python -m tasks.collect
 
 Reads data/prepared, data/gold, models/sft; writes data/comparisons, metrics/collect.json. With
-`collect.labelers: given` the rankings come with the source and are passed on. Simulated labelers are called
-`simulated` in every row they make.
+`collect.labelers: given` the rankings come with the source and are passed on; with `store` they are a
+version of the label store (`FEEDBACK_DB`, else .state/feedback.db). Simulated labelers are called `simulated`
+in every row they make.
 """
 
 import json
 import random
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from rlhf.contracts import (
     COMPARISON,
     DEMONSTRATION,
     GOLD,
+    PROMPT,
     DataError,
     read_table,
     with_ids,
@@ -24,9 +28,10 @@ from rlhf.contracts import (
     written_beside,
 )
 from rlhf.policy import generate, load_policy
+from rlhf.settings import Settings
 from rlhf.training import deterministic
 from rlhf.world.labelers import pool, rank
-from tasks.context import Stage, run
+from tasks.context import Stage, label_store, run
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -39,6 +44,8 @@ def main(stage: Stage) -> dict[str, float]:
                 "data/prepared/comparisons.parquet: the source brought no comparisons; "
                 "add a comparisons file or set collect.labelers: simulated"
             )
+    elif settings.collect.labelers == "store":
+        rows = stored(stage)
     else:
         rows = simulated(stage)
     with written_beside("data/comparisons") as folder:
@@ -69,23 +76,10 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
     held_out = [row for row in demonstrations if row["split"] == "validation"][: max(1, params.prompts // 10)]
     judge = [row for row in demonstrations if row["split"] == "judge"][: params.prompts]
     posts = train + held_out + judge
-    policy = load_policy("models/sft")
-    samples = params.candidates - 1
-    outputs = generate(
-        policy,
-        [row["prompt"] for row in posts for _ in range(samples)],
-        temperature=params.temperature,
-        max_new_tokens=stage.settings.evaluate.response_length,
-        seed=stage.settings.seed,
-        batch_size=256,
-    )
     people, rows = pool(params.groups), []
     if params.overlap > len(people):
         raise DataError(f"collect.overlap is {params.overlap}, but there are {len(people)} labelers")
-    for i, post in enumerate(posts):
-        # A person is shown no empty text, and no text twice: equal samples are one candidate.
-        shown = [post["completion"], *outputs[i * samples : (i + 1) * samples]]
-        texts = list(dict.fromkeys(" " + text.strip() for text in shown if text.strip()))
+    for post, texts in zip(posts, candidates("models/sft", posts, stage.settings), strict=True):
         if len(texts) < 2:
             continue
         # Several people rank a pool, for agreement (Stiennon et al. 2020, appendix C: 10-20 % of the items).
@@ -109,6 +103,70 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
                 }
             )
     return with_ids(COMPARISON, rows, "simulated")
+
+
+def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings: Settings) -> list[list[str]]:
+    """For each demonstration its completion and `collect.candidates` - 1 samples of a policy.
+
+    A person is shown no empty text, and no text twice: equal samples are one candidate.
+    """
+    params, samples = settings.collect, settings.collect.candidates - 1
+    outputs = generate(
+        load_policy(policy),
+        [row["prompt"] for row in posts for _ in range(samples)],
+        temperature=params.temperature,
+        max_new_tokens=settings.evaluate.response_length,
+        seed=settings.seed,
+        batch_size=256,
+    )
+    found = []
+    for i, post in enumerate(posts):
+        shown = [post["completion"], *outputs[i * samples : (i + 1) * samples]]
+        found.append(list(dict.fromkeys(" " + text.strip() for text in shown if text.strip())))
+    return found
+
+
+def stored(stage: Stage) -> list[dict[str, Any]]:
+    """The rankings of a version of the label store, in the normal form of `prepare`.
+
+    A prompt of the dataset is in the dataset's split, whatever the label says, so that no held-out prompt is
+    trained on; one that only the labels know is in theirs, or in `train`.
+
+    Raises:
+        DataError: no version is named, the store has no such version, it holds no rankings, or others than
+            `collect.labels.sha256` says.
+    """
+    from feedback.exports import rows_hash, tables
+    from feedback.store import Store
+
+    wanted = stage.settings.collect.labels
+    if wanted.version is None:
+        raise DataError(
+            "collect.labelers is 'store', but collect.labels.version is not set; `python -m feedback export "
+            "PROJECT FOLDER --cut` makes a version, and the flow `feedback` does all of it"
+        )
+    store = Store(label_store(), create=False)
+    with store.read() as tx:
+        found = tables(tx, wanted.project, wanted.version)["comparisons"]
+    where = f"{store.url}: project {wanted.project!r}, version {wanted.version}"
+    store.close()
+    if not found:
+        raise DataError(f"{where}: it holds no rankings; compare, rank or edit outputs in the labeling app")
+    if wanted.sha256 not in (None, rows_hash(found)):
+        raise DataError(
+            f"{where}: the rankings' sha256 is {rows_hash(found)}, collect.labels.sha256 says "
+            f"{wanted.sha256}: this is another store; name the right one in FEEDBACK_DB"
+        )
+    prompts = read_table("data/prepared/prompts.parquet", PROMPT)
+    split_of = {row["prompt"]: row["split"] for row in prompts}
+    rows = []
+    for row in found:
+        prompt = row["prompt"].strip()
+        texts = [" " + text.strip() for text in row["completions"]]
+        split = split_of.get(prompt) or row["split"] or "train"
+        rows.append(row | {"prompt": prompt, "completions": texts, "split": split, "id": None})
+    stage.record["labels"] = wanted.model_dump() | {"rankings": len(rows)}
+    return list({row["id"]: row for row in with_ids(COMPARISON, rows, "feedback")}.values())
 
 
 def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

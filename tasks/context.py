@@ -211,6 +211,11 @@ def state_dir() -> Path:
     return _main_checkout() / ".state"
 
 
+def label_store() -> str:
+    """The database of the label store: `FEEDBACK_DB`, else `feedback.db` in the state folder."""
+    return os.environ.get("FEEDBACK_DB") or f"sqlite:///{state_dir() / 'feedback.db'}"
+
+
 def _main_checkout() -> Path:
     common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
     return Path(common).parent if common else Path.cwd()

@@ -10,7 +10,6 @@ answers with the registry's @champion; a newly promoted one takes over without a
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import threading
 import time
@@ -23,7 +22,7 @@ from feedback.queues import Candidate, Filling
 from feedback.schema import KINDS
 from feedback.store import Store
 from rlhf.contracts import DataError
-from tasks.context import connect, one_line_errors, state_dir
+from tasks.context import connect, label_store, one_line_errors
 
 PROJECT = "built-in"
 COLLECTED = Path("data/comparisons/comparisons.parquet")
@@ -172,7 +171,7 @@ def main() -> None:
     with one_line_errors(given.traceback):
         from feedback.web.server import serve
 
-        store = Store(os.environ.get("FEEDBACK_DB") or f"sqlite:///{state_dir() / 'feedback.db'}")
+        store = Store(label_store())
         fill(store)
         print_login(first_operator(store), "operator")
         serve(store, given.host, given.port, answer=Champion(given.model))

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import pytest
 from conftest import Workspace
+from labeling import answer, candidates, filled, person
 
-from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_json, read_table, write_table
+from feedback import exports, queues
+from feedback.store import Store
+from rlhf.contracts import (
+    COMPARISON,
+    DEMONSTRATION,
+    PROMPT,
+    DataError,
+    read_json,
+    read_table,
+    row_id,
+    with_ids,
+    write_table,
+)
 from rlhf.policy import new_model, save_model, train_tokenizer
 from rlhf.training import deterministic
 from tasks.collect import agreement
@@ -98,3 +111,54 @@ def test_the_reward_stage_weighs_labelers_by_their_overlap(workspace: Workspace)
     workspace.stage("collect")
     with pytest.raises(DataError, match="collect overlapping rankings"):
         workspace.stage("reward")
+
+
+def test_rankings_of_the_label_store_are_a_version_and_no_more(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{workspace.path / 'labels.db'}"
+    monkeypatch.setenv("FEEDBACK_DB", url)
+    store = Store(url)
+    with store.write() as tx:
+        queues.add_project(tx, "p", "test")
+    queue = filled(store, "rank", candidates(4, outputs=3))
+    ann = person(store, "ann")
+    for _ in range(3):
+        answer(store, ann, queue, ranks=[1, 2, 2])
+    with store.write() as tx:
+        assert exports.cut(tx, "p", "test") == 1
+    answer(store, ann, queue, ranks=[1, 2, 2])  # comes too late for version 1
+    with store.read() as tx:
+        pinned = exports.rows_hash(exports.tables(tx, "p", 1)["comparisons"])
+        assert [exports.new_labels(tx, "p", since) for since in (None, 0, 1)] == [1, 4, 1]
+    known = [{"prompt": f"prompt {i}", "split": split} for i, split in ((0, "test"), (1, "validation"))]
+    write_table("data/prepared/prompts.parquet", PROMPT, with_ids(PROMPT, known, "test"))
+
+    workspace.set({"collect.labelers": "store", "collect.labels.project": "p"})
+    with pytest.raises(DataError, match=r"collect\.labels\.version is not set"):
+        workspace.stage("collect")
+    workspace.set({"collect.labels.version": 1, "collect.labels.sha256": pinned})
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    assert len(rows) == 3
+    assert all(text.startswith(" output") for row in rows for text in row["completions"])
+    assert {row["id"] for row in rows} == {row_id(COMPARISON, row) for row in rows}
+
+    workspace.set({"collect.labels.version": 2})
+    with pytest.raises(DataError, match="there is no version 2; the newest is 1"):
+        workspace.stage("collect")
+    with store.write() as tx:
+        assert exports.cut(tx, "p", "test") == 2
+    with pytest.raises(DataError, match=r"collect\.labels\.sha256 says .* this is another store"):
+        workspace.stage("collect")
+    workspace.set({"collect.labels.sha256": None})
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    # a prompt is in the split that the dataset has it in; one that only the labels know is trained on
+    assert {row["prompt"]: row["split"] for row in rows} == {
+        "prompt 0": "test",
+        "prompt 1": "validation",
+        "prompt 2": "train",
+        "prompt 3": "train",
+    }
+    store.close()

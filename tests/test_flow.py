@@ -18,20 +18,29 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from labeling import answer, candidates, filled, person
+from prefect import State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.events import DeploymentEventTrigger
+from prefect.events.clients import AssertingEventsClient
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Running
 from prefect.testing.utilities import prefect_test_harness
 
+import flows.feedback
 import flows.rlhf
+from feedback import exports, queues
+from feedback.store import Store
 from flows import runs, trace, verdict
 from flows.workspace import bring, enter, experiments, free_name, parse_changes, plan, snapshot, write_params
 from rlhf.contracts import COMPARISON, DataError, with_ids, write_json, write_table
 from rlhf.settings import Settings, SettingsError, check_settings, load_settings
 from tasks import context, stage
 
+ROOT = Path(__file__).resolve().parents[1]
 STEP = """
 import pathlib, sys
 sys.path.insert(0, ".")
@@ -268,6 +277,93 @@ def test_a_failed_stage_ends_both_runs_with_its_one_line(run: Any) -> None:
         output_format="list",
     )
     assert (found.info.run_name, found.info.status) == (flow_run.name, "FAILED")
+
+
+def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """Too few labels wait; a failed round comes again with what came since, a killed one as it was."""
+    import mlflow
+
+    store = Store(f"sqlite:///{tmp_path / 'labels.db'}")
+    monkeypatch.setenv("FEEDBACK_DB", str(store.engine.url))
+    with store.write() as tx:
+        queues.add_project(tx, "p", "test")
+    ann, queue = person(store, "ann"), filled(store, "rank", candidates(9))
+    settings = check_settings({"collect": {"labels": {"project": "p"}}}, "test")
+
+    def label(number: int) -> None:
+        for _ in range(number):
+            answer(store, ann, queue, ranks=[1, 2])
+
+    def go(minimum: int) -> State:
+        return flows.feedback.feedback(settings, minimum, 0, return_state=True)
+
+    def used() -> list[tuple[int, int, int]]:
+        return [(one.version, one.new, one.labels) for one in flows.feedback.rounds(store, "p")]
+
+    label(2)
+    state = go(3)
+    assert (state.name, state.message) == ("Waiting", "2 of 3 new labels in project 'p'")
+
+    Path("data.txt").write_text("bad")
+    state = go(2)
+    assert state.is_failed()
+    assert state.message == "version 1 of the labels: prepare: data.txt: row 3: no number; write one"
+    Path("data.txt").write_text("1")
+    label(1)
+    assert go(4).name == "Waiting"
+    assert go(3).name == "Not promoted"
+    assert used() == [(2, 3, 3)]
+    [tree] = Path(".runs").glob("p-labels-2*")
+    collect = load_settings(tree / "params.yaml").collect
+    with store.read() as tx:
+        rankings = exports.tables(tx, "p", 2)["comparisons"]
+    assert (collect.labelers, collect.labels.version) == ("store", 2)
+    assert collect.labels.sha256 == exports.rows_hash(rankings)
+    assert len(rankings) == 3
+
+    label(1)
+    with store.write() as tx:
+        assert exports.cut(tx, "p", "test") == 3
+    killed = context.start_parent_run("p-labels-3", mlflow.MlflowClient(), "execution")
+    for tag, value in (("labels_project", "p"), ("labels_version", "3")):
+        mlflow.MlflowClient().set_tag(killed, tag, value)
+    mlflow.MlflowClient().set_terminated(killed, "KILLED")
+    label(2)
+    assert go(9).is_completed()
+    assert used() == [(2, 3, 3), (3, 1, 4)]
+    assert go(3).message == "2 of 3 new labels in project 'p'"
+    store.close()
+
+
+def test_the_event_of_enough_labels_is_what_starts_a_round(
+    repository: Path, services: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLHF_STATE", str(services))
+    monkeypatch.setenv("FEEDBACK_DB", f"sqlite:///{repository / 'labels.db'}")
+    project = Settings().collect.labels.project
+    store = Store(os.environ["FEEDBACK_DB"])
+    with store.write() as tx:
+        queues.add_project(tx, "p", "test")
+        queues.add_project(tx, project, "test")
+        queues.add_queue(tx, queues.project_id(tx, project), "rank", "rank", "test")
+        row = queues.queue_row(tx, project, "rank")
+        queues.add_items(tx, row, candidates(2), queues.Filling(), "test")
+    answer(store, person(store, "ann"), row.id, ranks=[1, 2])
+    store.close()
+    worker = EventsWorker.instance(AssertingEventsClient)
+    monkeypatch.setattr(EventsWorker, "instance", lambda *_: worker)
+    for minimum in (2, 1):
+        state = flows.feedback.watch_labels(project, minimum, return_state=True)
+        assert state.message == f"1 of {minimum} new labels in project {project!r}"
+    worker.drain()
+    [event] = [event for event in worker._client.events if event.event == flows.feedback.ENOUGH]
+    assert event.payload == {"new_labels": 1}
+
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    [entry] = [entry for entry in deployments if entry["name"] == "feedback"]
+    [trigger] = [DeploymentEventTrigger.model_validate(one) for one in entry["triggers"]]
+    assert trigger.expect == {event.event}
+    assert trigger.match.root == {"prefect.resource.id": event.resource.id}
 
 
 def test_only_the_data_is_validated(run: Any) -> None:

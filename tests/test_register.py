@@ -8,9 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from labeling import person
+from starlette.testclient import TestClient
 
+from feedback import people
+from feedback.schema import items
+from feedback.store import Store
+from feedback.web.app import create_app
+from feedback.web.security import COOKIE
 from rlhf.contracts import GOLD, JUDGMENT, with_ids, write_json, write_table
 from rlhf.settings import Register
+from tasks.label import Champion
 from tasks.register import rules_of
 
 PROMPTS = [f"POST: my sister {name} broke my laptop.\nTL;DR:" for name in ("anna", "tom", "maria", "joe")]
@@ -159,6 +168,29 @@ def test_champion_is_met_on_the_same_prompts(registry, monkeypatch):
     assert version.tags["promoted"] == "false"
     assert version.tags["gate.champion"].startswith("failed: preferred to the reference 0.500, the champion")
     assert "Not promoted" in version.description
+
+
+def test_a_running_app_answers_with_a_new_champion(registry, workspace):
+    """One process, two promotions: what is asked after the second is answered by it, and stored so."""
+    app_store = Store(f"sqlite:///{workspace.path / 'labels.db'}")
+    user = person(app_store, "ann")
+    with app_store.write() as tx:
+        token = people.open_session(tx, user.id)
+    app = create_app(app_store, Champion("rlhf-policy", every=0))
+    client = TestClient(app, headers={"Sec-Fetch-Site": "same-origin"}, cookies={COOKIE: token})
+
+    def ask() -> str:
+        assert client.post("/ask", data={"prompt": PROMPTS[0], "answers": "1"}).status_code == 200
+        with app_store.read() as tx:
+            return tx.scalars(sa.select(items.c.policies).order_by(items.c.id.desc()).limit(1)).one()[0]
+
+    assert client.post("/ask", data={"prompt": PROMPTS[0]}).status_code == 409  # nobody is champion yet
+    registry()
+    assert ask() == "rlhf-policy/1"
+    write_policy(2)
+    assert registry()["aliases"]["champion"] == 2
+    assert ask() == "rlhf-policy/2"
+    app_store.close()
 
 
 HACKED = {"found": True, "best": 6, "before": 6, "after": 12, "fall": 0.2, "rise": 1.0, "p_value": 1e-4}
