@@ -27,7 +27,7 @@ from pydantic import Field
 
 from feedback.exports import cut, new_labels, newest_version, rows_hash, tables
 from feedback.store import Store
-from flows.rlhf import DEFAULTS, _api, _calm_logs, rlhf, sft_policy
+from flows.rlhf import DEFAULTS, _api, _calm_logs, rlhf
 from flows.runs import alone, clear_dead
 from flows.workspace import parse_changes, plan
 from rlhf.contracts import DataError, write_json
@@ -142,7 +142,8 @@ def ask(
     if find_queue(store, settings.collect.labels.project, number) is not None:
         return
     if folder is None:
-        folder = Path(str(ended(sft_policy(settings, data, return_state=True)).result()))
+        named = rlhf.with_options(flow_run_name=f"{settings.collect.labels.project}-sft")
+        folder = Path(str(ended(named(settings, data, None, "sft", return_state=True)).result()))
     made = refill(store, settings, folder, number, prompts)
     said = f"{made} new items to rank in queue {queue_of_round(number)!r}"
     get_run_logger().info(said if made else "labelers were asked about every prompt; bring new prompts")

@@ -79,20 +79,6 @@ def rlhf(
     return _run(settings, data, recipe, last=until)
 
 
-@flow(name="sft-policy", persist_result=False)
-def sft_policy(settings: Settings = DEFAULTS, data: str | None = None) -> str | State:
-    """Run the stages up to the SFT policy: what labelers are shown before there is a champion.
-
-    Args:
-        settings: Every parameter of the run.
-        data: File or folder that the stage ingest reads, where ingest.source is not builtin.
-
-    Returns:
-        The folder in which the stages ran.
-    """
-    return _run(settings, data, None, last="sft")
-
-
 @flow(name="validate-data", persist_result=False)
 def validate_data(settings: Settings = DEFAULTS, data: str | None = None) -> str | State:
     """Read the data, bring it to the contracts and check it against every rule; nothing is trained.
