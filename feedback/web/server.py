@@ -43,6 +43,7 @@ def serve(
         log_level="warning",
         proxy_headers=proxy,
         server_header=False,
+        timeout_keep_alive=75,  # a judgment takes people longer than the 5 s that are usual
         timeout_graceful_shutdown=5,
     )
     gc.freeze()  # what lives as long as the process is not looked through again and again
