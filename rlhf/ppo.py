@@ -567,7 +567,9 @@ class PPOTrainer(WholeCheckpoints, Trainer):
                 total += loss.detach()
             for part in parts:
                 self._learn_from(part, tokens, seen)
-        for _, p in self._learning() if accelerator.num_processes > 1 else []:
+        for name, p in self._learning() if accelerator.num_processes > 1 else []:
+            if self.value_alone and not name.startswith("value."):
+                continue  # no gradient in any process: the optimiser leaves it alone
             p.grad = accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
         total += seen["pg"] + args.vf_coef * seen["vf"]
         summed = accelerator.reduce(torch.stack(list(seen.values())), "sum")
@@ -591,6 +593,14 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             for x in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
         )
         shared = self.networks.value is None
+        if self.value_alone:
+            _, _, values = self.networks(batch, args.temperature, policy=False)
+            vf = value_loss(values, old_values, returns, math.inf).sum() / tokens
+            self.accelerator.backward(args.vf_coef * vf)
+            seen["vf"] += vf.detach()
+            for name in ("ratio", "ratio_square"):
+                seen[name] += rollout.mask[part].sum() / tokens
+            return
         logprobs, _, values = self.networks(batch, args.temperature, value=shared)
         log_ratio = logprobs - old
         ratio = log_ratio.exp()
@@ -611,10 +621,15 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             if not self.sums["steps"]:
                 seen["first_ratio_error"] = torch.maximum(seen["first_ratio_error"], (ratio - 1).abs().max())
 
+    @property
+    def value_alone(self) -> bool:
+        """Whether this is an update of the warm-up, in which the policy stays as it is."""
+        return self.rollout_update < self.args.value_warmup
+
     def _ptx(self, step: int) -> Iterator[tuple[Batch, float]]:
         """This process's part of the texts of a step, with one over their tokens everywhere."""
         args = self.args
-        if not args.ptx_coef:
+        if not args.ptx_coef or self.value_alone:
             return
         chosen = torch.randint(
             len(self.ptx_texts),

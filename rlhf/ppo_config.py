@@ -77,6 +77,12 @@ class PPOConfig(TrainingArguments):
     cliprange: float = field(default=0.2, metadata={"help": "Ratio clip."})
     cliprange_value: float = field(default=0.2, metadata={"help": "Value clip."})
     vf_coef: float = field(default=0.1, metadata={"help": "Weight of the value loss."})
+    value_warmup: int = field(
+        default=0,
+        metadata={
+            "help": "Updates at the start in which the value network alone learns, with its loss unclipped."
+        },
+    )
     whiten_rewards: bool = field(
         default=False, metadata={"help": "Scale token rewards to variance 1 over the batch, mean kept."}
     )
@@ -105,7 +111,7 @@ class PPOConfig(TrainingArguments):
         for names, fits, rule in (
             (at_least_1, lambda value: value >= 1, "at least 1"),
             (above_0, lambda value: value > 0, "above 0"),
-            ("kl_coef ptx_coef freeze_layers", lambda value: value >= 0, "at least 0"),
+            ("kl_coef ptx_coef freeze_layers value_warmup", lambda value: value >= 0, "at least 0"),
         ):
             for name in names.split():
                 value = getattr(self, name)

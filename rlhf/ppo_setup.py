@@ -107,6 +107,8 @@ def check_roles(
         raise DataError(f"there are {len(rewards)} rewards and {len(weights)} reward_weights")
     if args.ptx_coef and not len(ptx_texts):
         raise DataError("ptx_coef is above 0 and there are no ptx_texts")
+    if args.value_warmup and value is None:
+        raise DataError("value_warmup needs a value network of its own: a value head would move the policy")
     scorers = {name: r.model if isinstance(r, RewardModel) else r for name, r in rewards.items()}
     if value is not None and any(value is model for model in scorers.values()):
         raise DataError("the value network is the reward model itself, which is frozen; give a copy")

@@ -242,6 +242,13 @@ class Ppo(Section):
     clip: float = param(0.2, "ratio clip", gt=0, le=10)
     value_clip: float = param(0.2, "value clip", gt=0, le=1000)
     value_coef: float = param(0.1, "weight of the value loss", ge=0, le=100)
+    value_warmup: int = param(
+        0,
+        "updates at the start in which only a separate value network learns, its loss unclipped",
+        "updates",
+        ge=0,
+        le=1000,
+    )
     max_grad_norm: float = param(1.0, "gradient-norm clip", gt=0, le=1000)
     ptx_coef: float = param(
         0.0,

@@ -148,6 +148,7 @@ def config_of(stage: Stage, reward_weights: list[float]) -> PPOConfig:
         cliprange=params.clip,
         cliprange_value=params.value_clip,
         vf_coef=params.value_coef,
+        value_warmup=params.value_warmup,
         reward_weights=reward_weights,
     )
 

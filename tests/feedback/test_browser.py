@@ -201,11 +201,10 @@ def test_two_browsers_race_and_never_hold_one_item(site: Site) -> None:
         assert len(held) == len(set(held))
         for page in pages:
             page.wait_for_selector("#answer")
-        for page in pages:
-            page.keyboard.press("y")
-        for page in pages:
-            page.wait_for_load_state()
-            page.wait_for_timeout(50)
+            page.wait_for_load_state()  # keys are heard once the script has run
+        with pages[0].expect_navigation(), pages[1].expect_navigation():
+            for page in pages:
+                page.keyboard.press("y")
     for page in pages:
         expect(page.get_by_text("Nothing is left for you")).to_be_visible()
         page.context.close()

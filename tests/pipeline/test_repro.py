@@ -74,10 +74,10 @@ def test_a_killed_training_goes_on_to_the_same_files(finished: Workspace, stage:
     assert sha256(folder) == whole
 
 
-def test_everything_run_again_has_the_same_bytes(finished: Workspace) -> None:
+def test_every_other_stage_run_again_writes_the_same_bytes(finished: Workspace) -> None:
     first = hashes()
-    subprocess.run(["rm", "-rf", "checkpoints"], check=True)
-    assert sorted(ran(dvc("repro", "--force"))) == sorted(stages())
+    others = sorted(set(stages()) - set(TRAININGS))  # of these, the tests above say more
+    assert sorted(ran(dvc("repro", "--force", "--single-item", *others))) == others
     assert hashes() == first
 
 
