@@ -19,6 +19,7 @@ from tiny_ppo import PROMPTS, WORDS, Stop, gradient_of, tiny, trainer_of, update
 from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf import ppo, reward_functions
+from rlhf.contracts import DataError
 from rlhf.policy import batch_of, response_logprobs, sample, sequence_scores, train_tokenizer
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.reward import Adapters, RewardModel, score
@@ -41,6 +42,31 @@ def state(trainer) -> dict[str, torch.Tensor]:
 
 
 # ---- details of the papers ----
+
+
+def test_in_the_warm_up_the_value_network_alone_learns(tokenizer, tmp_path: Path) -> None:
+    trainer = trainer_of(tokenizer, tmp_path, num_updates=9, value_warmup=8, learning_rate=1e-2)
+    before, states = state(trainer), []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, now, control, **kwargs):
+            if now.global_step % args.steps_per_update == 0:
+                states.append(state(trainer))
+
+    trainer.add_callback(Watch())
+    rows = updates(train(trainer))
+    for name, start in before.items():
+        moved = [not torch.equal(start, now[name]) for now in states]
+        assert moved == ([True] * 9 if name.startswith("value.") else [False] * 8 + [True])
+    assert [row["val/ratio"] for row in rows[:8]] == pytest.approx([1.0] * 8)
+    assert [row["objective/kl"] for row in rows] == [0.0] * 9  # of the rollout, before its update
+    explained = [row["val/explained_variance"] for row in rows]
+    assert np.mean(explained[-3:]) > np.mean(explained[:3]) + 1
+
+
+def test_a_warm_up_needs_a_value_network_of_its_own(tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="value_warmup needs a value network of its own"):
+        trainer_of(tokenizer, tmp_path, more={"value": None}, value_warmup=1)
 
 
 def test_the_defaults_are_those_of_the_papers() -> None:
@@ -288,7 +314,7 @@ def test_a_reward_adapter_on_the_backbone_scores_as_its_model(tokenizer, tmp_pat
     train(trainer)
 
 
-@pytest.mark.parametrize("kind", ["lora", "head", "adaptive", "ptx"])
+@pytest.mark.parametrize("kind", ["lora", "head", "adaptive", "ptx", "warmup"])
 def test_every_variant_resumes_to_the_same_bits(tokenizer, tmp_path: Path, kind: str) -> None:
     def trainer(folder: str, callbacks=None):
         more, settings = {}, {}
@@ -296,6 +322,8 @@ def test_every_variant_resumes_to_the_same_bits(tokenizer, tmp_path: Path, kind:
             more = {"value": None, "peft_config": LoraConfig(**LORA)}
         elif kind == "head":
             more = {"value": None}
+        elif kind == "warmup":
+            settings = {"value_warmup": 1}
         elif kind == "adaptive":
             settings = {"kl_target": 0.5, "kl_horizon": 100, "early_stop_kl": 1e-3}
         else:
@@ -484,7 +512,7 @@ def test_trl_fault_4_the_score_lands_on_the_action_that_ended_the_response(token
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_trl_fault_5_the_first_ratio_is_exactly_one(tokenizer, tmp_path: Path, precision) -> None:
     rows = updates(train(trainer_of(tokenizer, tmp_path, precision=precision, num_updates=3)))
-    assert [row["val/first_ratio_error"] for row in rows] == [0.0, 0.0, 0.0]
+    assert [row["val/first_ratio_error"] for row in rows] == [0.0] * 9
 
 
 def test_trl_fault_6_only_response_tokens_reach_the_vocabulary(tokenizer, tmp_path: Path) -> None:
