@@ -32,8 +32,8 @@ from rlhf.contracts import DataError, written_beside
 SIZES = {
     "0.1M": (64, 2, 4, 192),
     "0.3M": (96, 3, 4, 256),
-    "1M": (160, 4, 5, 432),
-    "3M": (256, 5, 8, 688),
+    "1M": (144, 4, 4, 384),
+    "3M": (224, 5, 7, 592),
 }
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 # A header such as "\nTITLE:", a word with its leading space, or one sign: joined again, they give the text.
