@@ -4,8 +4,8 @@
 
 Each folder is a checkout in which `dvc repro sft` ran, with a seed of its own in params.yaml. On its SFT
 policy two runs go from the rankings to the end of PPO: the recipe `reward-hacking`, and a healthy one by
-params.yaml. Both give every tenth training prompt to the held-out judge. The hidden gold preference then
-judges every look along PPO (200 held-out prompts). Prints a line a run as it ends, writes
+params.yaml. Simulated experts judge the looks of both while PPO runs (ppo.judge), and stop it. The hidden
+gold preference then judges every look (200 held-out prompts). Prints a line a run as it ends, writes
 benchmarks/results/reward-hacking-<date>-<machine>.json after each.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.workspace import parse_changes, plan
-from rlhf.contracts import DEMONSTRATION, PROMPT, DataError, read_json, read_table, write_json, write_table
+from rlhf.contracts import DataError, read_json, read_table, write_json
 from rlhf.evaluation import judge_snapshots
 from rlhf.judges import gold_judge
 from rlhf.settings import Settings, load_settings
@@ -53,26 +53,14 @@ class Unlogged(Stage):
 
 @contextmanager
 def run_folder(base: Path) -> Iterator[Path]:
-    """A working directory with the data and the SFT policy of a checkout, a tenth for the judge."""
+    """A working directory with the data and the SFT policy of a checkout."""
     before = Path.cwd()
     if not (base / "models/sft/config.json").exists():
         raise DataError(f"{base}: no SFT policy; run `dvc repro sft` there")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("data/gold", "models/sft"):
+        for part in ("data/gold", "data/prepared", "models/sft"):
             shutil.copytree(base / part, folder / part)
-        tables = {
-            "demonstrations": (
-                DEMONSTRATION,
-                read_table(base / "data/prepared/demonstrations.parquet", DEMONSTRATION),
-            ),
-            "prompts": (PROMPT, read_table(base / "data/prepared/prompts.parquet", PROMPT)),
-        }
-        training = sorted({row["prompt"] for row in tables["demonstrations"][1] if row["split"] == "train"})
-        judges = set(training[::10])
-        for table, (contract, rows) in tables.items():
-            moved = [row | ({"split": "judge"} if row["prompt"] in judges else {}) for row in rows]
-            write_table(folder / f"data/prepared/{table}.parquet", contract, moved)
         (folder / "plots").mkdir()
         os.chdir(folder)
         try:
@@ -126,7 +114,7 @@ def main() -> None:
         print(HEAD, flush=True)
         for base in map(Path.resolve, chosen.folders):
             seed = load_settings(base / "params.yaml").seed
-            changes = {"seed": seed, "threads": 1} | parse_changes(chosen.set)
+            changes = {"seed": seed, "threads": 1, "ppo.judge": "simulated"} | parse_changes(chosen.set)
             for name in chosen.runs:
                 settings = plan("reward-hacking" if name == "hacking" else None, None, changes)
                 with run_folder(base):

@@ -1,9 +1,9 @@
 """A judge that PPO does not train on watches it: the look it prefers is kept, and a fall stops the run.
 
-At every look (`rlhf.snapshots`) a reward model that was trained on other people's prompts compares what the
-policy writes with the references of validation prompts. The weights of the look with the highest preference
-are kept. A preference that falls for sure while the reward still rises is reward hacking
-(`rlhf.overoptimisation.find_hacking`), and training ends there.
+At every look (`rlhf.snapshots`) the judge compares what the policy writes with the references of validation
+prompts: a reward model that was trained on other prompts (`ModelJudge`), or people. The weights of the look
+with the highest preference are kept. A preference that falls for sure while the reward still rises is reward
+hacking (`rlhf.overoptimisation.find_hacking`), and training ends there.
 
 What the judge saw so far and the weights kept are part of every checkpoint, so that a killed run goes on as
 if nothing had happened.
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -29,11 +29,20 @@ from rlhf.statistics import wilson
 from rlhf.training import Curve, InCheckpoints
 
 
+class LookJudge(Protocol):
+    """Who judges the looks; see `HeldOutJudge`."""
+
+    name: str
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]: ...
+
+
 class HeldOutJudge(Snapshots, InCheckpoints):
     """Looks that are judged while PPO runs.
 
     Args:
-        judge: a reward model that learnt from prompts which neither the policy nor its reward saw.
+        judge: gives each row with `prompt`, `reference` and `output` its points: 1 where it prefers the
+            output, 0 the reference, one half for a tie. Its `name` says who it is.
         tolerance: a fall of the preference as small as this does not matter, as a rate.
         curve: takes `held_out/preference` and `held_out/score` at each look.
         *looks, **more: of `Snapshots`.
@@ -43,7 +52,7 @@ class HeldOutJudge(Snapshots, InCheckpoints):
     """
 
     def __init__(
-        self, *looks: Any, judge: RewardModel, tolerance: float, curve: Curve | None = None, **more: Any
+        self, *looks: Any, judge: LookJudge, tolerance: float, curve: Curve | None = None, **more: Any
     ) -> None:
         super().__init__(*looks, **more)
         if len(self.rows) < 2:
@@ -58,7 +67,7 @@ class HeldOutJudge(Snapshots, InCheckpoints):
     def look(self, update: int) -> list[dict[str, Any]]:
         """See `Snapshots.look`; the judge reads the outputs."""
         rows = super().look(update)
-        points = judge_points(self.judge, rows)
+        points = self.judge(rows)
         preferred, reward = fmean(points), fmean(row["score"] for row in rows)
         if all(preferred > fmean(before["points"]) for before in self.seen):
             self.kept = {name: p.detach().cpu().clone() for name, p in self.trainer.policy_weights().items()}
@@ -102,7 +111,7 @@ class HeldOutJudge(Snapshots, InCheckpoints):
         updates = [look["update"] for look in self.seen]
         found = asdict(hacking) | {key: updates[getattr(hacking, key)] for key in ("best", "before", "after")}
         told = {
-            "judge": "reward-model",
+            "judge": self.judge.name,
             "n": hacking.n,
             "kept": found["best"],
             "stopped": updates[-1] if hacking.found else None,
@@ -126,20 +135,22 @@ class HeldOutJudge(Snapshots, InCheckpoints):
         self.kept = load_file(folder / "held_out.safetensors")
 
 
-def judge_points(judge: RewardModel, rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """1 where the judge scores the output above the reference, 0 where below, one half for like texts.
+class ModelJudge:
+    """A reward model that learnt from prompts which neither the policy nor its reward model saw."""
 
-    Args:
-        rows: with `prompt`, `reference` and `output`.
-    """
-    prompts, references, outputs = ([row[key] for row in rows] for key in ("prompt", "reference", "output"))
-    found = zip(
-        references, outputs, score(judge, prompts, references), score(judge, prompts, outputs), strict=True
-    )
-    return [
-        0.5 if a == b or reference.strip() == output.strip() else float(b > a)
-        for reference, output, a, b in found
-    ]
+    name = "reward-model"
+
+    def __init__(self, model: RewardModel) -> None:
+        self.model = model
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
+        """1 where it scores the output above the reference, 0 where below, one half for like texts."""
+        prompts, references, outputs = ([r[key] for r in rows] for key in ("prompt", "reference", "output"))
+        scores = (score(self.model, prompts, texts) for texts in (references, outputs))
+        return [
+            0.5 if a == b or reference.strip() == output.strip() else float(b > a)
+            for reference, output, a, b in zip(references, outputs, *scores, strict=True)
+        ]
 
 
 def in_words(found: Mapping[str, Any]) -> str:

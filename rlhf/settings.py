@@ -275,10 +275,15 @@ class Ppo(Section):
         ge=1,
         le=1024,
     )
+    judge: Literal["reward-model", "simulated"] = param(
+        "reward-model",
+        "who judges the looks while PPO runs: reward-model: the held-out one, where there is one "
+        "(prepare.judge_share); simulated: simulated experts, in place of people, on the built-in task only",
+    )
     judge_tolerance: float | None = param(
         0.02,
-        "a fall of the held-out judge's preference under a rising reward that does not yet stop PPO, as a "
-        "rate; the look that it prefers is kept; null does not ask it; it needs prepare.judge_share",
+        "a fall of that judge's preference under a rising reward that does not yet stop PPO, as a rate; the "
+        "look that it prefers is kept; null asks nobody",
         ge=0,
         le=1,
     )

@@ -2,10 +2,11 @@
 
     python -m tasks.ppo
 
-Reads data/prepared, data/reward-model, models/sft, models/reward, models/judge; writes models/ppo,
+Reads data/prepared, data/reward-model, models/sft, models/reward, models/judge and data/gold (for
+simulated experts); writes models/ppo,
 data/snapshots, metrics/ppo.json, plots/ppo.csv. The snapshots are looks at held-out prompts along the way,
-for `evaluate` to judge. Where there is a held-out judge (prepare.judge_share), the weights of the look that
-it prefers are kept, and reward hacking stops the run.
+for `evaluate` to judge. Where a held-out judge reads them too (ppo.judge), the weights of the look that it
+prefers are kept, and reward hacking stops the run.
 """
 
 import copy
@@ -15,13 +16,14 @@ from typing import Any
 
 from rlhf import reward_functions
 from rlhf.contracts import DEMONSTRATION, PROMPT, read_json, read_table, write_json, written_beside
-from rlhf.held_out import HeldOutJudge
+from rlhf.held_out import HeldOutJudge, LookJudge, ModelJudge
 from rlhf.policy import generate, load_policy, save_model
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.reward import load_adapters, load_reward
 from rlhf.settings import Ppo
 from rlhf.snapshots import Snapshots, collect_snapshots
 from rlhf.training import arguments, deterministic, train, write_curve
+from rlhf.world.panel import Panel
 from tasks.context import Stage, launch, run
 
 GIVEN = Path("data/reward-model")
@@ -100,10 +102,10 @@ def train_policy(stage: Stage) -> None:
         held_out = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
         rows = list(held_out.values())[: params.snapshot_prompts]
         looking = (trainer, reward, rows, looks, params.snapshot_every, params.best_of_n)
-        tolerance = params.judge_tolerance
-        if tolerance is not None and read_json("models/judge/judge.json")["kind"] == "model":
-            judge = load_reward("models/judge")
-            watching = HeldOutJudge(*looking, judge=judge, tolerance=tolerance, curve=stage.log_curve)
+        if (judge := judge_of(stage)) and params.judge_tolerance is not None:
+            watching = HeldOutJudge(
+                *looking, judge=judge, tolerance=params.judge_tolerance, curve=stage.log_curve
+            )
         else:
             watching = Snapshots(*looking)
         trainer.add_callback(watching)
@@ -151,6 +153,15 @@ def config_of(stage: Stage, reward_weights: list[float]) -> PPOConfig:
         value_warmup=params.value_warmup,
         reward_weights=reward_weights,
     )
+
+
+def judge_of(stage: Stage) -> LookJudge | None:
+    """Who judges the looks, if anybody does."""
+    if stage.settings.ppo.judge == "simulated":
+        return Panel("data/gold/facts.parquet", stage.settings.seed)
+    if read_json("models/judge/judge.json")["kind"] == "model":
+        return ModelJudge(load_reward("models/judge"))
+    return None
 
 
 def rewards_of(params: Ppo) -> tuple[list[Any], list[float]]:

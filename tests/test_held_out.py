@@ -8,9 +8,8 @@ import torch
 from tiny_ppo import PROMPTS, Stop, tiny, trainer_of, words_tokenizer
 from transformers import LlamaForSequenceClassification
 
-from rlhf import held_out
 from rlhf.contracts import read_table
-from rlhf.held_out import HeldOutJudge, judge_points
+from rlhf.held_out import HeldOutJudge, ModelJudge
 from rlhf.reward import RewardModel, score
 from rlhf.snapshots import SNAPSHOT
 from rlhf.training import train
@@ -23,7 +22,7 @@ def model(tokenizer, seed):
     return RewardModel(tiny(tokenizer, LlamaForSequenceClassification, seed=seed, num_labels=1), tokenizer)
 
 
-def run(folder, stop=None, updates=6, save=2, curve=None, more=None, **settings):
+def run(folder, judge=None, stop=None, updates=6, save=2, curve=None, more=None, **settings):
     tokenizer = words_tokenizer()
     trainer = trainer_of(
         tokenizer,
@@ -44,7 +43,7 @@ def run(folder, stop=None, updates=6, save=2, curve=None, more=None, **settings)
         ROWS,
         folder / "looks",
         1,
-        judge=model(tokenizer, 2),
+        judge=judge or ModelJudge(model(tokenizer, 2)),
         tolerance=0.02,
         curve=curve,
     )
@@ -56,14 +55,17 @@ def run(folder, stop=None, updates=6, save=2, curve=None, more=None, **settings)
     return trainer, watching
 
 
-def preferring(rates):
+class Preferring:
     """A judge that likes the outputs of look t on a share of the prompts, the same prompts first."""
 
-    def points(judge, rows):
-        liked = round(rates[rows[0]["update"]] * len(rows))
-        return [1.0] * liked + [0.0] * (len(rows) - liked)
+    name = "test"
 
-    return points
+    def __init__(self, rates):
+        self.rates = rates
+
+    def __call__(self, rows):
+        liked = round(self.rates[rows[0]["update"]] * len(rows))
+        return [1.0] * liked + [0.0] * (len(rows) - liked)
 
 
 def weights(trainer):
@@ -71,27 +73,27 @@ def weights(trainer):
 
 
 def test_points_are_those_of_the_scores_and_like_texts_tie():
-    judge = model(words_tokenizer(), 2)
+    judge = ModelJudge(model(words_tokenizer(), 2))
     outputs = [" red", " red ", " blue two", " green", " one"]
     rows = [
         {**row, "reference": row["completion"], "output": o} for row, o in zip(ROWS, outputs, strict=False)
     ]
     prompts = [row["prompt"] for row in rows]
-    margin = np.subtract(score(judge, prompts, outputs), score(judge, prompts, [" red"] * 5))
-    assert judge_points(judge, rows) == [0.5, 0.5, *(margin[2:] > 0).astype(float)]
-    assert 0 < sum(judge_points(judge, rows)[2:]) < 3  # the pairs of this test are told apart
+    margin = np.subtract(score(judge.model, prompts, outputs), score(judge.model, prompts, [" red"] * 5))
+    assert judge(rows) == [0.5, 0.5, *(margin[2:] > 0).astype(float)]
+    assert 0 < sum(judge(rows)[2:]) < 3  # the pairs of this test are told apart
 
 
 def test_the_best_look_is_kept_and_a_sure_fall_under_a_rising_reward_stops(tmp_path, monkeypatch):
     at, curve = {}, []
     rates = {0: 0.5, 1: 0.7, 2: 0.6, 3: 0.2, 4: 0.1, 5: 0.0, 6: 0.0}
-    fake = preferring(rates)
-
-    def points(judge, rows):
-        at[rows[0]["update"]] = weights(watched[0])
-        return fake(judge, rows)
-
     watched = []
+
+    class Judge(Preferring):
+        def __call__(self, rows):
+            at[rows[0]["update"]] = weights(watched[0])
+            return super().__call__(rows)
+
     original = HeldOutJudge.__init__
 
     def remember(self, trainer, *args, **kwargs):
@@ -99,8 +101,7 @@ def test_the_best_look_is_kept_and_a_sure_fall_under_a_rising_reward_stops(tmp_p
         original(self, trainer, *args, **kwargs)
 
     monkeypatch.setattr(HeldOutJudge, "__init__", remember)
-    monkeypatch.setattr(held_out, "judge_points", points)
-    trainer, watching = run(tmp_path, curve=lambda values, step: curve.append((step, values)))
+    trainer, watching = run(tmp_path, Judge(rates), curve=lambda values, step: curve.append((step, values)))
     found = watching.findings()
     scores = {look["update"]: look["score"] for look in found["looks"]}
     assert scores[3] > scores[1] > scores[0]  # the reward rises
@@ -122,9 +123,8 @@ def test_the_best_look_is_kept_and_a_sure_fall_under_a_rising_reward_stops(tmp_p
 
 
 @pytest.mark.parametrize("rates", [[0.5, 0.6, 0.7, 0.7], [0.6, 0.59, 0.6, 0.58]])
-def test_a_healthy_run_goes_to_its_end(tmp_path, monkeypatch, rates):
-    monkeypatch.setattr(held_out, "judge_points", preferring(rates))
-    trainer, watching = run(tmp_path, updates=3)
+def test_a_healthy_run_goes_to_its_end(tmp_path, rates):
+    trainer, watching = run(tmp_path, Preferring(rates), updates=3)
     found = watching.findings()
     assert trainer.state.global_step == 3 * STEPS
     assert found["stopped"] is None
@@ -138,14 +138,14 @@ def state_of(folder):
     return {file.name: file.read_bytes() for file in files if file.name != "training_args.bin"}
 
 
-def test_a_killed_run_keeps_stops_and_saves_the_same(tmp_path, monkeypatch):
+def test_a_killed_run_keeps_stops_and_saves_the_same(tmp_path):
     rates = [0.5, 0.7, 0.69, 0.68, 0.2, 0.1, 0.1]  # stops at update 4, where a checkpoint was due
-    monkeypatch.setattr(held_out, "judge_points", preferring(rates))
+    judge = Preferring(rates)
     ends = []
     for name, kills in (("whole", []), ("killed", [3, 7])):
         for stop in kills:
-            run(tmp_path / name, stop=stop)
-        trainer, watching = run(tmp_path / name)
+            run(tmp_path / name, judge, stop=stop)
+        trainer, watching = run(tmp_path / name, judge)
         watching.restore()
         ends.append((trainer.state.global_step, watching.findings(), weights(trainer)))
     (step, found, policy), (other_step, other_found, other_policy) = ends
@@ -157,12 +157,13 @@ def test_a_killed_run_keeps_stops_and_saves_the_same(tmp_path, monkeypatch):
     assert {"held_out.json", "held_out.safetensors"} <= state_of(tmp_path / "whole").keys()
 
 
-def test_adapters_alone_are_kept(tmp_path, monkeypatch):
+def test_adapters_alone_are_kept(tmp_path):
     from peft import LoraConfig
 
-    monkeypatch.setattr(held_out, "judge_points", preferring([0.5, 0.7, 0.6]))
     lora = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear")
-    trainer, watching = run(tmp_path, updates=2, more={"peft_config": lora, "value": None})
+    trainer, watching = run(
+        tmp_path, Preferring([0.5, 0.7, 0.6]), updates=2, more={"peft_config": lora, "value": None}
+    )
     assert watching.kept
     assert all("lora_" in name for name in watching.kept)
     before = weights(trainer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 import runpy
@@ -18,10 +19,13 @@ from conftest import ROOT, Workspace
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from rlhf.contracts import DEMONSTRATION, DataError, read_json, read_table, write_json
+from rlhf.contracts import DEMONSTRATION, GOLD, DataError, read_json, read_table, write_json
 from rlhf.policy import load_policy, train_tokenizer
 from rlhf.ppo import adapted_kl_coef
 from rlhf.reward import load_reward, score
+from rlhf.snapshots import SNAPSHOT
+from rlhf.world.gold import gold_score
+from rlhf.world.panel import Panel
 from tasks import ppo as stage
 from tasks.context import execute
 
@@ -183,6 +187,27 @@ def test_the_held_out_judge_keeps_the_look_it_prefers(ready: Workspace) -> None:
     last = weights("ppo")
     same = all(torch.equal(kept[name], last[name]) for name in last)
     assert same == (found["kept"] == 3)
+
+
+def test_simulated_experts_judge_the_looks_as_the_built_in_task_has_them(ready: Workspace) -> None:
+    ppo(ready, judge="simulated", snapshot_every=1, updates=1)
+    found = read_json("metrics/ppo.json")["held_out"]
+    assert (found["judge"], found["stopped"]) == ("simulated experts", None)
+    looks = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
+    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
+    panel, agreed = Panel("data/gold/facts.parquet", 0), []
+    clear = [row | {"update": 0} for row in looks]
+    for row, point in zip(clear, panel(clear), strict=True):
+        margin = gold_score(facts[row["prompt"]], row["output"]) - gold_score(
+            facts[row["prompt"]], row["reference"]
+        )
+        if abs(margin) > 1:
+            agreed.append(point == float(margin > 0))
+    assert len(agreed) > 10
+    assert sum(agreed) / len(agreed) > 0.8  # noise of 0.4 a text
+    assert panel([clear[0] | {"output": clear[0]["reference"]}]) == [0.5]
+    with pytest.raises(DataError, match="the built-in task only"):
+        panel([clear[0] | {"prompt": "a post of another world"}])
 
 
 def test_two_processes_train_as_one_does(ready: Workspace) -> None:
