@@ -69,7 +69,9 @@ class Model(Section):
 
     # Not `size`: DVC's run cache leaves out parameters of that name (and `nfiles`), so that another size
     # would bring back the model of this one.
-    scale: Literal["0.1M", "0.3M", "1M", "2M", "3M"] = param("0.1M", "rung of the size ladder, in parameters")
+    scale: Literal["0.1M", "0.3M", "0.5M", "1M", "2M", "3M"] = param(
+        "0.1M", "rung of the size ladder, in parameters"
+    )
     tokenizer: Literal["word", "bpe"] = param("word", "word: a closed vocabulary; bpe: byte-level, any text")
     vocab_size: int = param(1024, "at most this many tokens", "tokens", ge=260, le=262_144)
     context: int = param(256, "longest sequence, prompt and response together", "tokens", ge=32, le=131_072)
