@@ -17,6 +17,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -281,6 +282,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--recipe", metavar="NAME", help="a params file in recipes/, by name or path")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once (2); they share params' threads")
     given = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated; the next sweep keeps what is done"))
     with one_line_errors():
         if given.jobs < 1:
             raise SettingsError(f"--jobs {given.jobs}: at least one")
