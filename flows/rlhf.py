@@ -12,8 +12,8 @@ DVC owns the graph and decides what has to run: a stage whose code, parameters a
 ends at once. `dvc repro` does the same work without Prefect and gives the same files.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: `rlhf.serve(...)` hands the flow to the run's process by value, and
+# names in annotations that are text would not be found there.
 import argparse
 import logging
 import os
@@ -98,7 +98,8 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
     flow_run = str(runtime.flow_run.id)
     try:
         settings = with_data(settings, data, "the parameters")
-        connect()
+        with alone("mlflow"):  # two first runs at once would both make its database
+            connect()
         for record in clear_dead():
             get_run_logger().info(f"run {record.name!r} was killed; what it left is ended")
         with alone("worktrees"):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
@@ -21,11 +22,13 @@ import yaml
 from labeling import answer, candidates, filled, person
 from prefect import State
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.events import DeploymentEventTrigger
 from prefect.events.clients import AssertingEventsClient
 from prefect.events.worker import EventsWorker
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Running
 from prefect.testing.utilities import prefect_test_harness
@@ -403,46 +406,100 @@ def test_runs_at_once_do_each_stage_once(repository: Path, services: Path) -> No
     assert sum(text.count("> python step.py train") for text in said) == 2
 
 
-def test_an_ended_run_leaves_no_process_and_the_next_one_goes_on(
+SLEEPER = "import os, time; os.setsid(); time.sleep(600)"
+CHECKPOINTED = """
+import os, pathlib, subprocess, sys, yaml
+seed = yaml.safe_load(pathlib.Path("params.yaml").read_text())["seed"]
+checkpoint = pathlib.Path("{root}", "checkpoints", str(seed))
+checkpoint.parent.mkdir(exist_ok=True)
+if not checkpoint.exists():
+    checkpoint.write_text(os.urandom(8).hex())
+    subprocess.run([sys.executable, "-c", "{sleeper}"])
+pathlib.Path("data").mkdir(exist_ok=True)
+pathlib.Path("data/raw").write_text(checkpoint.read_text())
+"""
+
+
+def eventually(found: Callable[[], Any]) -> Any:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        with suppress(ObjectNotFound):
+            if value := found():
+                return value
+        time.sleep(0.1)
+    pytest.fail("nothing happened for two minutes")
+
+
+def at_work(seed: int) -> list[psutil.Process]:
+    """The flow's process of the run with this seed and all under it, once its stage has gone to sleep."""
+    for record in runs.living():
+        if load_settings(Path(record.folder, "params.yaml")).seed == seed:
+            flow = psutil.Process(record.pid)
+            family = flow.children(recursive=True)
+            return [flow, *family] if any(SLEEPER in process.cmdline() for process in family) else []
+    return []
+
+
+def test_no_process_outlives_its_run_and_the_next_run_goes_on(
     repository: Path, services: Path, run: Any
 ) -> None:
-    """SIGTERM, as a worker sends it to cancel: what the stage started in another session ends too."""
-    sleeper = "import os, time; os.setsid(); time.sleep(600)"
-    Path("step.py").write_text(
-        STEP.replace(
-            "for out",
-            f"if not pathlib.Path('{repository}/go-on').exists():\n"
-            f"    import subprocess; subprocess.run([sys.executable, '-c', '{sleeper}'])\nfor out",
-        )
-    )
+    """SIGTERM to a run in a terminal, cancel under a worker and under `serve`, SIGKILL of worker and run."""
+    program = CHECKPOINTED.replace("{root}", str(repository)).replace("{sleeper}", SLEEPER)
+    Path("step.py").write_text(program)
+    write_graph({"ingest": GRAPH["ingest"]})
     env = {
         **os.environ,
-        "RLHF_STATE": str(services),
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-        "PYTHONPATH": str(Path(flows.__file__).parents[1]),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "PYTHONPATH": str(ROOT),
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flows.rlhf"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    serve = (
+        "import flows.rlhf; from prefect.deployments.runner import EntrypointType as Type\n"
+        "flows.rlhf.rlhf.serve('served', pause_on_shutdown=False, entrypoint_type=Type.MODULE_PATH)"
     )
+    before = git("status", "--porcelain")
+    with get_client(sync_client=True) as client, ExitStack() as stack:
 
-    def at_work() -> list[psutil.Process]:
-        return [
-            one for one in psutil.Process(process.pid).children(recursive=True) if sleeper in one.cmdline()
-        ]
+        def start(*words: str) -> subprocess.Popen[bytes]:
+            process = stack.enter_context(subprocess.Popen([sys.executable, *words], env=env))
+            stack.callback(process.kill)
+            return process
 
-    end = time.monotonic() + 120
-    while not at_work() and time.monotonic() < end:
-        time.sleep(0.2)
-    family = psutil.Process(process.pid).children(recursive=True)
-    [deepest] = at_work()
-    process.send_signal(signal.SIGTERM)
-    _, left = psutil.wait_procs([*family, psutil.Process(process.pid)], timeout=10)
-    assert deepest in family
-    assert left == []
-    assert runs.living() == []
-    assert git("status", "--porcelain") == " M step.py\n"
-    Path("go-on").touch()
-    assert run()[0].is_completed()
+        def submit(deployment: UUID, seed: int) -> UUID:
+            values = {"settings": changed(seed).model_dump(by_alias=True)}
+            return client.create_flow_run_from_deployment(deployment, parameters=values).id
+
+        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+        pull = {"prefect.deployments.steps.set_working_directory": {"directory": str(repository)}}
+        flow_id = client.create_flow(flows.rlhf.rlhf)
+        worked = client.create_deployment(
+            flow_id, "worked", entrypoint="flows.rlhf.rlhf", pull_steps=[pull], work_pool_name="pool"
+        )
+        in_terminal = start("-m", "flows.rlhf", "--set", "seed=1")
+        worker = start("-m", "prefect", "worker", "start", "--pool", "pool")
+        server = start("-c", serve)
+        served = eventually(lambda: client.read_deployment_by_name("rlhf/served")).id
+        cancelled = [submit(worked, 2), submit(served, 3)]
+        families = [eventually(lambda seed=seed: at_work(seed)) for seed in (1, 2, 3)]
+        in_terminal.terminate()
+        for flow_run in cancelled:
+            client.set_flow_run_state(flow_run, State(type=StateType.CANCELLING))
+        for family in families:
+            assert psutil.wait_procs(family, timeout=10)[1] == []
+        assert (worker.poll(), server.poll()) == (None, None)
+        assert runs.living() == []
+        assert git("status", "--porcelain") == before
+
+        killed = submit(worked, 4)
+        flow, *family = eventually(lambda: at_work(4))
+        worker.kill()
+        flow.kill()
+        assert any(process.is_running() for process in family)
+        state, _, _ = run(settings=changed(4))
+        assert Path(state.result(), "data/raw").read_text() == Path("checkpoints/4").read_text()
+        assert psutil.wait_procs(family, timeout=1)[1] == []
+        assert client.read_flow_run(killed).state.is_crashed()
 
 
 def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
