@@ -175,7 +175,12 @@ def services(config: Config) -> list[Service]:
             "mlflow",
             [python, "-m", "mlflow", "server", "--host", host, "--port", str(config.mlflow.port), *alone],
             # in the environment: command lines can be read by everybody on this machine
-            {"MLFLOW_BACKEND_STORE_URI": mlflow_db, "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts},
+            {
+                "MLFLOW_BACKEND_STORE_URI": mlflow_db,
+                "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts,
+                # the jobs score traces of language models; their processes cost half a minute at the start
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
             lambda: _answers(f"{config.url('mlflow')}/health"),
         ),
         Service(
@@ -281,7 +286,13 @@ def _deploy(config: Config) -> None:
         print("deploying the flows", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-            env={**_base_env(), **environment(config), "RLHF_POOL": config.worker.pool},
+            # $PWD in prefect.yaml is the folder that the runs start in; systemd does not set it
+            env={
+                **_base_env(),
+                **environment(config),
+                "RLHF_POOL": config.worker.pool,
+                "PWD": str(Path.cwd()),
+            },
             capture_output=True,
             text=True,
             check=False,

@@ -377,35 +377,6 @@ def test_only_the_data_is_validated(run: Any) -> None:
     assert not (tree / "models/policy").exists()
 
 
-def test_runs_at_once_do_each_stage_once(repository: Path, services: Path) -> None:
-    """Two processes, other parameters for the last stages: what they share is run by one of them."""
-    Path("step.py").write_text(STEP.replace("for out", "import time; time.sleep(2)\nfor out"))
-    write_graph({"ingest": GRAPH["ingest"], "train": GRAPH["train"] | {"deps": ["data/raw"]}})
-    program = (
-        "import sys, flows.rlhf\n"
-        "settings = flows.rlhf.plan(None, None, {'ppo.kl_coef': float(sys.argv[1])})\n"
-        "sys.exit(not flows.rlhf.rlhf(settings, return_state=True).is_completed())"
-    )
-    env = {
-        **os.environ,
-        "RLHF_STATE": str(services),
-        "PREFECT_API_URL": PREFECT_API_URL.value(),
-        "PYTHONPATH": str(Path(flows.__file__).parents[1]),
-    }
-    before = set(experiments()), git("status", "--porcelain")
-    both = [
-        subprocess.Popen([sys.executable, "-c", program, coefficient], env=env, stderr=subprocess.PIPE)
-        for coefficient in ("0.1", "0.2")
-    ]
-    said = [process.communicate(timeout=120)[1].decode() for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert git("status", "--porcelain") == before[1]
-    new = set(experiments()) - before[0]
-    assert {load_settings(Path(".runs", name, "params.yaml")).ppo.kl_coef for name in new} == {0.1, 0.2}
-    assert sum(text.count("> python step.py ingest") for text in said) == 1
-    assert sum(text.count("> python step.py train") for text in said) == 2
-
-
 SLEEPER = "import os, time; os.setsid(); time.sleep(600)"
 CHECKPOINTED = """
 import os, pathlib, subprocess, sys, yaml

@@ -1,7 +1,11 @@
-"""The whole pipeline under DVC with small parameters: nothing runs twice, and kills change no byte."""
+"""The small pipeline on PostgreSQL and S3: nothing runs twice, and kills change no byte.
+
+Where there is no PostgreSQL, `dvc repro` runs it on local files, and the tests of the stores are skipped.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -13,11 +17,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import psycopg
 import pytest
 import yaml
 from conftest import Workspace, dvc
+from labeling import answer, candidates, filled, person
+from stores import BUCKET, by_two_workers, servers
+
+from benchmarks.postgres import Postgres, binaries, temporary_postgres
+from feedback import queues
+from feedback.store import Store
+from flows.workspace import bring, snapshot
+from rlhf.settings import load_settings
+from tasks.context import content_hash
 
 pytestmark = pytest.mark.slow
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 VARYING = ("runs/", "reports/validation/")  # MLflow run ids; Data Docs carry times
 TRAININGS = {"pretrain": "pretrained", "sft": "sft", "reward": "reward", "ppo": "ppo"}
 
@@ -34,8 +50,87 @@ def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         repository.set({"pretrain.steps": 40, "sft.epochs": 2, "reward.epochs": 4, "ppo.updates": 6})
         for words in (["init", "-q", "."], ["add", "-A"]):
             subprocess.run(["git", *words], check=True)
-        assert sorted(ran(dvc("repro"))) == sorted(stages())
-        yield repository
+        found = binaries()
+        if found is None:
+            assert sorted(ran(dvc("repro"))) == sorted(stages())
+            yield repository
+            return
+        subprocess.run(["git", *IDENTITY, "commit", "-qm", "start"], check=True)
+        patch.setenv("PYTHONPATH", str(path))
+        with temporary_postgres(found, durable=False) as server, servers(server, patch):
+            settings = load_settings().model_dump(by_alias=True, mode="json")
+            before = snapshot()
+            repository.taken = by_two_workers(
+                {"whole": {"settings": settings}, "data": {"settings": settings, "until": "ingest"}}
+            )
+            for state, said in repository.taken.values():
+                assert state.is_completed(), f"{state.message}\n{said[-5000:]}"
+            assert bring(Path(".runs/whole"), before) == []
+            repository.server = server
+            yield repository
+
+
+@pytest.fixture
+def stores(finished: Workspace) -> Postgres:
+    """The PostgreSQL server that the pipeline ran on."""
+    if not hasattr(finished, "server"):
+        pytest.skip("no PostgreSQL server here (looked beside `postgres` on PATH and in /usr/lib/postgresql)")
+    return finished.server
+
+
+def test_two_workers_take_a_run_each_and_share_what_both_need(finished: Workspace, stores: Postgres) -> None:
+    said = [text for _, text in finished.taken.values()]
+    assert all(text.count("submitting flow run") == 1 for text in said), said
+    for stage in stages():
+        assert sum(f"Running stage '{stage}'" in text for text in said) == 1, stage
+
+
+def test_rows_are_in_postgresql_and_artifacts_in_s3(stores: Postgres, tmp_path: Path) -> None:
+    def rows(database: str, query: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(stores.url(database)) as connection:
+            return connection.execute(query).fetchall()
+
+    assert sorted(rows("prefect", "SELECT name, state_type FROM flow_run")) == [
+        ("data", "COMPLETED"),
+        ("whole", "COMPLETED"),
+    ]
+    assert len(rows("prefect", "SELECT 1 FROM task_run")) == len(stages()) + 1
+    names = [name for (name,) in rows("mlflow", "SELECT name FROM runs WHERE status = 'FINISHED'")]
+    assert sorted(set(names)) == sorted({"whole", "data", *stages()})
+    [(points,)] = rows("mlflow", "SELECT count(*) FROM metrics WHERE key = 'objective/kl'")
+    assert points >= load_settings().ppo.updates
+
+    version = mlflow.MlflowClient().get_model_version_by_alias("rlhf-policy", "challenger")
+    run = mlflow.get_run(version.run_id)
+    files = mlflow.MlflowClient().get_model_version_download_uri("rlhf-policy", version.version)
+    assert run.info.artifact_uri.startswith(f"{BUCKET}/mlflow/")
+    assert files.startswith(f"{BUCKET}/mlflow/")
+    got = mlflow.artifacts.download_artifacts("models:/rlhf-policy@challenger", dst_path=str(tmp_path))
+    assert content_hash(Path(got, "artifacts/ppo")) == content_hash("models/ppo")
+    assert not Path(os.environ["RLHF_STATE"], "mlflow.db").exists()
+
+    store = Store(os.environ["FEEDBACK_DB"])
+    with store.write() as tx:
+        queues.add_project(tx, "p", "test")
+    _, label = answer(store, person(store, "ann"), filled(store, "rank", candidates(1)), ranks=[1, 2])
+    store.close()
+    assert rows("label", "SELECT id FROM labels") == [(label,)]
+
+
+def test_a_clone_with_an_empty_cache_gets_its_data_and_models_from_s3(
+    stores: Postgres, tmp_path: Path
+) -> None:
+    dvc("remote", "add", "--default", "store", f"{BUCKET}/dvc")
+    dvc("push")
+    subprocess.run(["git", "add", "-A"], check=True)
+    subprocess.run(["git", *IDENTITY, "commit", "-qm", "result"], check=True)
+    subprocess.run(["git", "clone", "-q", ".", str(tmp_path / "clone")], check=True)
+    here = Path.cwd()
+    with contextlib.chdir(tmp_path / "clone"):
+        dvc("pull")
+        paths = [*hashes(), "metrics/evaluation.json"]
+        assert "models/ppo" in paths
+        assert all(content_hash(path) == content_hash(here / path) for path in paths)
 
 
 def test_what_is_up_to_date_does_not_run(finished: Workspace) -> None:
