@@ -44,8 +44,8 @@ MIN_NEW_LABELS = 300
 PROMPTS = 300
 SIMULATED = "simulated"  # project of `--simulate`
 FEW_PROMPTS, TIMES = 50, 3  # of its first round, and how many times as many each later one has
-# Its parameters: with few labels PPO needs more updates to get somewhere, and may lose by them, so experts keep
-# its best look; and the first policies lose to the most careful writers more often than the gate allows.
+# Its parameters: with few labels PPO needs more updates to get somewhere, and may lose by them, so experts
+# keep its best look; and the first policies lose to the most careful writers more often than the gate allows.
 OF_SIMULATED = {
     "ppo.updates": 24,
     "ppo.value_warmup": 1,
