@@ -84,6 +84,6 @@ $(READY): pyproject.toml constraints.txt
 	@# pip compiles on one core; some files of some packages are templates and no Python
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@# the stores' databases, here and not in the first run
-	@$(BIN)/python -c 'from tasks.context import connect; connect()' 2>/dev/null
-	@PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null
+	@$(BIN)/python -c 'from tasks.context import connect; connect()' 2>/dev/null & mlflow=$$!; \
+		PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null && wait $$mlflow
 	@touch $@
