@@ -83,7 +83,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@# pip compiles on one core; some files of some packages are templates and no Python
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
-	@# the stores' databases, here and not in the first run
+	@# the stores' databases, here and not in the first run; neither of two that start at once makes the folder
+	@mkdir -p '$(STATE)'
 	@$(BIN)/python -c 'from tasks.context import connect; connect()' 2>/dev/null & mlflow=$$!; \
 		PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null && wait $$mlflow
 	@touch $@
