@@ -100,7 +100,9 @@ def test_the_ladder_grows_and_names_its_size(base: Path) -> None:
     tokenizer = load_policy(base).tokenizer
     counts = [new_model(size, tokenizer, 256).num_parameters() for size in SIZES]
     assert len(counts) >= 4
-    assert all(b > 2 * a for a, b in itertools.pairwise(counts))
+    assert all(b > a for a, b in itertools.pairwise(counts))
+    for size, count in zip(SIZES, counts, strict=True):
+        assert count == pytest.approx(1e6 * float(size.removesuffix("M")), rel=0.25), size
     with pytest.raises(ValueError, match="unknown model size '7B'"):
         new_model("7B", tokenizer, 256)
 
