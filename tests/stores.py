@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -113,7 +113,7 @@ def by_two_workers(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, str]
             for _ in range(2)
         ]
         try:
-            pool = _pool(client, env.get("RLHF_POOL", "rlhf"))
+            pool = _pool_of_two(client, env.get("RLHF_POOL", "rlhf"))
             deployment = client.create_deployment(
                 client.create_flow(rlhf),
                 "pipeline",
@@ -131,24 +131,33 @@ def by_two_workers(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, str]
         finally:
             for worker in workers:
                 worker.terminate()
-            said = [worker.communicate(timeout=60)[0].decode() for worker in workers]
+            said = [_last_words(worker) for worker in workers]
     return {
         name: (states[name], next((text for text in said if str(flow_run) in text), ""))
         for flow_run, name in ids.items()
     }
 
 
-def _pool(client: Any, name: str) -> str:
-    """Wait for the work pool, which the first worker makes."""
-    from prefect.exceptions import ObjectNotFound
+def _pool_of_two(client: Any, name: str) -> str:
+    """Wait until both workers look for work in the pool, which the first one makes: one alone may take both runs."""
+    from prefect.exceptions import PrefectHTTPStatusError
 
     end = time.monotonic() + 60
     while True:
-        try:
-            return client.read_work_pool(name).name
-        except ObjectNotFound:
-            assert time.monotonic() < end, "no worker has started"
-            time.sleep(0.2)
+        with suppress(PrefectHTTPStatusError):
+            if len(client.read_workers_for_work_pool(name)) == 2:
+                return name
+        assert time.monotonic() < end, "two workers have not started"
+        time.sleep(0.2)
+
+
+def _last_words(worker: subprocess.Popen[bytes]) -> str:
+    """What a worker printed. One that has lost its last run's end does not stop by itself; it is killed."""
+    try:
+        return worker.communicate(timeout=20)[0].decode()
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        return worker.communicate()[0].decode()
 
 
 def _ended(client: Any, flow_run: UUID) -> Any:
