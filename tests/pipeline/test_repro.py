@@ -80,7 +80,7 @@ def stores(finished: Workspace) -> Postgres:
 
 def test_two_workers_take_a_run_each_and_share_what_both_need(finished: Workspace, stores: Postgres) -> None:
     said = [text for _, text in finished.taken.values()]
-    assert all(text.count("submitting flow run") == 1 for text in said), said
+    assert all(text.count("submitted to infrastructure") == 1 for text in said), said
     for stage in stages():
         assert sum(f"Running stage '{stage}'" in text for text in said) == 1, stage
 
