@@ -4,4 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${PREFECT_API_URL:?name the Prefect server}" "${MLFLOW_TRACKING_URI:?name the MLflow server}"
+export PREFECT_CLIENT_MAX_RETRIES="${PREFECT_CLIENT_MAX_RETRIES:-7}" # four minutes for a server that is started again
 PATH="$PWD/.venv/bin:$PATH" exec prefect worker start --pool "${RLHF_POOL:-rlhf}" --type process --limit "${RUNS:-1}"

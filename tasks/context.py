@@ -63,10 +63,14 @@ class Stage:
         return Path(root) / self.name / self.key
 
     def log_curve(self, values: dict[str, float], step: int) -> None:
-        """Log points of curves at a step."""
-        import mlflow
+        """Log points of curves at a step; a tracking server that is away does not hold up the training."""
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
 
-        mlflow.log_metrics(values, step=step, synchronous=False, run_id=self.run_id)
+        # not mlflow.log_metrics: that one reads the run first, and waits for the server to do so
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
 
     def log_figures(self, values: dict[str, float]) -> None:
         """Log single numbers of this run."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ast
 import re
 import time
+from contextlib import suppress
 from typing import Any
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 EVERY_SECONDS = 3.0  # between two updates
 FIGURES = {"objective/scores": "reward", "objective/kl": "KL", "loss": "loss", "accuracy": "accuracy"}
@@ -50,10 +53,14 @@ class Progress:
         self._show(float(percent), ", ".join(words))
 
     def _show(self, percent: float, text: str) -> None:
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, key=f"progress-{self.name}", description=text)
-        else:
-            update_progress_artifact(self._artifact, percent, description=text)
+        # Tried once: while this waited for a server that is away, the training's output would pile up unread
+        # until the training stood still. The next update will do.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), suppress(httpx.TransportError):
+            if self._artifact is None:
+                key = f"progress-{self.name}"
+                self._artifact = create_progress_artifact(percent, key=key, description=text)
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
 
 
 def figures_of(line: str) -> dict[str, str]:
