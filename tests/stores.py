@@ -139,7 +139,7 @@ def by_two_workers(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, str]
 
 
 def _pool_of_two(client: Any, name: str) -> str:
-    """Wait until both workers look for work in the pool, which the first one makes: one alone may take both runs."""
+    """Wait until both workers look for work in the pool, which the first one makes."""
     from prefect.exceptions import PrefectHTTPStatusError
 
     end = time.monotonic() + 60
