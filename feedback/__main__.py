@@ -22,8 +22,9 @@ examples:
   python -m feedback project add summaries
   python -m feedback guideline add summaries guideline.txt
   python -m feedback queue add summaries pairs --kind compare --overlap 2
-  python -m feedback items add summaries pairs data/comparisons/comparisons.parquet --sampling random --number
-  500 python -m feedback serve                                    http://127.0.0.1:8600
+  python -m feedback items add summaries pairs data/comparisons/comparisons.parquet --sampling random \\
+      --number 500
+  python -m feedback serve                                    http://127.0.0.1:8600
   python -m feedback export summaries data/labels --cut       a version for the next training round
   python -m feedback import summaries labels.jsonl
 

@@ -20,7 +20,7 @@ WRONG = "That name and password do not belong together."
 @router.get("/login")
 def login_page(to: Text = "/") -> Response:
     """The sign-in page."""
-    return page("login.html", None, title="Sign in", error="", to=_inside(to))
+    return page("login.html", None, title="Sign in", error="", to=inside(to))
 
 
 @router.post("/login")
@@ -40,15 +40,15 @@ def login(
     if wait > 0:
         minutes = f"Too many attempts. Try again in {int(wait // 60) + 1} minutes."
         headers = {"Retry-After": str(int(wait) + 1)}
-        return page("login.html", None, 429, headers, title="Sign in", error=minutes, to=_inside(to))
+        return page("login.html", None, 429, headers, title="Sign in", error=minutes, to=inside(to))
     with store.read() as tx:
         number = people.check_password(tx, name, password)
     if number is None:
-        return page("login.html", None, 401, title="Sign in", error=WRONG, to=_inside(to))
+        return page("login.html", None, 401, title="Sign in", error=WRONG, to=inside(to))
     with store.write() as tx:
         people.forget_attempt(tx, attempt)
         token = people.open_session(tx, number)
-    response = RedirectResponse(_inside(to), 303)
+    response = RedirectResponse(inside(to), 303)
     secure = request.url.scheme == "https"
     response.set_cookie(
         COOKIE, token, max_age=int(people.SESSION_WHOLE), httponly=True, samesite="lax", secure=secure
@@ -90,9 +90,12 @@ def change_password(
     return RedirectResponse("/login", 303)
 
 
-def _inside(to: str) -> str:
+def inside(to: str) -> str:
     """A path of this site to go on to; anything else becomes the start page."""
-    parts = urlsplit(to.replace("\\", "/"))
+    try:
+        parts = urlsplit(to.replace("\\", "/"))
+    except ValueError:  # `//[`
+        return "/"
     if parts.scheme or parts.netloc or not to.startswith("/") or not to.isprintable() or not to.isascii():
         return "/"
     return to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +22,7 @@ from feedback.web.pages import page
 from feedback.web.security import Guard, Operator, SignInFirst
 from rlhf.contracts import DataError
 
+TITLES = {401: "Sign in again", 403: "Not allowed", 404: "Not found"}
 HERE = Path(__file__).parent
 
 
@@ -87,4 +88,21 @@ def said(request: Request, status: int, message: str, headers: Any = None) -> Re
     if request.url.path.startswith("/api/"):
         return JSONResponse({"detail": message}, status, headers)
     user = getattr(request.state, "user", None)
-    return page("message.html", user, status=status, headers=headers, title="Sorry", message=message)
+    values = {
+        "title": TITLES.get(status, "That did not work"),
+        "message": message,
+        "back": came_from(request),
+    }
+    return page("message.html", user, status, headers, sign_in=status == 401, **values)
+
+
+def came_from(request: Request) -> str:
+    """The path of the page of this site that the request came from, else the start."""
+    try:
+        page_before = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return "/"
+    again = request.method == "GET" and page_before.path == request.url.path
+    if page_before.netloc != request.headers.get("host") or again:
+        return "/"
+    return account.inside(page_before.path + (f"?{page_before.query}" if page_before.query else ""))

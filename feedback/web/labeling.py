@@ -113,7 +113,7 @@ def show(request: Request, token: str, queue: int, error: str = "", status: int 
     if stale:
         note_seen(store, token)
     left = row.left
-    if item is None and (item := work.next_work(store, user, queue)):
+    if item is None and (item := work.next_work(store, user, queue)) and left < work.MOST_LEFT:
         left = max(0, left - 1)  # the item that is now in hand
     return sheet_page(user, row, item, left, error, status)
 
@@ -241,7 +241,7 @@ def history(request: Request, user: SignedIn) -> Response:
             .limit(HISTORY)
         )
         rows = tx.execute(chosen).all()
-    return page("history.html", user, title="My labels", rows=rows)
+    return page("history.html", user, title="My labels", rows=rows, most=HISTORY)
 
 
 @router.get("/guideline/{project}")

@@ -324,4 +324,4 @@ def audit_page(request: Request, user: Operator, before: OptionalId = None) -> R
         chosen = chosen.where(audit.c.id < before)
     with request.app.state.store.read() as tx:
         rows = tx.execute(chosen).all()
-    return page("audit.html", user, title="Audit log", rows=rows, full=len(rows) == ROWS)
+    return page("audit.html", user, title="Audit", rows=rows, full=len(rows) == ROWS)

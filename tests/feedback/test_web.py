@@ -7,7 +7,9 @@ import json
 import re
 import time
 import zipfile
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -20,10 +22,12 @@ from starlette.testclient import TestClient
 
 from feedback import people
 from feedback.exports import tables
+from feedback.labels import MOST_LEFT
 from feedback.queues import Candidate, Filling, add_items, queue_row
 from feedback.schema import items, labels, sessions
 from feedback.store import Store
 from feedback.web.app import create_app
+from feedback.web.pages import sentence, shown
 from feedback.web.security import COOKIE
 from rlhf.contracts import DataError
 
@@ -154,13 +158,59 @@ def test_signing_in_and_out(app: Any, sqlite: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "x"]
+    "to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "x", "//["]
 )
 def test_signing_in_leads_nowhere_else(to: str, app: Any, sqlite: Store) -> None:
     person(sqlite, "ann")
     client = TestClient(app, headers=SAME, follow_redirects=False)
     done = client.post("/login", data={"name": "ann", "password": PASSWORD, "to": to})
     assert done.headers["location"] == "/"
+
+
+def test_an_error_leads_back_but_never_elsewhere(clients: dict[str, TestClient]) -> None:
+    for before, back in (
+        (f"{HOST}/operate/labeler?name=a%20b", "/operate/labeler?name=a%20b"),
+        ("http://elsewhere.example/operate", "/"),
+        (f"{HOST}//elsewhere.example", "/"),
+        ("http://[", "/"),
+    ):
+        origin = {"Referer": before}
+        refused = clients["operator"].post("/operate/projects", data={"name": "p"}, headers=origin)
+        assert refused.status_code == 400
+        assert f'<a href="{back}">' in refused.text
+        ended = clients["stale"].post("/work/1", data={"key": "k"}, headers=origin)
+        assert ended.status_code == 401
+        assert re.findall('href="/login[?]to=([^"]*)"', ended.text) == [quote(back)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "order", "strength", "words"),
+    [
+        ("compare", {"ranking": [1, 2], "both_bad": False}, [0, 1], 7, "left better, strength 7 of 9"),
+        ("compare", {"ranking": [1, 2], "both_bad": False}, [1, 0], None, "right better"),
+        ("compare", {"ranking": [1, 1], "both_bad": True}, [1, 0], None, "both bad"),
+        ("compare", {"ranking": [1, 1], "both_bad": False}, [1, 0], 1, "no difference"),
+        ("compare", {"ranking": [2, 1], "both_bad": False}, [], None, "right better"),  # imported
+        ("rank", {"ranking": [2, None, 1]}, [2, 0, 1], None, "A 1, B 2, C –"),
+        ("judge", {"preferred": "reference"}, [1, 0], None, "left better"),
+        ("judge", {"preferred": "tie"}, [1, 0], None, "no difference"),
+        ("vote", {"vote": "up"}, [0], None, "good"),
+        ("edit", {"text": "a text"}, [0], None, "edited: a text"),
+    ],
+)
+def test_a_label_in_the_words_of_the_screen(
+    kind: str, answer: Any, order: list[int], strength: int | None, words: str
+) -> None:
+    label = SimpleNamespace(kind=kind, answer=answer, shown_order=order, strength=strength)
+    label.status, label.note = "given", ""
+    assert shown(label) == words
+    label.status, label.note = "skipped", "I cannot tell"
+    assert shown(label) == "skipped: I cannot tell"
+
+
+def test_messages_are_sentences_and_names_stay_names() -> None:
+    assert sentence("there is no such page") == "There is no such page."
+    assert sentence("x.jsonl: row 1: no prompt") == "x.jsonl: row 1: no prompt."
 
 
 def test_a_session_ends_by_itself(clients: dict[str, TestClient], sqlite: Store) -> None:
@@ -191,7 +241,7 @@ def test_a_form_stores_the_label_and_a_second_sending_does_not(
     assert shown == [2, None, 1]
     bad = client.post(f"/work/{queue}", data={"key": key_of(client, queue), "rank_0": "1"})
     assert bad.status_code == 400
-    assert "rank at least two" in bad.text
+    assert "Rank at least two outputs, or skip." in bad.text
 
 
 def key_of(client: TestClient, queue: int) -> str:
@@ -202,6 +252,14 @@ def key_in(page: str) -> str:
     found = re.search(r'name="key" value="([^"]+)"', page)
     assert found
     return found[1]
+
+
+def test_what_is_counted_no_further_is_not_counted_down(
+    clients: dict[str, TestClient], sqlite: Store
+) -> None:
+    queue = filled(sqlite, "vote", candidates(MOST_LEFT + 2, 1))
+    for _ in range(2):
+        assert "0 done, 50+ left" in clients["labeler"].get(f"/work/{queue}").text
 
 
 def test_onboarding_is_told_at_once(clients: dict[str, TestClient], sqlite: Store) -> None:
