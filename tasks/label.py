@@ -10,7 +10,9 @@ answers with the registry's @champion; a newly promoted one takes over without a
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import signal
 import threading
 import time
 from pathlib import Path
@@ -30,9 +32,9 @@ ITEMS = 300  # of each queue
 WHO = "make label"
 GUIDELINE = """A good summary of a post
 
-1. It is right: every fact in it is in the post, and about the person who wrote it. (A post may tell of
-others.) 2. It covers the post: who, what was done, when, where, what it cost, how the writer feels, what they
-ask. 3. It is short and clear. No asides, nothing twice.
+1. It is right: every fact in it is in the post, and about the person who wrote it, not about others.
+2. It covers the post: who, what was done, when, where, what it cost, how the writer feels, what they ask.
+3. It is short and clear. No asides, nothing twice.
 
 A wrong fact is worse than a missing one. If two summaries are equally good, say so: ties are welcome.
 Skip what you cannot judge, and flag what an operator should see.
@@ -154,6 +156,13 @@ def onboarding() -> list[Candidate]:
     return made
 
 
+def stop_at_eof() -> None:
+    """Stop this process when its standard input ends."""
+    while os.read(0, 1024):  # not sys.stdin: a thread that waits in it is an error when Python ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> None:
     """Parse the arguments and serve."""
     parser = argparse.ArgumentParser(
@@ -166,11 +175,18 @@ def main() -> None:
     parser.add_argument(
         "--model", default="rlhf-policy", help="registered model whose @champion answers /ask"
     )
+    parser.add_argument(
+        "--until-eof",
+        action="store_true",
+        help="also stop when standard input ends: when the program that started this one is gone",
+    )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     given = parser.parse_args()
     with one_line_errors(given.traceback):
         from feedback.web.server import serve
 
+        if given.until_eof:
+            threading.Thread(target=stop_at_eof, daemon=True).start()
         store = Store(label_store())
         fill(store)
         print_login(first_operator(store), "operator")

@@ -24,6 +24,7 @@ from rlhf.contracts import DataError
 from rlhf.world.labelers import rank
 
 WHO = "simulated loop"
+STOP_SECONDS = 30.0  # the app lets requests end first
 
 
 class Sheet(HTMLParser):
@@ -173,13 +174,15 @@ def account(store: Store, one: Labeler, active: bool, password: str | None = Non
 
 @contextmanager
 def labeling_app(model: str) -> Iterator[str]:
-    """The labeling app on a free port, serving a model's @champion, as long as the block runs; its URL.
+    """The labeling app on a free port, serving a model's @champion, as long as the block runs; its URL. It
+    stops when this process does, killed or not.
 
     Raises:
         DataError: it does not start.
     """
-    command = [sys.executable, "-m", "tasks.label", "--port", "0", "--model", model]
-    app = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tasks.label", "--port", "0", "--model", model, "--until-eof"]
+    app = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert app.stdin
     assert app.stdout
     url = None
     try:
@@ -190,5 +193,5 @@ def labeling_app(model: str) -> Iterator[str]:
             raise DataError("the labeling app does not start; its own line stands above")
         yield url[0]
     finally:
-        app.terminate()
-        app.wait()
+        app.stdin.close()
+        app.wait(STOP_SECONDS)
