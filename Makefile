@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run figure up down label test style quality prefect mlflow docs clean
+.PHONY: help run figure up down label test browser style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,9 @@ label: $(READY)  ## start the labeling app on the built-in task (http://127.0.0.
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+browser: $(READY)  ## drive a pipeline from Prefect's pages in Chromium, some minutes; screenshots: SCREENSHOTS=docs
+	RLHF_BROWSER=1 $(BIN)/python -m pytest tests/browser
 
 style: $(READY)  ## format the code and mend what can be mended
 	$(BIN)/ruff format

@@ -27,6 +27,7 @@ from typing import Any
 from prefect import State, flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_HOME,
@@ -110,12 +111,17 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
             mlflow_run(name, flow_run, _tags(settings, recipe, last)) as parent,
             recorded(name, flow_run, parent, folder),
         ):
+            card = create_markdown_artifact(
+                key="links",
+                markdown=links(name, parent),
+                description="Where else this run is to be found",
+            )
             stages = run_graph(last)
             if last is None:
                 markdown = verdict_markdown(folder)
                 create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
                 log_verdict(parent, folder)
-            finish(name, flow_run, parent, stages)
+            finish(name, flow_run, parent, stages, card)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
     return str(folder)
@@ -190,9 +196,6 @@ def mlflow_run(name: str, flow_run: str, tags: dict[str, str]) -> Iterator[str]:
     client.set_tag(parent, "dvc_experiment", name)
     for tag, value in tags.items():
         client.set_tag(parent, tag, value)
-    create_markdown_artifact(
-        key="links", markdown=links(name, parent), description="Where else this run is to be found"
-    )
     os.environ[PARENT_RUN] = parent
     status = "KILLED"
     try:
@@ -215,17 +218,16 @@ def log_verdict(parent: str, folder: Path) -> None:
         client.log_metric(parent, name, value)
 
 
-def finish(name: str, flow_run: str, parent: str, stages: list[str]) -> None:
-    """Save the worktree as a DVC experiment, and link the three to each other."""
+def finish(name: str, flow_run: str, parent: str, stages: list[str], card: Any) -> None:
+    """Save the worktree as a DVC experiment, and link the three to each other, the artifact `card` too."""
     from mlflow import MlflowClient
 
     with alone("experiments"):
         message = f"{name}\n\nPrefect flow run: {flow_run}\nMLflow run: {parent}\n"
         commit = save_experiment(name, stages, message)
     MlflowClient().set_tag(parent, "dvc_commit", commit)
-    create_markdown_artifact(
-        key="links", markdown=links(name, parent, commit), description="Where else this run is to be found"
-    )
+    with get_client(sync_client=True) as client:
+        client.update_artifact(card, ArtifactUpdate(data=links(name, parent, commit)))
 
 
 def links(name: str, parent: str, commit: str | None = None) -> str:

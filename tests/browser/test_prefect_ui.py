@@ -1,0 +1,181 @@
+"""The pipeline from the pages of Prefect, in headless Chromium: form, progress, cancel, once more, links.
+
+It takes minutes and runs only where asked for: `make browser`. SCREENSHOTS=docs makes those of the README.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from flows import runs
+from flows.workspace import experiments
+from rlhf.settings import load_settings
+
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.skipif("RLHF_BROWSER" not in os.environ, reason="takes minutes: make browser"),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (looked on PATH and at $CHROMIUM)"),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-zygote"]
+SCREENSHOTS = os.environ.get("SCREENSHOTS") and Path(os.environ["SCREENSHOTS"]).resolve()
+MINUTE = 60_000  # milliseconds
+VALUES = {"Scale": "0.3M", "Kl Coef": "0.1", "Steps": "200"}
+
+
+@dataclass
+class Site:
+    """The services over a copy of the project with small parameters, and a page of the browser."""
+
+    prefect: str
+    page: Page
+
+    def shoot(self, name: str, page: Page | None = None) -> None:
+        """Take a screenshot where one is wanted, once the page has come to rest."""
+        if SCREENSHOTS:
+            time.sleep(2)
+            (page or self.page).screenshot(path=SCREENSHOTS / f"prefect-{name}.png")
+
+    def field(self, label: str) -> Locator:
+        """What stands under a label of the form."""
+        named = f'//label[normalize-space()="{label}"]/ancestor::*[contains(@class, "p-label__header")]'
+        return self.page.locator(f'{named}/following-sibling::*[contains(@class, "p-label__body")]').first
+
+    def fill(self, name: str, values: dict[str, str]) -> None:
+        """Open the form of the pipeline and change these values."""
+        self.page.goto(f"{self.prefect}/deployments")
+        self.page.get_by_role("link", name="pipeline", exact=True).click()
+        self.page.get_by_role("button", name="Run", exact=True).click()
+        self.page.get_by_text("Custom run", exact=True).click()
+        self.field("Run Name").locator("input").fill(name)
+        for label, value in values.items():
+            control = self.field(f"{label} (Optional)").locator("input, button").first
+            if control.get_attribute("type") == "button":  # opens the list of choices
+                control.press("ArrowDown")
+                self.page.get_by_text(value, exact=True).last.click()
+            else:
+                control.fill(value)
+
+    def submit(self) -> None:
+        self.page.get_by_role("button", name="Submit").click()
+
+    def open_run(self, name: str) -> None:
+        """From the list of runs to the page of this one."""
+        self.page.goto(f"{self.prefect}/runs")
+        self.page.get_by_role("link", name=name, exact=True).first.click()
+        expect(self.page.get_by_text("Task Runs", exact=True)).to_be_visible()
+
+    def artifact(self, name: str) -> Locator:
+        """The card of an artifact of the run whose page is open."""
+        self.page.get_by_text("Artifacts", exact=True).last.click()
+        return self.page.get_by_role("link").filter(has_text=re.compile(rf"\b{name}\b")).first
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    path = tmp_path_factory.mktemp("pages") / "project"
+    shutil.copytree(project, path)
+    services = [sys.executable, "-m", "flows.services"]
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.chdir(path)
+        patch.setenv("PYTHONPATH", str(path))
+        patch.setenv("RLHF_STATE", str(path / ".state"))
+        for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RLHF_PAGES"):
+            patch.delenv(name, raising=False)
+        ports = {name: {"port": free_port()} for name in ("prefect", "mlflow", "label", "pages")}
+        Path("services.yaml").write_text(yaml.safe_dump(ports))
+        for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "start"]):
+            subprocess.run(["git", *words], check=True)
+        try:
+            subprocess.run([*services, "up"], check=True)
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(MINUTE)
+            expect.set_options(timeout=MINUTE)
+            yield Site(f"http://127.0.0.1:{ports['prefect']['port']}", page)
+            browser.close()
+        finally:
+            subprocess.run([*services, "down"], check=True)
+
+
+def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> None:
+    page = site.page
+    site.fill("first", VALUES | {"Kl Coef": "-1"})
+    site.submit()
+    expect(
+        page.get_by_text("'settings.ppo.kl_coef'. Failure reason: -1 is less than the minimum").first
+    ).to_be_visible()
+    site.shoot("refused")
+    assert not list(Path(".runs").glob("*"))
+
+    site.fill("first", VALUES)
+    site.field("Kl Coef (Optional)").scroll_into_view_if_needed()
+    site.shoot("form")
+    site.submit()
+    site.open_run("first")
+    shown = []
+    while len(set(shown)) < 2:  # how far it is, twice
+        page.reload()
+        card = site.artifact("progress-pretrain")
+        card.wait_for(timeout=5 * MINUTE)
+        shown += re.findall(r"pretrain: step (\d+) of 200, loss [\d.]+", card.inner_text())
+    card.scroll_into_view_if_needed()
+    site.shoot("progress")
+
+    [record] = runs.living()
+    flow = psutil.Process(record.pid)
+    family = [flow, *flow.children(recursive=True)]
+    assert any("tasks.pretrain" in process.cmdline() for process in family)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
+    started = time.monotonic()
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    print(f"cancelled: no process after {time.monotonic() - started:.1f} s")
+    expect(page.get_by_text("Cancelled", exact=True).first).to_be_visible()
+    site.shoot("cancelled")
+
+    site.fill("again", VALUES)
+    site.submit()
+    site.open_run("again")
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=15 * MINUTE)
+    assert "continuing from" in Path(".state/logs/worker.log").read_text()
+    settings = load_settings(Path(".runs/again/params.yaml"))
+    assert (settings.model.scale, settings.ppo.kl_coef) == ("0.3M", 0.1)
+    assert set(experiments()) == {"again"}
+    site.shoot("flow")
+    site.artifact("verdict").click()
+    expect(page.get_by_role("cell", name="PPO", exact=True)).to_be_visible()
+    site.shoot("verdict")
+
+    site.open_run("again")
+    site.artifact("links").click()
+    expect(page.get_by_text("dvc exp apply again")).to_be_visible()
+    site.shoot("links")
+    for link, shows in {"again": "Run ID", "reports/validation/prepared/index.html": "Data Docs"}.items():
+        with page.context.expect_page() as opened:
+            page.get_by_role("link", name=link, exact=True).first.click()
+        expect(opened.value.get_by_text(shows).first).to_be_visible()
+        site.shoot("mlflow" if link == "again" else "data-docs", opened.value)
+        opened.value.close()
