@@ -1,21 +1,26 @@
-"""What the flow costs on top of its stages: `python -m benchmarks.overhead [--set KEY=VALUE ...]`.
+"""What the flow costs on top of its stages: `python -m benchmarks.overhead [--set KEY=VALUE ...] [--out DIR]`.
 
 In copies of the checkout, each with an empty cache and state folder:
 
-1. every stage bare, `python -m tasks.<stage>`, one after the other;
+1. every stage bare, as `python -m tasks.<stage>`, one after the other;
 2. the same as one flow run, with a temporary Prefect server, from the start of the process to its end;
 3. the flow again, and `dvc repro`, with nothing to do.
 
 Asked: 2 at most 1.15 times 1 for the main job; the flow under 10 s and `dvc repro` under 3 s with nothing to
-do. Of each stage, `import` is what importing its module and MLflow takes in a process of its own, `training`
-what the trainer reports, `rest` what is left: reading, sampling, judging, logging, writing.
+do. Prints Markdown; with --out it also writes overhead-<date>-<machine>.json there.
+
+The columns say where a stage's seconds go (benchmarks/where.py looks 50 times a second): `python` its start and
+end, `import` loading modules, `data` reading, checking, judging, drawing and writing, `models` sampling, scoring
+and loading outside of training, `training` the trainer, `logging` MLflow. With the default parameters it takes
+about three times as long as the pipeline.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
-import re
+import platform
 import shlex
 import shutil
 import subprocess
@@ -23,14 +28,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
 
 from flows.workspace import parse_changes, plan, snapshot, write_params
-from tasks.context import StageError, one_line_errors
+from rlhf.contracts import read_json, write_json
+from tasks.context import StageError, git_commit, one_line_errors
 
-_TRAINED = re.compile(r"'train_runtime': '?([\d.]+)")
+COLUMNS = ("python", "import", "data", "models", "training", "logging")
+ASKED = {"flow / bare": 1.15, "flow, nothing to do": 10.0, "dvc repro, nothing to do": 3.0}
 
 
 def copy_of_checkout(folder: Path, changes: list[str]) -> None:
@@ -79,19 +87,67 @@ def timed(folder: Path, *words: str) -> tuple[float, str]:
     return time.monotonic() - started, done.stdout + done.stderr
 
 
-def bare_stages(folder: Path) -> dict[str, tuple[float, float, float]]:
-    """Stage -> seconds in all, of imports, of training."""
+def bare_stages(folder: Path) -> dict[str, dict[str, float]]:
+    """Stage -> seconds in all, and of each column."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    found = folder.parent / "where.json"
     seconds = {}
     for name, stage in stages.items():  # dvc.yaml is in the order of the graph
-        words = shlex.split(stage["cmd"])
+        _, _, *words = shlex.split(stage["cmd"])  # python -m
         for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
             path = folder / (out if isinstance(out, str) else next(iter(out)))
             path.parent.mkdir(parents=True, exist_ok=True)
-        whole, said = timed(folder, sys.executable, *words[1:])
-        imports, _ = timed(folder, sys.executable, "-c", f"import {words[2]}, mlflow")
-        seconds[name] = (whole, imports, sum(map(float, _TRAINED.findall(said))))
+        whole, _ = timed(folder, sys.executable, "-m", "benchmarks.where", str(found), *words)
+        parts = read_json(found)
+        seconds[name] = {"all": whole, "python": whole - sum(parts.values()), **parts}
     return seconds
+
+
+def measure(changes: list[str]) -> dict[str, Any]:
+    """All that is asked; `changes` are KEY=VALUE words."""
+    root = Path(tempfile.mkdtemp(prefix="overhead-"))
+    try:
+        bare, flow = root / "bare", root / "flow"
+        for folder in (bare, flow):  # making the databases is part of the set-up
+            copy_of_checkout(folder, changes)
+            timed(folder, sys.executable, "-c", "from tasks.context import connect; connect()")
+        home = f"PREFECT_HOME={flow}/.state/prefect"
+        timed(flow, "env", home, sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y")
+        stages = bare_stages(bare)
+        whole, again = (timed(flow, sys.executable, "-m", "flows.rlhf")[0] for _ in range(2))
+        repro, _ = timed(flow, sys.executable, "-m", "dvc", "repro")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    total = sum(row["all"] for row in stages.values())
+    figures = {"flow / bare": whole / total, "flow, nothing to do": again, "dvc repro, nothing to do": repro}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": psutil.getloadavg()[0],
+        "commit": git_commit(),
+        "changes": changes,
+        "stages": stages,
+        "bare": total,
+        "flow": whole,
+        "figures": figures,
+        "asked": ASKED,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """What was measured, as Markdown."""
+    stages = found["stages"]
+    rows = {**stages, "all": {key: sum(row.get(key, 0) for row in stages.values()) for key in ("all", *COLUMNS)}}
+    lines = [f"| stage | s | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(f"{row.get(key, 0):.1f}" for key in ("all", *COLUMNS)) + " |")
+    lines += ["", f"- flow {found['flow']:.1f} s, its stages bare {found['bare']:.1f} s"]
+    for name, value in found["figures"].items():
+        unit = "" if "/" in name else " s"
+        lines.append(f"- {name}: {value:.2f}{unit} (asked: at most {found['asked'][name]:g}{unit})")
+    lines.append(f"- {found['cores']} cores, load {found['load']:.1f} at the end; other work makes all of it slower")
+    return "\n".join(lines)
 
 
 def _run(*words: str) -> None:
@@ -106,35 +162,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep the figures: benchmarks/results")
     given = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="overhead-"))
-    try:
-        with one_line_errors():
-            bare, flow = root / "bare", root / "flow"
-            copy_of_checkout(bare, given.set)
-            copy_of_checkout(flow, given.set)
-            for folder in (bare, flow):  # making the databases is part of the set-up
-                timed(folder, sys.executable, "-c", "from tasks.context import connect; connect()")
-            home = f"PREFECT_HOME={flow}/.state/prefect"
-            timed(flow, "env", home, sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y")
-            stages = bare_stages(bare)
-            whole, _ = timed(flow, sys.executable, "-m", "flows.rlhf")
-            nothing, _ = timed(flow, sys.executable, "-m", "flows.rlhf")
-            repro, _ = timed(flow, sys.executable, "-m", "dvc", "repro")
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-    print("| stage | s | import | training | rest |\n|---|---|---|---|---|")
-    for name, (all_, imports, training) in stages.items():
-        print(f"| {name} | {all_:.1f} | {imports:.1f} | {training:.1f} | {all_ - imports - training:.1f} |")
-    total = sum(row[0] for row in stages.values())
-    print(f"| all | {total:.1f} | | | |\n")
-    print(
-        f"- flow {whole:.1f} s, {whole / total:.2f} of its stages bare (asked: at most 1.15 for the main job)"
-    )
-    print(f"- flow with nothing to do {nothing:.1f} s (asked: under 10)")
-    print(f"- dvc repro with nothing to do {repro:.1f} s (asked: under 3)")
-    cores, load = len(os.sched_getaffinity(0)), psutil.getloadavg()[0]
-    print(f"- {cores} cores, load {load:.1f} at the end; other work makes all of it slower")
+    with one_line_errors():
+        found = measure(given.set)
+    print(table(found))
+    if given.out:
+        name = f"overhead-{found['date']}-{found['machine']}-{found['cores']}cores.json"
+        write_json(given.out / name, found)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from conftest import Workspace
+from playwright.sync_api import Locator, Page, TimeoutError, expect, sync_playwright
+from test_services import free_port
 
 from flows import runs
 from flows.workspace import experiments
@@ -35,7 +37,8 @@ pytestmark = [
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-zygote"]
 SCREENSHOTS = os.environ.get("SCREENSHOTS") and Path(os.environ["SCREENSHOTS"]).resolve()
 MINUTE = 60_000  # milliseconds
-VALUES = {"Scale": "0.3M", "Kl Coef": "0.1", "Steps": "200"}
+VALUES = {"Scale": "0.3M", "Kl Coef": "0.1"}
+STEPS = 400  # of pretraining: half a minute on one core
 
 
 @dataclass
@@ -72,7 +75,8 @@ class Site:
                 control.fill(value)
 
     def submit(self) -> None:
-        self.page.get_by_role("button", name="Submit").click()
+        with self.page.expect_response(re.compile("create_flow_run$")):
+            self.page.get_by_role("button", name="Submit").click()
 
     def open_run(self, name: str) -> None:
         """From the list of runs to the page of this one."""
@@ -85,11 +89,25 @@ class Site:
         self.page.get_by_text("Artifacts", exact=True).last.click()
         return self.page.get_by_role("link").filter(has_text=re.compile(rf"\b{name}\b")).first
 
+    def progress(self, stage: str) -> str:
+        """What the newest progress artifact of a stage says; its page stays open."""
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            self.page.goto(f"{self.prefect}/artifacts")
+            card = self.page.get_by_role("link").filter(has_text=f"progress-{stage}").first
+            with suppress(TimeoutError):  # a page that is open does not show new artifacts
+                card.wait_for(timeout=10_000)
+                card.click()
+                said = self.page.get_by_text(f"{stage}: step").first.inner_text()
+                self.page.locator("a[href*='/artifacts/artifact/']").first.click()
+                return said
+        pytest.fail(f"no progress of {stage} is shown after five minutes")
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    def wait_until_completed(self, name: str) -> None:
+        """In the list of runs: the page of a run draws its graph all the time, which takes a core."""
+        self.page.goto(f"{self.prefect}/runs")
+        row = self.page.locator(".flow-run-list-item", has=self.page.get_by_role("link", name=name, exact=True))
+        expect(row.get_by_text("Completed", exact=True)).to_be_visible(timeout=15 * MINUTE)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +122,7 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         patch.setenv("RLHF_STATE", str(path / ".state"))
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RLHF_PAGES"):
             patch.delenv(name, raising=False)
+        Workspace(path).set({"pretrain.steps": STEPS, "pretrain.save_every": 20})
         ports = {name: {"port": free_port()} for name in ("prefect", "mlflow", "label", "pages")}
         Path("services.yaml").write_text(yaml.safe_dump(ports))
         for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "start"]):
@@ -131,19 +150,15 @@ def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> N
     assert not list(Path(".runs").glob("*"))
 
     site.fill("first", VALUES)
-    site.field("Kl Coef (Optional)").scroll_into_view_if_needed()
+    site.field("Kl Coef (Optional)").evaluate("field => field.scrollIntoView({block: 'center'})")
     site.shoot("form")
     site.submit()
-    site.open_run("first")
-    shown = []
+    shown: list[str] = []
     while len(set(shown)) < 2:  # how far it is, twice
-        page.reload()
-        card = site.artifact("progress-pretrain")
-        card.wait_for(timeout=5 * MINUTE)
-        shown += re.findall(r"pretrain: step (\d+) of 200, loss [\d.]+", card.inner_text())
-    card.scroll_into_view_if_needed()
+        shown += re.findall(rf"pretrain: step (\d+) of {STEPS}, loss [\d.]+", site.progress("pretrain"))
     site.shoot("progress")
 
+    site.open_run("first")
     [record] = runs.living()
     flow = psutil.Process(record.pid)
     family = [flow, *flow.children(recursive=True)]
@@ -158,8 +173,8 @@ def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> N
 
     site.fill("again", VALUES)
     site.submit()
+    site.wait_until_completed("again")
     site.open_run("again")
-    expect(page.get_by_text("Completed", exact=True).first).to_be_visible(timeout=15 * MINUTE)
     assert "continuing from" in Path(".state/logs/worker.log").read_text()
     settings = load_settings(Path(".runs/again/params.yaml"))
     assert (settings.model.scale, settings.ppo.kl_coef) == ("0.3M", 0.1)

@@ -22,6 +22,7 @@ import psycopg
 import pytest
 import yaml
 from conftest import Workspace, dvc
+from dvc.repo import Repo
 from labeling import answer, candidates, filled, person
 from stores import BUCKET, by_two_workers, servers
 
@@ -60,12 +61,13 @@ def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         with temporary_postgres(found, durable=False) as server, servers(server, patch):
             settings = load_settings().model_dump(by_alias=True, mode="json")
             before = snapshot()
+            other = settings | {"ppo": settings["ppo"] | {"kl_coef": 0.2}}
             repository.taken = by_two_workers(
-                {"whole": {"settings": settings}, "data": {"settings": settings, "until": "ingest"}}
+                {"whole": {"settings": settings}, "data": {"settings": other, "until": "ingest"}}
             )
             for state, said in repository.taken.values():
                 assert state.is_completed(), f"{state.message}\n{said[-5000:]}"
-            assert bring(Path(".runs/whole"), before) == []
+            assert bring(Path(".runs/whole"), before) == []  # the checkout is as it was
             repository.server = server
             yield repository
 
@@ -83,6 +85,15 @@ def test_two_workers_take_a_run_each_and_share_what_both_need(finished: Workspac
     assert all(text.count("submitted to infrastructure") == 1 for text in said), said
     for stage in stages():
         assert sum(f"Running stage '{stage}'" in text for text in said) == 1, stage
+
+
+def test_runs_at_once_stand_side_by_side_in_dvc_with_their_parameters(
+    finished: Workspace, stores: Postgres
+) -> None:
+    with Repo() as repo:
+        [head] = [state for state in repo.experiments.show() if state.rev != "workspace"]
+    shown = {run.revs[0].name: run.revs[0].data.params["params.yaml"]["data"] for run in head.experiments}
+    assert {name: params["ppo"]["kl_coef"] for name, params in shown.items()} == {"whole": 0.05, "data": 0.2}
 
 
 def test_rows_are_in_postgresql_and_artifacts_in_s3(stores: Postgres, tmp_path: Path) -> None:
