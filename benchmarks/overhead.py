@@ -1,4 +1,4 @@
-"""What the flow costs on top of its stages: `python -m benchmarks.overhead [--set KEY=VALUE ...] [--out DIR]`.
+"""What the flow costs on top of its stages: `python -m benchmarks.overhead [--set KEY=VALUE ...]`.
 
 In copies of the checkout, each with an empty cache and state folder:
 
@@ -7,12 +7,12 @@ In copies of the checkout, each with an empty cache and state folder:
 3. the flow again, and `dvc repro`, with nothing to do.
 
 Asked: 2 at most 1.15 times 1 for the main job; the flow under 10 s and `dvc repro` under 3 s with nothing to
-do. Prints Markdown; with --out it also writes overhead-<date>-<machine>.json there.
+do. Prints Markdown; with --out it also writes overhead-<date>-<machine>.json there. With the default
+parameters it takes some two and a half times as long as the pipeline.
 
-The columns say where a stage's seconds go (benchmarks/where.py looks 50 times a second): `python` its start and
-end, `import` loading modules, `data` reading, checking, judging, drawing and writing, `models` sampling, scoring
-and loading outside of training, `training` the trainer, `logging` MLflow. With the default parameters it takes
-about three times as long as the pipeline.
+The columns say where a stage's seconds go (benchmarks/where.py looks 50 times a second): `python` its start
+and end, `import` loading modules, `data` reading, checking, judging, drawing and writing, `models` sampling,
+scoring and loading outside of training, `training` the trainer, `logging` MLflow.
 """
 
 from __future__ import annotations
@@ -138,15 +138,22 @@ def measure(changes: list[str]) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """What was measured, as Markdown."""
     stages = found["stages"]
-    rows = {**stages, "all": {key: sum(row.get(key, 0) for row in stages.values()) for key in ("all", *COLUMNS)}}
+    rows = {
+        **stages,
+        "all": {key: sum(row.get(key, 0) for row in stages.values()) for key in ("all", *COLUMNS)},
+    }
     lines = [f"| stage | s | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{row.get(key, 0):.1f}" for key in ("all", *COLUMNS)) + " |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{row.get(key, 0):.1f}" for key in ("all", *COLUMNS)) + " |"
+        )
     lines += ["", f"- flow {found['flow']:.1f} s, its stages bare {found['bare']:.1f} s"]
     for name, value in found["figures"].items():
         unit = "" if "/" in name else " s"
         lines.append(f"- {name}: {value:.2f}{unit} (asked: at most {found['asked'][name]:g}{unit})")
-    lines.append(f"- {found['cores']} cores, load {found['load']:.1f} at the end; other work makes all of it slower")
+    lines.append(
+        f"- {found['cores']} cores, load {found['load']:.1f} at the end; other work makes all of it slower"
+    )
     return "\n".join(lines)
 
 

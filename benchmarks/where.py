@@ -1,8 +1,8 @@
 """Where a program's time goes: `python -m benchmarks.where FILE MODULE [ARGUMENT ...]`.
 
 Runs the module as `python -m MODULE` would and looks 50 times a second at what its main thread is doing.
-Writes FILE, JSON: kind -> seconds. What is not in it is the start and the end of Python itself. A stack belongs
-to the first kind below that one of its calls belongs to.
+Writes FILE, JSON: kind -> seconds. What is not in it is the start and the end of Python itself. A stack is of
+the first kind below that one of its calls is of.
 """
 
 import json
@@ -30,7 +30,9 @@ def kind(frame: FrameType | None) -> str:
     while frame:
         calls += [frame.f_code.co_filename, frame.f_code.co_qualname]
         frame = frame.f_back
-    return next((kind for kind, marks in KINDS.items() for mark in marks if any(mark in c for c in calls)), REST)
+    return next(
+        (kind for kind, marks in KINDS.items() for mark in marks if any(mark in c for c in calls)), REST
+    )
 
 
 def watch(thread: int, seconds: Counter[str], stop: threading.Event) -> None:

@@ -231,7 +231,7 @@ def finish(name: str, flow_run: str, parent: str, stages: list[str], card: Any) 
 
 
 def links(name: str, parent: str, commit: str | None = None) -> str:
-    """The run in MLflow and DVC, and its pages, as Markdown."""
+    """The run in MLflow and DVC, and its pages, as Markdown; the working directory is its worktree."""
     import mlflow
 
     store = mlflow.get_tracking_uri()
@@ -242,15 +242,20 @@ def links(name: str, parent: str, commit: str | None = None) -> str:
     lines = {"MLflow": run}
     if commit:
         lines["DVC experiment"] = f"`dvc exp apply {name}`, commit `{commit[:12]}`"
-    pages = os.environ.get("RLHF_PAGES")  # where `make up` serves them
-    for what, path in {
-        "report": "reports/report.html",
-        "Data Docs": "reports/validation/prepared/index.html",
-        "Data Docs of the comparisons": "reports/validation/comparisons/index.html",
-    }.items():
-        place = f"[{path}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
-        lines[what] = place
+    lines["report"] = _page(name, Path("reports/report.html"), "report.html")
+    for what, folder in {"Data Docs": "prepared", "Data Docs of the comparisons": "comparisons"}.items():
+        docs = Path("reports/validation", folder)
+        # without the internet, where its scripts are, the index is empty; the tables' own pages are not
+        tables = {path.stem.removeprefix("parquet-"): path for path in docs.glob("validations/*/*/*/*.html")}
+        shown = {"index": docs / "index.html", **dict(sorted(tables.items()))}
+        lines[what] = ", ".join(_page(name, path, text) for text, path in shown.items())
     return "\n".join(f"- {what}: {where}" for what, where in lines.items())
+
+
+def _page(name: str, path: Path, text: str) -> str:
+    """A page in the worktree of a run as Markdown: a link where `make up` serves it, else where it lies."""
+    pages = os.environ.get("RLHF_PAGES")
+    return f"[{text}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
 
 
 def _calm_logs() -> None:

@@ -175,3 +175,17 @@ def test_the_whole_command_against_trl(tmp_path: Path) -> None:
         assert pair["trl"]["settings"]["version"] == "1.12.0"
         assert all(pair["trl"]["seconds_by_phase"][name] > 0 for name in ppo_run.PHASES)
     assert "tiny-mixed-separate-critic" in done.stdout
+
+
+def test_seconds_are_told_apart_by_what_the_program_is_at(tmp_path: Path) -> None:
+    sleep = "import time; time.sleep(0.3)\n"
+    (tmp_path / "slow_to_import.py").write_text(sleep)
+    trainer = f"class Trainer:\n    def train(self):\n        {sleep}"
+    program = f"{trainer}import slow_to_import\nTrainer().train()\n{sleep}"
+    (tmp_path / "program.py").write_text(program)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, "-m", "benchmarks.where", str(tmp_path / "where.json"), "program"]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
+    seconds = json.loads((tmp_path / "where.json").read_text())
+    assert seconds.keys() == {"import", "training", "data"}
+    assert min(seconds.values()) > 0.2
