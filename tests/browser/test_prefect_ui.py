@@ -74,9 +74,11 @@ class Site:
             else:
                 control.fill(value)
 
-    def submit(self) -> None:
-        with self.page.expect_response(re.compile("create_flow_run$")):
+    def submit(self) -> str:
+        """Send the form; returns what the server answers, empty where it takes the run."""
+        with self.page.expect_response(re.compile("create_flow_run$")) as sent:
             self.page.get_by_role("button", name="Submit").click()
+        return "" if sent.value.ok else sent.value.text()
 
     def open_run(self, name: str) -> None:
         """From the list of runs to the page of this one."""
@@ -144,7 +146,7 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
 def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> None:
     page = site.page
     site.fill("first", VALUES | {"Kl Coef": "-1"})
-    site.submit()
+    assert "is less than the minimum" in site.submit()
     expect(
         page.get_by_text("'settings.ppo.kl_coef'. Failure reason: -1 is less than the minimum").first
     ).to_be_visible()
@@ -154,7 +156,7 @@ def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> N
     site.fill("first", VALUES)
     site.field("Kl Coef (Optional)").evaluate("field => field.scrollIntoView({block: 'center'})")
     site.shoot("form")
-    site.submit()
+    assert site.submit() == ""
     shown: list[str] = []
     while len(set(shown)) < 2:  # how far it is, twice
         shown += re.findall(rf"pretrain: step (\d+) of {STEPS}, loss [\d.]+", site.progress("pretrain"))
@@ -174,7 +176,7 @@ def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> N
     site.shoot("cancelled")
 
     site.fill("again", VALUES)
-    site.submit()
+    assert site.submit() == ""
     site.wait_until_completed("again")
     site.open_run("again")
     assert "continuing from" in Path(".state/logs/worker.log").read_text()
