@@ -120,7 +120,11 @@ def sweep(
         cells = cells_of(sizes, seeds, changes | {"threads": threads}, recipe)
         log.info(f"{len(cells)} runs, {jobs} at once, {threads} thread{'s' * (threads > 1)} each")
         states = [run_cell.with_options(task_run_name=cell.name).submit(cell) for cell in cells]
-        ended = [future.wait() or future.state for future in states]
+        try:
+            ended = [future.wait() or future.state for future in states]
+        except BaseException:  # terminated: the flow ends only after the threads that wait for the runs
+            _stop()
+            raise
         failed = [cell.name for cell, state in zip(cells, ended, strict=True) if not state.is_completed()]
         if failed:
             raise StageError(
@@ -245,11 +249,14 @@ def log_of(name: str) -> Path:
 
 
 _running: set[subprocess.Popen[bytes]] = set()
+_stopped = threading.Event()
 _lock = threading.Lock()
 
 
 def _run(words: list[str], output: Any, env: dict[str, str]) -> int:
     with _lock:
+        if _stopped.is_set():
+            return 1
         process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=env)
         _running.add(process)
     try:
@@ -259,7 +266,9 @@ def _run(words: list[str], output: Any, env: dict[str, str]) -> int:
 
 
 def _stop() -> None:
-    """End the runs that are at work; each ends what it started."""
+    """End the runs that are at work, and let no other begin; each ends what it started."""
+    with _lock:
+        _stopped.set()
     for process in list(_running):
         process.terminate()
     for process in list(_running):
