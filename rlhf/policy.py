@@ -124,9 +124,21 @@ def load_policy(path: Path | str) -> Policy:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path | str) -> None:
-    """Write model and tokenizer to a folder, beside then renamed."""
+    """Write model and tokenizer to a folder, beside then renamed.
+
+    Of several processes the first one writes; of a model that they share (FSDP) all have to call this.
+    """
+    weights = None
+    if torch.distributed.is_initialized():
+        if hasattr(model, "unshard"):
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+            whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+            weights = get_model_state_dict(model, options=whole)
+        if torch.distributed.get_rank():
+            return
     with written_beside(path) as beside:
-        model.save_pretrained(beside)
+        model.save_pretrained(beside, state_dict=weights)
         tokenizer.save_pretrained(beside)
 
 

@@ -31,6 +31,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
@@ -75,7 +76,7 @@ from rlhf.ppo_setup import (
     switch_dropout_off,
 )
 from rlhf.reward import RewardModel, score
-from rlhf.training import InCheckpoints, WholeCheckpoints, last_checkpoint
+from rlhf.training import InCheckpoints, WholeCheckpoints, last_checkpoint, shard_on_cpus
 
 __all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]
 
@@ -258,6 +259,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         networks = PolicyAndValue(
             policy, value, arithmetic(args.precision, args.device, policy.config.hidden_size)
         )
+        shard_on_cpus()
         super().__init__(
             model=networks,
             args=args,
@@ -270,6 +272,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
                 f"a mini-batch of {args.batch_size // args.num_mini_batches} episodes is fewer than "
                 f"{self.accelerator.num_processes} processes"
             )
+        if self.is_fsdp_enabled and (peft_config is not None or not self.accelerator.is_fsdp2):
+            raise DataError("PPO under FSDP needs `fsdp_version: 2` and no peft_config (LoRA)")
         self.networks = networks
         check_head(policy)
         self.room = self._room()
@@ -535,6 +539,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
     ) -> torch.Tensor:
         """Gradients of one optimiser step, sampling the episodes first at the start of an update."""
         args = self.args
+        self.gather()
         update, inside = divmod(inputs["step"], args.steps_per_update)
         epoch, mini = divmod(inside, args.num_mini_batches)
         if self.rollout_update != update:
@@ -571,6 +576,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             if self.value_alone and not name.startswith("value."):
                 continue  # no gradient in any process: the optimiser leaves it alone
             p.grad = accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
+        self._scatter()
         total += seen["pg"] + args.vf_coef * seen["vf"]
         summed = accelerator.reduce(torch.stack(list(seen.values())), "sum")
         for name, value in zip(seen, summed, strict=True):
@@ -579,6 +585,37 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         if args.early_stop_kl is not None and summed[list(seen).index("approxkl")] > args.early_stop_kl:
             self.stopped = True
         return total
+
+    # ---- networks that the processes share (FSDP): whole while episodes go through them ----
+
+    # FSDP's own gathering and summing, in every pass, would have processes wait for each other for ever: they
+    # make unlike numbers of passes.
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process keeps its part of the networks only, as FSDP has it."""
+        return hasattr(self.networks, "unshard")
+
+    def gather(self) -> None:
+        """Have every process hold the whole networks. All have to call it; nothing where they are whole."""
+        if self.sharded:
+            networks: Any = self.networks
+            networks.set_reshard_after_backward(False)
+            networks.unshard()
+
+    def _scatter(self) -> None:
+        """Go back to this process's part of the networks and of their gradients, for the optimiser."""
+        if not self.sharded:
+            return
+        networks: Any = self.networks
+        gradients = {}
+        for name, p in self._learning():
+            if p.grad is not None:
+                gradients[name], p.grad = p.grad, None
+        networks.reshard()
+        for name, p in self._learning():
+            if name in gradients:
+                p.grad = _part(gradients[name], p)
 
     def _learn_from(self, part: list[int], tokens: torch.Tensor, seen: dict[str, torch.Tensor]) -> None:
         """Accumulate the gradients of some episodes, and what the log needs of them in `seen`.
@@ -681,10 +718,13 @@ class PPOTrainer(WholeCheckpoints, Trainer):
     # ---- checkpoints: what learns, and the controller ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:  # the other processes' callbacks have seen no looks
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
+        whole = state_dict or {name: p.detach() for name, p in self._learning()}
         save_file(
-            {name: p.detach().contiguous() for name, p in self._learning()}, folder / "networks.safetensors"
+            {name: whole[name].contiguous() for name, _ in self._learning()}, folder / "networks.safetensors"
         )
         (folder / "ppo.json").write_text(json.dumps({"kl_coef": self.kl_coef}))
         for callback in self._callbacks_in_checkpoints():
@@ -698,7 +738,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             raise DataError(f"{folder} is of other networks than these; remove it, or set another output_dir")
         with torch.no_grad():
             for name, p in self._learning():
-                p.copy_(loaded[name])
+                p.copy_(_part(loaded[name].to(p.device), p))
         self.kl_coef = json.loads((folder / "ppo.json").read_text())["kl_coef"]
         for callback in self._callbacks_in_checkpoints():
             callback.load(folder)
@@ -716,6 +756,12 @@ class PPOTrainer(WholeCheckpoints, Trainer):
     def trained_policy(self) -> PreTrainedModel:
         """The policy, adapters merged into its weights; training cannot go on after that."""
         policy: Any = self.networks.policy if self.adapter is None else self.adapter.merge_and_unload()
+        if self.sharded:  # whoever saves this one would get the parts
+            weights = dict(policy.named_parameters(remove_duplicate=False))
+            generation = policy.generation_config
+            policy = type(policy)(policy.config).to(policy.dtype)
+            policy.load_state_dict(weights)
+            policy.generation_config = generation
         if len(self.stops) > 1:
             policy.generation_config.eos_token_id = self.stops  # whoever generates stops as training did
         return policy
@@ -732,6 +778,13 @@ _NOTES = (
     "value_clipped",
     "first_ratio_error",
 )
+
+
+def _part(whole: torch.Tensor, p: Any) -> torch.Tensor:
+    """What of a tensor this process keeps for a parameter: all of it, but for one that FSDP has sharded."""
+    if not isinstance(p, DTensor):
+        return whole
+    return distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None)
 
 
 def _permutation(n: int, *key: int) -> torch.Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 
 from rlhf.contracts import DataError
+from rlhf.training import processes
 
 
 @dataclass
@@ -135,7 +135,7 @@ class PPOConfig(TrainingArguments):
         self.save_strategy = "steps"
         self.save_steps = self.save_updates * self.steps_per_update
         self.logging_strategy = "no"
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+        if processes() > 1 and not torch.accelerator.is_available():
             self.use_cpu = True  # else each of several CPU processes would train alone, on the same files
         super().__post_init__()
 

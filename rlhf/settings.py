@@ -100,6 +100,9 @@ class Sft(Training):
 
     epochs: float = param(1.5, "passes over the demonstrations", "epochs", gt=0, le=1000)
     learning_rate: float = param(2e-3, "peak learning rate", gt=0, le=1)
+    accelerate: str | None = param(
+        None, "config file of accelerate for several processes, see deploy/accelerate; null for DDP"
+    )
 
 
 class Labels(Section):
@@ -179,6 +182,9 @@ class RewardFunctions(Section):
 class Ppo(Section):
     """Proximal policy optimisation against the reward model."""
 
+    accelerate: str | None = param(
+        None, "config file of accelerate for several processes, not DeepSpeed's; null for DDP"
+    )
     updates: int = param(12, "rollout-and-optimise rounds", "updates", ge=1, le=10_000_000)
     batch_size: int = param(128, "episodes an update", "episodes", ge=2, le=65_536)
     micro_batch_tokens: int = param(
@@ -261,9 +267,6 @@ class Ppo(Section):
     ptx_batch_size: int = param(32, "demonstrations of that loss an optimiser step", "texts", ge=1, le=65_536)
     precision: Literal["auto", "fp32", "bf16"] = param(
         "auto", "arithmetic; auto: bf16 on GPUs that have it and for wide models on CPUs with AMX"
-    )
-    processes: int = param(
-        1, "training processes, each with `threads` threads or one GPU", "processes", ge=1, le=1024
     )
     save_every: int = param(10, "updates between checkpoints", "updates", ge=1, le=1_000_000)
     snapshot_every: int = param(
@@ -363,6 +366,13 @@ class Settings(Section):
     seed: int = param(17, "seed of everything random", ge=0, le=2**31 - 1)
     threads: int = param(
         2, "CPU threads of a training process; results are exact per thread count", "threads", ge=1, le=256
+    )
+    processes: int = param(
+        1,
+        "processes that train the SFT and the PPO policy, each with `threads` threads or one GPU",
+        "processes",
+        ge=1,
+        le=1024,
     )
     ingest: Ingest = Ingest()
     prepare: Prepare = Prepare()

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from rlhf.contracts import DataError
 from rlhf.policy import Policy, batch_of, response_logprobs, token_batches
-from rlhf.training import Curve, InOrder, arguments, reading_order, train
+from rlhf.training import Curve, InOrder, arguments, processes, reading_order, shard_on_cpus, train
 
 
 def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[int]]]:
@@ -51,24 +51,29 @@ def sft(
 ) -> list[dict[str, float]]:
     """Fine-tune `policy` in place on demonstrations of split `train`; returns its loss curve.
 
+    `batch_size` counts over all processes: each takes its share of the same batches in the same order.
+
     Raises:
-        DataError: no demonstration to train on.
+        DataError: no demonstration to train on, or a batch that the processes cannot share.
     """
     rows = [row for row in demonstrations if row["split"] == "train"]
     if not rows:
         raise DataError("there are no demonstrations of split 'train' to fine-tune on")
+    if batch_size % processes():
+        raise DataError(f"sft.batch_size {batch_size} is not divisible by {processes()} processes")
     encoded = examples(policy, rows)
     steps = math.ceil(epochs * len(rows) / batch_size)
     args = SFTConfig(
         **arguments(checkpoints, seed=seed, save_every=save_every),
         max_steps=steps,
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=batch_size // processes(),
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=20,
         max_length=None,  # cut in `examples`, from the prompt's start
         gradient_checkpointing=False,
     )
+    shard_on_cpus()
     trainer = OrderedSFTTrainer(
         model=policy.model,
         args=args,

@@ -75,13 +75,17 @@ class Snapshots(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The policy as it starts."""
-        if state.global_step == 0 and state.is_world_process_zero:
-            self.look_at_best_of_n(self.look(0))
+        if state.global_step == 0:
+            self.trainer.gather()
+            if state.is_world_process_zero:
+                self.look_at_best_of_n(self.look(0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The policy after an update; called before its checkpoint is written, so none is ever missing."""
-        if self.due(args, state) and state.is_world_process_zero:
-            self.look(state.global_step // args.steps_per_update)
+        if self.due(args, state):
+            self.trainer.gather()
+            if state.is_world_process_zero:
+                self.look(state.global_step // args.steps_per_update)
 
     def due(self, args: Any, state: Any) -> bool:
         """Whether an update has just ended after which there is a look."""

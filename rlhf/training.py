@@ -10,12 +10,14 @@ import contextlib
 import csv
 import ctypes
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import DistributedType, PartialState
 from torch import nn
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import rotate_checkpoints
@@ -44,6 +46,25 @@ def _keep_memory() -> None:
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
+def processes() -> int:
+    """How many processes train together, as their launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def shard_on_cpus() -> None:
+    """Have accelerate's FSDP shard over CPU processes too; to be called between arguments and trainer.
+
+    accelerate hears of FSDP only on processes that have an accelerator each; CPU processes would all hold the
+    whole model, without a word. torch itself shards over gloo as well.
+    """
+    state = PartialState()
+    if (
+        os.environ.get("ACCELERATE_USE_FSDP") == "true"
+        and state.distributed_type == DistributedType.MULTI_CPU
+    ):
+        state.distributed_type = DistributedType.MULTI_GPU
+
+
 def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> dict[str, Any]:
     """The training arguments that every training here shares."""
     # Logs at divisors of the save interval: the mean loss of a log then never spans a resume.
@@ -63,6 +84,8 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
         "dataloader_pin_memory": torch.cuda.is_available(),
         "bf16": False,
         "include_num_input_tokens_seen": "no",
+        # else each of several CPU processes would train alone, on the same files
+        "use_cpu": processes() > 1 and not torch.accelerator.is_available(),
         **more,
     }
 
@@ -181,7 +204,7 @@ class _Log(TrainerCallback):
         self.curve = curve
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.curve and logs:
+        if self.curve and logs and state.is_world_process_zero:
             self.curve(_numbers(logs), state.global_step)
 
 

@@ -138,16 +138,29 @@ def run(
         execute(stage_of[arguments.what] if stage_of else name, main)
 
 
-def launch(stage: Stage, processes: int) -> None:
-    """Run the stage's worker in several processes of this machine, through `accelerate launch`.
+def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) -> None:
+    """Run the stage's worker here, or in `processes` processes of this machine through `accelerate launch`.
+
+    Args:
+        config: config file of accelerate; None for DDP on this machine.
 
     Raises:
+        DataError: there is no such file.
         StageError: a process failed; its own line stands above.
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    # --multi_gpu also starts CPU processes where there is no GPU; --cpu would want MPI
-    command += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--num_cpu_threads_per_process", str(stage.settings.threads), "--main_process_port", "0"]
+    settings = stage.settings
+    if settings.processes == 1:
+        worker(stage)
+        return
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(settings.processes)]
+    if config:
+        if not Path(config).is_file():
+            raise DataError(f"{stage.name}.accelerate: no such file: {config}; deploy/accelerate has some")
+        command += ["--config_file", config]
+    else:
+        # --multi_gpu also starts CPU processes where there is no GPU; --cpu would want MPI
+        command += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--num_cpu_threads_per_process", str(settings.threads), "--main_process_port", "0"]
     done = subprocess.run(
         [*command, "-m", f"tasks.{stage.name}"], env={**os.environ, _WORKER_OF: stage.run_id}, check=False
     )

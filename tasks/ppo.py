@@ -11,11 +11,14 @@ prefers are kept, and reward hacking stops the run.
 
 import copy
 import csv
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rlhf import reward_functions
-from rlhf.contracts import DEMONSTRATION, PROMPT, read_json, read_table, write_json, written_beside
+from rlhf.contracts import DEMONSTRATION, PROMPT, DataError, read_json, read_table, write_json, written_beside
 from rlhf.held_out import HeldOutJudge, LookJudge, ModelJudge
 from rlhf.policy import generate, load_policy, save_model
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
@@ -34,10 +37,9 @@ def main(stage: Stage) -> dict[str, float]:
     params = stage.settings.ppo
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     stage.log_dataset("data/prepared/prompts.parquet", prompts, "ppo")
-    if params.processes == 1:
-        train_policy(stage)
-    else:
-        launch(stage, params.processes)
+    if params.accelerate and stage.settings.processes > 1:
+        refuse_deepspeed(params.accelerate)
+    launch(stage, train_policy, params.accelerate)
 
     with Path("plots/ppo.csv").open() as handle:
         curve = list(csv.DictReader(handle))
@@ -69,8 +71,19 @@ def main(stage: Stage) -> dict[str, float]:
     return figures
 
 
+def refuse_deepspeed(config: str) -> None:
+    """PPO sums gradients itself, and DeepSpeed will not be kept from doing so.
+
+    Raises:
+        DataError: the config file of accelerate asks for DeepSpeed.
+    """
+    with suppress(OSError):  # `launch` says that it is not there
+        if (yaml.safe_load(Path(config).read_text()) or {}).get("distributed_type") == "DEEPSPEED":
+            raise DataError(f"ppo.accelerate: {config} is for DeepSpeed, which PPO cannot use; FSDP it can")
+
+
 def train_policy(stage: Stage) -> None:
-    """Train in this process, one of `ppo.processes`; the first writes models/ppo and plots/ppo.csv."""
+    """Train in this process, one of `processes`; the first writes models/ppo and plots/ppo.csv."""
     settings, params = stage.settings, stage.settings.ppo
     deterministic(settings.seed, settings.threads)
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
@@ -115,6 +128,7 @@ def train_policy(stage: Stage) -> None:
             stage.log_curve(values, int(values["update"]))
 
     curve = train(trainer, log)
+    trainer.gather()
     if trainer.is_world_process_zero():
         found: dict[str, Any] | None = None
         if isinstance(watching, HeldOutJudge):

@@ -5,11 +5,15 @@
 Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plots/sft.csv.
 """
 
-from rlhf.contracts import DEMONSTRATION, read_table, write_json
+import os
+
+from rlhf.contracts import DEMONSTRATION, read_json, read_table, write_json
 from rlhf.policy import generate, load_policy, save_model
 from rlhf.sft import sft, validation_loss
 from rlhf.training import deterministic, final_loss, write_curve
-from tasks.context import Stage, run
+from tasks.context import Stage, launch, run
+
+CURVE = "curve.json"  # beside the checkpoints, unrounded
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -18,18 +22,11 @@ def main(stage: Stage) -> dict[str, float]:
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     stage.log_dataset("data/prepared/demonstrations.parquet", demonstrations, "sft")
 
-    policy = load_policy("models/pretrained")
-    before = validation_loss(policy, demonstrations)
-    curve = sft(
-        policy,
-        demonstrations,
-        checkpoints=stage.checkpoints,
-        seed=settings.seed,
-        curve=stage.log_curve,
-        **settings.sft.model_dump(),
-    )
+    before = validation_loss(load_policy("models/pretrained"), demonstrations)
+    launch(stage, train_policy, settings.sft.accelerate)
+    policy = load_policy("models/sft")
     figures = {
-        "loss": final_loss(curve),
+        "loss": final_loss(read_json(stage.checkpoints / CURVE)),
         "validation_loss": validation_loss(policy, demonstrations),
         "validation_loss_before": before,
     }
@@ -49,11 +46,28 @@ def main(stage: Stage) -> dict[str, float]:
         ],
         "samples",
     )
-    save_model(policy.model, policy.tokenizer, "models/sft")
-    write_curve("plots/sft.csv", curve)
     write_json("metrics/sft.json", figures)
     return figures
 
 
+def train_policy(stage: Stage) -> None:
+    """Train in this process, one of `processes`; the first writes models/sft and plots/sft.csv."""
+    settings = stage.settings
+    deterministic(settings.seed, settings.threads)
+    policy = load_policy("models/pretrained")
+    curve = sft(
+        policy,
+        read_table("data/prepared/demonstrations.parquet", DEMONSTRATION),
+        checkpoints=stage.checkpoints,
+        seed=settings.seed,
+        curve=stage.log_curve,
+        **settings.sft.model_dump(exclude={"accelerate"}),
+    )
+    save_model(policy.model, policy.tokenizer, "models/sft")
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_curve("plots/sft.csv", curve)
+        write_json(stage.checkpoints / CURVE, curve)
+
+
 if __name__ == "__main__":
-    run("sft", main)
+    run("sft", main, worker=train_policy)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -364,64 +360,6 @@ def test_ptx_adds_the_gradient_of_the_language_modelling_loss(tokenizer, tmp_pat
     (3.0 * total).backward()
     expected = torch.cat([p.grad.flatten() for p in policy.parameters()])
     torch.testing.assert_close((mixed - plain)[: len(expected)], expected, atol=1e-5, rtol=1e-4)
-
-
-# ---- processes ----
-
-WORKER = """
-import json, sys
-from pathlib import Path
-sys.path[:0] = {path}
-from rlhf.training import train
-from tiny_ppo import trainer_of, updates, words_tokenizer
-import torch
-trainer = trainer_of(words_tokenizer(), Path({folder!r}), num_updates=2, batch_size=24, num_mini_batches=2,
-                     micro_batch_tokens={tokens}, more={more}, **{settings})
-rows = updates(train(trainer))
-if trainer.is_world_process_zero():
-    assert trainer.accelerator.num_processes == {processes}
-    Path({folder!r}, "rows.json").write_text(json.dumps(rows))
-    torch.save(trainer.networks.state_dict(), Path({folder!r}, "weights.pt"))
-"""
-
-
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    results = {}
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        script = folder / "worker.py"
-        settings = {"kl_target": 1.0, "early_stop_kl": 10.0, "ptx_coef": 0.5, "ptx_batch_size": 6}
-        script.write_text(
-            WORKER.format(
-                path=[str(Path.cwd()), str(Path(__file__).parent)],
-                folder=str(folder),
-                tokens=10_000 if processes == 1 else 60,
-                processes=processes,
-                settings=settings,
-                more={"ptx_texts": PROMPTS},
-            )
-        )
-        launch = [sys.executable]
-        if processes > 1:  # --multi_gpu also starts CPU processes, on gloo, where there is no GPU
-            launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
-            launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_processes", str(processes)]
-            launch += ["--num_cpu_threads_per_process", "1", "--main_process_port", "0"]
-        launch.append(str(script))
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(launch, capture_output=True, text=True, env=env)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results[processes] = (
-            json.loads((folder / "rows.json").read_text()),
-            torch.load(folder / "weights.pt", weights_only=True),
-        )
-    (alone, weights), (shared, shared_weights) = results[1], results[2]
-    for one, two in zip(alone, shared, strict=True):
-        assert one.keys() == two.keys()
-        for name in one:
-            assert two[name] == pytest.approx(one[name], abs=1e-5, rel=1e-4), name
-    for name, tensor in weights.items():
-        torch.testing.assert_close(shared_weights[name], tensor, atol=1e-5, rtol=1e-4)
 
 
 # ---- what TRL 1.12's PPOTrainer gets wrong ----

@@ -212,7 +212,7 @@ def test_simulated_experts_judge_the_looks_as_the_built_in_task_has_them(ready: 
 
 def test_two_processes_train_as_one_does(ready: Workspace) -> None:
     alone, policy = ppo(ready), weights("ppo")
-    ready.set({"ppo.processes": 2})
+    ready.set({"processes": 2, "ppo.accelerate": "deploy/accelerate/ddp.yaml"})
     execute("ppo", stage.main)  # its processes log to its MLflow run
     assert len(alone) == 2
     for one, two in zip(alone, curve(), strict=True):

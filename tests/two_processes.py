@@ -1,0 +1,102 @@
+"""What the processes of test_processes.py do; they import this and none of what tests else need."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from safetensors.torch import save_file
+from test_training import DEMONSTRATIONS
+from tiny_ppo import PROMPTS, Stop, trainer_of, updates, words_tokenizer
+from torch.distributed.tensor import DTensor
+
+from rlhf import training
+from rlhf.contracts import write_json
+from rlhf.policy import load_policy, save_model
+from rlhf.ppo import PPOTrainer
+from rlhf.sft import sft
+from rlhf.training import deterministic
+
+CONFIGS = Path(__file__).parents[1] / "deploy/accelerate"
+# Nine steps. Of the last one TRL reads the accuracy off some examples only, if there are several processes.
+SETTINGS: dict[str, Any] = {"epochs": 1.4, "batch_size": 8, "learning_rate": 3e-3, "save_every": 4}
+
+
+def told_by(config: str) -> dict[str, str]:
+    """The environment that `accelerate launch` makes of a file in deploy/accelerate."""
+    words = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "script.py"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    return prepare_multi_gpu_env(arguments)
+
+
+def begin(rank: int, port: int, config: str) -> None:
+    """Be one of two training processes."""
+    os.environ |= told_by(config) | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    gc.freeze()  # what the libraries made is not looked through again and again
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: int | None) -> None:
+    """SFT; the first process leaves its weights and its curve."""
+    begin(rank, port, config)
+    if stop is not None:
+        real = training._Log
+        training._Log = lambda curve: _stopping(real(curve), Stop(stop))  # type: ignore[assignment, misc]
+    deterministic(0, 1)
+    policy, logged = load_policy(start), []
+    curve = sft(
+        policy,
+        DEMONSTRATIONS,
+        checkpoints=Path(folder, "checkpoints"),
+        seed=0,
+        curve=lambda values, step: logged.append(step),
+        **SETTINGS,
+    )
+    assert torch.distributed.get_world_size() == 2
+    assert all(isinstance(p, DTensor) == (config == "fsdp.yaml") for p in policy.model.parameters())
+    write_json(Path(folder, f"logged-{rank}.json"), logged)
+    save_model(policy.model, policy.tokenizer, Path(folder, "model"))
+    if rank == 0:
+        write_json(Path(folder, "curve.json"), curve)
+
+
+def policy_optimisation(rank: int, port: int, config: str, folder: str, stop: int | None) -> None:
+    """PPO; the first process leaves its weights and its curve."""
+    begin(rank, port, config)
+    trainer = small_ppo(
+        Path(folder, "checkpoints"), micro_batch_tokens=60, callbacks=[Stop(stop)] if stop else None
+    )
+    rows = updates(training.train(trainer))
+    trainer.gather()
+    assert trainer.sharded == (config == "fsdp.yaml")
+    if rank == 0:
+        save_file(state(trainer), Path(folder, "model.safetensors"))
+        write_json(Path(folder, "curve.json"), rows)
+
+
+def small_ppo(folder: Path, **more: Any) -> PPOTrainer:
+    """PPO with texts beside the episodes, and mini-batches that two processes cannot halve."""
+    settings = {
+        "batch_size": 22,
+        "kl_target": 1.0,
+        "early_stop_kl": 10.0,
+        "ptx_coef": 0.5,
+        "ptx_batch_size": 6,
+    }
+    return trainer_of(words_tokenizer(), folder, more={"ptx_texts": PROMPTS}, **settings, **more)
+
+
+def state(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
+    """What it has learnt."""
+    return {name: p.detach().clone() for name, p in trainer.networks.named_parameters()}
+
+
+def _stopping(bookkeeping: Any, stop: Stop) -> Any:
+    bookkeeping.on_step_end = stop.on_step_end
+    return bookkeeping
