@@ -19,6 +19,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
@@ -224,7 +225,8 @@ def finish(name: str, flow_run: str, parent: str, stages: list[str], card: Any) 
 
     with alone("experiments"):
         message = f"{name}\n\nPrefect flow run: {flow_run}\nMLflow run: {parent}\n"
-        commit = save_experiment(name, stages, message)
+        # `dvc repro` has committed them; of those that are named DVC does it again, half a second each
+        commit = save_experiment(name, stages[-1:], message)
     MlflowClient().set_tag(parent, "dvc_commit", commit)
     with get_client(sync_client=True) as client:
         client.update_artifact(card, ArtifactUpdate(data=links(name, parent, commit)))
@@ -256,6 +258,12 @@ def _page(name: str, path: Path, text: str) -> str:
     """A page in the worktree of a run as Markdown: a link where `make up` serves it, else where it lies."""
     pages = os.environ.get("RLHF_PAGES")
     return f"[{text}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
+
+
+def _load() -> None:
+    """Import what the run needs, in a thread: starting the temporary server takes as long."""
+    import dvc.repo  # noqa: F401
+    import mlflow  # noqa: F401
 
 
 def _calm_logs() -> None:
@@ -306,6 +314,7 @@ def main(words: list[str] | None = None) -> None:
         recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
         before = snapshot()
         _calm_logs()
+        threading.Thread(target=_load, daemon=True).start()
         with _api():
             try:
                 named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf
