@@ -90,6 +90,8 @@ def test_ppo_in_two_processes_learns_and_goes_on_as_in_one(
     assert 0 not in in_two(context, policy_optimisation, config, tmp_path, 6)
     assert last_checkpoint(tmp_path / "checkpoints").name == "checkpoint-4"
     assert in_two(context, policy_optimisation, config, tmp_path, None) == [0, 0]
+    [author] = (tmp_path / "checkpoints/checkpoint-8").glob("by-*")
+    assert author.name == "by-0"
     for one, two in zip(rows, read_json(tmp_path / "curve.json"), strict=True):
         assert one.keys() == two.keys()
         assert two == pytest.approx(one, abs=1e-5, rel=1e-4)

@@ -66,12 +66,18 @@ def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: 
         write_json(Path(folder, "curve.json"), curve)
 
 
+class Signature(training.InCheckpoints):
+    """Says in a checkpoint which process wrote it."""
+
+    def save(self, folder: Path) -> None:
+        (folder / f"by-{os.environ['RANK']}").touch()
+
+
 def policy_optimisation(rank: int, port: int, config: str, folder: str, stop: int | None) -> None:
     """PPO; the first process leaves its weights and its curve."""
     begin(rank, port, config)
-    trainer = small_ppo(
-        Path(folder, "checkpoints"), micro_batch_tokens=60, callbacks=[Stop(stop)] if stop else None
-    )
+    callbacks = [Signature(), *([Stop(stop)] if stop else [])]
+    trainer = small_ppo(Path(folder, "checkpoints"), micro_batch_tokens=60, callbacks=callbacks)
     rows = updates(training.train(trainer))
     trainer.gather()
     assert trainer.sharded == (config == "fsdp.yaml")
