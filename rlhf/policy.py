@@ -31,8 +31,9 @@ from rlhf.contracts import DataError, written_beside
 # rung -> (hidden size, layers, heads, MLP size); named by parameters at the built-in vocabulary
 SIZES = {
     "0.1M": (64, 2, 4, 192),
+    "0.15M": (72, 2, 4, 224),
     "0.2M": (80, 2, 4, 256),
-    "0.3M": (104, 2, 4, 288),
+    "0.3M": (96, 3, 4, 256),
     "0.5M": (112, 3, 4, 304),
     "1M": (144, 4, 4, 384),
     "2M": (192, 5, 6, 512),

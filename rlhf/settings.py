@@ -69,7 +69,7 @@ class Model(Section):
 
     # Not `size`: DVC's run cache leaves out parameters of that name (and `nfiles`), so that another size
     # would bring back the model of this one.
-    scale: Literal["0.1M", "0.2M", "0.3M", "0.5M", "1M", "2M", "3M"] = param(
+    scale: Literal["0.1M", "0.15M", "0.2M", "0.3M", "0.5M", "1M", "2M", "3M"] = param(
         "0.1M", "rung of the size ladder, in parameters"
     )
     tokenizer: Literal["word", "bpe"] = param("word", "word: a closed vocabulary; bpe: byte-level, any text")
