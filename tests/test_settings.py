@@ -52,7 +52,8 @@ def test_every_parameter_is_described_and_every_number_bounded() -> None:
         ({"seed": "many"}, "seed: Input should be a valid integer"),
         (
             {"model": {"scale": "100M"}},
-            "model.scale: Input should be '0.1M', '0.15M', '0.2M', '0.3M', '0.5M', '1M', '2M' or '3M', got '100M'",
+            "model.scale: Input should be '0.1M', '0.15M', '0.2M', '0.3M', '0.5M', '1M', '2M' or '3M', "
+            "got '100M'",
         ),
         (
             {"ingest": {"decoy_share": 1.5}},
