@@ -218,7 +218,16 @@ def reproduce(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         raise StageError("this model was not made by a flow run: no experiment says what to run again")
     tree = (RUNS / f"reproduce-{experiment['name']}").resolve()
     lock = at(commit, "dvc.lock")
-    open_worktree(tree, commit, commit, cache=False)
+    # the report names the commit that the run was based on, and whether the files differed from it
+    open_worktree(tree, f"{commit}^", commit, cache=False)
+    only_dvcs = [
+        "rm",
+        "--quiet",
+        "--cached",
+        "--ignore-unmatch",
+        ".dvc/tmp/repro.dat",
+    ]  # saved by `dvc exp save`
+    subprocess.run(["git", "-C", str(tree), *only_dvcs], check=True)
     link_data(check_settings(at(commit, "params.yaml"), "params.yaml"), tree)
     wanted = [
         name

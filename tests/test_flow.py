@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, chdir, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -574,6 +574,9 @@ def test_ancestry_and_reproduction(run: Any) -> None:
     stages = yaml.safe_load(Path("dvc.yaml").read_text())
     stages["stages"]["collect"] = collect
     Path("dvc.yaml").write_text(yaml.safe_dump(stages))
+    git("add", ".")
+    git("commit", "--quiet", "--message", "graph")
+    base = git("rev-parse", "HEAD").strip()
     state = run(settings=changed(5))[0]
     uri = registered(state, "of-the-test")
 
@@ -601,6 +604,8 @@ def test_ancestry_and_reproduction(run: Any) -> None:
     assert {path for path, then, now in rows if then == now} == {"data/raw", "data/comparisons"}
     assert {path for path, then, now in rows if then != now} == {"models/policy"}
     assert not Path("checkpoints").exists()
+    with chdir(Path(".runs", f"reproduce-{tree.name}")):
+        assert context.git_commit() == base
 
 
 @pytest.mark.parametrize(
