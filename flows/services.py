@@ -30,7 +30,7 @@ import psutil
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from flows.runs import is_alive
+from flows.runs import alone, is_alive
 from rlhf.contracts import DataError, read_json, write_json
 from tasks.context import connect, content_hash, one_line_errors, state_dir
 
@@ -161,7 +161,7 @@ def services(config: Config) -> list[Service]:
     mlflow_db = _driver(config.mlflow.database or f"sqlite:///{state / 'mlflow.db'}", "psycopg")
     artifacts = config.mlflow.artifacts or (state / "mlartifacts").as_uri()
     labels = {"FEEDBACK_DB": config.label.database} if config.label.database else {}
-    alone = ["--no-serve-artifacts", "--workers", "1"]
+    options = ["--no-serve-artifacts", "--workers", "1"]
     worker = ["--pool", config.worker.pool, "--type", "process", "--name", WORKER]
     worker += ["--limit", str(config.worker.runs)]
     return [
@@ -173,7 +173,7 @@ def services(config: Config) -> list[Service]:
         ),
         Service(
             "mlflow",
-            [python, "-m", "mlflow", "server", "--host", host, "--port", str(config.mlflow.port), *alone],
+            [python, "-m", "mlflow", "server", "--host", host, "--port", str(config.mlflow.port), *options],
             # in the environment: command lines can be read by everybody on this machine
             {
                 "MLFLOW_BACKEND_STORE_URI": mlflow_db,
@@ -485,6 +485,10 @@ def _last_line(name: str) -> str:
     return "its log is empty"
 
 
+def _waiting() -> None:
+    print("another up or down is at work; waiting for it", flush=True)
+
+
 def main(words: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -497,11 +501,13 @@ def main(words: list[str] | None = None) -> None:
     given = parser.parse_args(words)
     with one_line_errors():
         if given.verb == "down":
-            print("stopped: " + (", ".join(down()) or "nothing was running"))
+            with alone("services", _waiting):
+                print("stopped: " + (", ".join(down()) or "nothing was running"))
             return
         config = load_config(given.config)
         if given.verb == "up":
-            up(config)
+            with alone("services", _waiting):  # a `down` still at work would forget what this starts
+                up(config)
             print(page(config))
         elif given.verb == "env":
             for name, value in environment(config).items():
