@@ -43,7 +43,7 @@ from rlhf.settings import SettingsError
 from tasks.context import StageError, connect, one_line_errors, state_dir
 
 CODE = ("rlhf", "tasks", "feedback/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
-# So shortly trained, some seeds of 0.3M and 0.5M, of three layers, hardly learn to copy (dev/LOG.md).
+# So shortly trained, 0.3M and 0.5M, of three layers, learn to copy late in some seeds (dev/LOG.md).
 SIZES_OF_THE_FIGURE = ("0.1M", "0.15M", "0.2M", "1M")
 SEEDS = (17, 18, 19)
 # Trained as long as the main job is, twelve models take hours. These bring them to an hour on two cores;
