@@ -217,7 +217,7 @@ def page(data: dict[str, Any], svg: str) -> str:
     return environment.get_template("sweep.html.j2").render(
         figure=inline_svg(svg, NAME, words),
         judge=data["judge"]["name"],
-        names=list(data["rows"][0]["policies"]),
+        names=[name for name in LABELS if name in data["rows"][0]["policies"]],
         labels=LABELS,
         rows=data["rows"],
         shape=data["shape"],

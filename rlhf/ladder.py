@@ -124,7 +124,7 @@ def ladder_figure(rows: Sequence[Mapping[str, Any]], judge: str, confidence: flo
     )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(sizes[0] / 1.5, sizes[-1] * 2.2)
-    axes.set_xticks(sizes, [row["size"] for row in rows])
+    axes.set_xticks(sizes, [row["size"] for row in rows], rotation=30)  # neighbours may be close
     axes.xaxis.set_minor_locator(_no_ticks())
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
@@ -149,7 +149,7 @@ def as_png(figure: Any) -> bytes:
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rate and interval by size and policy, as a Markdown table."""
-    names = list(rows[0]["policies"])
+    names = [name for name in LABELS if name in rows[0]["policies"]]
     lines = [
         "| size | parameters | seeds | " + " | ".join(LABELS.get(name, name) for name in names) + " |",
         "|---|---:|---|" + "---|" * len(names),
