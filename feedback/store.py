@@ -78,7 +78,8 @@ class Store:
         # last in, first out: the connection used last has what it read in its cache
         options: dict[str, Any] = {"pool_size": 16, "max_overflow": 32, "pool_use_lifo": True}
         if not self.sqlite:
-            options["pool_pre_ping"] = True
+            # few: one Python process keeps no more of them busy, and many at once only slow each other down
+            options |= {"pool_size": 4, "max_overflow": 0, "pool_pre_ping": True}
             options["connect_args"] = {"connect_timeout": 10}
         self.engine = sa.create_engine(parsed, json_serializer=dumps, **options)
         self._turn = threading.Lock()

@@ -43,7 +43,9 @@ ENOUGH = "labels.enough"  # the event
 MIN_NEW_LABELS = 300
 PROMPTS = 300
 SIMULATED = "simulated"  # project of `--simulate`
-FEW_PROMPTS, TIMES = 50, 3  # of its first round, and how many times as many each later one has
+# Of its first round, and how many times as many each later one has: after some 300 labels more of them change
+# nothing that can be told from noise, so three rounds end there.
+FEW_PROMPTS, TIMES = 50, 1.75
 # Its parameters: with few labels PPO needs more updates to get somewhere, and may lose by them, so experts
 # keep its best look; and the first policies lose to the most careful writers more often than the gate allows.
 OF_SIMULATED = {
@@ -326,7 +328,7 @@ def simulate(settings: Settings, number: int, prompts: int) -> None:
     with labeling_app(settings.register_.model_name) as url:
         while (done := len(rounds(store, project))) < number:
             print(f"round {done + 1} of {number}", flush=True)
-            labeled = ended(simulated_labels(settings, url, prompts * TIMES**done, return_state=True))
+            labeled = ended(simulated_labels(settings, url, round(prompts * TIMES**done), return_state=True))
             print(f"round {done + 1}: {labeled.message}", flush=True)
             trained_on = ended(feedback(settings, 1, 0, return_state=True))
             print(f"round {done + 1}: {trained_on.message}", flush=True)
