@@ -19,7 +19,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext
 from pathlib import Path
@@ -260,12 +259,6 @@ def _page(name: str, path: Path, text: str) -> str:
     return f"[{text}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
 
 
-def _load() -> None:
-    """Import what the run needs, in a thread: starting the temporary server takes as long."""
-    import dvc.repo  # noqa: F401
-    import mlflow  # noqa: F401
-
-
 def _calm_logs() -> None:
     """Drop what Prefect says twice or what is of no use to a person who follows the run."""
     said = ("Starting temporary server", "Stopping temporary server", "Task run failed with state")
@@ -314,7 +307,6 @@ def main(words: list[str] | None = None) -> None:
         recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
         before = snapshot()
         _calm_logs()
-        threading.Thread(target=_load, daemon=True).start()
         with _api():
             try:
                 named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf

@@ -55,7 +55,7 @@ class Progress:
     def _show(self, percent: float, text: str) -> None:
         # Tried once: while this waited for a server that is away, the training's output would pile up unread
         # until the training stood still. The next update will do.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), suppress(httpx.TransportError):
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), suppress(httpx.HTTPError):
             if self._artifact is None:
                 key = f"progress-{self.name}"
                 self._artifact = create_progress_artifact(percent, key=key, description=text)

@@ -194,4 +194,8 @@ def labeling_app(model: str) -> Iterator[str]:
         yield url[0]
     finally:
         app.stdin.close()
-        app.wait(STOP_SECONDS)
+        try:
+            app.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:  # a request hangs
+            app.kill()
+            app.wait()
