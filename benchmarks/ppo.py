@@ -11,8 +11,9 @@ TRL dropped its PPO after 1.12, so the baseline lives in a folder apart (`--trl`
     pip install --target DIR --no-deps trl==1.12.0
 
 Each run is a process of its own, one after another. A pair is TRL's run and ours right after it; a ratio is
-ours over TRL's within a pair. Both take 4 epochs with one optimiser step each, a batch of 64 episodes,
-temperature 0.7 and responses of at most 48 tokens, and the first update of each run is not counted.
+ours over TRL's within a pair; each pair has the next seed. Both take 4 epochs with one optimiser step each,
+a batch of 64 episodes, temperature 0.7 and responses of at most 48 tokens, and the first update of each run
+is not counted.
 """
 
 from __future__ import annotations
@@ -102,7 +103,11 @@ class Bench:
         if size not in self.params:
             dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
             self.params[size] = write_models(models, size, options.seed, dtype)
-        fields: dict[str, Any] = {"who": "ours", "batch": BATCHES.get(size, BATCH)} | more
+        fields: dict[str, Any] = {
+            "who": "ours",
+            "batch": BATCHES.get(size, BATCH),
+            "seed": options.seed,
+        } | more
         # Never a whole pass: TRL would step at each micro-batch of the last batch of its prompts.
         prompts = max(prompts, fields["batch"] * (options.updates + 2))
         texts = self.folder / f"{size}-{prompt[0]}-{prompt[1]}-{prompts}.json"
@@ -113,7 +118,6 @@ class Bench:
             prompts=str(texts),
             size=size,
             device=options.device,
-            seed=options.seed,
             updates=options.updates,
             threads=options.threads,
             trl_micro_batch=options.trl_micro_batch,
@@ -132,13 +136,17 @@ def compare(bench: Bench, cases: list[tuple[str, str, str]], file: Path) -> dict
     written: dict[str, Any] = {}
     for repeat in range(bench.options.repeats):
         for size, lengths in dict.fromkeys(case[:2] for case in cases):
-            spec = bench.spec(size, LENGTHS[lengths], who="trl")
+            # From one seed the two draw responses of other lengths; over several it evens out.
+            seed = bench.options.seed + repeat
+            spec = bench.spec(size, LENGTHS[lengths], who="trl", seed=seed)
             gemm = bench.run(Spec("gemm", device=spec.device, threads=spec.threads))
             trl = _with_share(bench.run(spec), gemm)
             for case in cases:
                 if case[:2] != (size, lengths):
                     continue
-                ours = _with_share(bench.run(bench.spec(size, LENGTHS[lengths], variant=case[2])), gemm)
+                ours = _with_share(
+                    bench.run(bench.spec(size, LENGTHS[lengths], variant=case[2], seed=seed)), gemm
+                )
                 results[case].append({"trl": trl, "ours": ours, "gemm_operations_per_s": gemm})
                 print(f"  {repeat + 1}/{bench.options.repeats} {'-'.join(case)}", file=sys.stderr, flush=True)
         written = {
