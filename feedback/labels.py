@@ -109,14 +109,26 @@ def _work(item: Any, queue: int, kind: str, key: str, order: list[int], expires:
 _mine = leases.alias("mine")
 _next = items.alias("next")
 _first = labels.alias("first")
+
+
+def _never_had(item: sa.FromClause) -> sa.ColumnElement[bool]:
+    """A condition: this user was not handed the item, or let the lease run out.
+
+    The offset keeps PostgreSQL from making a join of it that reads all leases of the user: one look into an
+    index for each item is right whatever it knows of the tables' sizes.
+    """
+    had = sa.select(_mine.c.id).where(
+        _mine.c.item_id == item.c.id, _mine.c.user_id == sa.bindparam("user"), _mine.c.state != "expired"
+    )
+    return ~had.correlate(item).offset(sa.literal_column("0")).exists()
+
+
 _FREE = (
     sa.select(_next.c.id)
     .where(
         _next.c.queue_id == sa.bindparam("queue"),
         sa.text("taken < target"),  # as text, so that SQLite sees the partial index
-        ~sa.exists().where(
-            _mine.c.item_id == _next.c.id, _mine.c.user_id == sa.bindparam("user"), _mine.c.state != "expired"
-        ),
+        _never_had(_next),
         sa.or_(
             _next.c.repeat_of.is_(None),
             sa.exists().where(
@@ -395,22 +407,15 @@ def flag(tx: sa.Connection, user: User, key: str, note: str) -> int:
 
 
 MOST_LEFT = 50  # counted no further, so that a page costs the same in a queue of any size
-_progress = (
-    sa.select(
-        sa.func.coalesce(sa.func.sum(sa.case((labels.c.status == "undone", -1), else_=1)), 0).label("done"),
-        sa.func.max(
-            sa.case(
-                (
-                    sa.and_(
-                        labels.c.status != "undone", ~sa.exists().where(_newer.c.supersedes == labels.c.id)
-                    ),
-                    labels.c.id,
-                )
-            )
-        ).label("last"),
-    )
-    .where(labels.c.user_id == sa.bindparam("user"), labels.c.queue_id == sa.bindparam("queue"))
-    .subquery()
+_of_mine = labels.c.user_id == sa.bindparam("user"), labels.c.queue_id == sa.bindparam("queue")
+_done = sa.select(
+    sa.func.coalesce(sa.func.sum(sa.case((labels.c.status == "undone", -1), else_=1)), 0)
+).where(*_of_mine)
+_last = (
+    sa.select(labels.c.id)
+    .where(*_of_mine, labels.c.status != "undone", ~sa.exists().where(_newer.c.supersedes == labels.c.id))
+    .order_by(labels.c.id.desc())
+    .limit(1)
 )
 _left = sa.select(sa.func.count()).select_from(
     sa.select(items.c.id)
@@ -418,17 +423,19 @@ _left = sa.select(sa.func.count()).select_from(
         items.c.queue_id == sa.bindparam("queue"),
         sa.text("taken < target"),
         items.c.role != "repeat",
-        ~sa.exists().where(
-            _mine.c.item_id == items.c.id, _mine.c.user_id == sa.bindparam("user"), _mine.c.state != "expired"
-        ),
+        _never_had(items),
     )
+    .order_by(items.c.position)  # so that PostgreSQL walks along the index and does not read the table
     .limit(MOST_LEFT)
     .subquery()
 )
 _STANDING = Prepared(
-    sa.select(queues, _progress.c.done, _progress.c.last, _left.scalar_subquery().label("left"))
-    .join_from(queues, _progress, sa.true())
-    .where(queues.c.id == sa.bindparam("queue"))
+    sa.select(
+        queues,
+        _done.scalar_subquery().label("done"),
+        _last.scalar_subquery().label("last"),
+        _left.scalar_subquery().label("left"),
+    ).where(queues.c.id == sa.bindparam("queue"))
 )
 
 

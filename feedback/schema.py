@@ -199,7 +199,7 @@ labels = Table(
     Column("correct", Float),  # share right of a gold, onboarding or repeated item
     _created(),
     UniqueConstraint("item_id", "user_id", "revision"),
-    Index("ix_labels_user", "user_id", "queue_id"),
+    Index("ix_labels_user", "user_id", "queue_id", "id", "status"),
 )
 
 flags = Table(

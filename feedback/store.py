@@ -30,6 +30,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.sql import visitors
 
 from feedback import schema
 from rlhf.contracts import DataError
@@ -87,6 +88,8 @@ class Store:
         if self.sqlite:
             sa.event.listen(self.engine, "connect", _sqlite_settings)
             sa.event.listen(self.engine, "begin", _sqlite_begin)
+        else:
+            sa.event.listen(self.engine, "connect", _postgres_settings)
         try:
             self._check(create)
         except (OperationalError, DatabaseError) as error:
@@ -199,6 +202,12 @@ def _sqlite_begin(connection: sa.Connection) -> None:
     connection.connection.cursor().execute("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
+def _postgres_settings(connection: Any, _: Any) -> None:
+    """Keep the plan of a statement that is run again and again; to plan one took longer than to run it."""
+    connection.execute("SET plan_cache_mode = force_generic_plan")
+    connection.commit()
+
+
 class Prepared:
     """A statement that is compiled once a kind of database and then run by the driver itself.
 
@@ -228,7 +237,11 @@ class Prepared:
         return run(tx, values)
 
     def _compile(self, dialect: sa.Dialect) -> Callable[[sa.Connection, dict[str, Any]], list[Any]]:
-        compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)
+        # what is the same each time stands in the text, so that PostgreSQL's one plan for all times knows it
+        statement = visitors.cloned_traverse(self._statement, {}, {"bindparam": _as_text})
+        compiled = statement.compile(
+            dialect=dialect, column_keys=self._columns, compile_kwargs={"render_postcompile": True}
+        )
         sql, order, literals = str(compiled), compiled.positiontup, dict(compiled.params)
         binds = {name: bind.type.dialect_impl(dialect) for name, bind in compiled.binds.items()}
         into = [(name, f) for name, kind in binds.items() if (f := kind.bind_processor(dialect))]
@@ -258,6 +271,11 @@ class Prepared:
             return [row._make(line) for line in found]
 
         return run
+
+
+def _as_text(bind: Any) -> None:
+    """Render a bind parameter that has its value already as text, and let the others come later."""
+    bind.literal_execute, bind.required = not bind.required, False
 
 
 def insert(tx: sa.Connection, table: sa.Table, values: dict[str, Any]) -> int:
