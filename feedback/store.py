@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import threading
 import time
 from collections import deque, namedtuple
@@ -29,13 +30,14 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DisconnectionError, OperationalError
 from sqlalchemy.sql import visitors
 
 from feedback import schema
 from rlhf.contracts import DataError
 
 BUSY_MS = 15_000
+PING_AFTER = 5.0  # seconds that a connection to PostgreSQL rested
 CACHE_KIB = 8192  # of a connection to SQLite, whose own default is 2,000
 Result = TypeVar("Result")
 dumps = partial(json.dumps, ensure_ascii=False, sort_keys=True)
@@ -80,7 +82,7 @@ class Store:
         options: dict[str, Any] = {"pool_size": 16, "max_overflow": 32, "pool_use_lifo": True}
         if not self.sqlite:
             # few: one Python process keeps no more of them busy, and many at once only slow each other down
-            options |= {"pool_size": 4, "max_overflow": 0, "pool_pre_ping": True}
+            options |= {"pool_size": 4, "max_overflow": 0}
             options["connect_args"] = {"connect_timeout": 10}
         self.engine = sa.create_engine(parsed, json_serializer=dumps, **options)
         self._turn = threading.Lock()
@@ -90,6 +92,7 @@ class Store:
             sa.event.listen(self.engine, "begin", _sqlite_begin)
         else:
             sa.event.listen(self.engine, "connect", _postgres_settings)
+            sa.event.listen(self.engine, "checkout", partial(_check_alive, self.engine.dialect))
         try:
             self._check(create)
         except (OperationalError, DatabaseError) as error:
@@ -206,6 +209,23 @@ def _postgres_settings(connection: Any, _: Any) -> None:
     """Keep the plan of a statement that is run again and again; to plan one took longer than to run it."""
     connection.execute("SET plan_cache_mode = force_generic_plan")
     connection.commit()
+
+
+def _check_alive(dialect: Any, connection: Any, record: Any, _: Any) -> None:
+    """Ping a connection that rested, or on which something arrived unasked: PostgreSQL saying that it stops.
+
+    The pool's own ping would be one more round trip to the server for every judgment.
+    """
+    now = time.monotonic()
+    rested = now - record.info.get("used", now)
+    record.info["used"] = now
+    try:
+        arrived = select.poll()
+        arrived.register(connection.fileno(), select.POLLIN)
+        if rested > PING_AFTER or arrived.poll(0):
+            dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error:
+        raise DisconnectionError from None  # the pool makes another one
 
 
 class Prepared:

@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from labeling import PASSWORD, answer, candidates, filled, person
 from sqlalchemy.exc import DBAPIError
 
+from benchmarks.postgres import Postgres
 from feedback import people, schema
 from feedback.answers import Choice
 from feedback.exports import cut
@@ -158,6 +159,15 @@ def test_a_commit_that_fails_fails_for_all_who_share_it(sqlite: Store) -> None:
     with pytest.raises(sqlite3.OperationalError, match="savepoint"):
         sqlite.together(ends_it_all)
     assert sqlite.together(lambda tx: tx.scalar(sa.select(sa.func.count()).select_from(groups))) == 0
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_restart_of_postgresql_between_two_requests_goes_unnoticed(store: Store, postgres: Postgres) -> None:
+    with store.read() as tx:
+        before = tx.scalar(sa.text("SELECT pg_backend_pid()"))
+    postgres.execute(f"SELECT pg_terminate_backend({before}, 5000)")
+    with store.read() as tx:
+        assert tx.scalar(sa.text("SELECT pg_backend_pid()")) != before
 
 
 def test_an_item_comes_back_when_its_lease_ran_out_and_late_work_is_kept(store: Store) -> None:
