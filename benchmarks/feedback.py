@@ -251,11 +251,11 @@ def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any
 
     Returns:
         latencies in milliseconds, judgments a second, the processor time of the server and of the people in
-        milliseconds a judgment, the share of time that the server's core was idle, retries, and the counts of
-        `check`.
+        milliseconds a judgment, the shares of time that the server's core was idle and that a virtual
+        machine's host gave it to others, retries, and the counts of `check`.
     """
     queue, tokens = prepare(database, load)
-    fsync, idle = fsync_ms(), idle_seconds(core)
+    fsync, (idle, stolen) = fsync_ms(), idle_and_stolen(core)
     server = Server(database, core)
     before, own = spent(server), time.process_time()
     started = time.perf_counter()
@@ -263,6 +263,7 @@ def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any
         seen = asyncio.run(drive(server, queue, tokens, load))
         seconds = time.perf_counter() - started
         used, own = spent(server) - before, time.process_time() - own
+        idle, stolen = (now - then for now, then in zip(idle_and_stolen(core), (idle, stolen), strict=True))
     finally:
         server.stop()
     return {
@@ -274,7 +275,8 @@ def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any
         "judgments_per_s": round(len(seen.acknowledged) / seconds, 1),
         "server_cpu_ms": None if load.kills else round(1000 * used / load.judgments, 2),
         "people_cpu_ms": round(1000 * own / load.judgments, 2),
-        "core_idle": None if core is None else round((idle_seconds(core) - idle) / seconds, 3),
+        "core_idle": None if core is None else round(idle / seconds, 3),
+        "core_stolen": None if core is None else round(stolen / seconds, 3),
         "fsync_ms": fsync,
         "load_average": os.getloadavg()[0],
         "retries": seen.retries,
@@ -289,12 +291,13 @@ def spent(server: Server) -> float:
     return times.user + times.system
 
 
-def idle_seconds(core: int | None) -> float:
-    """Seconds that a core had nothing to do, or waited for a disk, since the machine started."""
+def idle_and_stolen(core: int | None) -> tuple[float, float]:
+    """Seconds since the machine started that a core had nothing to do, or waited for a disk; and that a
+    virtual machine's host gave it to others (0 where the system does not tell)."""
     if core is None:
-        return 0.0
+        return 0.0, 0.0
     times = psutil.cpu_times(percpu=True)[core]
-    return times.idle + times.iowait
+    return times.idle + times.iowait, getattr(times, "steal", 0.0)
 
 
 def fsync_ms(times: int = 101) -> float:

@@ -262,8 +262,10 @@ class Prepared:
         compiled = statement.compile(
             dialect=dialect, column_keys=self._columns, compile_kwargs={"render_postcompile": True}
         )
-        sql, order, literals = str(compiled), compiled.positiontup, dict(compiled.params)
-        binds = {name: bind.type.dialect_impl(dialect) for name, bind in compiled.binds.items()}
+        sql, order = str(compiled), compiled.positiontup
+        left = {name: bind for name, bind in compiled.binds.items() if not bind.literal_execute}
+        known = {name: bind.value for name, bind in left.items() if bind.value is not None}
+        binds = {name: bind.type.dialect_impl(dialect) for name, bind in left.items()}
         into = [(name, f) for name, kind in binds.items() if (f := kind.bind_processor(dialect))]
         columns = list(self._statement.exported_columns)
         row = namedtuple("Row", [column.name for column in columns])  # type: ignore[misc]
@@ -272,7 +274,7 @@ class Prepared:
 
         def run(tx: sa.Connection, values: dict[str, Any]) -> list[Any]:
             nonlocal out
-            given = literals | values
+            given = known | values
             for name, convert in into:
                 given[name] = convert(given[name])
             cursor = tx.connection.cursor()

@@ -19,7 +19,7 @@ from benchmarks.postgres import Postgres
 from feedback import people, schema
 from feedback.answers import Choice
 from feedback.exports import cut
-from feedback.labels import Gone, flag, give, held, is_current, next_work, standing, undo
+from feedback.labels import MOST_LEFT, Gone, flag, give, held, is_current, next_work, standing, undo
 from feedback.queues import Candidate, Filling, add_guideline, add_items, queue_row
 from feedback.schema import APPEND_ONLY, groups, items, labels, leases
 from feedback.store import Store
@@ -162,12 +162,28 @@ def test_a_commit_that_fails_fails_for_all_who_share_it(sqlite: Store) -> None:
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_a_restart_of_postgresql_between_two_requests_goes_unnoticed(store: Store, postgres: Postgres) -> None:
+def test_a_restart_of_postgresql_between_two_requests_goes_unnoticed(
+    store: Store, postgres: Postgres
+) -> None:
     with store.read() as tx:
         before = tx.scalar(sa.text("SELECT pg_backend_pid()"))
     postgres.execute(f"SELECT pg_terminate_backend({before}, 5000)")
     with store.read() as tx:
         assert tx.scalar(sa.text("SELECT pg_backend_pid()")) != before
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_page_reads_as_little_of_a_long_queue_as_of_a_short_one(store: Store) -> None:
+    ann, queue = person(store, "ann"), filled(store, "vote", candidates(2000, outputs=1))
+    read = sa.text(
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'items'"
+    )
+    with store.read() as tx:
+        for _ in range(7):  # the driver prepares a statement when it runs for the sixth time
+            standing(tx, ann, queue)
+        before = tx.scalar(read)
+        standing(tx, ann, queue)
+        assert tx.scalar(read) - before == MOST_LEFT
 
 
 def test_an_item_comes_back_when_its_lease_ran_out_and_late_work_is_kept(store: Store) -> None:
