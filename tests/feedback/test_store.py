@@ -174,7 +174,12 @@ def test_a_restart_of_postgresql_between_two_requests_goes_unnoticed(
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_a_page_reads_as_little_of_a_long_queue_as_of_a_short_one(store: Store) -> None:
-    ann, queue = person(store, "ann"), filled(store, "vote", candidates(2000, outputs=1))
+    ann, made = person(store, "ann"), candidates(2000, outputs=1)
+    queue = filled(store, "vote", made[:1500])
+    with store.write() as tx:
+        tx.execute(items.update().values(taken=1))  # what is open comes last in the table
+        add_items(tx, queue_row(tx, "p", "vote"), made[1500:], Filling(), "test")
+        tx.execute(sa.text("ANALYZE items"))
     read = sa.text(
         "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'items'"
     )
