@@ -27,7 +27,8 @@ from pydantic import Field
 
 from feedback.exports import cut, new_labels, newest_version, rows_hash, tables
 from feedback.store import Store
-from flows.rlhf import DEFAULTS, _api, _calm_logs, rlhf
+from flows.prefect_api import prefect_api
+from flows.rlhf import DEFAULTS, rlhf
 from flows.runs import alone, clear_dead
 from flows.workspace import parse_changes, plan
 from rlhf.contracts import DataError, write_json
@@ -404,8 +405,7 @@ def main(words: list[str] | None = None) -> None:
         elif given.project:
             changes["collect.labels.project"] = given.project
         settings = plan(given.recipe, given.data, changes)
-        _calm_logs()
-        with _api():
+        with prefect_api():
             connect()
             try:
                 if given.simulate:

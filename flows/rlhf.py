@@ -9,18 +9,18 @@ experiment and MLflow run have the same name. From the command line the result o
 then put into the checkout, params.yaml included; `--aside` leaves the checkout as it is.
 
 DVC owns the graph and decides what has to run: a stage whose code, parameters and inputs did not change
-ends at once. `dvc repro` does the same work without Prefect and gives the same files.
+ends at once, and where none has to run there is no run either, unless it is given a name. `dvc repro` does
+the same work without Prefect and gives the same files.
 """
 
 # No `from __future__ import annotations`: `rlhf.serve(...)` hands the flow to the run's process by value, and
 # names in annotations that are text would not be found there.
 import argparse
-import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,10 @@ from prefect import State, flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_HOME,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    temporary_settings,
-)
 from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
+from flows.prefect_api import prefect_api
 from flows.runs import alone, clear_dead, recorded
 from flows.services import running_environment
 from flows.verdict import show_verdict, verdict_figures, verdict_markdown
@@ -49,12 +44,13 @@ from flows.workspace import (
     recipe_file,
     save_experiment,
     snapshot,
+    up_to_date,
     with_data,
 )
 from rlhf.contracts import DataError
 from rlhf.settings import Settings, SettingsError
-from tasks.context import PARENT_RUN, StageError, connect, one_line_errors, start_parent_run, state_dir
-from tasks.stage import stage_task
+from tasks.context import PARENT_RUN, StageError, connect, one_line_errors, start_parent_run
+from tasks.stage import Dvc, stage_task
 
 DEFAULTS = Settings()  # type: ignore[call-arg]
 
@@ -151,18 +147,21 @@ def run_graph(last: str | None = None) -> list[str]:
             raise StageError(f"until {last}: no such stage; there are {known}")
         graph = graph.subgraph({wanted, *descendants(graph, wanted)})
     ended: dict[Any, State] = {}
-    for node in reversed(list(topological_sort(graph))):
-        before = [ended[upstream] for upstream in graph.successors(node)]
-        task = stage_task(node.addressing)
+    with Dvc() as dvc:
+        for node in reversed(list(topological_sort(graph))):
+            before = [ended[upstream] for upstream in graph.successors(node)]
+            task = stage_task(node.addressing, dvc)
 
-        def waiting(name: str = node.addressing) -> None:
-            get_run_logger().info(f"{name}: another run is at work on the same stage; waiting for its result")
+            def waiting(name: str = node.addressing) -> None:
+                get_run_logger().info(
+                    f"{name}: another run is at work on the same stage; waiting for its result"
+                )
 
-        with alone(f"{node.addressing}-{task.version}", waiting):
-            clear_dead()  # the one that held the lock may have been killed
-            ended[node] = task(wait_for=before, return_state=True)
-        if not ended[node].is_completed():
-            raise StageError(ended[node].message or f"{node.addressing}: ended {ended[node].name}")
+            with alone(f"{node.addressing}-{task.version}", waiting):
+                clear_dead()  # the one that held the lock may have been killed
+                ended[node] = task(wait_for=before, return_state=True)
+            if not ended[node].is_completed():
+                raise StageError(ended[node].message or f"{node.addressing}: ended {ended[node].name}")
     return [node.addressing for node in ended]
 
 
@@ -259,28 +258,6 @@ def _page(name: str, path: Path, text: str) -> str:
     return f"[{text}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
 
 
-def _calm_logs() -> None:
-    """Drop what Prefect says twice or what is of no use to a person who follows the run."""
-    said = ("Starting temporary server", "Stopping temporary server", "Task run failed with state")
-    for name in ("prefect", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(lambda record: not record.getMessage().startswith(said))
-
-
-def _api() -> Any:
-    """Settings to reach Prefect: the server that the user named, that of `make up`, or a temporary one."""
-    for name, value in running_environment().items():
-        os.environ.setdefault(name, value)
-    if PREFECT_API_URL.value():
-        return nullcontext()
-    if os.environ.get("PREFECT_API_URL"):
-        return temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]})
-    home = state_dir() / "prefect"
-    home.mkdir(parents=True, exist_ok=True)
-    first = "" if (home / "prefect.db").exists() else "; the first one makes its database, half a minute"
-    print(f"starting a temporary Prefect server{first}", flush=True)
-    return temporary_settings({PREFECT_HOME: home, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120})
-
-
 def main(words: list[str] | None = None) -> None:
     """The command line; ends with exit code 1 and one line when a stage fails or the input is bad."""
     parser = argparse.ArgumentParser(
@@ -305,9 +282,15 @@ def main(words: list[str] | None = None) -> None:
         # bad input ends here, before a server starts
         settings = plan(arguments.recipe, arguments.data, parse_changes(arguments.set))
         recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
+        wanted = arguments.name or arguments.until or arguments.aside or recipe
+        if not wanted and up_to_date(settings):
+            print(
+                "nothing to do: code, parameters and data are those of this result (with --name: a run of it)"
+            )
+            show_verdict(Path.cwd(), _where(None, Path.cwd()))
+            return
         before = snapshot()
-        _calm_logs()
-        with _api():
+        with prefect_api():
             try:
                 named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf
                 state = named(settings, None, recipe, arguments.until, return_state=True)
@@ -329,13 +312,14 @@ def main(words: list[str] | None = None) -> None:
             show_verdict(shown, _where(folder.name, shown))
 
 
-def _where(name: str, folder: Path) -> dict[str, str]:
+def _where(name: str | None, folder: Path) -> dict[str, str]:
+    """What there is to see of a result -> where; `name` is the run's, if it is known."""
     running = running_environment()
-    pages = running.get("RLHF_PAGES")
+    pages = running.get("RLHF_PAGES") if name else None
     of = "" if folder == Path.cwd() else f" RUN={name}"
     return {
         "report": os.path.relpath(folder / "reports/report.html"),
-        "experiment": f"dvc exp apply {name}",
+        **({"experiment": f"dvc exp apply {name}"} if name else {}),
         "Prefect": running.get("PREFECT_API_URL", "make prefect").removesuffix("/api"),
         "MLflow": running.get("MLFLOW_TRACKING_URI", "make mlflow"),
         "Data Docs": f"{pages}/{name}/reports/validation/prepared/index.html" if pages else f"make docs{of}",

@@ -32,7 +32,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.rlhf import _api, _calm_logs
+from flows.prefect_api import prefect_api
 from flows.workspace import RUNS, experiments, parse_changes, plan, snapshot
 from rlhf.contracts import DataError, write_json, written_beside
 from rlhf.figures import LABELS, svg_text
@@ -298,8 +298,7 @@ def main(words: list[str] | None = None) -> None:
             raise SettingsError(f"--jobs {given.jobs}: at least one")
         changes = SHORT if given.set is None else parse_changes(given.set)
         cells_of(given.sizes, given.seeds, changes, given.recipe)  # bad input ends here
-        _calm_logs()
-        with _api():
+        with prefect_api():
             runner: Any = ThreadPoolTaskRunner(max_workers=given.jobs)
             chosen = sweep.with_options(task_runner=runner)
             try:

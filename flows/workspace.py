@@ -119,6 +119,16 @@ def snapshot() -> str:
         return _git("write-tree", index=index)
 
 
+def up_to_date(settings: Settings) -> bool:
+    """Whether the checkout has these parameters and nothing that a stage would have to make again."""
+    from dvc.repo import Repo
+
+    if load_settings(Path("params.yaml")) != settings:
+        return False
+    with Repo() as repo:
+        return not repo.status()
+
+
 def enter(name: str, owner: str, settings: Settings) -> Path:
     """The run's worktree, made unless it is there, with the run's parameters in its params.yaml."""
     tree = (RUNS / name).resolve()

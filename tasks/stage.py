@@ -12,12 +12,14 @@ import io
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +32,7 @@ from tasks.context import stage_key
 from tasks.progress import Progress
 
 PROGRESS_SECONDS = 10.0  # between two lines of a progress bar in the log
+RUNNER = Path(__file__).with_name("dvc_runner.py")
 STOP_SECONDS = 5.0  # a stopped stage may take this long to end by itself
 
 _UP_TO_DATE = re.compile(r"^(Stage )?'.*' didn't change, skipping")
@@ -42,7 +45,7 @@ _CHATTER = re.compile(
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def stage_task(name: str) -> Task[[], State]:
+def stage_task(name: str, dvc: Dvc) -> Task[[], State]:
     """The task of one stage. Make it when the stages before have run: the key hashes their outputs.
 
     Raises:
@@ -51,7 +54,7 @@ def stage_task(name: str) -> Task[[], State]:
     key = stage_key(name)
 
     def run() -> State:
-        return run_stage(name, key)
+        return run_stage(name, key, dvc)
 
     return Task(
         run,
@@ -64,29 +67,31 @@ def stage_task(name: str) -> Task[[], State]:
     )
 
 
-def run_stage(name: str, key: str) -> State:
-    """Run a stage through `dvc repro`, pass its output on to the log, and return how it ended."""
+def run_stage(name: str, key: str, dvc: Dvc) -> State:
+    """Run a stage through DVC, pass its output on to the log, and return how it ended."""
     logger = get_run_logger()
     started = time.monotonic()
     outcome = "Completed"
-    said: list[str] = []
+    said: deque[str] = deque(maxlen=50)
     if unchanged(name):  # found out here, a process of its own would take a second longer
         return Completed(name="Up to date", message=f"Up to date; key {key}")
     progress = Progress(name)
-    with dvc_repro(name) as process:
-        for line in readable(process.stdout):
-            if _UP_TO_DATE.match(line):
-                outcome = "Up to date"
-            elif _RESTORED.match(line):
-                outcome = "Restored"
-            if not _CHATTER.match(line):
-                logger.info(line)
-                progress.read(line)
-                said = [*said[-50:], line]
-        code = process.wait()
+
+    def read(line: str) -> None:
+        nonlocal outcome
+        if _UP_TO_DATE.match(line):
+            outcome = "Up to date"
+        elif _RESTORED.match(line):
+            outcome = "Restored"
+        if not _CHATTER.match(line):
+            logger.info(line)
+            progress.read(line)
+            said.append(line)
+
+    code = dvc.repro(name, read)
     seconds = time.monotonic() - started
     if code != 0:
-        return Failed(message=error_line(name, said, code))
+        return Failed(message=error_line(name, list(said), code))
     create_markdown_artifact(
         key=f"stage-{name}",
         description=f"{name}: {outcome.lower()}",
@@ -108,27 +113,66 @@ def unchanged(name: str) -> bool:
         return False  # `dvc repro` will say what is wrong
 
 
-@contextmanager
-def dvc_repro(name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`dvc repro --single-item` of a stage in a process group of its own, which ends with the block."""
-    # `cmd: python -m ...` has to be this Python, also when its environment is not activated
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        # warnings of libraries at their own code are not for the person who follows the run
-        env={"PYTHONWARNINGS": "ignore", **os.environ, "PYTHONUNBUFFERED": "1", "PATH": path},
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            _stop(process)
-        if process.stdout:
-            process.stdout.close()
+class Dvc:
+    """Runs stages by `dvc repro --single-item`, all of them in one process: loading DVC takes a second.
+
+    The process starts with the first stage, in the working directory, and leads a group of its own. The group
+    ends with the block or with an exception in a stage, and with it whatever the stage has started.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: Iterator[str] = iter(())
+        self._mark = ""
+
+    def __enter__(self) -> Dvc:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process and all that it started; the next stage gets a new one."""
+        if self._process:
+            _stop(self._process)
+        self._process = None
+
+    def repro(self, name: str, read: Callable[[str], None]) -> int:
+        """Run a stage unless nothing has changed; DVC's exit code.
+
+        Args:
+            read: is called with each line that DVC or the stage says.
+        """
+        process = self._process or self._start()
+        try:
+            if process.stdin:
+                process.stdin.write(f"{name}\n".encode())
+                process.stdin.flush()
+            for line in self._lines:
+                if line.startswith(self._mark):
+                    return int(line.removeprefix(self._mark))
+                read(line)
+        except BaseException:  # the run is cancelled: at once, before anybody is told
+            self.end()
+            raise
+        self.end()  # it was killed
+        return process.returncode
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._mark = f"{secrets.token_hex(8)} "
+        # `cmd: python -m ...` has to be this Python, also when its environment is not activated
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(RUNNER), self._mark.strip()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # warnings of libraries at their own code are not for the person who follows the run
+            env={"PYTHONWARNINGS": "ignore", **os.environ, "PYTHONUNBUFFERED": "1", "PATH": path},
+            start_new_session=True,
+        )
+        self._lines = readable(self._process.stdout)
+        return self._process
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -139,6 +183,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.wait(STOP_SECONDS)
         os.killpg(process.pid, signal.SIGKILL)  # dvc may be gone and the training still there
     process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe:
+            pipe.close()
 
 
 def readable(stream: IO[bytes] | None) -> Iterator[str]:

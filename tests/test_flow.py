@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,7 +39,17 @@ import flows.rlhf
 from feedback import exports, queues
 from feedback.store import Store
 from flows import runs, trace, verdict
-from flows.workspace import bring, enter, experiments, free_name, parse_changes, plan, snapshot, write_params
+from flows.workspace import (
+    bring,
+    enter,
+    experiments,
+    free_name,
+    parse_changes,
+    plan,
+    snapshot,
+    up_to_date,
+    write_params,
+)
 from rlhf.contracts import COMPARISON, DataError, with_ids, write_json, write_table
 from rlhf.settings import Settings, SettingsError, check_settings, load_settings
 from tasks import context, stage
@@ -233,10 +244,17 @@ def test_a_name_is_a_git_reference_and_used_once(repository: Path) -> None:
     assert free_name("taken", "abcdefghij") == "taken-abcdefgh"
 
 
-def test_what_did_not_change_is_not_run_again(run: Any) -> None:
+def test_what_did_not_change_is_not_run_again(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     state, _, _ = run()
     assert bring(Path(state.result()), snapshot()) == []
     assert Path("data/prepared").read_text() == "prepare\n"
+    assert up_to_date(load_settings())
+    assert not up_to_date(changed(5))
+    flows.rlhf.main([])
+    assert capsys.readouterr().out.startswith("nothing to do")
+    Path("data.txt").write_text("2")
+    assert not up_to_date(load_settings())
+    Path("data.txt").write_text("1")
     _, tasks, _ = run()
     assert {task_run.state_name for task_run in tasks.values()} == {"Up to date"}
     _, tasks, _ = run(settings=changed(5))
@@ -678,15 +696,59 @@ def test_a_progress_bar_does_not_flood_the_log() -> None:
     assert list(stage.readable(io.BytesIO(raw))) == ["start", "  0%|##", "100%|##…", "loss 1.5", "last"]
 
 
-def test_leaving_the_block_ends_the_stage_and_what_it_started(repository: Path) -> None:
-    sleeper = "import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)"
-    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"sleep": {"cmd": f'python -c "{sleeper}"'}}}))
-    with stage.dvc_repro("sleep") as process:
-        said = next(line for line in stage.readable(process.stdout) if line.startswith("pid "))
-        started = psutil.Process(int(said.split()[1]))
-    psutil.wait_procs([started], timeout=30)
-    assert not started.is_running() or started.status() == psutil.STATUS_ZOMBIE
-    assert process.returncode != 0
+def commands(**stages: str) -> None:
+    Path("dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {name: {"cmd": cmd} for name, cmd in stages.items()}})
+    )
+
+
+def test_one_process_runs_stage_after_stage(repository: Path) -> None:
+    commands(first="cat; echo first", bad="echo error: no; exit 3", again="echo $PPID > pid; kill -9 $PPID")
+    said: list[str] = []
+    with stage.Dvc() as dvc:
+        assert dvc.repro("first", said.append) == 0
+        assert {"Running stage 'first':", "first"} <= set(said)
+        said.clear()
+        assert dvc.repro("bad", said.append) == 255
+        assert stage.error_line("bad", said, 255) == "bad: no"
+        assert dvc.repro("again", said.append) == -signal.SIGKILL
+        assert not psutil.pid_exists(int(Path("pid").read_text()))
+        said.clear()
+        assert dvc.repro("first", said.append) == 0  # a new process
+        assert "first" in said
+
+
+def test_an_exception_ends_the_stage_and_what_it_started(repository: Path) -> None:
+    commands(sleep="python -c \"import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)\"")
+    started = []
+
+    def read(line: str) -> None:
+        if line.startswith("pid "):
+            started.append(psutil.Process(int(line.split()[1])))
+            raise KeyboardInterrupt
+
+    dvc = stage.Dvc()
+    with pytest.raises(KeyboardInterrupt):
+        dvc.repro("sleep", read)
+    psutil.wait_procs(started, timeout=30)
+    assert not started[0].is_running() or started[0].status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_temporary_server_ends_with_a_killed_run(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, time\nfrom flows.prefect_api import _start_server\n"
+        "print(_start_server(pathlib.Path('.'))[0].pid, flush=True)\ntime.sleep(600)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env=env, stdout=subprocess.PIPE
+    ) as run:
+        assert run.stdout
+        server = psutil.Process(int(run.stdout.readline()))
+        assert server.is_running()
+        run.kill()
+    psutil.wait_procs([server], timeout=30)
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
