@@ -4,7 +4,8 @@ In copies of the checkout, each with an empty cache and state folder:
 
 1. every stage bare, as `python -m tasks.<stage>`, one after the other;
 2. the same as one flow run, with a temporary Prefect server, from the start of the process to its end;
-3. the flow again, and `dvc repro`, with nothing to do.
+3. with nothing to do, the flow again, which then starts no run; the flow with a name, which makes it a run in
+   all three tools, with a temporary Prefect server and with one that is already there; and `dvc repro`.
 
 Asked: 2 at most 1.15 times 1 for the main job; the flow under 10 s and `dvc repro` under 3 s with nothing to
 do. Prints Markdown; with --out it also writes overhead-<date>-<machine>.json there. With the default
@@ -23,13 +24,17 @@ import os
 import platform
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import yaml
 
@@ -38,7 +43,13 @@ from rlhf.contracts import read_json, write_json
 from tasks.context import StageError, git_commit, one_line_errors
 
 COLUMNS = ("python", "import", "data", "models", "training", "logging")
-ASKED = {"flow / bare": 1.15, "flow, nothing to do": 10.0, "dvc repro, nothing to do": 3.0}
+ASKED = {
+    "flow / bare": 1.15,
+    "flow, nothing to do": 10.0,
+    "flow with a name, nothing to do": 10.0,
+    "flow with a name and a server, nothing to do": 10.0,
+    "dvc repro, nothing to do": 3.0,
+}
 
 
 def copy_of_checkout(folder: Path, changes: list[str]) -> None:
@@ -87,6 +98,25 @@ def timed(folder: Path, *words: str) -> tuple[float, str]:
     return time.monotonic() - started, done.stdout + done.stderr
 
 
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[str]:
+    """A Prefect server on the copy's database; yields the URL of its API."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)]
+    env = {**os.environ, "PREFECT_HOME": str(folder / ".state/prefect")}
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(120):
+                with suppress(httpx.HTTPError):
+                    httpx.get(f"http://127.0.0.1:{port}/api/health").raise_for_status()
+                    break
+                time.sleep(1)
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            process.terminate()
+
+
 def bare_stages(folder: Path) -> dict[str, dict[str, float]]:
     """Stage -> seconds in all, and of each column."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
@@ -114,12 +144,15 @@ def measure(changes: list[str]) -> dict[str, Any]:
         home = f"PREFECT_HOME={flow}/.state/prefect"
         timed(flow, "env", home, sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y")
         stages = bare_stages(bare)
-        whole, again = (timed(flow, sys.executable, "-m", "flows.rlhf")[0] for _ in range(2))
+        run = [sys.executable, "-m", "flows.rlhf"]
+        whole, again, named = (timed(flow, *run, *words)[0] for words in ([], [], ["--name", "again"]))
+        with prefect_server(flow) as url:
+            served, _ = timed(flow, "env", f"PREFECT_API_URL={url}", *run, "--name", "served")
         repro, _ = timed(flow, sys.executable, "-m", "dvc", "repro")
     finally:
         shutil.rmtree(root, ignore_errors=True)
     total = sum(row["all"] for row in stages.values())
-    figures = {"flow / bare": whole / total, "flow, nothing to do": again, "dvc repro, nothing to do": repro}
+    figures = dict(zip(ASKED, (whole / total, again, named, served, repro), strict=True))
     return {
         "date": datetime.date.today().isoformat(),
         "machine": platform.machine(),
