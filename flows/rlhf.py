@@ -276,7 +276,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
     parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
     arguments = parser.parse_args(words)
-    # a plain SIGTERM would leave the temporary server behind
+    # a plain SIGTERM would leave the training behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
     with one_line_errors():
         # bad input ends here, before a server starts
