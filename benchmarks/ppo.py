@@ -284,7 +284,9 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "commit": commit.stdout.strip() or None,
-        "command": " ".join(["python -m benchmarks.ppo", *sys.argv[1:]]),
+        "command": " ".join(
+            ["python -m benchmarks.ppo", *("DIR" if w == options.trl else w for w in sys.argv[1:])]
+        ),
         "processor": _processor(),
         "flags": sorted(f for f in flags if f.startswith(("amx", "avx2", "avx512_bf16", "avx512f"))),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
