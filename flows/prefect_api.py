@@ -51,10 +51,11 @@ def prefect_api() -> Iterator[None]:
         home.mkdir(parents=True, exist_ok=True)
         first = "" if (home / "prefect.db").exists() else "; the first one makes its database, half a minute"
         print(f"starting a temporary Prefect server{first}", flush=True)
-        process, url = _start_server(home)
-        with alone("mlflow"):  # two first runs at once would both make its database
-            connect()  # loads MLflow; the server takes longer
-        _wait(process, f"{url}/health")
+        with alone("prefect"):  # two first runs at once would both make its database
+            process, url = _start_server(home)
+            with alone("mlflow"):  # and MLflow's
+                connect()  # loads MLflow; the server takes longer
+            _wait(process, f"{url}/health")
         # no pages: links to them would lead nowhere
         with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: "", PREFECT_HOME: home}):
             yield
@@ -95,7 +96,7 @@ def _wait(process: subprocess.Popen[bytes], url: str) -> None:
         httpx.get(url, timeout=STARTUP_SECONDS).raise_for_status()
     except httpx.HTTPError as error:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(1)
+            process.wait(STOP_SECONDS)
         raise StageError(
             f"the temporary Prefect server did not start ({error}; exit code {process.returncode}); what it "
             "said stands above. `make up` starts one that stays"
