@@ -1,5 +1,6 @@
 """The held-out judge along PPO: what it keeps, when it stops a run, and that a killed run ends the same."""
 
+import pickle
 from contextlib import suppress
 
 import numpy as np
@@ -135,7 +136,12 @@ def test_a_healthy_run_goes_to_its_end(tmp_path, rates):
 def state_of(folder):
     last = max((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     files = [*last.iterdir(), *(folder / "looks").iterdir()]
-    return {file.name: file.read_bytes() for file in files if file.name != "training_args.bin"}
+    found = {file.name: file.read_bytes() for file in files if file.name != "training_args.bin"}
+    # Not the state of Python's `random`: threads that Prefect's client has left in this process draw from it
+    # now and then. kill_ppo.py, which has processes of its own, compares the whole file.
+    states = torch.load(last / "rng_state.pth", weights_only=False)
+    found["rng_state.pth"] = states["cpu"].numpy().tobytes() + pickle.dumps(states["numpy"])
+    return found
 
 
 def test_a_killed_run_keeps_stops_and_saves_the_same(tmp_path):
