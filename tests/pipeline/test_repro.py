@@ -83,8 +83,10 @@ def stores(finished: Workspace) -> Postgres:
 def test_two_workers_take_a_run_each_and_share_what_both_need(finished: Workspace, stores: Postgres) -> None:
     said = [text for _, text in finished.taken.values()]
     assert all(text.count("submitted to infrastructure") == 1 for text in said), said
-    for stage in stages():
-        assert sum(f"Running stage '{stage}'" in text for text in said) == 1, stage
+    # Each execution of a stage has a run in MLflow; what a worker passes on of a run's log may come too late.
+    with psycopg.connect(stores.url("mlflow")) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM runs")]
+    assert {stage: names.count(stage) for stage in stages()} == dict.fromkeys(stages(), 1)
 
 
 def test_runs_at_once_stand_side_by_side_in_dvc_with_their_parameters(
