@@ -8,12 +8,14 @@
 SQLite runs in WAL mode with synchronous=FULL: what was acknowledged survives SIGKILL and power loss. Its
 writers take turns behind one lock of this process, because SQLite's own waiting is by polling; `busy_timeout`
 covers other processes. Those who wait for their turn with `together` go in one transaction, so that they wait
-for the disk once and not one after the other (group commit; PostgreSQL does so by itself).
+for the disk once and not one after the other (group commit). On PostgreSQL a transaction gives its connection
+back before its commit is on disk, and then waits for that together with the others (`_Flusher`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import select
@@ -94,6 +96,7 @@ class Store:
             sa.event.listen(self.engine, "connect", _postgres_settings)
             sa.event.listen(self.engine, "checkout", partial(_check_alive, self.engine.dialect))
         try:
+            self._flusher = None if self.sqlite else _Flusher(self.engine)
             self._check(create)
         except (OperationalError, DatabaseError) as error:
             reason = str(error.orig).strip().splitlines()[0]
@@ -108,6 +111,8 @@ class Store:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 connection.commit()
+                if self._flusher:
+                    self._flusher.flush()
             elif not sa.inspect(connection).has_table("labels"):
                 raise DataError(f"{self.url}: no label store; `python -m feedback init` makes one")
 
@@ -122,11 +127,22 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
+        flusher = self._flusher_now()
         with self.engine.connect() as connection:
             if self.sqlite:
                 connection = connection.execution_options(immediate=True)
             with connection.begin():
                 yield connection
+        if flusher:
+            flusher.flush()
+
+    def _flusher_now(self) -> _Flusher | None:
+        """One that is there before the transaction begins; a new one if PostgreSQL ended the last."""
+        if self._flusher:
+            with self._turn:
+                if not self._flusher.alive():
+                    self._flusher = _Flusher(self.engine)
+        return self._flusher
 
     def together(self, work: Callable[[sa.Connection], Result]) -> Result:
         """Run `work(tx)` in a transaction that writes and return its result once that is stored.
@@ -175,8 +191,62 @@ class Store:
                 yield connection
 
     def close(self) -> None:
-        """Close the pooled connections."""
+        """Close the connections."""
+        if self._flusher:
+            self._flusher.close()
         self.engine.dispose()
+
+
+class _Flusher:
+    """Waits until what was committed is on PostgreSQL's disk, once for all who wait at that moment.
+
+    With `synchronous_commit` a transaction keeps its connection while the disk works, and the few connections
+    of `Store` carry fewer judgments than people make as soon as an fsync takes 10 ms. So they commit without
+    waiting (`_postgres_settings`), and this connection, which waits as the server is set up to, then commits
+    a message that goes into the write-ahead log behind all of them. It vouches only for what began while it
+    was open: a server that crashed ended it as well, and with it `flush` of all whose commits may be lost.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        # the driver's own, because SQLAlchemy's may silently be another one after an error
+        self._dialect, opened = engine.dialect, engine.connect()
+        connection: Any = opened.connection.driver_connection
+        opened.detach()
+        connection.autocommit = True
+        connection.execute("RESET synchronous_commit")
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self._committed = self._flushed = 0
+        self._turn = threading.Lock()
+        self._used = time.monotonic()
+
+    def flush(self) -> None:
+        """Return once all that this thread committed is on disk.
+
+        Raises:
+            psycopg.Error: that is not known; the server ended the connection.
+        """
+        mine = self._committed = next(self._numbers)
+        with self._turn:
+            if self._flushed < mine:
+                committed = self._committed
+                self._connection.execute("SELECT pg_logical_emit_message(true, 'flush', '')")
+                self._flushed, self._used = committed, time.monotonic()
+
+    def alive(self) -> bool:
+        """Whether it can be relied on, as far as can be told without waiting for a flush under way."""
+        if not self._turn.acquire(blocking=False):
+            return True
+        try:
+            now = time.monotonic()
+            self._used, rested = now, now - self._used
+            return _answers(self._dialect, self._connection, rested)
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 @dataclass
@@ -206,26 +276,36 @@ def _sqlite_begin(connection: sa.Connection) -> None:
 
 
 def _postgres_settings(connection: Any, _: Any) -> None:
-    """Keep the plan of a statement that is run again and again; to plan one took longer than to run it."""
+    """Keep the plan of a statement that is run again and again, because to plan one took longer than to run
+    it; and leave the waiting for the disk to `_Flusher`."""
     connection.execute("SET plan_cache_mode = force_generic_plan")
+    connection.execute("SET synchronous_commit = off")
     connection.commit()
 
 
-def _check_alive(dialect: Any, connection: Any, record: Any, _: Any) -> None:
-    """Ping a connection that rested, or on which something arrived unasked: PostgreSQL saying that it stops.
+def _check_alive(dialect: sa.Dialect, connection: Any, record: Any, _: Any) -> None:
+    """Let the pool make another connection where this one is dead.
 
     The pool's own ping would be one more round trip to the server for every judgment.
     """
     now = time.monotonic()
     rested = now - record.info.get("used", now)
     record.info["used"] = now
+    if not _answers(dialect, connection, rested):
+        raise DisconnectionError
+
+
+def _answers(dialect: Any, connection: Any, rested: float) -> bool:
+    """Ping a connection that rested for so many seconds, or on which something arrived unasked: PostgreSQL
+    saying that it stops."""
     try:
         arrived = select.poll()
         arrived.register(connection.fileno(), select.POLLIN)
         if rested > PING_AFTER or arrived.poll(0):
             dialect.do_ping(connection)
     except dialect.loaded_dbapi.Error:
-        raise DisconnectionError from None  # the pool makes another one
+        return False
+    return True
 
 
 class Prepared:

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -24,6 +25,11 @@ from feedback.queues import Candidate, Filling, add_guideline, add_items, queue_
 from feedback.schema import APPEND_ONLY, groups, items, labels, leases
 from feedback.store import Store
 from rlhf.contracts import DataError
+
+END_ALL = (  # connections of clients
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    " WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+)
 
 
 def test_migrations_make_the_tables_of_the_schema(store: Store) -> None:
@@ -170,6 +176,62 @@ def test_a_restart_of_postgresql_between_two_requests_goes_unnoticed(
     postgres.execute(f"SELECT pg_terminate_backend({before}, 5000)")
     with store.read() as tx:
         assert tx.scalar(sa.text("SELECT pg_backend_pid()")) != before
+    postgres.execute(END_ALL)
+    with store.write() as tx:
+        tx.execute(groups.insert().values(name="g"))
+    with store.read() as tx:
+        assert "g" in set(tx.scalars(sa.select(groups.c.name)))
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_what_write_returned_for_is_on_the_disk_of_postgresql(store: Store) -> None:
+    end, on_disk = "SELECT pg_current_wal_insert_lsn()", "SELECT pg_current_wal_flush_lsn() > :end"
+    with store.read() as tx:
+        (mode,) = tx.execute(sa.text("SHOW synchronous_commit")).one()
+    assert mode == "off"  # so that only the flush can have done it
+    for number in range(20):
+        with store.write() as tx:
+            tx.execute(groups.insert().values(name=f"g{number}"))
+            before_commit = tx.scalar(sa.text(end))
+        with store.read() as tx:
+            assert tx.scalar(sa.text(on_disk), {"end": before_commit})
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_those_who_wait_for_the_disk_of_postgresql_share_its_work(store: Store) -> None:
+    def write(number: int) -> None:
+        with store.write() as tx:
+            tx.execute(groups.insert().values(name=f"g{number}"))
+
+    flusher, flushes = store._flusher, []
+    assert flusher
+    before = flusher._committed
+    execute = flusher._connection.execute
+    flusher._connection.execute = lambda statement: (flushes.append(statement), execute(statement))
+    threads = [threading.Thread(target=write, args=[number]) for number in range(8)]
+    with flusher._turn:  # as if the disk were at work
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 30
+        while flusher._committed < before + len(threads) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert store.engine.pool.checkedout() == 0  # four connections were enough for all eight
+    for thread in threads:
+        thread.join()
+    assert len(flushes) == 1
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_write_is_not_acknowledged_by_a_flush_of_another_server_life(
+    store: Store, postgres: Postgres
+) -> None:
+    flusher = store._flusher
+    assert flusher
+    postgres.execute(END_ALL)  # as a crash does, after which commits may be lost
+    with pytest.raises(psycopg.OperationalError):
+        flusher.flush()
+    with store.write() as tx:
+        tx.execute(groups.insert().values(name="h"))
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
