@@ -5,7 +5,8 @@ In copies of the checkout, each with an empty cache and state folder:
 1. every stage bare, as `python -m tasks.<stage>`, one after the other;
 2. the same as one flow run, with a temporary Prefect server, from the start of the process to its end;
 3. with nothing to do, the flow again, which then starts no run; the flow with a name, which makes it a run in
-   all three tools, with a temporary Prefect server and with one that is already there; and `dvc repro`.
+   all three tools, with a temporary Prefect server and with one that is already there; and `dvc repro`; the
+   median of five each.
 
 Asked: 2 at most 1.15 times 1 for the main job; the flow under 10 s and `dvc repro` under 3 s with nothing to
 do. Prints Markdown; with --out it also writes overhead-<date>-<machine>.json there. With the default
@@ -25,6 +26,7 @@ import platform
 import shlex
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +44,7 @@ from flows.workspace import parse_changes, plan, snapshot, write_params
 from rlhf.contracts import read_json, write_json
 from tasks.context import StageError, git_commit, one_line_errors
 
+REPEATS = 5  # of what has nothing to do; its median counts
 COLUMNS = ("python", "import", "data", "models", "training", "logging")
 ASKED = {
     "flow / bare": 1.15,
@@ -98,6 +101,11 @@ def timed(folder: Path, *words: str) -> tuple[float, str]:
     return time.monotonic() - started, done.stdout + done.stderr
 
 
+def several(folder: Path, *words: str) -> list[float]:
+    """Seconds that a command takes, each time that it is run."""
+    return [timed(folder, *words)[0] for _ in range(REPEATS)]
+
+
 @contextmanager
 def prefect_server(folder: Path) -> Iterator[str]:
     """A Prefect server on the copy's database; yields the URL of its API."""
@@ -145,14 +153,16 @@ def measure(changes: list[str]) -> dict[str, Any]:
         timed(flow, "env", home, sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y")
         stages = bare_stages(bare)
         run = [sys.executable, "-m", "flows.rlhf"]
-        whole, again, named = (timed(flow, *run, *words)[0] for words in ([], [], ["--name", "again"]))
+        whole, _ = timed(flow, *run)
+        idle = [several(flow, *run), several(flow, *run, "--name", "again")]
         with prefect_server(flow) as url:
-            served, _ = timed(flow, "env", f"PREFECT_API_URL={url}", *run, "--name", "served")
-        repro, _ = timed(flow, sys.executable, "-m", "dvc", "repro")
+            idle.append(several(flow, "env", f"PREFECT_API_URL={url}", *run, "--name", "served"))
+        idle.append(several(flow, sys.executable, "-m", "dvc", "repro"))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     total = sum(row["all"] for row in stages.values())
-    figures = dict(zip(ASKED, (whole / total, again, named, served, repro), strict=True))
+    medians = [statistics.median(seconds) for seconds in idle]
+    figures = dict(zip(ASKED, (whole / total, *medians), strict=True))
     return {
         "date": datetime.date.today().isoformat(),
         "machine": platform.machine(),
@@ -164,6 +174,7 @@ def measure(changes: list[str]) -> dict[str, Any]:
         "bare": total,
         "flow": whole,
         "figures": figures,
+        "nothing to do": dict(zip(list(ASKED)[1:], idle, strict=True)),
         "asked": ASKED,
     }
 
@@ -183,7 +194,9 @@ def table(found: dict[str, Any]) -> str:
     lines += ["", f"- flow {found['flow']:.1f} s, its stages bare {found['bare']:.1f} s"]
     for name, value in found["figures"].items():
         unit = "" if "/" in name else " s"
-        lines.append(f"- {name}: {value:.2f}{unit} (asked: at most {found['asked'][name]:g}{unit})")
+        times = found["nothing to do"].get(name, [])
+        spread = f", {min(times):.1f} to {max(times):.1f} in {len(times)}" if times else ""
+        lines.append(f"- {name}: {value:.2f}{unit} (asked: at most {found['asked'][name]:g}{unit}){spread}")
     lines.append(
         f"- {found['cores']} cores, load {found['load']:.1f} at the end; other work makes all of it slower"
     )

@@ -27,8 +27,8 @@ from pydantic import Field
 
 from feedback.exports import cut, new_labels, newest_version, rows_hash, tables
 from feedback.store import Store
+from flows.pipeline import DEFAULTS, rlhf
 from flows.prefect_api import prefect_api
-from flows.rlhf import DEFAULTS, rlhf
 from flows.runs import alone, clear_dead
 from flows.workspace import parse_changes, plan
 from rlhf.contracts import DataError, write_json

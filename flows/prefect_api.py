@@ -9,6 +9,7 @@ started it, however that one ends.
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -18,8 +19,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 STARTUP_SECONDS = 120  # the first start makes the database
 STOP_SECONDS = 5
@@ -30,39 +33,77 @@ def prefect_api() -> Iterator[None]:
     """Let Prefect's client reach a server inside the block.
 
     Raises:
-        StageError: the temporary server did not start.
+        StageError: the temporary server did not start, or that of the user does not answer.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_UI_URL, temporary_settings
-
     from flows.runs import alone
     from flows.services import running_environment
     from tasks.context import connect, state_dir
 
-    _calm_logs()
     for name, value in running_environment().items():
         os.environ.setdefault(name, value)
-    if PREFECT_API_URL.value():
+    home = state_dir() / "prefect"
+    with ExitStack() as starting:
+        server = None
+        if not _named():
+            starting.enter_context(alone("prefect"))  # two first runs at once would both make its database
+            first = not (home / "prefect.db").exists()
+            server = _start_server(home)
+        # meanwhile what a run needs is loaded: Prefect's client, DVC and MLflow
+        with _no_collection():
+            import dvc.repo  # noqa: F401
+            from prefect.settings import (
+                PREFECT_API_URL,
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+                PREFECT_HOME,
+                PREFECT_UI_URL,
+                temporary_settings,
+            )
+
+            import flows.pipeline  # noqa: F401
+
+            if url := _named():  # known for sure now
+                if server:
+                    _stop(server.process)
+                _check(url)
+            with alone("mlflow"):  # two first runs at once would both make its database
+                connect()
+        _calm_logs()
+        settings: dict[Any, Any] = {PREFECT_API_URL: url}
+        if server and not url:
+            told = "; the first one makes its database, half a minute" if first else ""
+            print(f"starting a temporary Prefect server{told}", flush=True)
+            _wait(server)
+            settings = {
+                PREFECT_API_URL: server.url,
+                PREFECT_HOME: home,
+                PREFECT_UI_URL: "",  # no pages: links to them would lead nowhere
+                # nobody else listens, and a run would wait up to a second for the thread that sends them
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            }
+    with temporary_settings(settings):
         yield
-    elif os.environ.get("PREFECT_API_URL"):
-        with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
-            yield
-    else:
-        home = state_dir() / "prefect"
-        home.mkdir(parents=True, exist_ok=True)
-        first = "" if (home / "prefect.db").exists() else "; the first one makes its database, half a minute"
-        print(f"starting a temporary Prefect server{first}", flush=True)
-        with alone("prefect"):  # two first runs at once would both make its database
-            process, url = _start_server(home)
-            with alone("mlflow"):  # and MLflow's
-                connect()  # loads MLflow; the server takes longer
-            _wait(process, f"{url}/health")
-        # no pages: links to them would lead nowhere
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: "", PREFECT_HOME: home}):
-            yield
 
 
-def _start_server(home: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A server that is starting, and its URL. It is stopped when this process ends."""
+def _named() -> str | None:
+    """The server that the environment names, or a profile, which only Prefect can read."""
+    if "prefect" in sys.modules:
+        from prefect.settings import PREFECT_API_URL
+
+        return PREFECT_API_URL.value() or os.environ.get("PREFECT_API_URL")
+    return os.environ.get("PREFECT_API_URL")
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A temporary server's process and its URL."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+
+def _start_server(home: Path) -> _Server:
+    """A server that is starting. It is stopped when this process ends."""
+    home.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # whoever connects waits until it is there
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         process = subprocess.Popen(
@@ -75,7 +116,7 @@ def _start_server(home: Path) -> tuple[subprocess.Popen[bytes], str]:
     # Not at the end of the block: Prefect's client sends its last logs when the threads of this process end,
     # which is before `atexit`, and would try again for minutes.
     atexit.register(_stop, process)
-    return process, url
+    return _Server(process, url)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -86,20 +127,35 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+def _wait(server: _Server) -> None:
     """Wait until the server answers."""
     import httpx
 
     from tasks.context import StageError
 
     try:
-        httpx.get(url, timeout=STARTUP_SECONDS).raise_for_status()
+        httpx.get(f"{server.url}/health", timeout=STARTUP_SECONDS).raise_for_status()
     except httpx.HTTPError as error:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
+            server.process.wait(STOP_SECONDS)
         raise StageError(
-            f"the temporary Prefect server did not start ({error}; exit code {process.returncode}); what it "
-            "said stands above. `make up` starts one that stays"
+            f"the temporary Prefect server did not start ({error}; exit code {server.process.returncode}); "
+            "what it said stands above. `make up` starts one that stays"
+        ) from None
+
+
+def _check(url: str) -> None:
+    """Ask the server that the user named whether it is there."""
+    import httpx
+
+    from tasks.context import StageError
+
+    try:
+        httpx.get(f"{url}/health", timeout=STARTUP_SECONDS)
+    except httpx.HTTPError as error:
+        raise StageError(
+            f"no Prefect server answers at {url} ({error}); start it, or name none (PREFECT_API_URL, "
+            "`prefect config view`) for a temporary one"
         ) from None
 
 
@@ -109,6 +165,17 @@ def _calm_logs() -> None:
         logging.getLogger(name).addFilter(
             lambda record: not record.getMessage().startswith("Task run failed with state")
         )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Load modules without looking for garbage among them, which takes a quarter of the time."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def _end_with_parent() -> None:
@@ -121,8 +188,9 @@ def _end_with_parent() -> None:
 def serve(descriptor: int) -> None:
     """Run the server on a listening socket until the parent process ends."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with _no_collection():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
     config = uvicorn.Config(create_app(final=True), log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])

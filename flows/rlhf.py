@@ -1,261 +1,31 @@
-"""The whole pipeline as one Prefect flow: the graph of dvc.yaml, one named task a stage.
+"""The command that runs the whole pipeline.
 
     python -m flows.rlhf                                      # the built-in task
     python -m flows.rlhf --set ppo.kl_coef=0.1                # another parameter
     python -m flows.rlhf --recipe qa-feedback --data FILE     # a recipe
 
 Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
-experiment and MLflow run have the same name. From the command line the result of a run without a recipe is
-then put into the checkout, params.yaml included; `--aside` leaves the checkout as it is.
+experiment and MLflow run have the same name. The result of a run without a recipe is then put into the
+checkout, params.yaml included; `--aside` leaves the checkout as it is.
 
-DVC owns the graph and decides what has to run: a stage whose code, parameters and inputs did not change
-ends at once, and where none has to run there is no run either, unless it is given a name. `dvc repro` does
-the same work without Prefect and gives the same files.
+A stage whose code, parameters and inputs did not change ends at once, and where none has to run there is no
+run either, unless it is given a name. `dvc repro` does the same work without Prefect and gives the same
+files.
 """
 
-# No `from __future__ import annotations`: `rlhf.serve(...)` hands the flow to the run's process by value, and
-# names in annotations that are text would not be found there.
+from __future__ import annotations
+
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import Any
-
-from prefect import State, flow, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.states import Failed
-from prefect.utilities.urls import url_for
 
 from flows.prefect_api import prefect_api
-from flows.runs import alone, clear_dead, recorded
 from flows.services import running_environment
-from flows.verdict import show_verdict, verdict_figures, verdict_markdown
-from flows.workspace import (
-    bring,
-    enter,
-    free_name,
-    parse_changes,
-    plan,
-    recipe_file,
-    save_experiment,
-    snapshot,
-    up_to_date,
-    with_data,
-)
-from rlhf.contracts import DataError
-from rlhf.settings import Settings, SettingsError
-from tasks.context import PARENT_RUN, StageError, connect, one_line_errors, start_parent_run
-from tasks.stage import Dvc, stage_task
-
-DEFAULTS = Settings()  # type: ignore[call-arg]
-
-
-@flow(name="rlhf", persist_result=False)
-def rlhf(
-    settings: Settings = DEFAULTS,
-    data: str | None = None,
-    recipe: str | None = None,
-    until: str | None = None,
-) -> str | State:
-    """Run every stage of dvc.yaml, in the order of the graph, and show the verdict.
-
-    Args:
-        settings: Every parameter of the run.
-        data: File or folder that the stage ingest reads, where ingest.source is not builtin.
-        recipe: Name of the recipe that the parameters come from; a tag to filter by.
-        until: The last stage to run; with evaluate nothing enters the registry.
-
-    Returns:
-        The folder in which the stages ran.
-    """
-    return _run(settings, data, recipe, last=until)
-
-
-@flow(name="validate-data", persist_result=False)
-def validate_data(settings: Settings = DEFAULTS, data: str | None = None) -> str | State:
-    """Read the data, bring it to the contracts and check it against every rule; nothing is trained.
-
-    Args:
-        settings: Every parameter; only seed, ingest, prepare and collect matter here.
-        data: File or folder that the stage ingest reads, where ingest.source is not builtin.
-
-    Returns:
-        The folder in which the stages ran.
-    """
-    return _run(settings, data, None, last="validate")
-
-
-def _run(settings: Settings, data: str | None, recipe: str | None, last: str | None) -> str | State:
-    """A flow's body: the stages up to `last`, in a worktree, saved as an experiment."""
-    flow_run = str(runtime.flow_run.id)
-    try:
-        settings = with_data(settings, data, "the parameters")
-        with alone("mlflow"):  # two first runs at once would both make its database
-            connect()
-        for record in clear_dead():
-            get_run_logger().info(f"run {record.name!r} was killed; what it left is ended")
-        with alone("worktrees"):
-            name = _one_name(flow_run)
-            folder = enter(name, flow_run, settings)
-        with (
-            chdir(folder),
-            mlflow_run(name, flow_run, _tags(settings, recipe, last)) as parent,
-            recorded(name, flow_run, parent, folder),
-        ):
-            card = create_markdown_artifact(
-                key="links",
-                markdown=links(name, parent),
-                description="Where else this run is to be found",
-            )
-            stages = run_graph(last)
-            if last is None:
-                markdown = verdict_markdown(folder)
-                create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
-                log_verdict(parent, folder)
-            finish(name, flow_run, parent, stages, card)
-    except (DataError, SettingsError, StageError) as error:
-        return Failed(message=str(error))
-    return str(folder)
-
-
-def run_graph(last: str | None = None) -> list[str]:
-    """Run DVC's graph, dependencies first, one stage at a time: they would compete for the same cores.
-
-    Args:
-        last: run only this stage and what it depends on.
-
-    Returns:
-        the stages, in the order in which they ran.
-
-    Raises:
-        StageError: a stage failed; those after it did not run. Or there is no stage `last`.
-    """
-    from dvc.repo import Repo
-    from networkx import descendants, topological_sort
-
-    with Repo() as repo:
-        graph = repo.index.graph  # edges go from a stage to what it depends on
-    if last is not None:
-        wanted = next((node for node in graph if node.addressing == last), None)
-        if wanted is None:
-            known = ", ".join(sorted(node.addressing for node in graph))
-            raise StageError(f"until {last}: no such stage; there are {known}")
-        graph = graph.subgraph({wanted, *descendants(graph, wanted)})
-    ended: dict[Any, State] = {}
-    with Dvc() as dvc:
-        for node in reversed(list(topological_sort(graph))):
-            before = [ended[upstream] for upstream in graph.successors(node)]
-            task = stage_task(node.addressing, dvc)
-
-            def waiting(name: str = node.addressing) -> None:
-                get_run_logger().info(
-                    f"{name}: another run is at work on the same stage; waiting for its result"
-                )
-
-            with alone(f"{node.addressing}-{task.version}", waiting):
-                clear_dead()  # the one that held the lock may have been killed
-                ended[node] = task(wait_for=before, return_state=True)
-            if not ended[node].is_completed():
-                raise StageError(ended[node].message or f"{node.addressing}: ended {ended[node].name}")
-    return [node.addressing for node in ended]
-
-
-def _one_name(flow_run: str) -> str:
-    """The name of this run in all three tools; the flow run is renamed where its name is taken."""
-    wanted = str(runtime.flow_run.name)
-    name = free_name(wanted, flow_run)
-    if name != wanted:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(flow_run, name=name)  # type: ignore[arg-type]
-    return name
-
-
-def _tags(settings: Settings, recipe: str | None, last: str | None) -> dict[str, str]:
-    """What tells this run from others in MLflow: its recipe, and the labels that it learns from."""
-    labels, tags = settings.collect.labels, {"recipe": recipe or ""}
-    if last is None and settings.collect.labelers == "store" and labels.version:
-        tags |= {"labels_project": labels.project, "labels_version": str(labels.version)}
-    return tags
-
-
-@contextmanager
-def mlflow_run(name: str, flow_run: str, tags: dict[str, str]) -> Iterator[str]:
-    """The run's MLflow run, parent of the stages' runs; yields its id."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    parent = start_parent_run(name, client, f"prefect-{flow_run}")
-    client.set_tag(parent, "prefect_flow_run", flow_run)
-    client.set_tag(parent, "prefect_url", url_for("flow-run", flow_run) or "")
-    client.set_tag(parent, "dvc_experiment", name)
-    for tag, value in tags.items():
-        client.set_tag(parent, tag, value)
-    os.environ[PARENT_RUN] = parent
-    status = "KILLED"
-    try:
-        yield parent
-        status = "FINISHED"
-    except Exception:
-        status = "FAILED"
-        raise
-    finally:
-        del os.environ[PARENT_RUN]
-        client.set_terminated(parent, status)
-
-
-def log_verdict(parent: str, folder: Path) -> None:
-    """Put the verdict's figures on the run itself, so that MLflow can sort and compare runs by them."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    for name, value in verdict_figures(folder).items():
-        client.log_metric(parent, name, value)
-
-
-def finish(name: str, flow_run: str, parent: str, stages: list[str], card: Any) -> None:
-    """Save the worktree as a DVC experiment, and link the three to each other, the artifact `card` too."""
-    from mlflow import MlflowClient
-
-    with alone("experiments"):
-        message = f"{name}\n\nPrefect flow run: {flow_run}\nMLflow run: {parent}\n"
-        # `dvc repro` has committed them; of those that are named DVC does it again, half a second each
-        commit = save_experiment(name, stages[-1:], message)
-    MlflowClient().set_tag(parent, "dvc_commit", commit)
-    with get_client(sync_client=True) as client:
-        client.update_artifact(card, ArtifactUpdate(data=links(name, parent, commit)))
-
-
-def links(name: str, parent: str, commit: str | None = None) -> str:
-    """The run in MLflow and DVC, and its pages, as Markdown; the working directory is its worktree."""
-    import mlflow
-
-    store = mlflow.get_tracking_uri()
-    run = f"`{name}`, id `{parent}`, in the experiment `rlhf-pipeline`"
-    if store.startswith("http"):
-        experiment = mlflow.get_run(parent).info.experiment_id
-        run = f"[{name}]({store}/#/experiments/{experiment}/runs/{parent})"
-    lines = {"MLflow": run}
-    if commit:
-        lines["DVC experiment"] = f"`dvc exp apply {name}`, commit `{commit[:12]}`"
-    lines["report"] = _page(name, Path("reports/report.html"), "report.html")
-    for what, folder in {"Data Docs": "prepared", "Data Docs of the comparisons": "comparisons"}.items():
-        docs = Path("reports/validation", folder)
-        # without the internet, where its scripts are, the index is empty; the tables' own pages are not
-        tables = {path.stem.removeprefix("parquet-"): path for path in docs.glob("validations/*/*/*/*.html")}
-        shown = {"index": docs / "index.html", **dict(sorted(tables.items()))}
-        lines[what] = ", ".join(_page(name, path, text) for text, path in shown.items())
-    return "\n".join(f"- {what}: {where}" for what, where in lines.items())
-
-
-def _page(name: str, path: Path, text: str) -> str:
-    """A page in the worktree of a run as Markdown: a link where `make up` serves it, else where it lies."""
-    pages = os.environ.get("RLHF_PAGES")
-    return f"[{text}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
+from flows.verdict import show_verdict
+from flows.workspace import bring, parse_changes, plan, recipe_file, snapshot, up_to_date
+from tasks.context import StageError, one_line_errors
 
 
 def main(words: list[str] | None = None) -> None:
@@ -290,12 +60,14 @@ def main(words: list[str] | None = None) -> None:
             show_verdict(Path.cwd(), _where(None, Path.cwd()))
             return
         before = snapshot()
-        with prefect_api():
-            try:
+        try:
+            with prefect_api():
+                from flows.pipeline import rlhf  # `prefect_api` has loaded it while the server started
+
                 named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf
                 state = named(settings, None, recipe, arguments.until, return_state=True)
-            except KeyboardInterrupt:
-                sys.exit("error: interrupted; the next run goes on from the last checkpoint")
+        except KeyboardInterrupt:
+            sys.exit("error: interrupted; the next run goes on from the last checkpoint")
         if not state.is_completed():
             raise StageError(state.message or f"the run ended {state.name}")
         folder = Path(str(state.result()))

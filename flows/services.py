@@ -272,7 +272,7 @@ def _deploy(config: Config) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py")]
-    wanted += [Path("flows/rlhf.py"), Path("flows/feedback.py")]
+    wanted += [Path("flows/pipeline.py"), Path("flows/feedback.py")]
     recipes = sorted(Path("recipes").glob("*.yaml"))
     present = " ".join(content_hash(path) for path in [*wanted, *recipes])
     with (

@@ -21,15 +21,19 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from prefect import State, Task, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
 from tasks.context import stage_key
 from tasks.progress import Progress
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 PROGRESS_SECONDS = 10.0  # between two lines of a progress bar in the log
 RUNNER = Path(__file__).with_name("dvc_runner.py")
@@ -54,6 +58,10 @@ def stage_task(name: str, dvc: Dvc) -> Task[[], State]:
     key = stage_key(name)
 
     def run() -> State:
+        context = TaskRunContext.get()
+        assert context
+        # not as tags of the task: for those Prefect asks the server for a slot each before every task
+        context.task_run.tags.append(f"key:{key}")
         return run_stage(name, key, dvc)
 
     return Task(
@@ -61,7 +69,6 @@ def stage_task(name: str, dvc: Dvc) -> Task[[], State]:
         name=name,
         task_run_name=name,
         version=key,
-        tags=[f"key:{key}"],
         cache_policy=NO_CACHE,  # DVC is the only cache
         persist_result=False,
     )
@@ -73,7 +80,7 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
     started = time.monotonic()
     outcome = "Completed"
     said: deque[str] = deque(maxlen=50)
-    if unchanged(name):  # found out here, a process of its own would take a second longer
+    if dvc.unchanged(name):  # found out here, a process of its own would take a second longer
         return Completed(name="Up to date", message=f"Up to date; key {key}")
     progress = Progress(name)
 
@@ -100,19 +107,6 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
     return Completed(name=outcome, message=f"{outcome} in {seconds:.1f} s; key {key}")
 
 
-def unchanged(name: str) -> bool:
-    """Whether DVC finds the stage's command, parameters, inputs and outputs as dvc.lock has them."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo() as repo, repo.lock:
-            [stage] = repo.stage.collect(name)
-            return not stage.changed()
-    except DvcException:
-        return False  # `dvc repro` will say what is wrong
-
-
 class Dvc:
     """Runs stages by `dvc repro --single-item`, all of them in one process: loading DVC takes a second.
 
@@ -121,6 +115,7 @@ class Dvc:
     """
 
     def __init__(self) -> None:
+        self._repo: Repo | None = None  # with dvc.yaml and dvc.lock as they were read
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: Iterator[str] = iter(())
         self._mark = ""
@@ -130,6 +125,25 @@ class Dvc:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+        self._forget()
+
+    def unchanged(self, name: str) -> bool:
+        """Whether DVC finds the stage's command, parameters, inputs and outputs as dvc.lock has them."""
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            self._repo = self._repo or Repo()
+            with self._repo.lock:
+                [stage] = self._repo.stage.collect(name)
+                return not stage.changed()
+        except DvcException:
+            return False  # `dvc repro` will say what is wrong
+
+    def _forget(self) -> None:
+        if self._repo:
+            self._repo.close()
+        self._repo = None
 
     def end(self) -> None:
         """End the process and all that it started; the next stage gets a new one."""
@@ -143,6 +157,7 @@ class Dvc:
         Args:
             read: is called with each line that DVC or the stage says.
         """
+        self._forget()
         process = self._process or self._start()
         try:
             if process.stdin:

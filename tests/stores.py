@@ -99,7 +99,7 @@ def by_two_workers(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, str]
     Returns:
         name -> the state in which the run ended, and what its worker printed.
     """
-    from flows.rlhf import rlhf
+    from flows.pipeline import rlhf
 
     steps = [{"prefect.deployments.steps.set_working_directory": {"directory": str(Path.cwd())}}]
     env = {**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1"}
@@ -117,7 +117,7 @@ def by_two_workers(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, str]
             deployment = client.create_deployment(
                 client.create_flow(rlhf),
                 "pipeline",
-                entrypoint="flows.rlhf.rlhf",
+                entrypoint="flows.pipeline.rlhf",
                 pull_steps=steps,
                 work_pool_name=pool,
             )

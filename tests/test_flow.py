@@ -30,11 +30,12 @@ from prefect.events import DeploymentEventTrigger
 from prefect.events.clients import AssertingEventsClient
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Running
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.feedback
+import flows.pipeline
 import flows.rlhf
 from feedback import exports, queues
 from feedback.store import Store
@@ -172,7 +173,7 @@ def run(repository: Path, services: Path, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setenv("RLHF_STATE", str(services))
 
     def run(name: str | None = None, **parameters: Any) -> tuple[Any, dict[str, TaskRun], FlowRun]:
-        named = flows.rlhf.rlhf.with_options(flow_run_name=name)
+        named = flows.pipeline.rlhf.with_options(flow_run_name=name)
         state = named(return_state=True, **parameters)
         with get_client(sync_client=True) as client:
             flow_run = client.read_flow_run(state.state_details.flow_run_id)
@@ -389,7 +390,7 @@ def test_the_event_of_enough_labels_is_what_starts_a_round(
 
 def test_only_the_data_is_validated(run: Any) -> None:
     write_graph({"ingest": GRAPH["ingest"], "validate": GRAPH["prepare"], "train": GRAPH["train"]})
-    state = flows.rlhf.validate_data(return_state=True)
+    state = flows.pipeline.validate_data(return_state=True)
     tree = Path(state.result())
     assert (tree / "data/prepared").exists()
     assert not (tree / "models/policy").exists()
@@ -444,8 +445,8 @@ def test_no_process_outlives_its_run_and_the_next_run_goes_on(
         "PYTHONPATH": str(ROOT),
     }
     serve = (
-        "import flows.rlhf; from prefect.deployments.runner import EntrypointType as Type\n"
-        "flows.rlhf.rlhf.serve('served', pause_on_shutdown=False, entrypoint_type=Type.MODULE_PATH)"
+        "import flows.pipeline; from prefect.deployments.runner import EntrypointType as Type\n"
+        "flows.pipeline.rlhf.serve('served', pause_on_shutdown=False, entrypoint_type=Type.MODULE_PATH)"
     )
     before = git("status", "--porcelain")
     with get_client(sync_client=True) as client, ExitStack() as stack:
@@ -461,9 +462,9 @@ def test_no_process_outlives_its_run_and_the_next_run_goes_on(
 
         client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
         pull = {"prefect.deployments.steps.set_working_directory": {"directory": str(repository)}}
-        flow_id = client.create_flow(flows.rlhf.rlhf)
+        flow_id = client.create_flow(flows.pipeline.rlhf)
         worked = client.create_deployment(
-            flow_id, "worked", entrypoint="flows.rlhf.rlhf", pull_steps=[pull], work_pool_name="pool"
+            flow_id, "worked", entrypoint="flows.pipeline.rlhf", pull_steps=[pull], work_pool_name="pool"
         )
         in_terminal = start("-m", "flows.rlhf", "--set", "seed=1")
         worker = start("-m", "prefect", "worker", "start", "--pool", "pool")
@@ -502,7 +503,7 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
     )
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with get_client(sync_client=True) as client:
-        flow_run = client.create_flow_run(flows.rlhf.rlhf, state=Running())
+        flow_run = client.create_flow_run(flows.pipeline.rlhf, state=Running())
     context.connect()
     parent = context.start_parent_run("killed", mlflow.MlflowClient(), "execution")
     record = runs.Record("killed", str(flow_run.id), parent, "x", socket.gethostname(), 2**22 + 1, 0.0)
@@ -647,7 +648,7 @@ def test_bad_input_ends_in_one_line_before_anything_starts(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flows.rlhf, "rlhf", lambda *_, **__: pytest.fail("the flow was started"))
+    monkeypatch.setattr(flows.pipeline, "rlhf", lambda *_, **__: pytest.fail("the flow was started"))
     before = Path("params.yaml").read_text()
     with pytest.raises(SystemExit) as ended:
         flows.rlhf.main(words)
@@ -734,10 +735,20 @@ def test_an_exception_ends_the_stage_and_what_it_started(repository: Path) -> No
     assert not started[0].is_running() or started[0].status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_server_that_does_not_answer_is_one_line(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), pytest.raises(SystemExit):
+        flows.rlhf.main(["--name", "nowhere"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: no Prefect server answers at http://127.0.0.1:9/api")
+    assert said.count("\n") == 1
+
+
 def test_a_temporary_server_ends_with_a_killed_run(tmp_path: Path) -> None:
     program = (
         "import pathlib, time\nfrom flows.prefect_api import _start_server\n"
-        "print(_start_server(pathlib.Path('.'))[0].pid, flush=True)\ntime.sleep(600)"
+        "print(_start_server(pathlib.Path('.')).process.pid, flush=True)\ntime.sleep(600)"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
