@@ -27,65 +27,16 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import psutil
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flows.deployments import deploy
 from flows.runs import alone, is_alive
+from flows.service_settings import CONFIG, Config, environment, load_config
 from rlhf.contracts import DataError, read_json, write_json
-from tasks.context import connect, content_hash, one_line_errors, state_dir
+from tasks.context import connect, one_line_errors, state_dir
 
-CONFIG = Path("services.yaml")
 START_SECONDS = 120.0  # the first start makes the databases
 STOP_SECONDS = 20.0  # then a service is killed; a worker ends its runs first
 WORKER = "worker-of-this-machine"
-
-
-class Part(BaseModel):
-    """A part of services.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Server(Part):
-    """A service that listens."""
-
-    port: int = Field(ge=1, le=65535)
-    database: str | None = None
-
-
-class Tracking(Server):
-    """MLflow."""
-
-    artifacts: str | None = None
-
-
-class Pages(Part):
-    """The reports of the runs."""
-
-    port: int = Field(ge=1, le=65535)
-
-
-class Worker(Part):
-    """The process that starts flow runs."""
-
-    pool: str
-    runs: int = Field(ge=1, le=1000)
-
-
-class Config(Part):
-    """All of services.yaml."""
-
-    host: str = "127.0.0.1"
-    prefect: Server = Server(port=4200)
-    mlflow: Tracking = Tracking(port=5000)
-    label: Server = Server(port=8600)
-    pages: Pages = Pages(port=8700)
-    worker: Worker = Worker(pool="rlhf", runs=2)
-
-    def url(self, name: str) -> str:
-        """Where a service is reached from this machine."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        return f"http://{host}:{getattr(self, name).port}"
 
 
 @dataclass(frozen=True)
@@ -103,44 +54,6 @@ class Service:
     command: list[str]
     env: dict[str, str]
     healthy: Callable[[], bool]
-
-
-def load_config(path: Path = CONFIG) -> Config:
-    """Read services.yaml; `${NAME}` becomes the value of that environment variable.
-
-    Raises:
-        DataError: not valid, or a variable is not set.
-    """
-    try:
-        return Config.model_validate(_expanded(yaml.safe_load(path.read_text()) or {}, path))
-    except FileNotFoundError:
-        return Config()
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def _expanded(value: Any, path: Path) -> Any:
-    if isinstance(value, dict):
-        return {key: _expanded(inner, path) for key, inner in value.items()}
-    if not isinstance(value, str):
-        return value
-    text = os.path.expandvars(value)
-    if "${" in text:
-        missing = text.split("${")[1].split("}")[0]
-        raise DataError(f"{path}: the environment variable {missing} is not set")
-    return text
-
-
-def environment(config: Config) -> dict[str, str]:
-    """What a program has to know to use the services."""
-    return {
-        "PREFECT_API_URL": f"{config.url('prefect')}/api",
-        "MLFLOW_TRACKING_URI": config.url("mlflow"),
-        "RLHF_PAGES": config.url("pages"),
-    }
 
 
 def running_environment() -> dict[str, str]:
@@ -224,7 +137,7 @@ def up(config: Config) -> None:
         _wait(service)
     _start(config, all_services[-1])
     _wait(all_services[-1])
-    _deploy(config)
+    deploy(config, {**_base_env(), **environment(config)}, _record_path("deployed"))
 
 
 def down() -> list[str]:
@@ -260,78 +173,6 @@ def connect_locally() -> None:
     finally:
         if given:
             os.environ["MLFLOW_TRACKING_URI"] = given
-
-
-def _deploy(config: Config) -> None:
-    """Put the deployments of prefect.yaml and one for each recipe on the server, unless they are there.
-
-    A deployment that is there as it should be is left alone: its schedule may have been switched on.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py")]
-    wanted += [Path("flows/pipeline.py"), Path("flows/feedback.py")]
-    recipes = sorted(Path("recipes").glob("*.yaml"))
-    present = " ".join(content_hash(path) for path in [*wanted, *recipes])
-    with (
-        temporary_settings({PREFECT_API_URL: environment(config)["PREFECT_API_URL"]}),
-        get_client(sync_client=True) as client,
-    ):
-        with suppress(ObjectNotFound):
-            if _record("deployed").get("content") == present:
-                client.read_deployment_by_name("rlhf/pipeline")
-                return
-        print("deploying the flows", flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-            # $PWD in prefect.yaml is the folder that the runs start in; systemd does not set it
-            env={
-                **_base_env(),
-                **environment(config),
-                "RLHF_POOL": config.worker.pool,
-                "PWD": str(Path.cwd()),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise DataError(f"prefect deploy failed: {said[-1] if said else f'exit code {done.returncode}'}")
-        _deploy_settings(client, recipes)
-    write_json(_record_path("deployed"), {"content": present})
-
-
-def _deploy_settings(client: Any, recipes: list[Path]) -> None:
-    """Fill the forms with params.yaml, and make a deployment like the pipeline's for each recipe."""
-    from prefect.client.schemas.actions import DeploymentUpdate
-
-    from rlhf.settings import load_settings
-
-    def values(path: Path) -> dict[str, Any]:
-        return load_settings(path).model_dump(by_alias=True, mode="json")
-
-    pipeline = client.read_deployment_by_name("rlhf/pipeline")
-    for deployment in (pipeline, client.read_deployment_by_name("feedback/feedback")):
-        client.update_deployment(
-            deployment.id, DeploymentUpdate(parameters={"settings": values(Path("params.yaml"))})
-        )
-    for recipe in recipes:
-        client.create_deployment(
-            flow_id=pipeline.flow_id,
-            name=recipe.stem,
-            description=f"The recipe {recipe}",
-            parameters={"settings": values(recipe), "recipe": recipe.stem},
-            parameter_openapi_schema=pipeline.parameter_openapi_schema,
-            enforce_parameter_schema=True,
-            entrypoint=pipeline.entrypoint,
-            path=pipeline.path,
-            pull_steps=pipeline.pull_steps,
-            work_pool_name=pipeline.work_pool_name,
-            concurrency_limit=None,
-        )
 
 
 def _start(config: Config, service: Service) -> None:

@@ -40,13 +40,8 @@ from rlhf.policy import (
     Batch,
     batch_of,
     check_head,
-    chosen_logprobs,
-    head_scores,
-    hidden_states,
-    last_positions,
     response_logprobs,
     sample,
-    sequence_scores,
     token_batches,
 )
 from rlhf.ppo_config import PPOConfig
@@ -61,6 +56,8 @@ from rlhf.ppo_math import (
     value_loss,
     whiten,
 )
+from rlhf.ppo_networks import PolicyAndValue, arithmetic, autocast
+from rlhf.ppo_scoring import function_scores, model_scores
 from rlhf.ppo_setup import (
     Prompt,
     Reward,
@@ -75,80 +72,10 @@ from rlhf.ppo_setup import (
     stop_ids,
     switch_dropout_off,
 )
-from rlhf.reward import RewardModel, score
+from rlhf.reward import RewardModel
 from rlhf.training import InCheckpoints, WholeCheckpoints, last_checkpoint, shard_on_cpus
 
 __all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]
-
-
-class PolicyAndValue(nn.Module):
-    """The networks that learn, as one module for one optimiser.
-
-    Args:
-        policy: the causal language model.
-        value: a one-label sequence-classification model, or None for a head on the policy's hidden states.
-        dtype: of the arithmetic.
-    """
-
-    def __init__(self, policy: Any, value: Any | None, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.policy, self.value, self.dtype = policy, value, dtype
-        if value is None:
-            self.value_head = nn.Linear(policy.config.hidden_size, 1, dtype=torch.float32)
-            nn.init.zeros_(self.value_head.weight)
-            nn.init.zeros_(self.value_head.bias)
-
-    def forward(
-        self,
-        batch: Batch,
-        temperature: float,
-        *,
-        policy: bool = True,
-        value: bool = True,
-        with_entropy: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Log-probabilities, entropies and values at the response tokens, each [tokens].
-
-        What `policy` or `value` leaves out is zero; on one backbone the value needs the policy.
-        """
-        logprobs = entropy = values = torch.zeros(batch.targets.shape, device=batch.ids.device)
-        with autocast(batch.ids.device, self.dtype):
-            if policy:
-                states = hidden_states(self.policy, batch.ids, batch.before)
-                logprobs, entropy = chosen_logprobs(
-                    self.policy, states, batch.targets, temperature, with_entropy=with_entropy
-                )
-            if value and self.value is None:
-                values = self.value_head(states.float()).squeeze(-1).float()
-            elif value:
-                values = head_scores(self.value, hidden_states(self.value, batch.ids, batch.before))
-        return logprobs, entropy, values
-
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Have both networks compute their layers again for the gradient."""
-        for network in (self.policy, self.value):
-            if network is not None:
-                network.gradient_checkpointing_enable(*args, **kwargs)
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> Any:
-    """Autocast to `dtype`, nothing for float32."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
-    """The dtype that `precision` means for a model of this width on this device.
-
-    On CPUs bf16 pays with AMX tiles only: AVX512-bf16 alone was slower than fp32 (dev/LOG.md), and narrow
-    models spend their time elsewhere.
-    """
-    if precision == "auto":
-        if device.type == "cuda":
-            good = torch.cuda.is_bf16_supported()
-        else:
-            good = torch.cpu._is_amx_tile_supported() and width >= 256
-        precision = "bf16" if good else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 @dataclass
@@ -378,7 +305,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
                     batch = rollout.batch(part, pad, device)
                     logprobs, entropy, values = self.networks(batch, args.temperature, with_entropy=True)
                     tokens = torch.stack([logprobs, self._reference_logprobs(batch), values, entropy]).cpu()
-                    scores = self._model_scores(batch).cpu()
+                    with self._autocast():
+                        scores = model_scores(self.rewards, batch, self.networks.policy, self.adapter)
                     for i, figures, row in zip(
                         part, tokens.split(widths[part].tolist(), 1), scores.T.tolist(), strict=True
                     ):
@@ -467,53 +395,16 @@ class PPOTrainer(WholeCheckpoints, Trainer):
     def _autocast(self) -> Any:
         return autocast(self.args.device, self.networks.dtype)
 
-    def _model_scores(self, batch: Batch) -> torch.Tensor:
-        """Scores of the reward models that read the policy's ids, NaN for the others, [rewards, rows]."""
-        scores = torch.full((len(self.rewards), len(batch.ids)), math.nan)
-        with self._autocast():
-            for k, reward in enumerate(self.rewards.values()):
-                if isinstance(reward, PreTrainedModel):
-                    scores[k] = sequence_scores(reward, batch.ids, batch.lengths).cpu()
-                elif isinstance(reward, RewardAdapter):
-                    self.adapter.set_adapter(list(self.rewards)[k])
-                    states = hidden_states(
-                        self.networks.policy, batch.ids, last_positions(batch.ids, batch.lengths)
-                    )
-                    scores[k] = (states.float() @ reward.head.T).squeeze(-1).cpu() - reward.shift
-                    self.adapter.set_adapter("default")
-        return scores
-
     def _function_scores(
         self, scores: torch.Tensor, chosen: list[int], responses: list[list[int]]
     ) -> torch.Tensor:
         """`scores` [episodes, rewards], those of functions and of models on another tokenizer filled in."""
-        other = {
-            k: reward
-            for k, reward in enumerate(self.rewards.values())
-            if not isinstance(reward, PreTrainedModel) and not isinstance(reward, RewardAdapter)
-        }
-        if not other:
+        if all(isinstance(reward, PreTrainedModel | RewardAdapter) for reward in self.rewards.values()):
             return scores
-        accelerator = self.accelerator
-        mine = list(range(len(chosen)))[accelerator.process_index :: accelerator.num_processes]
+        mine = list(range(len(chosen)))[self.accelerator.process_index :: self.accelerator.num_processes]
         prompts = [self.prompts[chosen[i]] for i in mine]
         texts = self.processing_class.batch_decode([responses[i] for i in mine], skip_special_tokens=True)
-        for k, reward in other.items():
-            if isinstance(reward, RewardModel):
-                with self._autocast():
-                    values: Sequence[float] = score(reward, as_text(prompts, reward.tokenizer), texts)
-            else:
-                given = reward(prompts, texts)
-                try:
-                    values = [float(value) for value in given]
-                except (TypeError, ValueError):
-                    raise DataError(
-                        f"the reward {list(self.rewards)[k]} gave {str(given)[:60]!r}; "
-                        "it must give one number a completion"
-                    ) from None
-            if len(values) != len(mine):
-                name = list(self.rewards)[k]
-                raise DataError(f"the reward {name} gave {len(values)} scores for {len(mine)} completions")
+        for k, values in function_scores(self.rewards, prompts, texts, self._autocast).items():
             found = self._everywhere(dict(zip(mine, values, strict=True)))
             scores[:, k] = torch.tensor([found[i] for i in range(len(chosen))])
         return scores

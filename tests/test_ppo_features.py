@@ -18,6 +18,7 @@ from rlhf import ppo, reward_functions
 from rlhf.contracts import DataError
 from rlhf.policy import batch_of, response_logprobs, sample, sequence_scores, train_tokenizer
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
+from rlhf.ppo_scoring import model_scores
 from rlhf.reward import Adapters, RewardModel, score
 from rlhf.training import train
 
@@ -302,7 +303,8 @@ def test_a_reward_adapter_on_the_backbone_scores_as_its_model(tokenizer, tmp_pat
     with torch.no_grad():
         expected = sequence_scores(scorer.eval(), batch.ids, batch.lengths) - 0.25
         before = response_logprobs(trainer.networks.policy, batch, 1.0)[0]
-        torch.testing.assert_close(trainer._model_scores(batch)[0], expected, atol=1e-5, rtol=1e-5)
+        scores = model_scores(trainer.rewards, batch, trainer.networks.policy, trainer.adapter)
+        torch.testing.assert_close(scores[0], expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(before, response_logprobs(trainer.networks.policy, batch, 1.0)[0])
     learning = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
     assert learning
