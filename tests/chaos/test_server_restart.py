@@ -33,7 +33,7 @@ BEFORE_AND_IN = ("ingest", "prepare", "validate", "pretrain", "sft")
 def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypatch, tmp_path: Path) -> None:
     import mlflow
 
-    repository.set({"pretrain.steps": 1200, "pretrain.save_every": 50})
+    repository.set({"pretrain.steps": 3000, "pretrain.save_every": 50})
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     subprocess.run([*git, "commit", "-qm", "start"], check=True)
     monkeypatch.setenv("RLHF_STATE", str(tmp_path / "state"))

@@ -83,8 +83,8 @@ def stores(finished: Workspace) -> Postgres:
 def test_two_workers_take_a_run_each_and_share_what_both_need(finished: Workspace, stores: Postgres) -> None:
     said = [text for _, text in finished.taken.values()]
     assert all(text.count("submitted to infrastructure") == 1 for text in said), said
-    # Each execution of a stage has a run in MLflow. What the workers printed is no measure: the line of a stage
-    # that starts was once in neither text, and why was not found.
+    # Each execution of a stage has a run in MLflow. What the workers printed is no measure: the line of a
+    # stage that starts was once in neither text, and why was not found.
     with psycopg.connect(stores.url("mlflow")) as connection:
         names = [name for (name,) in connection.execute("SELECT name FROM runs")]
     assert {stage: names.count(stage) for stage in stages()} == dict.fromkeys(stages(), 1)
