@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from flows import services
+from flows import service_settings, services
 from rlhf.contracts import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def test_a_password_comes_from_the_environment_and_is_in_no_command_line(
 
 
 def test_up_starts_once_and_down_stops_exactly_that(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = services.Config(pages=services.Pages(port=free_port()))
+    config = services.Config(pages=service_settings.Pages(port=free_port()))
     pages = next(service for service in services.services(config) if service.name == "pages")
     other = subprocess.Popen([*pages.command[:-1], str(free_port())])
     try:
@@ -107,7 +107,7 @@ def test_a_taken_port_and_a_service_that_ends_are_one_line(state: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        config = services.Config(pages=services.Pages(port=taken.getsockname()[1]))
+        config = services.Config(pages=service_settings.Pages(port=taken.getsockname()[1]))
         with pytest.raises(
             DataError, match=r"pages: cannot listen on .* choose another port in services.yaml"
         ):
