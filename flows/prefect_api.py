@@ -152,7 +152,7 @@ def _check(url: str) -> None:
 
     try:
         httpx.get(f"{url}/health", timeout=STARTUP_SECONDS)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise StageError(
             f"no Prefect server answers at {url} ({error}); start it, or name none (PREFECT_API_URL, "
             "`prefect config view`) for a temporary one"

@@ -735,13 +735,14 @@ def test_an_exception_ends_the_stage_and_what_it_started(repository: Path) -> No
     assert not started[0].is_running() or started[0].status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "http://host:port/api"])
 def test_a_server_that_does_not_answer_is_one_line(
-    repository: Path, capsys: pytest.CaptureFixture[str]
+    url: str, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), pytest.raises(SystemExit):
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(SystemExit):
         flows.rlhf.main(["--name", "nowhere"])
     said = capsys.readouterr().err
-    assert said.startswith("error: no Prefect server answers at http://127.0.0.1:9/api")
+    assert said.startswith(f"error: no Prefect server answers at {url}")
     assert said.count("\n") == 1
 
 
