@@ -65,10 +65,11 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
             linewidth=2,
             capthick=2,
         )
+        over, near = row["rate"] >= 0.5, abs(row["rate"] - 0.5) < 0.04
         axes.annotate(
             f"{100 * row['rate']:.1f} %",
             (x, row["rate"]),
-            xytext=(12, -4),
+            xytext=(12, -4 if not near else 3 if over else -12),  # the dashed line would strike it through
             textcoords="offset points",
             color=INK,
             size=12,
