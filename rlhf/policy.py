@@ -6,6 +6,7 @@ whole sequences on the right to be scored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -210,17 +211,38 @@ def batch_of(
     return Batch(ids.to(device), lengths.to(device), before.to(device), targets.to(device))
 
 
-def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices in groups of like length, each of at most `budget` tokens with padding, or of one row."""
-    groups: list[list[int]] = []
-    longest = 0
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and longest * (len(groups[-1]) + 1) <= budget:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-            longest = lengths[i]
-    return groups
+def token_batches(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:
+    """Indices in groups of like length, each of at most `budget` tokens with padding, or of one row.
+
+    Args:
+        overhead: what one more group costs, in tokens; the groups are those of least tokens and overhead in
+            all. None: each takes in all that it may.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if overhead is None:
+        groups: list[list[int]] = []
+        longest = 0
+        for i in order:
+            if groups and longest * (len(groups[-1]) + 1) <= budget:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+                longest = lengths[i]
+        return groups
+    # least[end]: the cost of the first `end` rows; start[end]: where the last of their groups begins
+    least, start = [0.0] + [math.inf] * len(order), [0] * (len(order) + 1)
+    for begin, i in enumerate(order):
+        for end in range(begin + 1, max(begin + 1, begin + budget // max(1, lengths[i])) + 1):
+            if end > len(order):
+                break
+            cost = least[begin] + lengths[i] * (end - begin) + overhead
+            if cost < least[end]:
+                least[end], start[end] = cost, begin
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[start[end] : end])
+        end = start[end]
+    return groups[::-1]
 
 
 def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any) -> torch.Tensor:

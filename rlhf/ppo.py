@@ -56,7 +56,7 @@ from rlhf.ppo_math import (
     value_loss,
     whiten,
 )
-from rlhf.ppo_networks import PolicyAndValue, arithmetic, autocast
+from rlhf.ppo_networks import PolicyAndValue, arithmetic, autocast, micro_batch_overhead
 from rlhf.ppo_scoring import function_scores, model_scores
 from rlhf.ppo_setup import (
     Prompt,
@@ -204,6 +204,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         self.networks = networks
         check_head(policy)
         self.room = self._room()
+        self.overhead = micro_batch_overhead(args.device, policy.config.hidden_size)
         for model in self.frozen:
             model.to(args.device)
 
@@ -261,7 +262,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         """This process's share of some episodes, in micro-batches of like length."""
         share = sorted(rows, key=lambda i: (-lengths[i], i))
         share = share[self.accelerator.process_index :: self.accelerator.num_processes]
-        groups = token_batches([lengths[i] for i in share], self.args.micro_batch_tokens)
+        groups = token_batches([lengths[i] for i in share], self.args.micro_batch_tokens, self.overhead)
         return [[share[i] for i in group] for group in groups]
 
     def mini_batches(self, update: int, epoch: int) -> list[list[int]]:

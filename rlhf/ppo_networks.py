@@ -1,4 +1,4 @@
-"""The networks that learn in `rlhf.ppo.PPOTrainer`, and the precision of their arithmetic."""
+"""The networks that learn in `rlhf.ppo.PPOTrainer`, the precision and the cost of their arithmetic."""
 
 from __future__ import annotations
 
@@ -78,3 +78,13 @@ def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
             good = torch.cpu._is_amx_tile_supported() and width >= 256
         precision = "bf16" if good else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def micro_batch_overhead(device: torch.device, width: int) -> int | None:
+    """What one more micro-batch costs for a model of this width on this device, in tokens.
+
+    On CPUs it is starting the operations and adding up the weights' gradients once more (measured in
+    dev/LOG.md). None where micro-batches had best be few and full: narrow models and GPUs spend their time on
+    starting operations.
+    """
+    return 64 if device.type == "cpu" and width >= 128 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tiny_ppo import PROMPTS, Stop, gradient_of, tiny, trainer_of, updates, word
 from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf import ppo
-from rlhf.policy import batch_of, head_scores, hidden_states, response_logprobs
+from rlhf.policy import batch_of, head_scores, hidden_states, response_logprobs, token_batches
 from rlhf.training import train
 
 
@@ -129,6 +130,46 @@ def test_gradients_do_not_depend_on_the_micro_batches(tokenizer, tmp_path: Path)
             trainer_of(tokenizer, tmp_path / str(tokens), micro_batch_tokens=tokens, **settings)
         )
         torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+
+
+def cost_of(groups: list[list[int]], lengths: list[int], overhead: int) -> int:
+    return sum(len(group) * max(lengths[i] for i in group) + overhead for group in groups)
+
+
+@pytest.mark.parametrize("overhead", [0, 3, 20, 1000])
+def test_micro_batches_cost_as_little_as_any_grouping_of_like_lengths(overhead: int) -> None:
+    rng, budget = np.random.default_rng(overhead), 60
+    for n in (1, 2, 9):
+        lengths = [int(x) for x in rng.integers(1, 40, n)] + [70]  # the last is above the budget alone
+        order = sorted(range(n + 1), key=lambda i: -lengths[i])
+        best = min(
+            cost
+            for cuts in itertools.product([False, True], repeat=n)
+            for groups in [np.split(np.array(order), [i + 1 for i in range(n) if cuts[i]])]
+            if all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= budget for g in groups)
+            for cost in [cost_of([list(g) for g in groups], lengths, overhead)]
+        )
+        found = token_batches(lengths, budget, overhead)
+        assert sorted(itertools.chain(*found)) == list(range(n + 1))
+        assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= budget for g in found)
+        assert cost_of(found, lengths, overhead) == best
+        assert best <= cost_of(token_batches(lengths, budget), lengths, overhead)
+
+
+def test_the_cost_of_a_micro_batch_changes_neither_gradients_nor_first_ratio(tokenizer, tmp_path) -> None:
+    settings = {"num_mini_batches": 1, "micro_batch_tokens": 10_000}
+    trainer = trainer_of(tokenizer, tmp_path / "whole", **settings)
+    assert trainer.overhead is None  # so narrow a model wants micro-batches few and full
+    whole = gradient_of(trainer)
+    trainer = trainer_of(tokenizer, tmp_path / "parts", **settings)
+    trainer.overhead = 0
+    parts = gradient_of(trainer)
+    rows = trainer.rollout.rows
+    lengths = [len(row) for row in rows]
+    groups = trainer.micro_batches(range(len(rows)), lengths)
+    assert len(groups) == len(set(lengths)) > 1
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+    assert trainer.sums["first_ratio_error"] == 0
 
 
 def test_log_probabilities_and_values_do_not_depend_on_padding(tokenizer) -> None:
