@@ -35,7 +35,7 @@ from rlhf.contracts import DataError, write_json
 from rlhf.settings import Settings, SettingsError
 from rlhf.sources import load
 from rlhf.world.labelers import pool
-from tasks.context import EXPERIMENT, StageError, connect, label_store, one_line_errors
+from tasks.context import EXPERIMENT, FINAL, StageError, connect, label_store, one_line_errors
 from tasks.refill import find_queue, queue_of_round, refill
 from tasks.simulated_labelers import labeling_app, work
 
@@ -253,7 +253,7 @@ def rounds(store: Store, project: str) -> list[Round]:
     found: list[Round] = []
     champion, before = None, 0
     for version, run in sorted(ended.items()):
-        figures = run.data.metrics
+        figures = {name.removeprefix(FINAL): value for name, value in run.data.metrics.items()}
         policy = (figures["ppo/rate"], figures["ppo/low"], figures["ppo/high"])
         promoted = bool(figures["promoted"])
         champion = policy if promoted else champion

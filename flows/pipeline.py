@@ -31,7 +31,7 @@ from flows.workspace import (
 )
 from rlhf.contracts import DataError
 from rlhf.settings import Settings, SettingsError
-from tasks.context import PARENT_RUN, StageError, connect, start_parent_run
+from tasks.context import FINAL, PARENT_RUN, StageError, connect, start_parent_run
 from tasks.stage import Dvc, stage_task
 
 DEFAULTS = Settings()  # type: ignore[call-arg]
@@ -196,7 +196,7 @@ def log_verdict(parent: str, folder: Path) -> None:
 
     client = MlflowClient()
     for name, value in verdict_figures(folder).items():
-        client.log_metric(parent, name, value)
+        client.log_metric(parent, FINAL + name, value)
 
 
 def finish(name: str, flow_run: str, parent: str, stages: list[str], card: Any) -> None:

@@ -26,6 +26,7 @@ from rlhf.contracts import DataError, write_json
 from rlhf.settings import Settings, SettingsError, load_settings
 
 EXPERIMENT = "rlhf-pipeline"
+FINAL = "final/"  # opens the names of a run's final figures in MLflow: a curve's last value is no point of it
 _WORKER_OF = "RLHF_WORKER_OF"  # the MLflow run of the stage whose training process this is
 PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
 
@@ -73,10 +74,13 @@ class Stage:
         MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
 
     def log_figures(self, values: dict[str, float]) -> None:
-        """Log single numbers of this run."""
+        """Log single numbers of this run as `final/<name>`.
+
+        Under the name of a curve MLflow would draw such a number as a point of the curve, at step 0.
+        """
         import mlflow
 
-        mlflow.log_metrics({k: float(v) for k, v in values.items()})
+        mlflow.log_metrics({FINAL + name: float(value) for name, value in values.items()})
 
     def log_samples(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log a table of texts as the artifact `name`.json, browsable in MLflow."""
