@@ -35,7 +35,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.prefect_api import prefect_api
 from flows.workspace import RUNS, experiments, parse_changes, plan, snapshot
 from rlhf.contracts import DataError, write_json, written_beside
-from rlhf.figures import LABELS, svg_text
+from rlhf.display import LABELS
+from rlhf.figures import svg_text
 from rlhf.ladder import as_png, ladder, ladder_figure, markdown_table, shape
 from rlhf.policy import SIZES
 from rlhf.report import inline_svg

@@ -30,7 +30,7 @@ from rlhf.settings import check_settings
 from tasks.context import StageError, connect, flat, one_line_errors
 
 COMPARISONS = "data/comparisons"
-VARYING = ("runs/", "reports/validation/")  # ids of runs, times in the Data Docs
+VARYING = ("runs/", "reports/")  # MLflow run ids; pages carry times and names of runs
 
 
 def trace(uri: str) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def reproduce(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Run an experiment again from nothing; returns (path, hash then, hash now) of every output.
 
     Its worktree has an empty cache and its own checkpoints, so that nothing can be restored. Stages that
-    write nothing but their record (`register`) stay out: they would move the registry's aliases.
+    write nothing but records and pages (`register`) stay out: they would move the registry's aliases.
 
     Raises:
         StageError: the model has no experiment, or a stage failed.
@@ -218,7 +218,6 @@ def reproduce(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         raise StageError("this model was not made by a flow run: no experiment says what to run again")
     tree = (RUNS / f"reproduce-{experiment['name']}").resolve()
     lock = at(commit, "dvc.lock")
-    # the report names the commit that the run was based on, and whether the files differed from it
     open_worktree(tree, f"{commit}^", commit, cache=False)
     only_dvcs = [
         "rm",

@@ -1,4 +1,4 @@
-"""How figures are written for people: one rounding for report, figures, terminal, Prefect and registry.
+"""How figures and policies are written for people: one rounding for report, terminal, Prefect and registry.
 
 A rate has three decimals, as JSON holds it with six, and never is a percentage: two roundings of the same
 figure (32.1 % and 0.322) look like two figures. What does not exist is a dash, never `nan`.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MISSING = "–"
+LABELS = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO", "reference": "reference"}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -19,7 +20,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """A difference, with its sign: 0.0304 -> `+0.030`, and never `-0.000`; a dash where there is no number."""
+    """A difference, with its sign: 0.0304 -> `+0.030`, never `-0.000`; a dash where there is none."""
     return MISSING if value is None or math.isnan(value) else f"{round(value, digits) + 0.0:+.{digits}f}"
 
 

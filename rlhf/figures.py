@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf.display import LABELS, level_text, number
+
 INK = "#24292f"  # text and axes; a page that embeds a figure may put its own colour here
-LABELS = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO", "reference": "reference"}
 COLOURS = {"pretrained": "#8c8c8c", "sft": "#3d85c6", "ppo": "#d5690d"}
 # figure -> (file of plots/, columns with their names, title, y axis)
 CURVES: dict[str, tuple[str, dict[str, str], str, str]] = {
@@ -67,7 +68,7 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
         )
         over, near = row["rate"] >= 0.5, abs(row["rate"] - 0.5) < 0.04
         axes.annotate(
-            f"{100 * row['rate']:.1f} %",
+            number(row["rate"]),
             (x, row["rate"]),
             xytext=(12, -4 if not near else 3 if over else -12),  # the dashed line would strike it through
             textcoords="offset points",
@@ -78,10 +79,10 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
     axes.set_xlim(-0.5, len(policies) - 0.3)
     axes.set_ylim(0, 1)
     axes.set_xticks(range(len(policies)), [LABELS.get(name, name) for name in policies])
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_ylabel("preferred to the reference")
     axes.set_xlabel("dashed: as good as the reference", size=10)
-    axes.set_title(f"n = {evaluation['n']}, {100 * confidence:.0f} % intervals", size=11, color=INK)
+    axes.set_title(f"n = {evaluation['n']}, {level_text(confidence)} intervals", size=11, color=INK)
     return svg_text(figure)
 
 
@@ -115,7 +116,7 @@ def overoptimisation_figures(found: Mapping[str, Any] | None, confidence: float)
     axes.set_xlabel("d = sqrt(KL to SFT in nats)")
     axes.set_ylabel("preferred to the reference")
     axes.set_title(
-        f"{found['judge']['name']}, n = {found['n']}, {100 * confidence:.0f} % intervals", size=11, color=INK
+        f"{found['judge']['name']}, n = {found['n']}, {level_text(confidence)} intervals", size=11, color=INK
     )
     preference = svg_text(figure)
     figure, axes = axes_of(4.2, 2.8)
@@ -229,3 +230,10 @@ def svg_text(figure: Any) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "rlhf", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def write_figures(folder: Path, figures: Mapping[str, str]) -> None:
+    """Write figures as `<name>.svg` into a folder."""
+    folder.mkdir(parents=True)
+    for name, svg in figures.items():
+        (folder / f"{name}.svg").write_text(svg)

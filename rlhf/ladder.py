@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rlhf.figures import COLOURS, INK, LABELS, axes_of
+from rlhf.display import LABELS
+from rlhf.figures import COLOURS, INK, axes_of
 from rlhf.statistics import wilson
 
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one self-contained page, and the same table for the terminal.
+"""The report of a run: one self-contained page.
 
 The page loads nothing from outside and runs no script; texts of data and models are escaped. The same inputs
 give the same bytes.
@@ -8,119 +8,54 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rlhf.figures import CURVES, INK, LABELS
+from rlhf.display import (
+    LABELS,
+    difference_text,
+    interval_text,
+    level_text,
+    number,
+    p_text,
+    rate_text,
+    signed,
+    signed_interval,
+)
+from rlhf.figures import CURVES, INK
 from rlhf.judges import KINDS
+from rlhf.summary import judge_words, verdict
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
-    """One sentence: the rate, its interval, n and judge, and whether the interval lies above one half.
-
-    Args:
-        evaluation: what stands in metrics/evaluation.json.
-        policy: the policy that the sentence is about.
-    """
-    row, label = evaluation["policies"][policy], LABELS.get(policy, policy)
-    if row["low"] > 0.5:
-        finding = "the interval lies above one half"
-    elif row["high"] < 0.5:
-        finding = "the interval lies below one half"
-    else:
-        finding = "the interval includes one half, so no difference is shown"
-    return (
-        f"{label} is preferred to the reference on {percent(row['rate'])} of {evaluation['n']} "
-        f"held-out prompts ({percent(evaluation['confidence'], 0)} interval {interval(row)}, "
-        f"{judge_words(evaluation)}): {finding}.{hacking_words(evaluation)}{stop_words(evaluation)}"
-    )
-
-
-def hacking_words(evaluation: Mapping[str, Any]) -> str:
-    """A sentence on reward hacking where it was found, nothing where it was not."""
-    found = (evaluation.get("overoptimisation") or {}).get("hacking")
-    if not found or not found["found"]:
-        return ""
-    return (
-        f" Reward hacking: from update {found['before']} to {found['after']} of PPO the preference fell by "
-        f"{100 * found['fall']:.1f} points while the reward rose."
-    )
-
-
-def stop_words(evaluation: Mapping[str, Any]) -> str:
-    """A sentence on a run that the held-out judge stopped, nothing on others."""
-    found = evaluation.get("held_out")
-    if not found or found["stopped"] is None:
-        return ""
-    return (
-        f" The held-out judge stopped PPO after update {found['stopped']}; the weights after update "
-        f"{found['kept']} are the policy."
-    )
-
-
-def judge_words(evaluation: Mapping[str, Any]) -> str:
-    """What judged, in words that do not pass a model or a simulation off as people."""
-    return KINDS[evaluation["judge"]["kind"]]
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """0.613 -> `61.3 %`, with a space that does not break."""
-    return f"{100 * share:.{digits}f}\u00a0%"
-
-
-def interval(row: Mapping[str, Any]) -> str:
-    """`58.3 to 64.2 %`."""
-    return f"{100 * row['low']:.1f} to {percent(row['high'])}"
-
-
-def print_table(evaluation: Mapping[str, Any]) -> None:
-    """Print the table of policies and the verdict to the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    confidence = percent(evaluation["confidence"], 0)
-    table = Table(title=f"Preferred to the reference: n = {evaluation['n']}, {judge_words(evaluation)}")
-    for heading in ("policy", "preferred", f"{confidence} interval", "ties", "words", "KL to SFT"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
-    for name, row in evaluation["policies"].items():
-        table.add_row(
-            LABELS.get(name, name),
-            percent(row["rate"]),
-            interval(row),
-            str(row["ties"]),
-            f"{row['mean_length']:.1f}",
-            f"{row['kl']:.2f}",
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(verdict(evaluation), soft_wrap=True)
 
 
 def render_report(
     evaluation: Mapping[str, Any],
     figures: Mapping[str, str],
-    samples: Sequence[Mapping[str, Any]],
+    page: Mapping[str, Any],
     *,
-    stage_key: str,
-    inputs: Mapping[str, str],
+    gate: Mapping[str, Any],
     params: Mapping[str, Any],
+    run: str = "",
+    date: str = "",
     commit: str = "",
     reward: Mapping[str, Any] | None = None,
     rankings: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> str:
     """The report as HTML.
 
     Args:
         evaluation: what stands in metrics/evaluation.json.
         figures: name -> SVG; `preferred-to-reference` and any others.
-        samples: rows with `place`, `prompt`, `reference`, `outputs` (policy -> text), `preferred`, `margin`.
-        stage_key: hash of the evaluation's code, parameters and inputs.
-        inputs: path -> hash.
+        page: what stands in data/judgments/page.json: `stage_key` and `inputs` (path -> hash) of the
+            evaluation, and `samples` with `place`, `prompt`, `reference`, `outputs` (policy -> text),
+            `preferred`, `margin`.
+        gate: `promoted`, `version`, `rules` (each `rule`, `held`, `detail`) and `warnings`.
         params: parameter -> value; `collect.labelers` says who ranked.
+        run: name of the run; empty where the stage was run by hand.
+        date: of the run, YYYY-MM-DD.
         commit: of git; empty outside of it.
-        reward, rankings: metrics of the stages reward and collect, whatever they hold.
+        reward, rankings, data: metrics of the stages reward, collect and prepare, whatever they hold.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -131,8 +66,9 @@ def render_report(
         keep_trailing_newline=True,
         trim_blocks=True,
     )
-    helpers = {"percent": percent, "interval": interval, "points": _points}
-    environment.globals.update(helpers, p_words=p_words, inline=inline_svg, visible=visible)
+    shown = (number, signed, interval_text, signed_interval, rate_text, difference_text, p_text, level_text)
+    environment.globals.update({function.__name__: function for function in shown})
+    environment.globals.update(inline=inline_svg, visible=visible)
     policies = evaluation["policies"]
     ppo = policies["ppo"]
     people = "by simulated labelers" if params.get("collect.labelers") == "simulated" else "given"
@@ -141,13 +77,13 @@ def render_report(
     return environment.get_template("report.html.j2").render(
         evaluation=evaluation,
         verdict=verdict(evaluation),
-        short_verdict=f"{percent(ppo['rate'])} preferred to the reference",
+        short_verdict=f"{number(ppo['rate'])} preferred to the reference",
         judge_words=judge_words(evaluation),
         labels=LABELS,
         labelers=params.get("collect.labelers"),
         figures=figures,
         curves={name: svg for name, svg in figures.items() if name in CURVES},
-        figure_words="; ".join(f"{LABELS.get(k, k)} {percent(v['rate'])}" for k, v in policies.items()),
+        figure_words="; ".join(f"{LABELS.get(k, k)} {number(v['rate'])}" for k, v in policies.items()),
         quality={"reference": evaluation["reference"]} | policies,
         judges=judge_tables(evaluation),
         slices=slice_tables(evaluation),
@@ -156,12 +92,14 @@ def render_report(
         hacking=(evaluation.get("overoptimisation") or {}).get("hacking"),
         held_out=held_out_words(evaluation),
         reward_tables=reward_tables(quality, people),
-        samples=samples,
+        gate=gate,
+        run=run,
+        date=date,
+        data=data or {},
         numbers=tables(rest, f"Reward model, held-out rankings {people}")
         + tables(rankings or {}, f"Rankings {people}"),
-        stage_key=stage_key,
+        **page,
         commit=commit,
-        inputs=inputs,
         params=params,
     )
 
@@ -175,10 +113,10 @@ def judge_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
             shown.append(
                 [
                     f"{label}, {name}",
-                    percent(row["rate"]),
-                    interval(row),
-                    percent(level["rate"]),
-                    interval(level),
+                    number(row["rate"]),
+                    interval_text(row),
+                    number(level["rate"]),
+                    interval_text(level),
                     str(row["n"]),
                     KINDS[judge["kind"]],
                 ]
@@ -186,8 +124,8 @@ def judge_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         for other, found in judge.get("agreement", {}).items():
             if found:
                 low, high = found["raw_interval"]
-                same = interval({"low": low, "high": high})
-                agree.append([f"{name} with {other}", percent(found["raw"]), same])
+                same = interval_text({"low": low, "high": high})
+                agree.append([f"{name} with {other}", number(found["raw"]), same])
                 for figure in ("alpha", "kappa"):
                     value = found[figure]
                     agree[-1] += (
@@ -199,8 +137,8 @@ def judge_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
                 [
                     f"{name} helped by {other}",
                     LABELS.get(policy, policy),
-                    percent(row["rate"]),
-                    interval(row),
+                    number(row["rate"]),
+                    interval_text(row),
                     str(row["n_human"]),
                     f"{row['effective']:.0f}",
                 ]
@@ -228,11 +166,11 @@ def slice_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
             [
                 [
                     row["name"],
-                    percent(row["rate"]),
-                    interval(row),
+                    number(row["rate"]),
+                    interval_text(row),
                     str(row["n"]),
-                    _points(row["difference"]),
-                    p_words(row["p_value"]) + (", fell" if row["fell"] else ""),
+                    signed(row["difference"]),
+                    p_text(row["p_value"]) + (", fell" if row["fell"] else ""),
                 ]
                 for row in rows
             ],
@@ -245,7 +183,7 @@ def safety_table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     """Shares of outputs with findings, by policy."""
     rows = [
         [LABELS.get(policy, policy)]
-        + [percent(row[what]["share"]) for what in ("banned", "personal_data", "repetitive", "empty")]
+        + [number(row[what]["share"]) for what in ("banned", "personal_data", "repetitive", "empty")]
         + [str(row["n"])]
         for policy, row in evaluation.get("safety", {}).items()
     ]
@@ -262,7 +200,7 @@ def look_table(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
     named = [(str(look["update"]), look) for look in found["looks"]]
     named += [(f"best of {look['n']} by SFT", look) for look in best_of if look["n"] > 1]
     rows = [
-        [name, f"{look['kl']:.2f}", f"{look['score']:+.2f}", percent(look["rate"]), interval(look)]
+        [name, f"{look['kl']:.2f}", f"{look['score']:+.2f}", number(look["rate"]), interval_text(look)]
         for name, look in named
     ]
     caption = f"Held-out prompts along PPO: judge {found['judge']['name']}, n = {found['n']}"
@@ -280,7 +218,7 @@ def reward_tables(quality: Mapping[str, Any], people: str) -> list[dict[str, Any
     if not quality:
         return []
     rows = [
-        [group, percent(row["value"]), interval(row), str(row["n"])]
+        [group, number(row["value"]), interval_text(row), str(row["n"])]
         for group, row in quality["accuracy"].items()
     ]
     found = [_table(f"Accuracy on held-out rankings {people}", ["accuracy", "interval", "pairs"], rows)]
@@ -296,19 +234,14 @@ def reward_tables(quality: Mapping[str, Any], people: str) -> list[dict[str, Any
     ):
         row = (quality["length_bias"] or {}).get(key)
         if row:
-            figures.append([words, percent(row["value"]), interval(row)])
+            figures.append([words, number(row["value"]), interval_text(row)])
     if quality["agreement"]:
         pairs = quality["agreement"]
         low, high = quality["ceiling"]
-        figures.append([f"two labelers agree ({pairs['pairs']} pairs)", percent(pairs["value"]), ""])
-        figures.append(["so the best model would reach", f"{100 * low:.1f} to {percent(high)}", ""])
+        figures.append([f"two labelers agree ({pairs['pairs']} pairs)", number(pairs["value"]), ""])
+        figures.append(["so the best model would reach", interval_text({"low": low, "high": high}), ""])
     found.append(_table("Calibration, length bias, ceiling", ["", "interval"], figures))
     return found
-
-
-def p_words(value: float) -> str:
-    """A p value as text."""
-    return "< 0.0001" if value < 0.0001 else "1" if value >= 0.99995 else f"{value:.4f}"
 
 
 def _table(caption: str, columns: Sequence[str], rows: list[list[str]], corner: str = "") -> dict[str, Any]:
@@ -336,10 +269,6 @@ def inline_svg(svg: str, name: str, description: str) -> Any:
 def visible(text: str) -> str:
     """Text with control and direction-override characters as U+FFFD; the template escapes the rest."""
     return _CONTROL.sub("\ufffd", text.strip())
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
 
 
 def tables(values: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
@@ -371,10 +300,3 @@ def _words(key: str) -> str:
 
 def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def write_figures(folder: Path, figures: Mapping[str, str]) -> None:
-    """Write figures as `<name>.svg` into a folder."""
-    folder.mkdir(parents=True)
-    for name, svg in figures.items():
-        (folder / f"{name}.svg").write_text(svg)

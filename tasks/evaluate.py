@@ -1,8 +1,9 @@
 """Judge every policy against the human-written references: `python -m tasks.evaluate`.
 
 Reads the held-out prompts with their references, the three policies and the looks along PPO; writes the
-judgments of each judge, metrics/evaluation.json, reports/figures and reports/report.html. The first of
-`evaluate.judges` is the one that the gate reads; the others stand beside it.
+judgments of each judge, data/judgments/page.json with the samples for the report, and
+metrics/evaluation.json. The first of `evaluate.judges` is the one that the gate reads; the others stand
+beside it.
 """
 
 from __future__ import annotations
@@ -36,23 +37,14 @@ from rlhf.evaluation import (
     words,
     words_by_prompt,
 )
-from rlhf.figures import (
-    calibration_figure,
-    curve_figures,
-    overoptimisation_figures,
-    preference_figure,
-)
 from rlhf.judges import FACTS, Judge, Row, ScoringJudge, blind_pairs, load_judge
-from rlhf.report import print_table, render_report, write_figures
 from rlhf.snapshots import SNAPSHOT
+from rlhf.summary import print_table
 from tasks.context import (
     Stage,
     StageError,
     content_hash,
-    flat,
-    git_commit,
     run,
-    stage_params,
     stages,
     state_dir,
 )
@@ -61,11 +53,11 @@ POLICIES = ("pretrained", "sft", "ppo")
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
 PROMPTS = "data/prepared/prompts.parquet"
 _DISPLAY = ("ppo", "sft", "pretrained")
-_DATA = ("data/", "models/", "metrics/", "plots")
+_DATA = ("data/", "models/")
 
 
 def main(stage: Stage) -> dict[str, float]:
-    """Generate, judge, count, draw, write."""
+    """Generate, judge, count, write."""
     settings, seed = stage.settings.evaluate, stage.settings.seed
     judges: dict[str, Judge] = {
         name: load_judge(name, stage.settings, state_dir() / "llm-judge.jsonl") for name in settings.judges
@@ -84,41 +76,28 @@ def main(stage: Stage) -> dict[str, float]:
     if "gold" in judges:
         for name, axes in quality_axes(prompts, {"reference": references} | outputs).items():
             (evaluation["reference"] if name == "reference" else evaluation["policies"][name]).update(axes)
-    reward = read_json("metrics/reward.json")
-    figures = {"preferred-to-reference": preference_figure(evaluation, settings.confidence)}
-    figures |= overoptimisation_figures(evaluation["overoptimisation"], settings.confidence)
-    figures |= calibration_figure(reward.get("quality"))
-    figures |= curve_figures("plots")
     first = next(iter(judges))
     samples = pick_samples(
         rows, outputs, words_by_prompt(judged[first]["ppo"]), margins(judges[first], judged[first]["ppo"])
     )
-    page = render_report(
-        evaluation,
-        figures,
-        samples,
-        stage_key=stage.key,
-        commit=git_commit(),
-        inputs={path: content_hash(path) for path in stages()["evaluate"]["deps"] if path.startswith(_DATA)},
-        params=flat(stage_params("evaluate")),
-        reward=reward,
-        rankings=read_json("metrics/collect.json"),
-    )
+    page = {
+        "stage_key": stage.key,
+        "inputs": {
+            path: content_hash(path) for path in stages()["evaluate"]["deps"] if path.startswith(_DATA)
+        },
+        "samples": samples,
+    }
 
     with written_beside("data/judgments") as folder:
         folder.mkdir()
         for name, found in judged.items():
             table = "judgments" if name == first else f"judgments-{name}"
             write_table(folder / f"{table}.parquet", JUDGMENT, [row for of in found.values() for row in of])
-    with written_beside("reports/figures") as beside:
-        write_figures(beside, figures)
-    with written_beside("reports/report.html") as beside:
-        beside.write_text(page)
+        write_json(folder / "page.json", page)
     write_json("metrics/evaluation.json", evaluation)
 
     stage.log_samples([_table_row(sample) for sample in samples], "samples")
-    for path in ("reports/figures", "reports/report.html", "metrics/evaluation.json"):
-        stage.log_artifact(path)
+    stage.log_artifact("metrics/evaluation.json")
     print_table(evaluation)
     return {
         f"{name}/{key}": row[key]

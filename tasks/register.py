@@ -1,7 +1,8 @@
 """Register the PPO policy as @challenger, and as @champion through the gate: `python -m tasks.register`.
 
 The same weights with the same evaluation are one version, however often this runs. `runs/register.json` and
-the version's tags say which rule of the gate held.
+the version's tags say which rule of the gate held. The report of the run, which carries the decision, is
+written here too (tasks/page.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rlhf.evaluation import compare, points_by_prompt
 from rlhf.judges import blind_pairs, load_judge
 from rlhf.settings import Register
 from tasks.context import Stage, content_hash, run, state_dir
+from tasks.page import write_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,6 +55,7 @@ def main(stage: Stage) -> dict[str, float]:
         client.set_registered_model_alias(name, "champion", version.version)
     print(f"{name} version {version.version} is {'' if promoted else 'not '}promoted to @champion")
     stage.record["gate"] = {"promoted": promoted, "version": str(version.version), "rules": rules}
+    write_page(stage, stage.record["gate"])
     return {"promoted": float(promoted), "version": float(version.version)}
 
 

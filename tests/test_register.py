@@ -88,6 +88,7 @@ def registry(workspace, monkeypatch, tmp_path, empty_store):
     mlflow.set_tracking_uri(uri)
     client = MlflowClient()
     experiment = client.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri())
+    monkeypatch.setattr(register, "write_page", lambda *_: None)  # tests/test_report.py has it
     write_policy(1)
     write_evaluation(0.55)
     write_json("models/judge/judge.json", {"kind": "none"})

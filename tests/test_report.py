@@ -5,6 +5,7 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
+from conftest import Quiet
 
 from rlhf.contracts import (
     DEMONSTRATION,
@@ -18,11 +19,24 @@ from rlhf.contracts import (
     write_table,
 )
 from rlhf.figures import curve_figures, overoptimisation_figures, preference_figure
-from rlhf.report import render_report, tables, verdict
+from rlhf.report import render_report, tables
+from rlhf.settings import load_settings
 from rlhf.snapshots import SNAPSHOT
+from rlhf.summary import verdict
 from tasks.evaluate import held_out, pick_samples
+from tasks.page import write_page
 
 HOSTILE = "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\u202eback\x00"
+
+GATE = {
+    "promoted": False,
+    "version": "3",
+    "rules": [
+        {"rule": "interval", "held": True, "detail": "lower end 0.550"},
+        {"rule": "slices", "held": False, "detail": HOSTILE},
+    ],
+    "warnings": [],
+}
 
 
 def evaluation(low: float = 0.55, high: float = 0.65, kind: str = "gold") -> dict:
@@ -100,9 +114,14 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
         numbers,
         {name: preference_figure(numbers, 0.95) for name in ("preferred-to-reference", "ppo-kl")}
         | overoptimisation_figures(numbers["overoptimisation"], 0.95),
-        [sample | {"outputs": {"ppo": HOSTILE, "sft": ""}}],
-        stage_key="0123456789abcdef",
-        inputs={"data/prepared": "fedcba9876543210"},
+        {
+            "stage_key": "0123456789abcdef",
+            "inputs": {"data/prepared": "fedcba9876543210"},
+            "samples": [sample | {"outputs": {"ppo": HOSTILE, "sft": ""}}],
+        },
+        gate=GATE,
+        run=HOSTILE,
+        date="2026-11-28",
         params={"collect.labelers": labelers, "ppo.kl_coef": 0.05},
         rankings={"all": {"rankings": 3}},
         reward={"loss": 0.61, "by_group": {"expert": {"accuracy": 0.8}}},
@@ -146,11 +165,14 @@ def test_page_is_accessible():
 
 def test_page_says_judge_kind_n_interval_and_who_ranked():
     text = " ".join(Page(render()).text.split())
-    assert "PPO is preferred to the reference on 60.0 % of 100 held-out prompts" in text
+    assert (
+        "PPO is preferred to the reference at a rate of 0.600 (0.550 to 0.650) on 100 held-out prompts"
+        in text
+    )
     for words in (
         "the-judge",
         "n = 100",
-        "55.0 to 65.0 %",
+        "0.550 to 0.650",
         "A tie counts one half",
         "Rankings by simulated labelers",
         "0.0987",
@@ -164,16 +186,14 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
 
 def test_page_says_hacking_first_and_shows_every_part():
     text = " ".join(Page(render()).text.split())
-    said = (
-        "Reward hacking: from update 0 to 3 of PPO the preference fell by 20.0 points while the reward rose"
-    )
+    said = "Reward hacking: from update 0 to 3 of PPO the preference fell by 0.200 while the reward rose"
     assert said in text[: text.index("Judge:")]
     stopped = "The held-out judge stopped PPO after update 3; the weights after update 0 are the policy."
     assert stopped in text[: text.index("Judge:")]
     assert "During PPO reward hacking stopped it (50 held-out prompts)." in text
     for words in (
         "Judges side by side",
-        "70.0 to 90.0 %",
+        "0.700 to 0.900",
         "0.0100, fell",
         "personal data",
         "best of 4",
@@ -267,7 +287,7 @@ def evaluated(workspace, monkeypatch):
 
 
 def test_evaluation_counts_and_writes_what_it_should(evaluated):
-    workspace, figures, demonstrations = evaluated
+    _, figures, demonstrations = evaluated
     found = read_json("metrics/evaluation.json")
     test_prompts = {row["prompt"] for row in demonstrations if row["split"] == "test"}
     assert found["judge"] == {"name": "gold", "kind": "gold", "tie_rule": "a tie counts one half"}
@@ -298,17 +318,24 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     assert len(judgments) == 60
     assert {row["prompt"] for row in judgments} < test_prompts
     assert {row["policy"] for row in judgments} == {"pretrained", "sft", "ppo"}
-    assert "no difference is shown" in (workspace.path / "reports/report.html").read_text()
-    assert (workspace.path / "reports/figures/preferred-to-reference.svg").exists()
 
 
-def test_evaluation_repeats_its_bytes(evaluated):
+def test_evaluation_and_page_repeat_their_bytes(evaluated):
     workspace, _, _ = evaluated
-    outputs = ("data/judgments/judgments.parquet", "metrics/evaluation.json", "reports/report.html")
+    outputs = ("data/judgments/judgments.parquet", "data/judgments/page.json", "metrics/evaluation.json")
+    outputs += ("reports/report.html", "reports/figures/preferred-to-reference.svg")
+    show(workspace)
     before = [(workspace.path / path).read_bytes() for path in outputs]
     workspace.stage("evaluate")
+    show(workspace)
     assert [(workspace.path / path).read_bytes() for path in outputs] == before
-    assert str(workspace.path).encode() not in before[2]
+    assert not any(str(workspace.path).encode() in content for content in before)
+    assert b"no difference is shown" in before[3]
+
+
+def show(workspace) -> None:
+    """Write the report as the stage `register` does, after its decision."""
+    write_page(Quiet("register", load_settings(), key="test", run_id="test"), GATE)
 
 
 def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path):

@@ -35,7 +35,7 @@ from tasks.context import content_hash
 
 pytestmark = pytest.mark.slow
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-VARYING = ("runs/", "reports/validation/")  # MLflow run ids; Data Docs carry times
+VARYING = ("runs/", "reports/")  # MLflow run ids; pages carry times and names of runs
 TRAININGS = {"pretrain": "pretrained", "sft": "sft", "reward": "reward", "ppo": "ppo"}
 
 
@@ -145,7 +145,7 @@ def test_a_clone_with_an_empty_cache_gets_its_data_and_models_from_s3(
         paths = [*hashes(), "metrics/evaluation.json"]
         assert "models/ppo" in paths
         assert all(content_hash(path) == content_hash(here / path) for path in paths)
-    subprocess.run(["git", "reset", "-q", "HEAD~1"], check=True)  # the report names the commit it was made at
+    subprocess.run(["git", "reset", "-q", "HEAD~1"], check=True)
 
 
 def test_what_is_up_to_date_does_not_run(finished: Workspace) -> None:
