@@ -2,6 +2,8 @@
 
 import os
 
+import rlhf  # noqa: F401  (sets how idle threads wait, for this process and the stages it starts)
+
 # Set before any of the libraries is imported: nothing phones home unless the user turns it on.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")

@@ -476,7 +476,7 @@ def test_no_process_outlives_its_run_and_the_next_run_goes_on(
         for flow_run in cancelled:
             client.set_flow_run_state(flow_run, State(type=StateType.CANCELLING))
         for family in families:
-            assert psutil.wait_procs(family, timeout=10)[1] == []
+            assert psutil.wait_procs(family, timeout=60)[1] == []
         assert (worker.poll(), server.poll()) == (None, None)
         assert runs.living() == []
         assert git("status", "--porcelain") == before
@@ -488,7 +488,7 @@ def test_no_process_outlives_its_run_and_the_next_run_goes_on(
         assert any(process.is_running() for process in family)
         state, _, _ = run(settings=changed(4))
         assert Path(state.result(), "data/raw").read_text() == Path("checkpoints/4").read_text()
-        assert psutil.wait_procs(family, timeout=1)[1] == []
+        assert psutil.wait_procs(family, timeout=60)[1] == []
         assert client.read_flow_run(killed).state.is_crashed()
 
 
@@ -513,7 +513,7 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
     )
     try:
         assert run()[0].is_completed()
-        child.wait(10)
+        child.wait(60)
         assert (left.poll(), other.poll()) == (None, None)
     finally:
         for process in (left, other, child):

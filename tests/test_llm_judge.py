@@ -209,15 +209,21 @@ def test_failures_are_tried_again_and_the_answer_counts_once(server, tmp_path):
 
 
 def test_a_slow_server_is_given_up_after_the_timeout_and_asked_again(server, tmp_path):
+    asked_again = Counter()
+
     def slow_once(request, attempt):
-        if attempt == 0:
-            time.sleep(0.5)
+        key = json.dumps(request)
+        asked_again[key] += attempt > 0
+        while not asked_again[key]:  # held until the judge has given up waiting and asks once more
+            time.sleep(0.01)
         return 200, {}, completion(verdict_by_length(request))
 
     server.behave = slow_once
-    judge = make(server, tmp_path, timeout=0.15)
+    judge = make(server, tmp_path, timeout=0.3, attempts=50)
     assert len(judge.judge(pairs(1))) == 1
-    assert judge.usage.retries == 2
+    assert len(asked_again) == 2
+    assert all(asked_again.values())
+    assert judge.usage.retries >= 2  # more where this machine is too slow for the timeout
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -337,13 +343,20 @@ def test_a_torn_last_line_costs_one_answer_and_spoils_none(server, tmp_path):
 
 
 def test_two_runs_cannot_pay_for_the_same_answers(server, tmp_path):
-    server.delay = 0.3
-    first = threading.Thread(target=lambda: make(server, tmp_path).judge(pairs(1)))
+    refused = threading.Event()
+
+    def held(request, attempt):
+        refused.wait(60)
+        return 200, {}, completion(verdict_by_length(request))
+
+    server.behave = held
+    first = threading.Thread(target=lambda: make(server, tmp_path, timeout=60.0).judge(pairs(1)))
     first.start()
     while not server.requests:
         time.sleep(0.01)
     with pytest.raises(DataError, match="another run writes answers there"):
         make(server, tmp_path).judge(pairs(1))
+    refused.set()
     first.join()
     assert len(server.requests) == 2
 
@@ -360,13 +373,20 @@ print(len(rows), judge.usage.requests, judge.usage.cached)
 
 
 def test_a_killed_run_loses_no_answer_and_pays_for_none_twice(server, tmp_path):
-    server.delay = 0.02
+    allowed = threading.Semaphore(0)  # a reply needs one, so that a run gets no further than it should
+
+    def measured(request, attempt):
+        allowed.acquire()
+        return 200, {}, completion(verdict_by_length(request))
+
+    server.behave = measured
     cache = tmp_path / "answers.jsonl"
     command = [sys.executable, "-c", KILLED, server.url, str(cache)]
     kept = set()
     for rounds in range(1, 4):
         before = sum(server.answered.values())
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        allowed.release(25)
         while sum(server.answered.values()) < before + 25:
             assert run.poll() is None
             time.sleep(0.002)
@@ -379,6 +399,7 @@ def test_a_killed_run_loses_no_answer_and_pays_for_none_twice(server, tmp_path):
         assert len(now) >= sum(server.answered.values()) - 4 * rounds
         kept = now
         before_asked = {key: server.seen[key] for key in kept}
+    allowed.release(1000)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     judged, requests, cached = map(int, done.stdout.split())
     assert (judged, requests + cached, cached) == (60, 120, len(kept))

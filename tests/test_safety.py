@@ -72,7 +72,7 @@ def test_findings_are_counted_by_policy_with_masked_examples():
     "text", ["1 " * 20_000, "a@" * 20_000, "a." * 20_000, "+1(" * 20_000, "AB12 " * 8_000]
 )
 def test_hostile_text_takes_no_long_time(text):
-    start = time.monotonic()
+    start = time.thread_time()  # what else the machine is doing does not count
     personal_data(text)
     repetition(text)
-    assert time.monotonic() - start < 2
+    assert time.thread_time() - start < 2

@@ -6,6 +6,9 @@ A small run (adaptive KL, a checkpoint every update, the last two kept) is kille
 while it samples, optimises and writes checkpoints, and started again, until it ends. Every file of its last
 checkpoint must have the bytes of the run never killed, and no life may repeat more than one save interval.
 Exit code 1 if not.
+
+A moment is a number of function calls in a phase, which is the same on every machine, and the process kills
+itself there: a plan in seconds would hit other moments, or none, wherever the run is faster or slower.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import random
 import signal
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,15 @@ PARTS = {
 }
 
 
-def live(folder: str, updates: int, pipe: Any) -> None:
-    """One life of the run, in a process of its own; says through `pipe` what it is at: (phase, step)."""
+def live(folder: str, updates: int, pipe: Any, blow: Blow | None) -> None:
+    """One life of the run, in a process of its own, up to the blow.
+
+    Says through `pipe` what it is at: (phase, steps done, calls in the phase that has just ended).
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     trainer = trainer_of(words_tokenizer(), Path(folder), num_updates=updates, **SETTINGS)
+    meter = Meter(pipe, blow)
 
     def announced(name: str, phase: str, after: str) -> None:
         method = getattr(trainer, name)
@@ -61,9 +67,9 @@ def live(folder: str, updates: int, pipe: Any) -> None:
         def call(*args: Any, **kwargs: Any) -> Any:
             step = trainer.state.global_step
             if name != "training_step" or step % STEPS_PER_UPDATE:  # an update's first step samples first
-                pipe.send((phase, step))
+                meter.enter(phase, step)
             result = method(*args, **kwargs)
-            pipe.send((after, step))
+            meter.enter(after, step)
             return result
 
         setattr(trainer, name, call)
@@ -72,6 +78,43 @@ def live(folder: str, updates: int, pipe: Any) -> None:
     announced("training_step", "optimising", "optimising")  # the optimiser moves the weights after it
     announced("_save_checkpoint", "writing", "between")
     train(trainer)
+    meter.enter("ended", trainer.state.global_step)
+
+
+@dataclass(frozen=True)
+class Blow:
+    """When to kill: in the first phase of this kind from this update on, after so many function calls."""
+
+    phase: str
+    update: int
+    calls: int
+
+
+class Meter:
+    """Counts the function calls of the phase that this process is in, and kills it where the blow says."""
+
+    def __init__(self, pipe: Any, blow: Blow | None) -> None:
+        self.pipe, self.blow = pipe, blow
+        self.phase, self.step, self.calls = "between", 0, 0
+
+    def enter(self, phase: str, step: int) -> None:
+        """Go over to a phase at a step; the same phase goes on counting."""
+        sys.setprofile(None)
+        if (phase, step) != (self.phase, self.step):
+            if self._due():  # a phase with fewer calls than the blow waits for is killed at its end
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.pipe.send((phase, step, self.calls))
+            self.phase, self.step, self.calls = phase, step, 0
+        sys.setprofile(self._count)
+
+    def _due(self) -> bool:
+        blow = self.blow
+        return bool(blow and self.phase == blow.phase and self.step >= blow.update * STEPS_PER_UPDATE)
+
+    def _count(self, *_: Any) -> None:
+        self.calls += 1
+        if self.blow and self.calls > self.blow.calls and self._due():
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass
@@ -79,18 +122,18 @@ class Life:
     """What became of one process.
 
     Attributes:
-        said: (phase, steps done, seconds since the process spoke first) at every change of phase.
+        said: (phase, steps done, calls in the phase before) at every change of phase or step.
         exitcode: as `multiprocessing` gives it: minus the signal for a killed process.
         torn: a half-written checkpoint was left.
     """
 
-    said: list[tuple[str, int, float]]
+    said: list[tuple[str, int, int]]
     exitcode: int
     torn: bool
 
     @property
     def first(self) -> int:
-        """The step it began with."""
+        """The step it began with; the last one where nothing was left to do."""
         return self.said[0][1]
 
     @property
@@ -99,55 +142,45 @@ class Life:
         return max(step for phase, step, _ in self.said if phase in ("sampling", "optimising"))
 
 
-@dataclass
-class Blow:
-    """When to kill: in the first phase of this kind from this update on, so many seconds after its start."""
-
-    phase: str
-    update: int
-    delay: float
-
-
 def run(context: Any, folder: Path, updates: int, blow: Blow | None = None) -> Life:
     """Run one life, to its end or to the blow."""
     mine, its = context.Pipe(duplex=False)
-    process = context.Process(target=live, args=(str(folder), updates, its))
+    process = context.Process(target=live, args=(str(folder), updates, its, blow))
     process.start()
     its.close()
-    said: list[tuple[str, int, float]] = []
-    start = 0.0
+    said: list[tuple[str, int, int]] = []
     while True:
         try:
-            phase, step = mine.recv()
+            said.append(mine.recv())
         except EOFError:
             break
-        start = start or time.monotonic()
-        if not said or said[-1][0] != phase or said[-1][1] != step:
-            said.append((phase, step, time.monotonic() - start))
-        if blow and phase == blow.phase and step >= blow.update * STEPS_PER_UPDATE:
-            time.sleep(blow.delay)
-            process.kill()
-            blow = None  # what it said until then is still to be read
     process.join()
     return Life(said, process.exitcode, (folder / ".writing").exists())
 
 
-def seconds_in(life: Life) -> dict[str, float]:
-    """How long each phase lasted on average."""
-    spans: dict[str, list[float]] = {phase: [] for phase in (*PHASES, "between")}
-    entered, since = life.said[0][0], 0.0
-    for phase, _, now in life.said[1:]:
-        if phase != entered:
-            spans[entered].append(now - since)
-            entered, since = phase, now
-    return {phase: sum(times) / len(times) for phase, times in spans.items()}
+def calls_in(life: Life) -> dict[str, int]:
+    """The fewest function calls that a phase took."""
+    counts: dict[str, list[int]] = {phase: [] for phase in PHASES}
+    for (phase, _, _), (_, _, calls) in zip(life.said, life.said[1:], strict=False):
+        if phase in counts:
+            counts[phase].append(calls)
+    return {phase: min(values) for phase, values in counts.items()}
 
 
-def blows(kills: int, updates: int, seed: int, seconds: dict[str, float]) -> list[Blow]:
-    """Moments spread over the run and over its phases."""
+def blows(kills: int, updates: int, seed: int, calls: dict[str, int]) -> list[Blow]:
+    """Moments spread over the run and over its phases.
+
+    A blow while a checkpoint is written may leave a whole one, and with it one update fewer; up to three
+    blows an update leave each of them something to hit.
+
+    Raises:
+        ValueError: more blows than that.
+    """
+    if kills > 3 * (updates - 1):
+        raise ValueError(f"{kills} kills need {-(-kills // 3) + 1} updates")
     rng = random.Random(seed)
     return [
-        Blow(phase, i * (updates - 1) // kills, rng.random() * seconds[phase])
+        Blow(phase, i * (updates - 1) // kills, rng.randrange(calls[phase]))
         for i, phase in ((i, PHASES[i % len(PHASES)]) for i in range(kills))
     ]
 
@@ -204,22 +237,22 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=12, help="length of the run (%(default)s updates)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
     args = parser.parse_args()
-    if args.kills < 1 or args.updates < 2:
-        parser.error("--kills must be at least 1 and --updates at least 2")
+    if not 1 <= args.kills <= 3 * (args.updates - 1):
+        parser.error("--kills must be 1 to three times one less than --updates")
     context = multiprocessing.get_context("spawn")  # every life is an interpreter of its own
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole = run(context, folder / "whole", args.updates)
         if whole.exitcode:
             sys.exit("error: the run that nobody kills failed; its own error stands above")
-        plan = blows(args.kills, args.updates, args.seed, seconds_in(whole))
+        plan = blows(args.kills, args.updates, args.seed, calls_in(whole))
         lives, faults = kill_again_and_again(context, folder / "killed", args.updates, plan)
-        print(f"{'kill':>4}  {'in':10}  {'ms after':>8}  {'at step':>7}  {'torn':4}  {'goes on':>7}  repeats")
+        print(f"{'kill':>4}  {'in':10}  {'at call':>8}  {'at step':>7}  {'torn':4}  {'goes on':>7}  repeats")
         for i, (blow, life, after) in enumerate(zip(plan, lives, lives[1:], strict=False), 1):
             phase, step, _ = life.said[-1]
             torn = "yes" if life.torn else ""
             print(
-                f"{i:4}  {phase:10}  {1000 * blow.delay:8.1f}  {step:7}  {torn:4}  {after.first:7}  "
+                f"{i:4}  {phase:10}  {blow.calls:8}  {step:7}  {torn:4}  {after.first:7}  "
                 f"{repeated(life, after):7}"
             )
         expected, found = hashes(folder / "whole"), hashes(folder / "killed")

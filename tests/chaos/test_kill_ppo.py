@@ -34,7 +34,7 @@ def whole(lives: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, k
 
 def test_five_kills_change_nothing(lives: Any, whole: tuple[Path, kill_ppo.Life], tmp_path: Path) -> None:
     folder, life = whole
-    plan = kill_ppo.blows(5, UPDATES, 1, kill_ppo.seconds_in(life))
+    plan = kill_ppo.blows(5, UPDATES, 1, kill_ppo.calls_in(life))
     killed, faults = kill_ppo.kill_again_and_again(lives, tmp_path, UPDATES, plan)
     assert faults == []
     assert len(killed) == 6
@@ -45,7 +45,7 @@ def test_five_kills_change_nothing(lives: Any, whole: tuple[Path, kill_ppo.Life]
 
 def test_a_torn_checkpoint_is_not_read(lives: Any, whole: tuple[Path, kill_ppo.Life], tmp_path: Path) -> None:
     folder, _ = whole
-    before = kill_ppo.run(lives, tmp_path, UPDATES, kill_ppo.Blow("optimising", 3, 0.0))
+    before = kill_ppo.run(lives, tmp_path, UPDATES, kill_ppo.Blow("optimising", 3, 0))
     last = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     torn = tmp_path / ".writing" / f"checkpoint-{before.last + kill_ppo.STEPS_PER_UPDATE}"
     torn.mkdir(parents=True)

@@ -59,7 +59,7 @@ class Site:
         context = self.browser.new_context(**options)  # type: ignore[arg-type]
         sign_in(self, context, user)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
         return page
 
 

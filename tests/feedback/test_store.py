@@ -128,8 +128,10 @@ def test_writes_that_wait_share_a_commit_and_fail_alone(store: Store) -> None:
     def work(number: int, tx: sa.Connection) -> int:
         if number == 0:  # holds the turn until all others wait for it
             first.set()
-            arrived.wait(10)
-            time.sleep(0.2)
+            arrived.wait(60)
+            end = time.monotonic() + 60
+            while store.sqlite and len(store._waiting) < 4 and time.monotonic() < end:
+                time.sleep(0.01)
         tx.execute(groups.insert().values(name=f"g{number}"))
         if number == 2:
             raise DataError("no")
@@ -137,8 +139,8 @@ def test_writes_that_wait_share_a_commit_and_fail_alone(store: Store) -> None:
 
     def run(number: int) -> None:
         if number:
-            first.wait(10)
-            arrived.wait(10)
+            first.wait(60)
+            arrived.wait(60)
         try:
             results[number] = store.together(partial(work, number))
         except DataError as error:
