@@ -9,6 +9,7 @@ import argparse
 import functools
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -202,9 +203,22 @@ def execute(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None
         figures = main(stage) or {}
         stage.log_figures(figures)
         mlflow.flush_async_logging() if hasattr(mlflow, "flush_async_logging") else None
-    record = {"run_id": stage.run_id, "git_commit": tags["git_commit"], "stage_key": key, "figures": figures}
+    record = {
+        "run_id": stage.run_id,
+        "git_commit": tags["git_commit"],
+        "stage_key": key,
+        "cost": stage_cost(),
+    }
+    record["figures"] = figures
     write_json(f"runs/{name}.json", stage.record | record)
     print(f"{name}: done in {time.time() - started:.1f} s", file=sys.stderr)
+
+
+def stage_cost() -> dict[str, float]:
+    """What this process has cost: `seconds` since it began, and `memory_mb`, its or a child's peak."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = time.time() - psutil.Process().create_time()
+    return {"seconds": round(seconds, 1), "memory_mb": round(peak / 1024, 1)}
 
 
 def connect() -> None:

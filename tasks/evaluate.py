@@ -48,6 +48,7 @@ from tasks.context import (
     stages,
     state_dir,
 )
+from tasks.outcome import write_rate
 
 POLICIES = ("pretrained", "sft", "ppo")
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
@@ -95,6 +96,7 @@ def main(stage: Stage) -> dict[str, float]:
             write_table(folder / f"{table}.parquet", JUDGMENT, [row for of in found.values() for row in of])
         write_json(folder / "page.json", page)
     write_json("metrics/evaluation.json", evaluation)
+    write_rate(evaluation)
 
     stage.log_samples([_table_row(sample) for sample in samples], "samples")
     stage.log_artifact("metrics/evaluation.json")

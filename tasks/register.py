@@ -20,6 +20,7 @@ from rlhf.evaluation import compare, points_by_prompt
 from rlhf.judges import blind_pairs, load_judge
 from rlhf.settings import Register
 from tasks.context import Stage, content_hash, run, state_dir
+from tasks.outcome import write_outcome
 from tasks.page import write_page
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def main(stage: Stage) -> dict[str, float]:
         client.set_registered_model_alias(name, "champion", version.version)
     print(f"{name} version {version.version} is {'' if promoted else 'not '}promoted to @champion")
     stage.record["gate"] = {"promoted": promoted, "version": str(version.version), "rules": rules}
+    write_outcome(promoted)
     write_page(stage, stage.record["gate"])
     return {"promoted": float(promoted), "version": float(version.version)}
 
