@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     one.add_argument("--port", type=int, default=8600, help="port (default 8600; 0 takes a free one)")
     one.add_argument("--idle-hours", type=float, default=12.0, help="a session ends after this long unused")
+    one.add_argument("--name", action="append", default=[], help="another host name of this server")
     one.add_argument("--behind-proxy", action="store_true", help="trust X-Forwarded-For and -Proto")
 
     user = verbs.add_parser("user", help="add, change or list people").add_subparsers(
@@ -152,7 +153,8 @@ def run(given: argparse.Namespace) -> None:
         from feedback.web.server import serve
 
         print_login(first_operator(store), "operator")
-        serve(store, given.host, given.port, idle=given.idle_hours * 3600, proxy=given.behind_proxy)
+        idle = given.idle_hours * 3600
+        serve(store, given.host, given.port, idle=idle, proxy=given.behind_proxy, names=given.name)
     elif given.verb == "user":
         user(store, given)
     elif given.verb == "export":

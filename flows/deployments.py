@@ -28,14 +28,16 @@ def deploy(config: Config, env: dict[str, str], record: Path) -> None:
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py")]
     wanted += [Path("flows/pipeline.py"), Path("flows/feedback.py")]
     recipes = sorted(Path("recipes").glob("*.yaml"))
     present = " ".join(content_hash(path) for path in [*wanted, *recipes])
     with (
-        temporary_settings({PREFECT_API_URL: environment(config)["PREFECT_API_URL"]}),
+        temporary_settings(
+            {PREFECT_API_URL: environment(config)["PREFECT_API_URL"], PREFECT_API_AUTH_STRING: config.sign_in}
+        ),
         get_client(sync_client=True) as client,
     ):
         with suppress(ObjectNotFound):

@@ -1,24 +1,60 @@
 """The pages that runs write, on a port of their own: `python -m flows.pages` (started by make up).
 
 Only `/<run>/reports/...` of the worktrees is served. The pages show what models wrote, so they share no
-origin with Prefect, MLflow or the labeling app.
+origin with Prefect, MLflow or the labeling app, and their content security policy runs no script of theirs
+and lets them load nothing from elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
+import os
+from collections.abc import Collection
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from feedback.web.origin import foreign
+from flows.guarded import SIGN_IN, signed_in
 from flows.workspace import RUNS
+
+HEADERS = {
+    # styles and figures stand in the pages themselves; no page needs a script
+    "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
 
 
 class Handler(SimpleHTTPRequestHandler):
     """Files under `reports/` of a run; the list of runs at `/`."""
 
     runs = RUNS
+    names: Collection[str] = ()
+    secret: str | None = None
+
+    def parse_request(self) -> bool:
+        """Read a request; answers those that are not to be served, whatever their method."""
+        return super().parse_request() and not self._refused()
+
+    def _refused(self) -> bool:
+        reason = foreign(self.headers.get("Host", ""), self.headers.get("Origin"), self.names)
+        if reason:
+            self.send_error(403, explain=f"refused: {reason}")
+        elif not signed_in(self.headers.get("Authorization"), self.secret):
+            body = b"sign in\n"
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="rlhf"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        else:
+            return False
+        return True
 
     def do_GET(self) -> None:
         if urlsplit(self.path).path == "/":
@@ -39,8 +75,8 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_error(404)
 
     def end_headers(self) -> None:
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Cache-Control", "no-cache")
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -77,7 +113,9 @@ def main() -> None:
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8700)
+    parser.add_argument("--name", action="append", default=[], help="another host name of this server")
     given = parser.parse_args()
+    Handler.names, Handler.secret = {name.lower() for name in given.name}, os.environ.get(SIGN_IN)
     with ThreadingHTTPServer((given.host, given.port), Handler) as server:
         server.serve_forever()
 

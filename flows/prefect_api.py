@@ -192,7 +192,10 @@ def serve(descriptor: int) -> None:
         import uvicorn
         from prefect.server.api.server import create_app
 
-    config = uvicorn.Config(create_app(final=True), log_level="error", lifespan="on")
+        from feedback.web.origin import SameOrigin
+
+    app = SameOrigin(create_app(final=True))  # a page in the user's browser can reach this port as well
+    config = uvicorn.Config(app, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 

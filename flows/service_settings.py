@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from feedback.web.origin import is_loopback
 from rlhf.contracts import DataError
 
 CONFIG = Path("services.yaml")
+EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 class Part(BaseModel):
@@ -50,6 +54,8 @@ class Config(Part):
     """All of services.yaml."""
 
     host: str = "127.0.0.1"
+    names: list[str] = []
+    sign_in: str | None = Field(default=None, pattern=r"^[^:\s]+:\S.*$")
     prefect: Server = Server(port=4200)
     mlflow: Tracking = Tracking(port=5000)
     label: Server = Server(port=8600)
@@ -58,18 +64,32 @@ class Config(Part):
 
     def url(self, name: str) -> str:
         """Where a service is reached from this machine."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
-        return f"http://{host}:{getattr(self, name).port}"
+        host = "127.0.0.1" if self.host in EVERY_ADDRESS else self.host
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{getattr(self, name).port}"
+
+    def host_names(self) -> list[str]:
+        """What this machine may be called in a request, besides the names of the loopback interface."""
+        if is_loopback(self.host):
+            return self.names
+        addresses = [
+            address.address.split("%")[0]  # an IPv6 address may carry the name of its interface
+            for interface in psutil.net_if_addrs().values()
+            for address in interface
+            if address.family in (socket.AF_INET, socket.AF_INET6)
+        ]
+        return [*self.names, socket.gethostname(), *addresses]
 
 
 def load_config(path: Path = CONFIG) -> Config:
     """Read services.yaml; `${NAME}` becomes the value of that environment variable.
 
     Raises:
-        DataError: not valid, or a variable is not set.
+        DataError: not valid, or a variable is not set; or other machines are let in without a password.
     """
     try:
-        return Config.model_validate(_expanded(yaml.safe_load(path.read_text()) or {}, path))
+        written = yaml.safe_load(path.read_text()) or {}
+        config = Config.model_validate(_expanded(written, path))
     except FileNotFoundError:
         return Config()
     except yaml.YAMLError as error:
@@ -77,6 +97,14 @@ def load_config(path: Path = CONFIG) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if config.sign_in and "${" not in written["sign_in"]:
+        raise DataError(f"{path}: sign_in: take the password from the environment: rlhf:${{RLHF_PASSWORD}}")
+    if not (is_loopback(config.host) or config.sign_in):
+        raise DataError(
+            f"{path}: host {config.host} lets other machines in, so Prefect and MLflow need a password: "
+            "write sign_in: rlhf:${RLHF_PASSWORD} and set that variable"
+        )
+    return config
 
 
 def _expanded(value: Any, path: Path) -> Any:
@@ -93,8 +121,20 @@ def _expanded(value: Any, path: Path) -> Any:
 
 def environment(config: Config) -> dict[str, str]:
     """What a program has to know to use the services."""
-    return {
+    return sign_in_environment(config) | {
         "PREFECT_API_URL": f"{config.url('prefect')}/api",
         "MLFLOW_TRACKING_URI": config.url("mlflow"),
         "RLHF_PAGES": config.url("pages"),
+    }
+
+
+def sign_in_environment(config: Config) -> dict[str, str]:
+    """Name and password for Prefect's and MLflow's clients; empty where none are needed."""
+    if not config.sign_in:
+        return {}
+    name, _, password = config.sign_in.partition(":")
+    return {
+        "PREFECT_API_AUTH_STRING": config.sign_in,
+        "MLFLOW_TRACKING_USERNAME": name,
+        "MLFLOW_TRACKING_PASSWORD": password,
     }

@@ -22,15 +22,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import urlopen
 
 import psutil
 
+from feedback.web.origin import is_loopback
 from flows.deployments import deploy
+from flows.guarded import SIGN_IN, authorization
 from flows.runs import alone, is_alive
-from flows.service_settings import CONFIG, Config, environment, load_config
+from flows.service_settings import (
+    CONFIG,
+    EVERY_ADDRESS,
+    Config,
+    environment,
+    load_config,
+    sign_in_environment,
+)
 from rlhf.contracts import DataError, read_json, write_json
 from tasks.context import connect, one_line_errors, state_dir
 
@@ -59,8 +68,14 @@ class Service:
 def running_environment() -> dict[str, str]:
     """The `environment` of the services that run on this machine; empty where none does."""
     names = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "pages": "RLHF_PAGES"}
-    urls = {name: _record(name).get("url") for name in names if _runs(name)}
-    return {names[name]: url + "/api" * (name == "prefect") for name, url in urls.items() if url}
+    records = {name: _record(name) for name in names if _runs(name)}
+    # the password is in no file, so the settings are read again, from the environment of whoever asks
+    secret = any(record.get("sign_in") for record in records.values())
+    return (sign_in_environment(load_config()) if secret else {}) | {
+        names[name]: record["url"] + "/api" * (name == "prefect")
+        for name, record in records.items()
+        if record.get("url")
+    }
 
 
 def services(config: Config) -> list[Service]:
@@ -68,27 +83,36 @@ def services(config: Config) -> list[Service]:
     python, state = sys.executable, state_dir()
     host, api = config.host, environment(config)
     prefect_db = config.prefect.database
-    prefect_env = {"PREFECT_UI_API_URL": f"{config.url('prefect')}/api"} if host == "127.0.0.1" else {}
+    # in the environment: command lines can be read by everybody on this machine
+    secret = {SIGN_IN: config.sign_in} if config.sign_in else {}
+    seen_as = config.names[0] if config.names else socket.gethostname() if host in EVERY_ADDRESS else host
+    seen_as = "127.0.0.1" if is_loopback(host) else seen_as
+    prefect_env = {"PREFECT_UI_API_URL": f"http://{seen_as}:{config.prefect.port}/api", **secret}
     if prefect_db:
         prefect_env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = _driver(prefect_db, "asyncpg")
     mlflow_db = _driver(config.mlflow.database or f"sqlite:///{state / 'mlflow.db'}", "psycopg")
     artifacts = config.mlflow.artifacts or (state / "mlartifacts").as_uri()
     labels = {"FEEDBACK_DB": config.label.database} if config.label.database else {}
-    options = ["--no-serve-artifacts", "--workers", "1"]
+    names = [word for name in config.host_names() for word in ("--name", name)]
+
+    def served(module: str, service: str, *words: str) -> list[str]:
+        port = str(getattr(config, service).port)
+        return [python, "-m", module, *words, "--host", host, "--port", port, *names]
+
     worker = ["--pool", config.worker.pool, "--type", "process", "--name", WORKER]
     worker += ["--limit", str(config.worker.runs)]
     return [
         Service(
             "prefect",
-            [python, "-m", "prefect", "server", "start", "--host", host, "--port", str(config.prefect.port)],
+            served("flows.guarded", "prefect", "prefect"),
             prefect_env,
             lambda: _answers(f"{config.url('prefect')}/api/health"),
         ),
         Service(
             "mlflow",
-            [python, "-m", "mlflow", "server", "--host", host, "--port", str(config.mlflow.port), *options],
-            # in the environment: command lines can be read by everybody on this machine
+            served("flows.guarded", "mlflow", "mlflow"),
             {
+                **secret,
                 "MLFLOW_BACKEND_STORE_URI": mlflow_db,
                 "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts,
                 # the jobs score traces of language models; their processes cost half a minute at the start
@@ -98,14 +122,14 @@ def services(config: Config) -> list[Service]:
         ),
         Service(
             "label",
-            [python, "-m", "tasks.label", "--host", host, "--port", str(config.label.port)],
+            served("tasks.label", "label"),
             {**api, **labels},
             lambda: _answers(config.url("label")),
         ),
         Service(
             "pages",
-            [python, "-m", "flows.pages", "--host", host, "--port", str(config.pages.port)],
-            {},
+            served("flows.pages", "pages"),
+            secret,
             lambda: _answers(config.url("pages")),
         ),
         Service(
@@ -196,6 +220,7 @@ def _start(config: Config, service: Service) -> None:
             "pid": process.pid,
             "started": psutil.Process(process.pid).create_time(),
             "url": url,
+            "sign_in": bool(config.sign_in),
             "log": str(log),
         },
     )
@@ -259,7 +284,7 @@ def _working(config: Config) -> bool:
     request = Request(
         f"{config.url('prefect')}/api/work_pools/{pool}/workers/filter",
         data=b"{}",
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", **authorization(config.sign_in)},
     )
     with suppress(OSError, ValueError), urlopen(request, timeout=5) as answer:
         since = datetime.fromtimestamp(_record("worker").get("started", 0.0), UTC)
@@ -273,6 +298,8 @@ def _answers(url: str) -> bool:
     try:
         with urlopen(url, timeout=5) as answer:
             return answer.status < 400
+    except HTTPError as error:
+        return error.code == 401  # it asks for the password
     except (URLError, OSError):
         return False
 

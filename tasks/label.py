@@ -172,6 +172,7 @@ def main() -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8600, help="port (default 8600; 0 takes a free one)")
+    parser.add_argument("--name", action="append", default=[], help="another host name of this server")
     parser.add_argument(
         "--model", default="rlhf-policy", help="registered model whose @champion answers /ask"
     )
@@ -190,7 +191,7 @@ def main() -> None:
         store = Store(label_store())
         fill(store)
         print_login(first_operator(store), "operator")
-        serve(store, given.host, given.port, answer=Champion(given.model))
+        serve(store, given.host, given.port, answer=Champion(given.model), names=given.name)
 
 
 if __name__ == "__main__":

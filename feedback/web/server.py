@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+from collections.abc import Collection
 
 import uvicorn
 
@@ -11,6 +12,7 @@ from feedback.people import SESSION_IDLE
 from feedback.store import Store
 from feedback.web.app import create_app
 from feedback.web.asking import Answer
+from feedback.web.origin import SameOrigin
 from rlhf.contracts import DataError
 
 
@@ -21,8 +23,18 @@ def serve(
     answer: Answer | None = None,
     idle: float = SESSION_IDLE,
     proxy: bool = False,
+    names: Collection[str] = (),
 ) -> None:
     """Serve until interrupted; prints the URL once the port is open.
+
+    Args:
+        store: where everything is kept.
+        host: address to listen on.
+        port: 0 takes a free one.
+        answer: the served model.
+        idle: seconds without a request after which a session ends.
+        proxy: trust X-Forwarded-For and -Proto.
+        names: host names under which the app is reached, besides those of the loopback interface.
 
     Raises:
         DataError: the address is taken or not of this machine.
@@ -38,7 +50,7 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     print(f"labeling app: http://{shown}:{listener.getsockname()[1]}  (stop with Ctrl-C)", flush=True)
     config = uvicorn.Config(
-        create_app(store, answer, idle),
+        SameOrigin(create_app(store, answer, idle), names),
         access_log=False,
         log_level="warning",
         proxy_headers=proxy,
