@@ -14,10 +14,12 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.agreement import agreement
+from rlhf.judge_trust import Trust
 from rlhf.judges import Judge, Row, blind_pairs, to_preference
 from rlhf.length_control import length_controlled_rate
 from rlhf.overoptimisation import Form, find_hacking, fit_gao
 from rlhf.prediction_powered import prediction_powered_rate
+from rlhf.rogan_gladen import corrected_rate
 from rlhf.safety import Checks, check_outputs
 from rlhf.slices import length_slices, slice_rates
 from rlhf.statistics import POINTS, compare_paired, preference_rate, prompt_means, wilson
@@ -27,8 +29,9 @@ PAIRS = (("ppo", "sft"), ("sft", "pretrained"))
 Judged = Mapping[str, Sequence[Row]]  # policy -> its judgments
 
 
-def rates(judged: Judged, confidence: float, seed: int) -> dict[str, Any]:
-    """One judge's rates by policy, raw and at equal length, and the policies compared on the same prompts.
+def rates(judged: Judged, confidence: float, seed: int, trust: Trust | None = None) -> dict[str, Any]:
+    """One judge's rates by policy, raw, at equal length, and `corrected` for the judge's errors where `trust`
+    knows them; and the policies compared on the same prompts.
 
     Policies without a judgment are left out.
     """
@@ -44,6 +47,10 @@ def rates(judged: Judged, confidence: float, seed: int) -> dict[str, Any]:
             list(points.values()), [longer[prompt] for prompt in points], confidence
         )
         policies[policy] = asdict(rate) | {"length_controlled": asdict(level)}
+        if trust and trust.decides:
+            errors = (trust.sensitivity, trust.specificity)
+            corrected = corrected_rate(list(points.values()), *errors, confidence)
+            policies[policy]["corrected"] = corrected and asdict(corrected)
     compared = {
         f"{a}_vs_{b}": compare(judged[a], judged[b], confidence, seed)
         for a, b in PAIRS

@@ -19,9 +19,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_rows, read_table, row_id, with_ids
+from rlhf.judge_trust import Ask, Pair
 from rlhf.settings import Settings
 from rlhf.statistics import POINTS
 
@@ -62,6 +63,38 @@ class Judge(Protocol):
             did. So count prompts in what comes back, not in what was asked.
         """
         ...
+
+
+@runtime_checkable
+class PairedJudge(Protocol):
+    """A judge that sees both texts of a pair at once, and is asked in both orders."""
+
+    def in_both_orders(self, pairs: Sequence[Row]) -> list[list[str | None]]:
+        """`output`, `reference`, `tie` or None (unreadable) in `shown_order` and turned round; see
+        `rlhf.llm_judge.LlmJudge`."""
+        ...
+
+
+def asking(judge: Judge, source: str, seed: int) -> Ask:
+    """A judge as `rlhf.judge_trust.measure` asks it: the better text stands where the reference does, which
+    no judge is told."""
+    words = {"reference": "better", "output": "worse", "tie": "tie"}
+
+    def ask(name: str, known: Sequence[Pair]) -> list[str]:
+        texts = ([getattr(pair, side) for pair in known] for side in ("prompt", "better", "worse"))
+        pairs = blind_pairs(name, *texts, split="control", source=source, seed=seed)
+        if not isinstance(judge, PairedJudge):
+            return [words[row["preferred"]] for row in judge.judge(pairs)]
+        said = []
+        for choices in judge.in_both_orders(pairs):
+            first = choices[0]
+            if first is None or None in choices:
+                said.append("unreadable")
+            else:
+                said.append(words[first] if len(set(choices)) == 1 else "contradiction")
+        return said
+
+    return ask
 
 
 def blind_pairs(

@@ -152,6 +152,23 @@ class LlmJudge:
         """See `rlhf.judges.Judge.judge`; `shown_order` is the order that was asked first.
 
         Raises:
+            DataError: see `in_both_orders`.
+        """
+        rows = []
+        for pair, choices in zip(pairs, self.in_both_orders(pairs), strict=True):
+            if None in choices:
+                self.usage.unjudged += 1
+                continue
+            agreed = len(set(choices)) == 1
+            self.usage.disagreements += not agreed
+            rows.append(judged(pair, str(choices[0]) if agreed else "tie", self.name, self.kind))
+        return rows
+
+    def in_both_orders(self, pairs: Sequence[Row]) -> list[list[str | None]]:
+        """What the judge says of each pair in `shown_order` and turned round: `output`, `reference`, `tie`,
+        or None for a reply that cannot be read; one `tie`, unasked, where the texts are the same.
+
+        Raises:
             DataError: the endpoint refuses, stays away after all attempts, or a limit is reached. The answers
                 so far are in the cache: mend the cause, run again, and only the rest is asked.
         """
@@ -170,16 +187,7 @@ class LlmJudge:
             self._ask(missing, cache)
             verdicts = {key: read_verdict(cache.replies[key]) for key in asked}
         self.usage.unparsable += sum(verdict is None for verdict in verdicts.values())
-        rows = []
-        for pair, ways in zip(pairs, orders, strict=True):
-            choices = [_preferred(verdicts[key], order) for key, order in ways]
-            if None in choices:
-                self.usage.unjudged += 1
-                continue
-            agreed = len(set(choices)) == 1
-            self.usage.disagreements += len(choices) == 2 and not agreed
-            rows.append(judged(pair, str(choices[0]) if agreed else "tie", self.name, self.kind))
-        return rows
+        return [[_preferred(verdicts[key], order) for key, order in ways] or ["tie"] for ways in orders]
 
     def _request(self, pair: Row, order: Sequence[int]) -> dict[str, Any]:
         """The body for one pair in one order."""

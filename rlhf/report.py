@@ -23,7 +23,7 @@ from rlhf.display import (
 )
 from rlhf.figures import CURVES, INK
 from rlhf.judges import KINDS
-from rlhf.summary import judge_words, verdict
+from rlhf.summary import judge_words, trust_rows, verdict
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -106,7 +106,7 @@ def render_report(
 
 def judge_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every judge's rates, raw and at equal length; and the judges' agreement, where there are several."""
-    shown, agree, powered = [], [], []
+    shown, agree, powered, measured = [], [], [], []
     for name, judge in evaluation.get("judges", {}).items():
         for policy, row in judge["policies"].items():
             level, label = row["length_controlled"], LABELS.get(policy, policy)
@@ -121,6 +121,13 @@ def judge_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
                     KINDS[judge["kind"]],
                 ]
             )
+            if corrected := row.get("corrected"):
+                who, rate = f"{name}, its errors known", number(corrected["rate"])
+                powered.append([who, label, rate, interval_text(corrected), "", ""])
+        if judge.get("trust", {}).get("controls"):
+            caption = f"Can the judge {name} be believed? {judge['trust']['reason']}"
+            columns = ["rate, interval", "n", "lower end above", ""]
+            measured.append(_table(caption, columns, trust_rows(judge)))
         for other, found in judge.get("agreement", {}).items():
             if found:
                 low, high = found["raw_interval"]
@@ -152,8 +159,8 @@ def judge_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         found.append(_table("Do the judges agree?", columns, agree))
     if powered:
         columns = ["policy", "preferred", "interval", "judged by people", "worth, in judgments by people"]
-        found.append(_table("People's rate over all prompts, a model helping", columns, powered))
-    return found
+        found.append(_table("The rate that labelers would give, by a model", columns, powered))
+    return found + measured
 
 
 def slice_tables(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -307,6 +307,21 @@ class Llm(Section):
         10_000, "requests a run may send; every pair is asked in both orders", "requests", ge=1, le=10_000_000
     )
     max_tokens: int | None = param(None, "tokens a run may use", "tokens", ge=1, le=10**10)
+    control_prompts: int = param(
+        50,
+        "held-out prompts of each of the five controls that show whether this judge can be believed; each is "
+        "asked in both orders",
+        "prompts",
+        ge=10,
+        le=100_000,
+    )
+    control_pairs: int = param(
+        200,
+        "held-out pairs ordered by people that its accuracy is measured on, at most one a prompt",
+        "pairs",
+        ge=10,
+        le=100_000,
+    )
 
 
 class Evaluate(Section):

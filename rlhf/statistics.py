@@ -97,18 +97,24 @@ def wilson(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
         points: (n) values in 0..1.
         confidence: coverage, 0..1.
     """
-    from scipy.stats import norm
     from statsmodels.stats.proportion import proportion_confint
 
-    x = np.asarray(points, float)
-    n, mean, tosses = len(x), x.mean(), norm.ppf((1 + confidence) / 2) ** 2
-    toss = mean * (1 - mean)
-    if toss == 0:
-        effective = float(n)
-    else:
-        effective = n * toss / (toss - n / (n + tosses) * (x * (1 - x)).mean())
+    mean, effective = effective_tosses(points, confidence)
     low, high = proportion_confint(mean * effective, effective, alpha=1 - confidence, method="wilson")
     return max(0.0, float(low)), min(1.0, float(high))
+
+
+def effective_tosses(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Mean of independent points between 0 and 1, and the number of coin tosses whose share would vary as
+    little; see `wilson`."""
+    from scipy.stats import norm
+
+    x = np.asarray(points, float)
+    n, mean, tosses = len(x), float(x.mean()), norm.ppf((1 + confidence) / 2) ** 2
+    toss = mean * (1 - mean)
+    if toss == 0:
+        return mean, float(n)
+    return mean, float(n * toss / (toss - n / (n + tosses) * (x * (1 - x)).mean()))
 
 
 def bootstrap_mean(

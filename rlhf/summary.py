@@ -26,8 +26,22 @@ def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
     return (
         f"{label} is preferred to the reference at a rate of {rate_text(row)} on {evaluation['n']} "
         f"held-out prompts ({level_text(evaluation['confidence'])} interval, {judge_words(evaluation)}): "
-        f"{finding}.{hacking_words(evaluation)}{stop_words(evaluation)}"
+        f"{finding}.{trust_words(evaluation)}{hacking_words(evaluation)}{stop_words(evaluation)}"
     )
+
+
+def trust_words(evaluation: Mapping[str, Any]) -> str:
+    """A sentence on a judge whose figures decide nothing, nothing on others."""
+    trust = first_trust(evaluation)
+    return "" if not trust or trust["decides"] else f" This decides nothing: {trust['reason']}."
+
+
+def first_trust(evaluation: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Whether the judge may be believed whose figures are the evaluation's own; None in an evaluation from
+    before judges were measured."""
+    judge = evaluation.get("judges", {}).get(evaluation["judge"].get("key"), {})
+    trust: Mapping[str, Any] | None = judge.get("trust")
+    return trust
 
 
 def hacking_words(evaluation: Mapping[str, Any]) -> str:
@@ -77,4 +91,24 @@ def print_table(evaluation: Mapping[str, Any]) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
+    for name, judge in evaluation.get("judges", {}).items():
+        if judge["kind"] == "model" and "trust" in judge:
+            measured = Table(title=f"Can the judge {name} be believed?", caption=judge["trust"]["reason"])
+            for heading in ("on held-out prompts", "rate", "n", "must exceed", ""):
+                measured.add_column(heading)
+            for line in trust_rows(judge):
+                measured.add_row(*line)
+            console.print(measured)
     console.print(verdict(evaluation), soft_wrap=True)
+
+
+def trust_rows(judge: Mapping[str, Any]) -> list[list[str]]:
+    """What a judge was measured by, from its entry under `judges`: check, rate with its interval, n, what the
+    lower end must exceed, and whether it passed."""
+    trust = judge["trust"]
+    checks = [*([trust["accuracy"]] if trust["accuracy"] else []), *trust["controls"]]
+    said = {True: "passed", False: "FAILED"}
+    return [
+        [row["words"], rate_text(row), str(row["n"]), f"{row['threshold']:g}", said[row["passed"]]]
+        for row in checks
+    ]

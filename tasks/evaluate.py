@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.contracts import (
+    COMPARISON,
     DEMONSTRATION,
     GOLD,
     JUDGMENT,
@@ -37,7 +38,9 @@ from rlhf.evaluation import (
     words,
     words_by_prompt,
 )
-from rlhf.judges import FACTS, Judge, Row, ScoringJudge, blind_pairs, load_judge
+from rlhf.judge_trust import NO_MODEL, Trust, labelers_of, labelled_pairs, measure, one_a_prompt
+from rlhf.judges import FACTS, Judge, PairedJudge, Row, ScoringJudge, asking, blind_pairs, load_judge
+from rlhf.settings import Evaluate
 from rlhf.snapshots import SNAPSHOT
 from rlhf.summary import print_table
 from tasks.context import (
@@ -53,6 +56,8 @@ from tasks.outcome import write_rate
 POLICIES = ("pretrained", "sft", "ppo")
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
 PROMPTS = "data/prepared/prompts.parquet"
+COMPARISONS = "data/comparisons/comparisons.parquet"
+HELD_OUT = ("validation", "test")  # splits whose prompts train neither a reward model nor its judge
 _DISPLAY = ("ppo", "sft", "pretrained")
 _DATA = ("data/", "models/")
 
@@ -72,8 +77,9 @@ def main(stage: Stage) -> dict[str, float]:
         for name, texts in outputs.items()
     }
     judged = {name: judge_all(judge, pairs) for name, judge in judges.items()}
+    trust = {name: trust_in(judge, rows, pairs, settings, seed) for name, judge in judges.items()}
 
-    evaluation = summarise(stage, judges, judged, rows, outputs, kl)
+    evaluation = summarise(stage, judges, judged, trust, rows, outputs, kl)
     if "gold" in judges:
         for name, axes in quality_axes(prompts, {"reference": references} | outputs).items():
             (evaluation["reference"] if name == "reference" else evaluation["policies"][name]).update(axes)
@@ -101,17 +107,56 @@ def main(stage: Stage) -> dict[str, float]:
     stage.log_samples([_table_row(sample) for sample in samples], "samples")
     stage.log_artifact("metrics/evaluation.json")
     print_table(evaluation)
-    return {
-        f"{name}/{key}": row[key]
-        for name, row in evaluation["policies"].items()
-        for key in ("rate", "low", "high", "mean_length", "kl")
-    } | {"n": evaluation["n"]}
+    return (
+        {
+            f"{name}/{key}": row[key]
+            for name, row in evaluation["policies"].items()
+            for key in ("rate", "low", "high", "mean_length", "kl")
+        }
+        | {"n": evaluation["n"]}
+        | trust_figures(evaluation["judges"])
+    )
 
 
 def judge_all(judge: Judge, pairs: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """Judgments by policy; one question to the judge, since people may have seen one policy only."""
     found = judge.judge([pair for of in pairs.values() for pair in of])
     return {policy: [row for row in found if row["policy"] == policy] for policy in pairs}
+
+
+def trust_in(
+    judge: Judge,
+    rows: Sequence[Mapping[str, Any]],
+    pairs: Mapping[str, list[Row]],
+    settings: Evaluate,
+    seed: int,
+) -> Trust:
+    """Whether a judge may decide anything; only a model is measured, on held-out prompts.
+
+    Args:
+        rows: the demonstrations of the test split that the policies are judged on.
+        pairs: what the judge judged, by policy.
+    """
+    if judge.kind != "model":
+        return Trust(True, NO_MODEL[judge.kind])
+    rankings = read_table(COMPARISONS, COMPARISON)
+    labelled = labelled_pairs(rankings, HELD_OUT)
+    consistent = None
+    if isinstance(judge, PairedJudge):  # each question costs money
+        rows = rows[: settings.llm.control_prompts]
+        labelled = one_a_prompt(labelled, settings.llm.control_pairs, seed)
+        # the answers are in the judge's file, so asking again costs nothing
+        asked = judge.in_both_orders([pair for of in pairs.values() for pair in of])
+        consistent = [len(set(choices)) == 1 for choices in asked if None not in choices]
+    return measure(
+        asking(judge, str(rows[0]["source"]), seed),
+        rows,
+        labelled,
+        seed=seed,
+        confidence=settings.confidence,
+        labelers=labelers_of(rankings),
+        consistent=consistent,
+    )
 
 
 def margins(judge: Judge, rows: list[Row]) -> dict[str, float]:
@@ -166,6 +211,7 @@ def summarise(
     stage: Stage,
     judges: Mapping[str, Judge],
     judged: Mapping[str, Mapping[str, list[Row]]],
+    trust: Mapping[str, Trust],
     rows: Sequence[Mapping[str, Any]],
     outputs: Mapping[str, Sequence[str]],
     kl: Mapping[str, float],
@@ -180,8 +226,8 @@ def summarise(
     if not judged[first]["ppo"]:
         raise StageError(f"the judge {first} judged no output of PPO; name another first in evaluate.judges")
     found = {
-        name: {"kind": judge.kind, "name": judge.name, "tie_rule": TIE_RULE}
-        | rates(judged[name], confidence, seed)
+        name: {"kind": judge.kind, "name": judge.name, "tie_rule": TIE_RULE, "trust": trust[name].as_dict()}
+        | rates(judged[name], confidence, seed, trust[name])
         for name, judge in judges.items()
     }
     for name, judge in judges.items():
@@ -203,10 +249,14 @@ def summarise(
     topics = {row["prompt"]: row["topic"] for row in read_table(PROMPTS, PROMPT)}
     writers = {row["prompt"]: row["writer_id"] for row in rows}
     looks = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
-    along = next((judge for judge in judges.values() if judge.kind != "human"), None)
+    along = next(
+        (judge for name, judge in judges.items() if judge.kind != "human" and trust[name].decides), None
+    )
     return rounded(
         {
-            "judge": {"name": judges[first].name, "kind": judges[first].kind, "tie_rule": TIE_RULE},
+            # `key` is its place under `judges`, whose order JSON does not keep
+            "judge": {"key": first, "name": judges[first].name, "kind": judges[first].kind}
+            | {"tie_rule": TIE_RULE},
             "n": policies["ppo"]["n"],
             "confidence": confidence,
             "policies": policies,
@@ -220,6 +270,17 @@ def summarise(
             "held_out": read_json("data/snapshots/held-out.json"),
         }
     )
+
+
+def trust_figures(judges: Mapping[str, Any]) -> dict[str, float]:
+    """Whether each judge that is a model decides, and its accuracy, as single numbers."""
+    figures: dict[str, float] = {}
+    for name, judge in judges.items():
+        if judge["kind"] == "model":
+            figures[f"judge/{name}/decides"] = float(judge["trust"]["decides"])
+            accuracy = judge["trust"]["accuracy"] or {}
+            figures |= {f"judge/{name}/accuracy/{key}": value for key, value in accuracy.items()}
+    return figures
 
 
 def quality_axes(prompts: Sequence[str], texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ import pytest
 from conftest import Quiet
 
 from rlhf.contracts import (
+    COMPARISON,
     DEMONSTRATION,
     GOLD,
     JUDGMENT,
@@ -279,6 +280,7 @@ def evaluated(workspace, monkeypatch):
         for row in validation
     ]
     write_table("data/snapshots/snapshots.parquet", SNAPSHOT, with_ids(SNAPSHOT, looks, "builtin"))
+    write_table("data/comparisons/comparisons.parquet", COMPARISON, [])
     write_json("data/snapshots/held-out.json", None)
     write_json("metrics/collect.json", {"all": {"rankings": 3}})
     (workspace.path / "plots").mkdir()
@@ -290,7 +292,12 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     _, figures, demonstrations = evaluated
     found = read_json("metrics/evaluation.json")
     test_prompts = {row["prompt"] for row in demonstrations if row["split"] == "test"}
-    assert found["judge"] == {"name": "gold", "kind": "gold", "tie_rule": "a tie counts one half"}
+    assert found["judge"] == {
+        "key": "gold",
+        "name": "gold",
+        "kind": "gold",
+        "tie_rule": "a tie counts one half",
+    }
     assert found["n"] == 20
     ppo, sft, pretrained = (found["policies"][name] for name in ("ppo", "sft", "pretrained"))
     assert (ppo["rate"], ppo["ties"], ppo["kl"]) == (0.5, 20, 1.25)
