@@ -21,8 +21,10 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
+from flows.mlflow_views import write_views
 from flows.runs import alone, clear_dead, recorded
-from flows.verdict import verdict_figures, verdict_markdown
+from flows.tracking import log_parameters, log_result
+from flows.verdict import verdict_markdown
 from flows.workspace import (
     enter,
     free_name,
@@ -31,7 +33,7 @@ from flows.workspace import (
 )
 from rlhf.contracts import DataError
 from rlhf.settings import Settings, SettingsError
-from tasks.context import FINAL, PARENT_RUN, StageError, connect, start_parent_run
+from tasks.context import PARENT_RUN, StageError, connect, start_parent_run
 from tasks.stage import Dvc, stage_task
 
 DEFAULTS = Settings()  # type: ignore[call-arg]
@@ -79,6 +81,7 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
         settings = with_data(settings, data, "the parameters")
         with alone("mlflow"):  # two first runs at once would both make its database
             connect()
+            write_views()
         for record in clear_dead():
             get_run_logger().info(f"run {record.name!r} was killed; what it left is ended")
         with alone("worktrees"):
@@ -94,11 +97,12 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
                 markdown=links(name, parent),
                 description="Where else this run is to be found",
             )
+            log_parameters(parent, settings)
             stages = run_graph(last)
             if last is None:
                 markdown = verdict_markdown(folder)
                 create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
-                log_verdict(parent, folder)
+                log_result(parent, folder)
             finish(name, flow_run, parent, stages, card)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
@@ -188,15 +192,6 @@ def mlflow_run(name: str, flow_run: str, tags: dict[str, str]) -> Iterator[str]:
     finally:
         del os.environ[PARENT_RUN]
         client.set_terminated(parent, status)
-
-
-def log_verdict(parent: str, folder: Path) -> None:
-    """Put the verdict's figures on the run itself, so that MLflow can sort and compare runs by them."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    for name, value in verdict_figures(folder).items():
-        client.log_metric(parent, FINAL + name, value)
 
 
 def finish(name: str, flow_run: str, parent: str, stages: list[str], card: Any) -> None:

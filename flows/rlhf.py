@@ -21,6 +21,7 @@ import signal
 import sys
 from pathlib import Path
 
+from flows.mlflow_views import mlflow_page
 from flows.prefect_api import prefect_api
 from flows.services import running_environment
 from flows.verdict import show_verdict
@@ -93,7 +94,9 @@ def _where(name: str | None, folder: Path) -> dict[str, str]:
         "report": os.path.relpath(folder / "reports/report.html"),
         **({"experiment": f"dvc exp apply {name}"} if name else {}),
         "Prefect": running.get("PREFECT_API_URL", "make prefect").removesuffix("/api"),
-        "MLflow": running.get("MLFLOW_TRACKING_URI", "make mlflow"),
+        "MLflow": mlflow_page(running["MLFLOW_TRACKING_URI"])
+        if "MLFLOW_TRACKING_URI" in running
+        else "make mlflow",
         "Data Docs": f"{pages}/{name}/reports/validation/prepared/index.html" if pages else f"make docs{of}",
     }
 

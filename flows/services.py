@@ -31,6 +31,7 @@ import psutil
 from feedback.web.origin import is_loopback
 from flows.deployments import deploy
 from flows.guarded import SIGN_IN, authorization
+from flows.mlflow_views import mlflow_page
 from flows.runs import alone, is_alive
 from flows.service_settings import (
     CONFIG,
@@ -179,7 +180,7 @@ def page(config: Config) -> str:
     """The addresses, and what is where."""
     rows = {
         "Prefect": f"{config.url('prefect')}/deployments  start, watch and cancel runs",
-        "MLflow": f"{config.url('mlflow')}  curves, samples, datasets, the registry",
+        "MLflow": f"{mlflow_page(config.url('mlflow'))}  runs compared, curves, the registry",
         "labeling": f"{config.url('label')}  compare outputs; /ask talks to @champion",
         "reports": f"{config.url('pages')}  reports and Data Docs of the runs",
         "worker": f"takes runs of the pool {config.worker.pool!r}, {config.worker.runs} at once",

@@ -193,10 +193,16 @@ def execute(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None
     import mlflow
 
     connect()
+    parent = parent_run()
+    whole = mlflow.get_run(parent).info.run_name if parent else ""
     tags = {"stage": name, "stage_key": key, "git_commit": git_commit(), "seed": str(settings.seed)}
     tags |= {"size": settings.model.scale, "source": settings.ingest.source}
     with mlflow.start_run(
-        run_name=name, parent_run_id=parent_run(), tags=tags, log_system_metrics=True
+        # in a legend of several runs' curves, the stage alone would name all of them
+        run_name=f"{name} {whole}".strip(),
+        parent_run_id=parent,
+        tags=tags,
+        log_system_metrics=True,
     ) as active:
         stage = Stage(name, settings, key, active.info.run_id)
         mlflow.log_params(flat(stage_params(name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import mlflow
 import pytest
 import yaml
 
-from flows import pipeline
+from flows import mlflow_views, tracking
 from rlhf.contracts import write_json
 from rlhf.settings import Settings
 from tasks import context
@@ -60,7 +61,79 @@ def test_the_figures_of_a_whole_run_are_final_figures(folder: Path) -> None:
     write_json("metrics/evaluation.json", {"policies": policies, "n": 100})
     write_json("runs/register.json", {"gate": {"promoted": True, "version": "3"}})
     parent = context.start_parent_run("whole", mlflow.MlflowClient(), "execution")
-    pipeline.log_verdict(parent, folder)
+    tracking.log_verdict(parent, folder)
     logged = mlflow.get_run(parent).data.metrics
     assert all(name.startswith("final/") for name in logged)
     assert logged["final/ppo/rate"] == 0.6
+
+
+def test_a_stage_is_named_with_its_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context.connect()
+    parent = context.start_parent_run("kl-02", mlflow.MlflowClient(), "named")
+    monkeypatch.setenv(context.PARENT_RUN, parent)
+    runs = []
+
+    def main(stage: context.Stage) -> None:
+        runs.append(stage.run_id)
+
+    context.execute("sft", main)
+    [run] = runs
+    assert mlflow.get_run(run).info.run_name == "sft kl-02"
+
+
+def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> None:
+    context.connect()
+    row = {"rate": 0.6, "low": 0.5, "high": 0.7, "kl": 3.0, "mean_length": 20.5}
+    look = {"update": 3, "kl": 1.5, "score": 0.2, "rate": 0.55}
+    trust = {"decides": True, "reason": "", "accuracy": {"rate": 0.8, "low": 0.7, "high": 0.9, "n": 50}}
+    evaluation = {
+        "policies": {"ppo": row},
+        "n": 100,
+        "judge": {"name": "reward-model", "kind": "model"},
+        "judges": {"reward-model": {"trust": trust}},
+        "overoptimisation": {"looks": [look, look | {"update": 6, "kl": 2.0}]},
+    }
+    write_json("metrics/evaluation.json", evaluation)
+    write_json("runs/register.json", {"gate": {"promoted": True, "version": "3"}})
+    write_json("runs/summary.json", {"seconds": 200, "memory_mb": 900})
+    write_json("reports/report.html", "a page")
+    lock = {"stages": {"prepare": {"outs": [{"path": "data/prepared", "md5": "0" * 32 + ".dir"}]}}}
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    parent = context.start_parent_run("compared", mlflow.MlflowClient(), "compared")
+    tracking.log_parameters(parent, Settings())
+    tracking.log_result(parent, folder)
+
+    run = mlflow.get_run(parent)
+    assert run.data.params["ppo.kl_coef"] == "0.05"
+    assert len(run.data.params) > 100
+    figures = {name.removeprefix("final/"): value for name, value in run.data.metrics.items()}
+    assert figures | {"ppo/kl": 3.0, "ppo/mean_length": 20.5, "judge_accuracy": 0.8} == figures
+    assert figures | {"seconds": 200, "memory_mb": 900, "promoted": 1, "ppo/low": 0.5} == figures
+    assert history(parent, "along/kl") == [(3, 1.5), (6, 2.0)]
+    [data] = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("prepared", "0" * 32 + ".dir")
+    assert [file.path for file in mlflow.MlflowClient().list_artifacts(parent)] == ["report.html"]
+    assert run.data.tags["judge"] == "reward-model"
+
+
+def test_views_are_written_once_and_those_of_people_stay(folder: Path) -> None:
+    context.connect()
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(context.EXPERIMENT)
+    own = mlflow_views.TAG + "own"
+    client.set_experiment_tag(experiment.experiment_id, own, "of a person")
+    mlflow_views.write_views()
+    tags = client.get_experiment_by_name(context.EXPERIMENT).tags
+    assert tags[own] == "of a person"
+    for name in ("runs", "charts", "curves"):
+        view = json.loads(tags[mlflow_views.TAG + name])
+        state = json.loads(view["state"])
+        assert "metrics.`final/ppo/rate`" in state["selectedColumns"]
+        sections = {section["uuid"] for section in state.get("compareRunSections", [])}
+        charts = state.get("compareRunCharts", [])
+        assert {chart["metricSectionId"] for chart in charts} == sections
+        assert len({chart["uuid"] for chart in charts}) == len(charts)
+    mlflow_views.write_views()
+    assert client.get_experiment_by_name(context.EXPERIMENT).tags == tags
+    url = mlflow_views.view_url("http://127.0.0.1:5000", "charts")
+    assert url.endswith("runs?viewStateShareKey=charts&compareRunsMode=CHART")

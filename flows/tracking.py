@@ -1,0 +1,84 @@
+"""What the MLflow run of a whole pipeline shows: parameters, figures, data sets, curves, the report.
+
+Its children are the stages. MLflow sorts, filters and compares runs by what stands on the run itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+from flows.verdict import verdict_figures
+from rlhf.contracts import read_json
+from rlhf.settings import Settings
+from tasks.context import FINAL, flat
+from tasks.outcome import changed_parameters, in_short
+
+DATA = {"data/raw": "source", "data/prepared": "training", "data/comparisons": "rankings"}
+AT_ONCE, LONGEST = 100, 6000  # parameters that MLflow takes in a request; characters of a value
+
+
+def log_parameters(run: str, settings: Settings) -> None:
+    """Every parameter, and as the tag `changed` those that differ from the commit's, in short."""
+    params = [
+        Param(key, str(value)[:LONGEST]) for key, value in flat(settings.model_dump(by_alias=True)).items()
+    ]
+    for start in range(0, len(params), AT_ONCE):
+        MlflowClient().log_batch(run, params=params[start : start + AT_ONCE])
+    MlflowClient().set_tag(run, "changed", in_short(changed_parameters(), width=200))
+
+
+def log_result(run: str, folder: Path) -> None:
+    """What came of it, once all stages are done; `folder` is the run's worktree."""
+    log_data(run, folder)
+    log_verdict(run, folder)
+    MlflowClient().log_artifact(run, str(folder / "reports/report.html"))
+
+
+def log_verdict(run: str, folder: Path) -> None:
+    """The verdict's figures as `final/...`, and PPO's way as the curves `along/...` by update."""
+    evaluation = read_json(folder / "metrics/evaluation.json")
+    now = int(time.time() * 1000)
+    figures = verdict_figures(folder) | _figures(folder, evaluation)
+    points = [Metric(FINAL + name, float(value), now, 0) for name, value in figures.items()]
+    for look in (evaluation.get("overoptimisation") or {}).get("looks", []):
+        points += [Metric(f"along/{key}", look[key], now, look["update"]) for key in ("kl", "score", "rate")]
+    MlflowClient().log_batch(run, metrics=points)
+    MlflowClient().set_tag(run, "judge", evaluation.get("judge", {}).get("name", ""))
+
+
+def _figures(folder: Path, evaluation: dict[str, Any]) -> dict[str, float]:
+    """Figures that stand beside the verdict; those that nobody measured are left out."""
+    figures = {
+        f"{name}/{key}": row.get(key)
+        for name, row in evaluation["policies"].items()
+        for key in ("kl", "mean_length")
+    }
+    judge = evaluation.get("judge", {}).get("name")
+    trust = evaluation.get("judges", {}).get(judge, {}).get("trust", {})
+    figures["judge_accuracy"] = (trust.get("accuracy") or {}).get("rate")
+    summary = folder / "runs/summary.json"
+    if summary.exists():
+        figures |= {key: read_json(summary)[key] for key in ("seconds", "memory_mb")}
+    return {name: float(value) for name, value in figures.items() if value is not None}
+
+
+def log_data(run: str, folder: Path) -> None:
+    """The data sets, DVC's hash as digest."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"].values()
+    hashes = {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
+    inputs = [
+        DatasetInput(
+            Dataset(Path(path).name, hashes[path], "local", json.dumps({"uri": path})),
+            [InputTag("mlflow.data.context", role), InputTag("path", path)],
+        )
+        for path, role in DATA.items()
+        if path in hashes
+    ]
+    MlflowClient().log_inputs(run, datasets=inputs)
