@@ -91,11 +91,13 @@ def _charts() -> list[tuple[str, list[dict[str, Any]]]]:
         "baselineColumnUuid": "",
         "chartName": "Parameters and figures that differ",
     }
-    preferred = [
+    preferred: list[dict[str, Any]] = [
         {"type": "BAR", "metricKey": RATE, "displayName": "Preferred to the reference"},
         {"type": "SCATTER", "displayName": "Preference over KL, one point a run", **axes},
     ]
-    along = [{**_line(key, f"Mean {word} over KL, while PPO ran"), **over_kl} for key, word in ALONG.items()]
+    along: list[dict[str, Any]] = [
+        {**_line(key, f"Mean {word} over KL, while PPO ran"), **over_kl} for key, word in ALONG.items()
+    ]
     return [
         ("Preference", preferred),
         ("Reward and judged preference over KL", along),
