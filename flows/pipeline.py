@@ -26,6 +26,7 @@ from flows.runs import alone, clear_dead, recorded
 from flows.tracking import log_parameters, log_result
 from flows.verdict import verdict_markdown
 from flows.workspace import (
+    check_endpoint,
     enter,
     free_name,
     save_experiment,
@@ -79,6 +80,7 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
     flow_run = str(runtime.flow_run.id)
     try:
         settings = with_data(settings, data, "the parameters")
+        check_endpoint(settings)
         with alone("mlflow"):  # two first runs at once would both make its database
             connect()
             write_views()

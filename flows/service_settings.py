@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feedback.web.origin import is_loopback
 from rlhf.contracts import DataError
+from rlhf.endpoints import DEFAULT
 
 CONFIG = Path("services.yaml")
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -55,6 +56,7 @@ class Config(Part):
 
     host: str = "127.0.0.1"
     names: list[str] = []
+    llm: dict[str, list[str]] = {host: list(variables) for host, variables in DEFAULT.items()}
     sign_in: str | None = Field(default=None, pattern=r"^[^:\s]+:\S.*$")
     prefect: Server = Server(port=4200)
     mlflow: Tracking = Tracking(port=5000)

@@ -21,6 +21,7 @@ import yaml
 
 from flows.runs import living
 from rlhf.contracts import written_beside
+from rlhf.endpoints import key_for, load_allowed
 from rlhf.settings import Settings, SettingsError, check_settings, known_keys, load_settings
 from rlhf.sources import source_hash
 from tasks.context import StageError
@@ -48,7 +49,9 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
     for key, value in changes.items():
         _set(values, key, value)
     origin = f"{path} with --set" if changes else str(path)
-    return with_data(check_settings(values, origin), data, origin)
+    settings = with_data(check_settings(values, origin), data, origin)
+    check_endpoint(settings)
+    return settings
 
 
 def with_data(settings: Settings, data: str | None, origin: str) -> Settings:
@@ -69,6 +72,17 @@ def with_data(settings: Settings, data: str | None, origin: str) -> Settings:
     if source != "builtin" and not settings.ingest.path:
         raise SettingsError(f"{origin}: ingest.source {source} needs data: add --data PATH")
     return settings
+
+
+def check_endpoint(settings: Settings) -> None:
+    """Refuse a language model, or a key for it, that services.yaml does not allow.
+
+    Raises:
+        DataError: the host or the variable is not allowed.
+    """
+    llm = settings.evaluate.llm
+    if "llm" in settings.evaluate.judges and llm.url:
+        key_for(llm.url, llm.key_variable, load_allowed())
 
 
 def recipe_file(recipe: str) -> Path:

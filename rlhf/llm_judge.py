@@ -31,6 +31,7 @@ from typing import Any
 import httpx
 
 from rlhf.contracts import DataError
+from rlhf.endpoints import DEFAULT_KEY, Allowed, key_for, load_allowed
 from rlhf.judges import Row, judged, same
 
 PROMPT_VERSION = "1"  # raise it with any change of the two texts below: it is part of the judge's name
@@ -78,6 +79,7 @@ class Endpoint:
         url: base URL of the API, e.g. `http://127.0.0.1:8000/v1`.
         model: the model's name there.
         key_variable: environment variable that holds the API key; an empty or missing one sends no key.
+        allowed: hosts that may be asked, and the variables that each may get; see `rlhf.endpoints`.
         temperature: of sampling; 0 for judging; None where the model takes none.
         reply_tokens: most tokens of a reply; None where the model takes no such limit.
         timeout: seconds a request may take.
@@ -90,7 +92,8 @@ class Endpoint:
 
     url: str
     model: str
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str = DEFAULT_KEY
+    allowed: Allowed = field(default_factory=load_allowed)
     temperature: float | None = 0.0
     reply_tokens: int | None = 500
     timeout: float = 60.0
@@ -234,7 +237,7 @@ class LlmJudge:
                 stop.set()  # an interrupt here must not wait for all that is left
 
     def _headers(self) -> dict[str, str]:
-        secret = os.environ.get(self.endpoint.key_variable, "").strip()
+        secret = key_for(self.endpoint.url, self.endpoint.key_variable, self.endpoint.allowed)
         if not secret.isascii():
             raise DataError(f"{self.endpoint.key_variable}: an API key has plain ASCII characters only")
         return {"Authorization": f"Bearer {secret}"} if secret else {}

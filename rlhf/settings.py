@@ -300,9 +300,16 @@ JudgeName = Literal["gold", "simulated", "reward-model", "human", "llm"]
 class Llm(Section):
     """The language model behind the judge `llm`; its key is read from the environment."""
 
-    url: str | None = param(None, "base URL of an OpenAI-compatible API, e.g. http://127.0.0.1:8000/v1")
+    url: str | None = param(
+        None,
+        "base URL of an OpenAI-compatible API, e.g. http://127.0.0.1:8000/v1; other machines have to be "
+        "named in services.yaml",
+    )
     model: str | None = param(None, "the model's name there")
-    key_variable: str = param("OPENAI_API_KEY", "environment variable with the API key; unset sends none")
+    key_variable: str = param(
+        "OPENAI_API_KEY",
+        "environment variable with the API key, which services.yaml has to allow; unset sends none",
+    )
     max_requests: int = param(
         10_000, "requests a run may send; every pair is asked in both orders", "requests", ge=1, le=10_000_000
     )

@@ -184,6 +184,16 @@ def run(repository: Path, services: Path, monkeypatch: pytest.MonkeyPatch) -> An
     return run
 
 
+def test_a_form_sends_no_secret_elsewhere(run: Any) -> None:
+    """Whoever may fill in the form may not choose what of the worker's environment goes where."""
+    write_graph(GRAPH)
+    llm = {"url": "https://evil.example/v1", "model": "m", "key_variable": "AWS_SECRET_ACCESS_KEY"}
+    state, tasks, _ = run(settings=check_settings({"evaluate": {"judges": ["llm"], "llm": llm}}, "test"))
+    assert state.is_failed()
+    assert "prompts may not be sent to evil.example" in str(state.message)
+    assert tasks == {}
+
+
 def test_one_named_task_a_stage_with_the_edges_of_the_graph(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

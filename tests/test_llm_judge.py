@@ -284,7 +284,8 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(server, tmp_pa
     make(server, tmp_path).judge(pairs(1))
     assert "Authorization" not in server.headers[-1]
     monkeypatch.setenv("JUDGE_KEY", "s3cret\n")
-    make(server, tmp_path, key_variable="JUDGE_KEY").judge(pairs(2))
+    allowed = {"127.0.0.1": ["JUDGE_KEY"]}
+    make(server, tmp_path, key_variable="JUDGE_KEY", allowed=allowed).judge(pairs(2))
     assert server.headers[-1]["Authorization"] == "Bearer s3cret"
     assert "s3cret" not in (tmp_path / "answers.jsonl").read_text()
 
