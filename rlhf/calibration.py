@@ -1,7 +1,7 @@
 """What a reward model is worth on pairs that labelers ordered: accuracy, calibration, length bias, ceiling.
 
 A pair's margin is the reward of the preferred text minus the reward of the other. Ties of the labelers are
-left out. Pairs of one ranking share texts, so intervals resample prompts, not pairs.
+left out. Pairs of one ranking share texts, so intervals are by prompt, not by pair.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rlhf.statistics import clustered_wilson, difference_interval
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval over draws of prompts; n counts pairs."""
+    """A figure with its interval by prompt; n counts pairs."""
 
     value: float
     low: float
@@ -89,7 +91,6 @@ def accuracy_by_group(
     groups: Sequence[str],
     prompts: Sequence[Hashable],
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> dict[str, Estimate]:
     """Share of pairs that the model orders as the labelers did, in all (key `all`) and by labeler group.
 
@@ -98,14 +99,13 @@ def accuracy_by_group(
         groups: labeler group of each pair.
         prompts: prompt of each pair.
         confidence: coverage of the intervals, 0..1.
-        seed: of the bootstrap.
     """
     right = _right(margins)
-    who, about = np.array(groups, object), _numbers(prompts)
-    found = {"all": _clustered(right, about, confidence, seed)}
+    who, about = np.array(groups, object), list(prompts)
+    found = {"all": _share(right, about, confidence)}
     for group in sorted(set(groups)):
-        inside = who == group
-        found[group] = _clustered(right[inside], about[inside], confidence, seed)
+        inside = np.flatnonzero(who == group)
+        found[group] = _share(right[inside], [about[i] for i in inside], confidence)
     return found
 
 
@@ -139,7 +139,6 @@ def length_bias(
     length_differences: ArrayLike,
     prompts: Sequence[Hashable],
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> LengthBias | None:
     """Length bias of a reward model; see `LengthBias`. None where all pairs are of equal length.
 
@@ -148,21 +147,24 @@ def length_bias(
         length_differences: (n) length of the preferred text minus the other's.
         prompts: prompt of each pair.
         confidence: coverage of the intervals, 0..1.
-        seed: of the bootstrap.
     """
     longer = np.asarray(length_differences, float)
-    unequal = longer != 0
-    if not unequal.any():
+    unequal = np.flatnonzero(longer)
+    if not unequal.size:
         return None
-    right, about, longer = _right(margins)[unequal], _numbers(prompts)[unequal], longer[unequal]
+    right, longer = _right(margins)[unequal], longer[unequal]
+    about = [prompts[i] for i in unequal]
     labelers = (longer > 0).astype(float)
     model = np.where(longer > 0, right, 1 - right)
-    shorter = longer < 0
+    shorter = np.flatnonzero(longer < 0)
+    apart = model - labelers
     return LengthBias(
-        model=_clustered(model, about, confidence, seed),
-        labelers=_clustered(labelers, about, confidence, seed),
-        difference=_clustered(model - labelers, about, confidence, seed),
-        shorter_right=_clustered(right[shorter], about[shorter], confidence, seed) if shorter.any() else None,
+        model=_share(model, about, confidence),
+        labelers=_share(labelers, about, confidence),
+        difference=Estimate(float(apart.mean()), *difference_interval(apart, about, confidence), len(apart)),
+        shorter_right=_share(right[shorter], [about[i] for i in shorter], confidence)
+        if shorter.size
+        else None,
     )
 
 
@@ -190,7 +192,6 @@ def reward_quality(
     scores: Sequence[Sequence[float]],
     everything: Sequence[Mapping[str, Any]],
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """All that this module measures, on rankings that the model was not trained on.
 
@@ -198,7 +199,7 @@ def reward_quality(
         rankings: held-out rows of the contract COMPARISON.
         scores: the model's, one a completion of each row.
         everything: all rows, for the agreement of labelers who ranked the same texts.
-        confidence, seed: of the intervals.
+        confidence: of the intervals.
 
     Returns:
         `accuracy` by labeler group, `calibration`, `length_bias` (None where all texts are of one length),
@@ -215,12 +216,12 @@ def reward_quality(
             prompts.append(row["prompt"])
     if not margins:
         return {}
-    bias = length_bias(margins, lengths, prompts, confidence, seed)
+    bias = length_bias(margins, lengths, prompts, confidence)
     alike = _orders_alike(everything)
     return {
         "accuracy": {
             group: asdict(value)
-            for group, value in accuracy_by_group(margins, groups, prompts, confidence, seed).items()
+            for group, value in accuracy_by_group(margins, groups, prompts, confidence).items()
         },
         "calibration": calibration(margins).as_dict(),
         "length_bias": bias and bias.as_dict(),
@@ -252,19 +253,6 @@ def _right(margins: ArrayLike) -> NDArray[np.float64]:
     return (np.sign(np.asarray(margins, float)) + 1) / 2
 
 
-def _numbers(prompts: Sequence[Hashable]) -> NDArray[np.int64]:
-    number: dict[Hashable, int] = {}
-    return np.array([number.setdefault(prompt, len(number)) for prompt in prompts], np.int64)
-
-
-def _clustered(
-    values: NDArray[np.float64], prompts: NDArray[np.int64], confidence: float, seed: int, draws: int = 2000
-) -> Estimate:
-    """Mean over pairs, with its percentile interval over draws of prompts."""
-    _, place = np.unique(prompts, return_inverse=True)
-    totals, counts = np.bincount(place, weights=values), np.bincount(place)
-    # prompts with the same total and count are alike: resampling them is a multinomial draw
-    kinds, often = np.unique(np.stack([totals, counts], axis=1), axis=0, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(totals), often / len(totals), size=draws) @ kinds
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
+def _share(values: NDArray[np.float64], prompts: Sequence[Hashable], confidence: float) -> Estimate:
+    """A share of pairs, with its interval by prompt."""
+    return Estimate(float(values.mean()), *clustered_wilson(values, prompts, confidence), len(values))

@@ -33,7 +33,7 @@ from rlhf.contracts import DEMONSTRATION, DataError, read_jsonl, read_rows
 from rlhf.judges import Judge, ScoringJudge, blind_pairs, model_judge, same
 from rlhf.length_control import length_controlled_rate
 from rlhf.llm_judge import Endpoint, LlmJudge
-from rlhf.statistics import bootstrap_mean, preference_rate, prompt_means, to_points
+from rlhf.statistics import preference_rate, prompt_means, to_points, wilson
 
 References = dict[str, list[str]]  # prompt -> its references, the first is the one used elsewhere
 
@@ -106,7 +106,7 @@ def control(references: References, judge: Judge, confidence: float = 0.95, seed
         references: see `read_references`.
         judge: the one that judges the policies too.
         confidence: coverage of the intervals, 0..1.
-        seed: of the lots and the bootstraps.
+        seed: of the lots.
     """
     result: dict[str, Any] = {
         "judge": {"name": judge.name, "kind": judge.kind},
@@ -138,7 +138,7 @@ def control(references: References, judge: Judge, confidence: float = 0.95, seed
             "reference_words": fmean(len(text.split()) for text in pairs["references"]),
             "output_words": fmean(len(text.split()) for text in pairs["outputs"]),
             "overlap": fmean(shared),
-            "overlap_interval": bootstrap_mean(shared, confidence, seed),
+            "overlap_interval": wilson(shared, confidence),
         }
     return result
 

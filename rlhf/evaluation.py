@@ -29,7 +29,7 @@ PAIRS = (("ppo", "sft"), ("sft", "pretrained"))
 Judged = Mapping[str, Sequence[Row]]  # policy -> its judgments
 
 
-def rates(judged: Judged, confidence: float, seed: int, trust: Trust | None = None) -> dict[str, Any]:
+def rates(judged: Judged, confidence: float, trust: Trust | None = None) -> dict[str, Any]:
     """One judge's rates by policy, raw, at equal length, and `corrected` for the judge's errors where `trust`
     knows them; and the policies compared on the same prompts.
 
@@ -52,25 +52,23 @@ def rates(judged: Judged, confidence: float, seed: int, trust: Trust | None = No
             corrected = corrected_rate(list(points.values()), *errors, confidence)
             policies[policy]["corrected"] = corrected and asdict(corrected)
     compared = {
-        f"{a}_vs_{b}": compare(judged[a], judged[b], confidence, seed)
+        f"{a}_vs_{b}": compare(judged[a], judged[b], confidence)
         for a, b in PAIRS
         if a in policies and b in policies
     }
     return {"policies": policies, "comparisons": {name: row for name, row in compared.items() if row}}
 
 
-def compare(
-    first: Sequence[Row], second: Sequence[Row], confidence: float, seed: int
-) -> dict[str, Any] | None:
+def compare(first: Sequence[Row], second: Sequence[Row], confidence: float) -> dict[str, Any] | None:
     """Two policies on the prompts that both were judged on (McNemar); None where there is none."""
     one, two = words_by_prompt(first), words_by_prompt(second)
     shared = [prompt for prompt in one if prompt in two]
     if not shared:
         return None
-    return compare_paired([one[p] for p in shared], [two[p] for p in shared], confidence, seed).as_dict()
+    return compare_paired([one[p] for p in shared], [two[p] for p in shared], confidence).as_dict()
 
 
-def judges_agree(one: Judged, other: Judged, confidence: float, seed: int) -> dict[str, Any] | None:
+def judges_agree(one: Judged, other: Judged, confidence: float) -> dict[str, Any] | None:
     """Agreement of two judges over policies and prompts; None where they share no item.
 
     Of several people, the side that most of them preferred counts as their judgment.
@@ -82,7 +80,7 @@ def judges_agree(one: Judged, other: Judged, confidence: float, seed: int) -> di
                 labels.setdefault((policy, prompt), {})[name] = word
     if not any(len(given) == 2 for given in labels.values()):
         return None
-    return agreement(labels, confidence, seed, draws=200).as_dict()
+    return agreement(labels, confidence).as_dict()
 
 
 def helped_by_model(people: Sequence[Row], model: Sequence[Row], confidence: float) -> dict[str, Any] | None:

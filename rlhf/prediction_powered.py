@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rlhf.statistics import wilson
+
 
 @dataclass(frozen=True)
 class PredictionPowered:
@@ -68,6 +70,8 @@ def prediction_powered_rate(
     weight = 0.0 if spread == 0 else float(np.clip(covariance / spread / (1 + n / more), 0, 1))
     rate = float(y.mean() + weight * (g.mean() - f.mean()))
     variance = (y - weight * f).var(ddof=1) / n + weight**2 * spread / more
-    reach = float(t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(variance))
     effective = n if variance == 0 else float(y.var(ddof=1) / variance)
+    if weight == 0:  # the human judgments alone, and of them it has a width even where all are alike
+        return PredictionPowered(rate, *wilson(y, confidence), weight, n, more, effective)
+    reach = float(t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(variance))
     return PredictionPowered(rate, max(0.0, rate - reach), min(1.0, rate + reach), weight, n, more, effective)

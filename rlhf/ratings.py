@@ -25,7 +25,7 @@ from typing import Any
 
 from rlhf.agreement import agreement
 from rlhf.contracts import DataError, read_jsonl
-from rlhf.statistics import bootstrap_mean, preference_rate, to_points
+from rlhf.statistics import preference_rate
 
 FILE = "lqual.jsonl"
 
@@ -74,21 +74,17 @@ def read_ratings(path: Path | str, axis: str = "overall") -> list[Rated]:
     return rows
 
 
-def evaluate(
-    rows: list[Rated], reference: str = "reference", confidence: float = 0.95, seed: int = 0
-) -> dict[str, Any]:
+def evaluate(rows: list[Rated], reference: str = "reference", confidence: float = 0.95) -> dict[str, Any]:
     """Each system against the reference, and how far the annotators agree.
 
     Args:
         rows: see `read_ratings`. Where a system has several rows on one article, all their ratings count.
         reference: the system that is the human reference.
         confidence: coverage of the intervals, 0..1.
-        seed: of the bootstraps.
 
     Returns:
-        `systems` by falling rate: rate, Wilson interval (low, high), interval over bootstrap draws of
-        articles, n articles, wins, ties, losses, mean rating of its rows; `agreement` of the annotators over
-        all rows.
+        `systems` by falling rate: rate, Wilson interval (low, high), n articles, wins, ties, losses, mean
+        rating of its rows; `agreement` of the annotators over all rows.
 
     Raises:
         DataError: no rows of the reference, or none of another system on the same articles.
@@ -115,7 +111,6 @@ def evaluate(
         if preferred:
             found[system] = {
                 **asdict(preference_rate(preferred, confidence)),
-                "bootstrap": bootstrap_mean(to_points(preferred), confidence, seed),
                 "mean_rating": rating[system],
             }
     if not found:
@@ -128,7 +123,7 @@ def evaluate(
         "confidence": confidence,
         "systems": dict(sorted(found.items(), key=lambda item: -item[1]["rate"])),
         "agreement": agreement(
-            {number: row.ratings for number, row in enumerate(rows)}, confidence, seed
+            {number: row.ratings for number, row in enumerate(rows)}, confidence
         ).as_dict(),
     }
 
@@ -141,13 +136,13 @@ def show(result: dict[str, Any]) -> str:
     """The result as a table in plain text."""
     percent = f"{result['confidence']:.0%}"
     lines = [
-        f"{'system':<12} {'preferred':>9}  {percent + ' Wilson':<14} {percent + ' bootstrap':<14} {'n':>5}"
+        f"{'system':<12} {'preferred':>9}  {percent + ' Wilson':<14} {'n':>5}"
         f" {'wins':>5} {'ties':>5} {'losses':>6} {'rating':>7}"
     ]
     for name, row in result["systems"].items():
-        wilson, boot = _span(row["low"], row["high"]), _span(*row["bootstrap"])
+        wilson = _span(row["low"], row["high"])
         lines.append(
-            f"{name:<12} {row['rate']:>9.3f}  {wilson:<14} {boot:<14} {row['n']:>5}"
+            f"{name:<12} {row['rate']:>9.3f}  {wilson:<14} {row['n']:>5}"
             f" {row['wins']:>5} {row['ties']:>5} {row['losses']:>6} {row['mean_rating']:>7.3f}"
         )
     agreed = result["agreement"]

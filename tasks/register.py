@@ -238,7 +238,7 @@ def beats_champion(stage: Stage, version: ModelVersion, client: MlflowClient) ->
     if not shared:
         return False, f"the champion, version {champion.version}, got no judgment on these prompts"
     confidence = stage.settings.evaluate.confidence
-    paired = compare(rows, judged, confidence, stage.settings.seed)
+    paired = compare(rows, judged, confidence)
     assert paired  # they share prompts
     mine, others = (fmean(points[prompt] for prompt in shared) for points in (ours, theirs))
     return mine >= others, (

@@ -91,7 +91,6 @@ def measure(
         validation,
         [[next(scores) for _ in row["completions"]] for row in validation],
         comparisons,
-        seed=stage.settings.seed,
     )
 
 

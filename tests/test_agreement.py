@@ -23,7 +23,7 @@ def two_judges(n: int, same: float, seed: int = 0):
 
 def test_agreement_of_two_judges_is_that_of_the_libraries():
     labels = two_judges(300, 0.6)
-    found = agreement(labels, draws=200)
+    found = agreement(labels)
     human, llm = ([given[judge] for given in labels.values()] for judge in ("human", "llm"))
     table = pd.DataFrame([[WORDS.index(word) for word in row] for row in (human, llm)])
     assert found.raw == pytest.approx(np.mean([a == b for a, b in zip(human, llm, strict=True)]))
@@ -38,11 +38,11 @@ def test_agreement_of_two_judges_is_that_of_the_libraries():
         assert low < value < high
         assert 0.08 < high - low < 0.2
     assert (found.n, found.judges) == (300, 2)
-    assert agreement(labels, draws=200) == found
+    assert agreement(labels) == found
 
 
 def test_intervals_of_alpha_narrow_with_items_and_cover_what_was_planted():
-    wide, narrow = (agreement(two_judges(n, 0.5, seed=3), draws=200) for n in (100, 900))
+    wide, narrow = (agreement(two_judges(n, 0.5, seed=3)) for n in (100, 900))
     assert narrow.alpha_interval[0] < 0.5 < narrow.alpha_interval[1]
     widths = [high - low for low, high in (wide.alpha_interval, narrow.alpha_interval)]
     assert widths[0] / widths[1] == pytest.approx(3, rel=0.35)
@@ -54,17 +54,37 @@ def test_many_judges_with_gaps_have_an_alpha_and_no_kappa():
     labels = {
         unit: {judge: row[unit] for judge, row in rows.items() if row[unit] != "."} for unit in range(12)
     }
-    found = agreement(labels, draws=50)
+    found = agreement(labels)
     assert round(found.alpha, 3) == 0.743
     assert found.kappa is None
     assert (found.n, found.judges) == (11, 4)  # the last unit has one label only
 
 
 def test_one_label_only_says_nothing_about_chance():
-    found = agreement({i: {"a": "output", "b": "output"} for i in range(5)}, draws=50)
-    assert (found.raw, found.raw_interval, found.alpha, found.kappa) == (1, (1, 1), None, None)
+    found = agreement({i: {"a": "output", "b": "output"} for i in range(5)})
+    assert (found.raw, found.alpha, found.alpha_interval, found.kappa) == (1, None, None, None)
+    assert found.raw_interval == pytest.approx((5 / (5 + 1.959964**2), 1))  # Wilson's at five of five
     with pytest.raises(ValueError, match="no item has labels of two judges"):
         agreement({1: {"a": "tie"}})
+
+
+def test_judges_who_agreed_on_five_items_may_differ_on_the_sixth():
+    found = agreement({i: dict.fromkeys(("a", "b"), "tie" if i % 2 else "output") for i in range(5)})
+    assert (found.raw, found.alpha, found.kappa) == (1, 1, 1)
+    for low, high in (found.raw_interval, found.alpha_interval, found.kappa_interval):
+        assert low < 0.6
+        assert high == 1
+
+
+@pytest.mark.parametrize(("n", "same"), [(10, 0.8), (30, 0.95), (100, 0.5)])
+def test_intervals_of_agreement_hold_what_was_planted(n, same):
+    held = {"alpha": 0, "kappa": 0}
+    for seed in range(400):
+        found = agreement(two_judges(n, same, seed)).as_dict()
+        for figure in held:
+            low, high = found[f"{figure}_interval"] or (-1, 1)
+            held[figure] += low <= same <= high
+    assert all(0.92 <= count / 400 <= 0.99 for count in held.values()), held
 
 
 def human_and_model(rng, n, more, noise):
@@ -104,6 +124,12 @@ def test_prediction_powered_rate_is_the_formula_of_the_paper():
         prediction_powered_rate([1], [1], [1])
     with pytest.raises(ValueError, match="use preference_rate"):
         prediction_powered_rate([1, 0], [1, 0], [])
+
+
+def test_people_who_agree_on_five_prompts_leave_an_interval():
+    found = prediction_powered_rate([1.0] * 5, [1, 1, 0, 1, 1], [1, 0, 1, 1])
+    assert found.rate == 1
+    assert (found.low, found.high) == pytest.approx((5 / (5 + 1.959964**2), 1))
 
 
 def test_a_fall_in_one_slice_is_found_and_noise_is_not():

@@ -33,7 +33,7 @@ def test_a_prompt_that_several_people_judged_counts_once():
     judged = [row("a", "output"), row("a", "output"), row("a", "reference"), row("b", "tie")]
     assert points_by_prompt(judged) == {"a": pytest.approx(2 / 3), "b": 0.5}
     assert words_by_prompt(judged) == {"a": "output", "b": "tie"}
-    found = rates({"ppo": judged, "sft": []}, 0.95, seed=0)
+    found = rates({"ppo": judged, "sft": []}, 0.95)
     assert found["policies"]["ppo"]["rate"] == pytest.approx(7 / 12)
     assert (found["policies"]["ppo"]["n"], found["policies"]["ppo"]["wins"]) == (2, 2)
     assert list(found["policies"]) == ["ppo"]
@@ -48,14 +48,14 @@ def test_a_judge_of_length_is_seen_through_at_equal_length():
         wins = longer == (rng.random() < 0.9)
         texts = {"output": "w " * (6 if longer else 2), "reference": "w " * (2 if longer else 6)}
         judged.append(row(str(i), "output" if wins else "reference", **texts))
-    found = rates({"ppo": judged}, 0.95, seed=0)["policies"]["ppo"]
+    found = rates({"ppo": judged}, 0.95)["policies"]["ppo"]
     assert found["low"] > 0.6
     assert found["length_controlled"]["low"] < 0.5 < found["length_controlled"]["high"]
 
 
 def test_outputs_that_are_all_far_longer_have_a_rate_and_say_so():
     judged = [row(str(i), "reference", output="w " * (100 + i % 3)) for i in range(20)]
-    found = rates({"ppo": judged}, 0.95, seed=0)["policies"]["ppo"]["length_controlled"]
+    found = rates({"ppo": judged}, 0.95)["policies"]["ppo"]["length_controlled"]
     assert (found["longer"], found["slope"]) == (1.0, 0.0)
     assert found["rate"] < 0.1
 
@@ -63,7 +63,7 @@ def test_outputs_that_are_all_far_longer_have_a_rate_and_say_so():
 def test_policies_are_compared_on_the_prompts_that_both_were_judged_on():
     ppo = [row(str(i), "output") for i in range(30)]
     sft = [row(str(i), "reference") for i in range(10, 40)]
-    found = rates({"ppo": ppo, "sft": sft}, 0.95, seed=0)["comparisons"]["ppo_vs_sft"]
+    found = rates({"ppo": ppo, "sft": sft}, 0.95)["comparisons"]["ppo_vs_sft"]
     assert (found["n"], found["better"], found["worse"], found["difference"]) == (20, 20, 0, 1.0)
     assert found["p_value"] < 1e-5
 
@@ -71,9 +71,9 @@ def test_policies_are_compared_on_the_prompts_that_both_were_judged_on():
 def test_agreement_of_judges_is_over_what_both_judged():
     one = {"ppo": [row("a", "output"), row("b", "output"), row("c", "tie")], "sft": [row("a", "output")]}
     other = {"ppo": [row("a", "output"), row("b", "reference")], "sft": [row("a", "output")]}
-    found = judges_agree(one, other, 0.95, seed=0)
+    found = judges_agree(one, other, 0.95)
     assert (found["n"], found["raw"]) == (3, pytest.approx(2 / 3))
-    assert judges_agree(one, {"ppo": [row("z", "tie")]}, 0.95, seed=0) is None
+    assert judges_agree(one, {"ppo": [row("z", "tie")]}, 0.95) is None
 
 
 def test_a_model_helps_few_people():

@@ -54,7 +54,6 @@ def test_the_published_ratings_give_their_known_rates():
     for found in result["systems"].values():
         assert found["low"] < found["rate"] < found["high"]
         assert found["wins"] + found["ties"] + found["losses"] == found["n"]
-        assert found["bootstrap"] == pytest.approx((found["low"], found["high"]), abs=0.006)
     low, high = result["agreement"]["alpha_interval"]
     assert low < 0.199 < high < low + 0.1
 

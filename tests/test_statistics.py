@@ -6,7 +6,7 @@ from scipy.special import expit
 from scipy.stats import bootstrap
 
 from rlhf.length_control import length_controlled_rate
-from rlhf.statistics import bootstrap_mean, compare_paired, preference_rate, wilson
+from rlhf.statistics import clustered_wilson, compare_paired, difference_interval, preference_rate, wilson
 
 
 def words(wins: int, ties: int, losses: int) -> list[str]:
@@ -69,9 +69,9 @@ def test_mcnemar_counts_only_prompts_judged_differently():
     assert paired.difference == pytest.approx(8 / 25)
 
 
-def test_bootstrap_interval_agrees_with_the_normal_one_and_repeats_with_its_seed():
+def test_paired_interval_agrees_with_the_normal_one():
     first, second = words(60, 20, 20) * 10, words(20, 20, 60) * 10
-    paired = compare_paired(first, second, seed=1)
+    paired = compare_paired(first, second)
     # differences: 40 x 1, 20 x .5, ... by place; their standard error by hand
     differences = [{"output": 1, "tie": 0.5, "reference": 0}[a] for a in first]
     differences = [
@@ -82,13 +82,48 @@ def test_bootstrap_interval_agrees_with_the_normal_one_and_repeats_with_its_seed
     assert paired.difference == pytest.approx(mean)
     assert paired.low == pytest.approx(mean - 1.96 * error, abs=0.003)
     assert paired.high == pytest.approx(mean + 1.96 * error, abs=0.003)
-    assert compare_paired(first, second, seed=1) == paired
-    assert compare_paired(first, second, seed=2) != paired
 
 
-def test_equal_policies_differ_by_nothing():
-    paired = compare_paired(words(3, 3, 3), words(3, 3, 3))
-    assert (paired.difference, paired.low, paired.high, paired.p_value) == (0, 0, 0, 1)
+def test_policies_that_never_differed_may_differ_on_the_next_prompts():
+    few, many = (compare_paired(words(n, n, n), words(n, n, n)) for n in (3, 300))
+    assert (few.difference, few.p_value) == (0, 1)
+    assert few.low < -0.3 < 0.3 < few.high
+    assert many.high < 0.01
+
+
+@pytest.mark.parametrize(("n", "differ"), [(20, 0.05), (60, 0.2), (400, 0.3)])
+def test_paired_intervals_hold_the_difference(n, differ):
+    rng = np.random.default_rng(4)
+    shares, values = [0.7 * differ, 1 - differ, 0.3 * differ], [1, 0, -1]
+    truth = float(np.dot(shares, values))
+
+    def draw():
+        return difference_interval(rng.choice(values, n, p=shares))
+
+    assert coverage(truth, draw, 1000) >= 0.93
+
+
+@pytest.mark.parametrize(
+    ("clusters", "rate", "alike"),
+    [(5, 0.9, 0.3), (10, 0.97, 0.9), (10, 0.7, 0.0), (30, 0.9, 0.9), (100, 0.5, 0.3)],
+)
+def test_clustered_intervals_hold_the_rate_where_a_percentile_bootstrap_does_not(clusters, rate, alike):
+    rng = np.random.default_rng(6)
+    spread = (1 - alike) / alike if alike else None
+
+    def draw():
+        sizes = rng.integers(1, 7, clusters)
+        own = rng.beta(rate * spread, (1 - rate) * spread, clusters) if spread else np.full(clusters, rate)
+        place = np.repeat(np.arange(clusters), sizes)
+        return clustered_wilson((rng.random(len(place)) < own[place]).astype(float), place.tolist())
+
+    assert coverage(rate, draw, 1000) >= 0.92
+
+
+def test_five_pairs_that_are_all_right_have_an_interval():
+    low, high = clustered_wilson([1.0] * 5, [1, 1, 2, 3, 3])
+    assert (low, high) == pytest.approx((3 / (3 + 1.959964**2), 1))  # three prompts, so three tosses
+    assert clustered_wilson([1.0, 1.0], ["p", "p"])[0] < 0.25
 
 
 def test_what_is_no_judgment_is_refused():
@@ -128,7 +163,7 @@ def test_95_percent_intervals_of_a_paired_difference_hold_the_truth(shares, n):
     truth = float(values @ shares)
 
     def draw():
-        return bootstrap_mean(rng.choice(values, n, p=shares), seed=int(rng.integers(1 << 31)), draws=600)
+        return difference_interval(rng.choice(values, n, p=shares))
 
     assert 0.93 <= coverage(truth, draw) <= 0.97
 
@@ -190,8 +225,8 @@ def test_length_control_at_the_edges():
         length_controlled_rate([2.0], [1])
 
 
-def test_bootstrap_over_prompts_agrees_with_scipy():
+def test_wilson_of_many_prompts_agrees_with_the_bootstrap_of_scipy():
     points = np.random.default_rng(2).choice([0, 0.5, 1], 300, p=[0.3, 0.2, 0.5])
     theirs = bootstrap((points,), np.mean, method="percentile", n_resamples=10_000, rng=3).confidence_interval
-    assert bootstrap_mean(points) == pytest.approx((theirs.low, theirs.high), abs=0.004)
-    assert bootstrap_mean(points) == pytest.approx(wilson(points), abs=0.005)
+    assert wilson(points) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+    assert clustered_wilson(points, range(300)) == pytest.approx(wilson(points), abs=0.002)
