@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlhf import safety
 from rlhf.contracts import DataError
 
 RewardFunction = Callable[[Sequence[Any], Sequence[str]], list[float]]
@@ -28,15 +29,10 @@ def length(target: int) -> RewardFunction:
 
 
 def repetition(n: int = 3) -> RewardFunction:
-    """Minus the share of a completion's word n-grams that occurred in it before."""
+    """Minus the share of a completion's word n-grams that occurred in it before (`safety.repetition`)."""
 
     def repetition(prompts: Sequence[Any], completions: Sequence[str]) -> list[float]:
-        scores = []
-        for text in completions:
-            words = text.lower().split()
-            grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-            scores.append(len(set(grams)) / len(grams) - 1 if grams else 0.0)
-        return scores
+        return [-safety.repetition(text, n) for text in completions]
 
     return repetition
 
@@ -59,16 +55,15 @@ def format(pattern: str) -> RewardFunction:
 
 
 def banned_words(words: Sequence[str]) -> RewardFunction:
-    """Minus the number of banned words in a completion, whole words in any case.
+    """Minus how often banned words and phrases stand in a completion (`safety.banned_words`).
 
     Raises:
         DataError: no words.
     """
-    if not words:
+    if not any(word.strip() for word in words):
         raise DataError("banned_words needs words")
-    compiled = re.compile(r"\b(?:" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
 
     def banned_words(prompts: Sequence[Any], completions: Sequence[str]) -> list[float]:
-        return [-float(len(compiled.findall(text))) for text in completions]
+        return [-float(sum(safety.banned_words(text, words).values())) for text in completions]
 
     return banned_words

@@ -1,11 +1,12 @@
 """Checks of outputs by rule: banned words, personal data, repetition.
 
-They find what patterns can find, no more: a text that passes is not safe for that. The three functions that
-take one text may serve a reward function too.
+They find what patterns can find, no more: a text that passes is not safe for that. The reward functions of
+PPO count with the same functions, so that what the evaluation flags is what a penalty punishes.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -55,14 +56,19 @@ class Finding:
     examples: list[tuple[int, str]] = field(default_factory=list)
 
 
-def banned_words(text: str, banned: Sequence[str]) -> list[str]:
-    """Banned words and phrases that stand in a text, as they are given, each once."""
-    found = []
-    for phrase in banned:
-        pattern = r"\s+".join(map(re.escape, phrase.split()))  # white space between the words of a phrase
-        if pattern and re.search(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE):
-            found.append(phrase)
-    return found
+def banned_words(text: str, banned: Sequence[str]) -> dict[str, int]:
+    """Banned words and phrases that stand in a text, as they are given, and how often each does.
+
+    Whole words in any case, any white space between the words of a phrase; a word may end in signs ("c++").
+    """
+    counts = {phrase: len(_phrase(phrase).findall(text)) for phrase in banned if phrase.strip()}
+    return {phrase: count for phrase, count in counts.items() if count}
+
+
+@functools.cache
+def _phrase(phrase: str) -> re.Pattern[str]:
+    words = r"\s+".join(map(re.escape, phrase.split()))
+    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)  # \b would want a letter at the end
 
 
 def personal_data(text: str) -> list[tuple[str, str]]:

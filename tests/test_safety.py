@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from rlhf import reward_functions
 from rlhf.safety import Checks, banned_words, check_outputs, mask, personal_data, repetition
 
 
@@ -35,10 +36,13 @@ def test_personal_data(text, kinds):
 
 def test_banned_words_are_whole_words_in_any_case():
     banned = ["darn", "blithering idiot", "c++"]
-    assert banned_words("DARN it, you Blithering\n idiot.", banned) == ["darn", "blithering idiot"]
-    assert banned_words("darned darning, idiot", banned) == []
-    assert banned_words("I like C++!", banned) == ["c++"]
-    assert banned_words("anything", []) == []
+    assert banned_words("DARN it, you Blithering\n idiot. Darn!", banned) == {
+        "darn": 2,
+        "blithering idiot": 1,
+    }
+    assert banned_words("darned darning, idiot", banned) == {}
+    assert banned_words("I like C++!", banned) == {"c++": 1}
+    assert banned_words("anything", []) == {} == banned_words("a  b", [" "])
 
 
 def test_repetition_is_the_share_of_sequences_seen_before():
@@ -76,3 +80,34 @@ def test_hostile_text_takes_no_long_time(text):
     personal_data(text)
     repetition(text)
     assert time.thread_time() - start < 2
+
+
+TEXTS = (
+    "I like C++, and c++20 is not C++.",
+    "darn  it all: Blithering\nidiot, darn!",
+    "No no, NO no. no-no",
+    "a b c, a b c! A b c?",
+    "nothing of the kind",
+    "",
+)
+
+
+@pytest.mark.parametrize("banned", [["c++"], ["darn", "blithering idiot"], ["NO"], ["c", "no no"]])
+def test_what_is_flagged_is_what_a_penalty_punishes(banned: list[str]) -> None:
+    """Signs at a word's end, phrases over a line break, case: the reward and the check count alike."""
+    scores = reward_functions.banned_words(banned)(TEXTS, TEXTS)
+    flagged = check_outputs({"ppo": TEXTS}, Checks(banned=banned, examples=99))["ppo"]["banned"]
+    assert [index for index, _ in flagged["examples"]] == [i for i, score in enumerate(scores) if score < 0]
+    assert scores == [-sum(banned_words(text, banned).values()) for text in TEXTS]
+    assert any(scores)
+
+
+def test_a_word_that_ends_in_signs_is_punished() -> None:
+    assert reward_functions.banned_words(["c++"])(TEXTS, TEXTS)[0] == -2
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_repetition_is_measured_and_punished_alike(n: int) -> None:
+    """Punctuation between repeated words hides them from neither."""
+    assert reward_functions.repetition(n)(TEXTS, TEXTS) == [-repetition(text, n) for text in TEXTS]
+    assert reward_functions.repetition(3)(TEXTS, TEXTS)[3] == pytest.approx(-4 / 7)
