@@ -154,7 +154,8 @@ def ask(
         folder = Path(str(ended(named(settings, data, None, "sft", return_state=True)).result()))
     made = refill(store, settings, folder, number, prompts)
     said = f"{made} new items to rank in queue {queue_of_round(number)!r}"
-    get_run_logger().info(said if made else "labelers were asked about every prompt; bring new prompts")
+    none = "nothing new to rank: labelers were asked about every prompt, or no outputs of a prompt differ"
+    get_run_logger().info(said if made else none)
 
 
 def next_version(store: Store, project: str, min_new_labels: int) -> int | None:

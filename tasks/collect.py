@@ -20,7 +20,9 @@ from rlhf.contracts import (
     DEMONSTRATION,
     GOLD,
     PROMPT,
+    SPLITS,
     DataError,
+    prompt_key,
     read_table,
     with_ids,
     write_json,
@@ -31,7 +33,8 @@ from rlhf.policy import generate, load_policy
 from rlhf.settings import Settings
 from rlhf.training import deterministic
 from rlhf.world.labelers import pool, rank
-from tasks.context import Stage, label_store, run
+from tasks.context import Stage, run
+from tasks.stored_labels import stored_rankings
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -129,44 +132,44 @@ def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings:
 def stored(stage: Stage) -> list[dict[str, Any]]:
     """The rankings of a version of the label store, in the normal form of `prepare`.
 
-    A prompt of the dataset is in the dataset's split, whatever the label says, so that no held-out prompt is
-    trained on; one that only the labels know is in theirs, or in `train`.
+    A prompt of the dataset is in the dataset's split, whatever the label says and however it spells the
+    prompt, so that no held-out prompt is trained on. One that only the labels know is in theirs, or in
+    `train`, and is counted.
 
     Raises:
-        DataError: no version is named, the store has no such version, it holds no rankings, or others than
-            `collect.labels.sha256` says.
+        DataError: no such version of the labels, nothing to learn in it, or no prompt of the dataset.
     """
-    from feedback.exports import rows_hash, tables
-    from feedback.store import Store
-
     wanted = stage.settings.collect.labels
-    if wanted.version is None:
-        raise DataError(
-            "collect.labelers is 'store', but collect.labels.version is not set; `python -m feedback export "
-            "PROJECT FOLDER --cut` makes a version, and the flow `feedback` does all of it"
-        )
-    store = Store(label_store(), create=False)
-    with store.read() as tx:
-        found = tables(tx, wanted.project, wanted.version)["comparisons"]
-    where = f"{store.url}: project {wanted.project!r}, version {wanted.version}"
-    store.close()
-    if not found:
-        raise DataError(f"{where}: it holds no rankings; compare, rank or edit outputs in the labeling app")
-    if wanted.sha256 not in (None, rows_hash(found)):
-        raise DataError(
-            f"{where}: the rankings' sha256 is {rows_hash(found)}, collect.labels.sha256 says "
-            f"{wanted.sha256}: this is another store; name the right one in FEEDBACK_DB"
-        )
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
-    split_of = {row["prompt"]: row["split"] for row in prompts}
-    rows = []
-    for row in found:
+    split_of: dict[str, str] = {}
+    for row in sorted(prompts, key=lambda row: SPLITS.index(row["split"])):
+        split_of[prompt_key(row["prompt"])] = row["split"]  # the more held out of two spellings counts
+    rows, unknown = [], []
+    for row in stored_rankings(wanted):
         prompt = row["prompt"].strip()
         texts = [" " + text.strip() for text in row["completions"]]
-        split = split_of.get(prompt) or row["split"] or "train"
+        known = split_of.get(prompt_key(prompt))
+        split = known or row["split"] or "train"
         rows.append(row | {"prompt": prompt, "completions": texts, "split": split, "id": None})
-    stage.record["labels"] = wanted.model_dump() | {"rankings": len(rows)}
-    return list({row["id"]: row for row in with_ids(COMPARISON, rows, "feedback")}.values())
+        if known is None:
+            unknown.append(rows[-1])
+    if len(unknown) == len(rows):
+        raise DataError(
+            f"project {wanted.project!r}, version {wanted.version} of the labels: no ranking is of a prompt "
+            f"of the dataset, such as {ascii(rows[0]['prompt'])[:60]}, so it is not known what is held out; "
+            "name the dataset whose outputs people ranked (ingest), or add the prompts to its prompts table"
+        )
+    rows = list({row["id"]: row for row in with_ids(COMPARISON, rows, "feedback")}.values())
+    splits = ", ".join(f"{sum(row['split'] == split for row in rows)} {split}" for split in SPLITS)
+    print(f"labels of project {wanted.project!r}, version {wanted.version}: {len(rows)} rankings, {splits}")
+    if unknown:
+        trained_on = sum(row["split"] == "train" for row in unknown)
+        print(
+            f"{len(unknown)} of them are of prompts that the dataset does not have, {trained_on} of those in "
+            f"split train, such as {ascii(unknown[0]['prompt'])[:60]}"
+        )
+    stage.record["labels"] = wanted.model_dump() | {"rankings": len(rows), "unknown_prompts": len(unknown)}
+    return rows
 
 
 def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

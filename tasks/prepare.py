@@ -15,6 +15,7 @@ from rlhf.contracts import (
     SPLITS,
     TABLES,
     Contract,
+    prompt_key,
     read_table,
     row_id,
     write_json,
@@ -52,8 +53,9 @@ def main(stage: Stage) -> dict[str, float]:
 def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Rows]:
     """The four tables in normal form: texts stripped, completions opened by one space, splits and ids filled.
 
-    A row that carries a split keeps it, and so does every row of its prompt that carries none; other
-    prompts are assigned by a seeded hash of their text, so that adding prompts moves no other.
+    A row that carries a split keeps it, and so does every row of its prompt that carries none, however the
+    prompt is spelled (`contracts.prompt_key`); other prompts are assigned by a seeded hash of their text, so
+    that adding prompts moves no other.
 
     Args:
         raw: name -> rows, for each name of `contracts.TABLES`.
@@ -62,10 +64,13 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
     """
     tables = {name: [_normal(TABLES[name], row) for row in rows] for name, rows in raw.items()}
     given: dict[str, str] = {}
+    spelled: dict[str, str] = {}  # the first spelling of each prompt, whose hash decides
     for name in SPLIT_TABLES:
         for row in tables[name]:
+            if row["prompt"]:
+                spelled.setdefault(prompt_key(row["prompt"]), row["prompt"])
             if row["prompt"] and row["split"]:
-                given.setdefault(row["prompt"], row["split"])
+                given.setdefault(prompt_key(row["prompt"]), row["split"])
     known = {row["prompt"] for row in tables["prompts"]}
     for name in ("demonstrations", "comparisons"):
         for row in tables[name]:
@@ -82,8 +87,8 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
                 )
     for name in SPLIT_TABLES:
         for row in tables[name]:
-            prompt = row["prompt"] or ""
-            row["split"] = row["split"] or given.get(prompt) or split_of(prompt, settings, seed)
+            key = prompt_key(row["prompt"] or "")
+            row["split"] = row["split"] or given.get(key) or split_of(spelled.get(key, ""), settings, seed)
     held_out = {row["prompt"] for row in tables["prompts"] if row["split"] == "test" and row["prompt"]}
     tables["corpus"] = _corpus(tables["corpus"], held_out)
     for name, contract in TABLES.items():

@@ -45,7 +45,7 @@ def find_queue(store: Store, project: str, number: int) -> int | None:
 def refill(store: Store, settings: Settings, folder: Path, number: int, prompts: int) -> int:
     """Fill the queue of a round with candidates on training prompts that nobody was asked about yet, and a
     tenth as many validation prompts for the reward model's accuracy; returns how many items are new, 0 where
-    no prompt is left.
+    no prompt is left or no two outputs differ.
 
     Args:
         store: the label store; a project that it lacks is made, with the guideline of the built-in task.
@@ -83,6 +83,8 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
         for post, texts in zip(posts, found, strict=True)
         if len(texts) > 1
     ]
+    if not made:  # the policy has one answer to each prompt, the reference: a round may end so
+        return 0
     filling = Filling(
         shared=settings.collect.shared, shared_overlap=settings.collect.overlap, seed=settings.seed
     )

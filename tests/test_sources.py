@@ -11,8 +11,9 @@ import pytest
 from conftest import Workspace
 
 from rlhf.contracts import DEMONSTRATION, GOLD, TABLES, DataError, read_table, row_id
+from rlhf.qa_feedback import PROMPT_CHARS, ranking_of_pairs
 from rlhf.settings import Ingest, Prepare
-from rlhf.sources import QA_PROMPT_CHARS, builtin, load, qa_feedback, ranking_of_pairs, source_hash
+from rlhf.sources import builtin, load, qa_feedback, source_hash
 from rlhf.world.parser import parse
 from rlhf.world.posts import draw_post
 from tasks.prepare import prepare, split_of
@@ -108,13 +109,13 @@ def test_source_hash_follows_content_and_not_place(tmp_path: Path) -> None:
     ],
 )
 def test_pairs_become_a_ranking(preferences: list[int], ranking: list[int]) -> None:
-    assert ranking_of_pairs(preferences, "here") == ranking
+    assert ranking_of_pairs(preferences) == ranking
 
 
 @pytest.mark.parametrize("preferences", [[1, 2, 0, 1, 0, 0], [1, 0, 2, 1, 0, 1]])
 def test_preferences_in_a_circle_are_refused(preferences: list[int]) -> None:
-    with pytest.raises(DataError, match=r"here: the preferences .* go in a circle"):
-        ranking_of_pairs(preferences, "here")
+    with pytest.raises(DataError, match=r"the preferences .* go in a circle"):
+        ranking_of_pairs(preferences)
 
 
 def qa_item(number: int, **changes: Any) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def test_qa_feedback_rows(tmp_path: Path) -> None:
         "QUESTION: who is number 1?\nPASSAGES: Numbers: Numbers A number is a count. word"
     )
     assert first["prompt"].endswith("word\nANSWER:")
-    assert QA_PROMPT_CHARS - 6 < len(first["prompt"]) <= QA_PROMPT_CHARS
+    assert PROMPT_CHARS - 6 < len(first["prompt"]) <= PROMPT_CHARS
     assert tables["demonstrations"][1]["prompt"] == "QUESTION: who is number 2?\nPASSAGES: \nANSWER:"
     assert tables["comparisons"][0]["ranking"] == [1, 2, 2, 3]
     assert tables["comparisons"][0]["completions"] == ["answer 1", "answer 2", "answer 3", "answer 4"]
@@ -153,7 +154,7 @@ def test_qa_feedback_rows(tmp_path: Path) -> None:
         ([qa_item(1, preference=[1, 2])], "question 1: preference must be 6 numbers"),
         ([qa_item(1, preference=[1, 1, 1, 1, 1, 3])], "question 1: preference must be 6 numbers"),
         ([qa_item(1, preference=[1, 2, 0, 1, 0, 0])], "question 1: the preferences"),
-        ([qa_item(1, gold=None)], "question 1: question, gold and predictions must be text"),
+        ([qa_item(1, gold=None)], "question 1: question, gold, predictions and"),
         ([qa_item(1, passages=["text"])], "question 1: a passage must be"),
         ({}, "expected a JSON list"),
     ],
