@@ -163,7 +163,8 @@ def run(given: argparse.Namespace) -> None:
         status(store)
     elif given.verb == "import":
         fields = imports.Fields(given.prompt_field, tuple(filter(None, given.output_fields.split(","))))
-        rows = imports.read_labels(given.file, fields)
+        notes: list[str] = []
+        rows = imports.read_labels(given.file, fields, notes)
         with store.write() as tx:
             try:
                 queues.project_id(tx, given.project)
@@ -171,7 +172,7 @@ def run(given: argparse.Namespace) -> None:
                 queues.add_project(tx, given.project, WHO)
             counts = imports.import_labels(tx, given.project, rows, given.file.name, WHO)
         said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        print(f"{sum(counts.values())} new of {len(rows)} labels: {said}")
+        print(*notes, f"{sum(counts.values())} new of {len(rows)} labels: {said}", sep="\n")
     else:
         add(store, given)
 
@@ -298,7 +299,7 @@ def ask_password() -> str:
 
 def read_file(path: Path) -> str:
     """A text file in UTF-8."""
-    from rlhf.contracts import read_text
+    from rlhf.files import read_text
 
     if not path.is_file():
         raise DataError(f"{path}: no such file")

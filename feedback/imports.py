@@ -18,7 +18,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,9 @@ from feedback.people import add_user
 from feedback.queues import add_queue, project_id
 from feedback.schema import items, labels, queues, users
 from feedback.store import clean, content_hash, dumps, insert, record
-from rlhf.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, Contract, DataError, read_rows, read_text
+from rlhf.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, Contract, DataError
+from rlhf.files import dense_ranks, read_rows, read_text
+from rlhf.qa_feedback import GROUP, LABELER, OUTPUTS, PAIRS, broken_ties, question_of, ranking_of_pairs
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "context", "input", "text")
 TIES = ("tie", "equal", "same", "both", "neither", "draw")
@@ -74,15 +75,22 @@ class Fields:
         return texts[prompt], {name: texts[name] for name in chosen}
 
 
-def read_labels(path: Path | str, fields: Fields | None = None) -> list[Given]:
+def read_labels(
+    path: Path | str, fields: Fields | None = None, notes: list[str] | None = None
+) -> list[Given]:
     """The labels of a file, whatever its shape.
+
+    Args:
+        path: the file.
+        fields: which fields of a record are the prompt and the outputs.
+        notes: gets lines for a person to see, such as how rankings were read.
 
     Raises:
         DataError: the file cannot be read, its shape is unknown, or a row cannot be used.
     """
     path, fields = Path(path), fields or Fields()
     if path.suffix not in (".json", ".jsonl"):
-        return _contract_file(path, contract_of(_columns(path)))
+        return _contract_file(path, contract_of(_columns(path)), notes)
     records = _records(path)
     first = records[0] if records and isinstance(records[0], dict) else {}
     readers: list[tuple[set[str], Callable[[dict[str, Any]], Iterable[Given]]]] = [
@@ -105,7 +113,7 @@ def read_labels(path: Path | str, fields: Fields | None = None) -> list[Given]:
                         f"{path}: record {number}: not of the expected shape: {error!r}"
                     ) from None
             return found
-    return _contract_file(path, contract_of(set(first)))
+    return _contract_file(path, contract_of(set(first)), notes)
 
 
 def _records(path: Path) -> list[Any]:
@@ -158,9 +166,9 @@ def contract_of(columns: set[str]) -> Contract:
     )
 
 
-def _contract_file(path: Path, contract: Contract) -> list[Given]:
+def _contract_file(path: Path, contract: Contract, notes: list[str] | None) -> list[Given]:
     found = []
-    for number, row in enumerate(read_rows(path, contract), start=1):
+    for number, row in enumerate(read_rows(path, contract, notes), start=1):
         try:
             found.append(_of_contract(contract, row))
         except DataError as error:
@@ -198,8 +206,8 @@ def _of_contract(contract: Contract, row: dict[str, Any]) -> Given:
         raise DataError(
             f"{len(outputs)} completions and {len(ranking)} ranks; it needs two or more, one rank each"
         )
-    if sorted(set(ranking)) != list(range(1, len(set(ranking)) + 1)):
-        raise DataError(f"ranking {ranking} is not dense: 1 is best, ties share a rank, no rank is skipped")
+    if len(ranking) - ranking.count(None) < 2:
+        raise DataError(f"ranking {ranking} says nothing: it needs the ranks of two completions or more")
     return Given(
         "compare" if len(outputs) == 2 else "rank",
         row["prompt"],
@@ -246,7 +254,7 @@ def argilla(one: dict[str, Any], fields: Fields) -> Iterator[Given]:
                         kind="rank",
                         outputs=tuple(outputs.values()),
                         policies=tuple(names),
-                        answer={"ranking": _dense([ranks.get(name) for name in names])},
+                        answer={"ranking": dense_ranks([ranks.get(name) for name in names])},
                         **common,
                     )
             elif isinstance(value, str) and names and len(value.split()) > 1:
@@ -315,56 +323,37 @@ def _text_of(entry: dict[str, Any]) -> str:
     return entry.get("body") or entry.get("text") or entry.get("html") or entry["title"]
 
 
-def _dense(ranks: Sequence[int | None]) -> list[int | None]:
-    order = {rank: place for place, rank in enumerate(sorted({r for r in ranks if r is not None}), start=1)}
-    return [None if rank is None else order[rank] for rank in ranks]
-
-
 def qa_feedback(item: dict[str, Any]) -> Iterator[Given]:
     """Labels of a question of `dev_feedback.json`: the six preferences of its four outputs, and the edit.
 
     The preferences become one ranking with ties where one says exactly what they say. Otherwise (a tie that
-    the other pairs break) they stay six comparisons, so that no tie and no preference is lost.
+    the other pairs break, or a circle) they stay six comparisons, so that no tie and no preference is lost.
     """
-    passages = "\n".join(f"{title}: {' '.join(sentences)}" for title, *sentences in item["passages"])
-    prompt = f"QUESTION: {item['question']}\nPASSAGES: {passages}\nANSWER:"
-    policies = tuple(f"prediction {k}" for k in range(1, 5))
-    outputs = tuple(item[name].strip() for name in policies)
-    common: dict[str, Any] = {"prompt": prompt, "labeler": "qa-feedback-annotators", "group": "human"}
-    pairs = dict(zip(combinations(range(4), 2), item["preference"], strict=True))
-    if not set(pairs.values()) <= {0, 1, 2}:
-        raise DataError(f"preference must be six numbers, each 0, 1 or 2; got {item['preference']!r}")
-    beaten = [sum(_prefers(pairs, j, i) for j in range(4)) for i in range(4)]  # by how many
-    ranking = _dense(beaten)
-    if all(_sign(ranking[j] - ranking[i]) == _WINNER[p] for (i, j), p in pairs.items()):  # type: ignore[operator]
-        yield Given(kind="rank", outputs=outputs, policies=policies, answer={"ranking": ranking}, **common)
+    question = question_of(item)
+    outputs = tuple(text.strip() for text in question.outputs)
+    common: dict[str, Any] = {"prompt": question.prompt, "labeler": LABELER, "group": GROUP}
+    try:
+        ranking = ranking_of_pairs(question.preferences)
+        exact = broken_ties(question.preferences, ranking) == 0
+    except DataError:
+        exact = False
+    if exact:
+        yield Given(kind="rank", outputs=outputs, policies=OUTPUTS, answer={"ranking": ranking}, **common)
     else:
-        for (i, j), preferred in pairs.items():
+        for (i, j), preferred in zip(PAIRS, question.preferences, strict=True):
             yield Given(
                 kind="compare",
                 outputs=(outputs[i], outputs[j]),
-                policies=(policies[i], policies[j]),
+                policies=(OUTPUTS[i], OUTPUTS[j]),
                 answer={"ranking": _OF_PAIR[preferred], "both_bad": False},
                 **common,
             )
-    edit = item["feedback"]["corrected-prediction"]
-    if edit.strip():
-        answer = {"text": edit.strip()}
-        yield Given(kind="edit", outputs=outputs[:1], policies=policies[:1], answer=answer, **common)
+    edit = question.edit.strip()
+    if edit:
+        yield Given(kind="edit", outputs=outputs[:1], policies=OUTPUTS[:1], answer={"text": edit}, **common)
 
 
-_WINNER = {0: 0, 1: 1, 2: -1}
 _OF_PAIR = {0: [1, 1], 1: [1, 2], 2: [2, 1]}
-
-
-def _prefers(pairs: dict[tuple[int, int], int], winner: int, loser: int) -> bool:
-    if winner == loser:
-        return False
-    return pairs[min(winner, loser), max(winner, loser)] == (1 if winner < loser else 2)
-
-
-def _sign(number: int) -> int:
-    return (number > 0) - (number < 0)
 
 
 def import_labels(

@@ -24,7 +24,8 @@ from feedback.answers import check_expected
 from feedback.people import group_id
 from feedback.schema import ASK, KINDS, guidelines, items, projects, queues
 from feedback.store import clean, content_hash, insert, record
-from rlhf.contracts import COMPARISON, Contract, DataError, read_rows
+from rlhf.contracts import COMPARISON, Contract, DataError
+from rlhf.files import read_rows
 
 EVERYBODY = 1_000_000  # labels wanted of gold and onboarding items: one of every labeler
 FLOOR = 0.1  # added to every disagreement, so that each item has a chance
@@ -271,7 +272,7 @@ def _candidate(row: dict[str, Any], source: str) -> Candidate:
     if reference is None and "reference" in policies:
         reference = texts[policies.index("reference")]
     scores = [tuple(line) for line in row.get("scores") or ()]
-    if row.get("ranking"):
+    if row.get("ranking") and None not in row["ranking"]:
         scores.append(tuple(-rank for rank in row["ranking"]))
     if any(len(line) != len(texts) for line in scores):
         raise DataError("scores and rankings need one number an output")

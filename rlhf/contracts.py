@@ -1,21 +1,19 @@
 """The row types that travel between stages: their schemas, ids, reading and writing.
 
 A table is Parquet with one schema per contract; every row carries `source` and an `id`, the hash of its
-content columns. `read_rows` takes what users bring (JSONL, CSV, Parquet); `read_table` takes only what a
-stage wrote.
+content columns. `read_table` takes only what a stage wrote; what users bring is read by `rlhf.files`.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +109,14 @@ SPLITS = ("train", "validation", "judge", "test")
 TABLES = {"corpus": CORPUS, "demonstrations": DEMONSTRATION, "prompts": PROMPT, "comparisons": COMPARISON}
 
 
+def prompt_key(prompt: str) -> str:
+    """What all spellings of a prompt have in common: white space and the letters' case do not count.
+
+    Splits go by it, or a held-out prompt would be trained on under another spelling.
+    """
+    return " ".join(prompt.split()).casefold()
+
+
 def row_id(contract: Contract, row: dict[str, Any]) -> str:
     """The stable id of a row: 16 hex digits of the SHA-256 over its content columns."""
     content = [row.get(column) for column in contract.content]
@@ -125,13 +131,45 @@ def with_ids(contract: Contract, rows: list[dict[str, Any]], source: str) -> lis
     ]
 
 
+def exact(value: Any, kind: pa.DataType) -> Any:
+    """A value as a column of this type holds it, where that is the same value: 2.0 is the whole number 2.
+
+    pyarrow would take more: it cuts 2.5 to 2, and splits the text "sft" into three letters where a column
+    wants a list.
+
+    Raises:
+        ValueError: the column cannot hold this value.
+    """
+    if value is None:
+        return None
+    if pa.types.is_list(kind):
+        if isinstance(value, (list, tuple)):
+            return [exact(item, kind.value_type) for item in value]
+    elif pa.types.is_string(kind):
+        if isinstance(value, str):
+            value.encode()  # JSON can spell half of a surrogate pair, text cannot hold it
+            return value
+    elif isinstance(value, Real) and not isinstance(value, bool) and abs(value) < float("inf"):  # nor is NaN
+        typed = int(value) if pa.types.is_integer(kind) else float(value)
+        if typed == value and (isinstance(typed, float) or -(2**63) <= typed < 2**63):
+            return typed
+    raise ValueError(f"{value!r} is no {kind}")
+
+
 def write_table(path: Path | str, contract: Contract, rows: list[dict[str, Any]]) -> None:
     """Write rows as Parquet: beside, then renamed, so that a killed writer leaves nothing half-written."""
-    full = [{name: row.get(name) for name in contract.schema.names} for row in rows]
-    try:
-        table = pa.Table.from_pylist(full, schema=contract.schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise DataError(f"{path}: a {contract.name} has a value of the wrong type: {error}") from None
+    columns: dict[str, list[Any]] = {name: [] for name in contract.schema.names}
+    for number, row in enumerate(rows, start=1):
+        for field in contract.schema:
+            value = row.get(field.name)
+            try:
+                columns[field.name].append(exact(value, field.type))
+            except ValueError:
+                raise DataError(
+                    f"{path}: {contract.name} {number} has a value of the wrong type: "
+                    f"{field.name} {ascii(value)[:60]} is no {field.type}"
+                ) from None
+    table = pa.Table.from_pydict(columns, schema=contract.schema)
     with written_beside(path) as beside:
         pq.write_table(table, beside, compression="zstd")
 
@@ -152,148 +190,6 @@ def read_table(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
         odd = set(table.schema.names) ^ set(contract.schema.names)
         raise DataError(f"{path}: not a table of {contract.name}s: columns differ in {sorted(odd)}")
     return table.to_pylist()
-
-
-def read_rows(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
-    """Rows of a user's file: `.jsonl`, `.json` (a list), `.csv` or `.parquet`.
-
-    In CSV, list columns hold JSON (`["a", "b"]`) and empty cells are null.
-
-    Raises:
-        DataError: missing, empty or unreadable file, a broken line, a missing or unknown column.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty; it needs one {contract.name} per row")
-    readers = {".jsonl": read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(readers)}")
-    known = set(contract.schema.names)
-    rows = []
-    for number, row in enumerate(readers[path.suffix](path), start=1):
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{path}: row {number}: expected an object with columns, got {type(row).__name__}"
-            )
-        for column in contract.required:
-            if column not in row:
-                raise DataError(
-                    f"{path}: row {number}: column {column!r} is missing; a {contract.name} needs "
-                    f"{', '.join(contract.required)}"
-                )
-        for column in row:
-            if column not in known:
-                raise DataError(
-                    f"{path}: row {number}: unknown column {column!r}; a {contract.name} may have "
-                    f"{', '.join(contract.schema.names)}"
-                )
-        if path.suffix == ".csv":
-            row = _cells(path, number, row, contract.schema)
-        rows.append(row)
-    if not rows:
-        raise DataError(f"{path}: no rows; it needs one {contract.name} per row")
-    for field in contract.schema:
-        values = [row.get(field.name) for row in rows]
-        if not _fits(values, field.type):
-            number = next(i for i, value in enumerate(values, start=1) if not _fits([value], field.type))
-            value = ascii(values[number - 1])[:60]
-            raise DataError(f"{path}: row {number}: column {field.name!r}: {value} is no {field.type}")
-    return rows
-
-
-def _fits(values: list[Any], kind: pa.DataType) -> bool:
-    try:
-        pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
-        return False  # UnicodeEncodeError: JSON can spell half of a surrogate pair, text cannot hold it
-    return True
-
-
-def read_text(path: Path) -> str:
-    """A whole text file as UTF-8; a `DataError` names the line of the first bad byte."""
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}: row {line}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-        ) from None
-
-
-def read_jsonl(path: Path) -> Iterator[Any]:
-    """The values of a file with one JSON value a line; a `DataError` names the line that is none."""
-    # not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}: row {number}: not valid JSON ({error.msg} at column {error.colno}); "
-                "is the line cut off?"
-            ) from None
-
-
-def _read_json(path: Path) -> Iterator[Any]:
-    try:
-        rows = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: row {error.lineno}: not valid JSON ({error.msg}); is the file cut off?"
-        ) from None
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: expected a JSON list of rows, got {type(rows).__name__}")
-    yield from rows
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(
-        io.StringIO(read_text(path), newline=""), restkey="(cells beyond the header)", strict=True
-    )
-    try:
-        for number, row in enumerate(reader, start=1):
-            if None in row.values():
-                raise DataError(
-                    f"{path}: row {number}: fewer cells than the header has; is the line cut off?"
-                )
-            yield row
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: line {reader.line_num}: not valid CSV ({error}); is the file cut off?"
-        ) from None
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file, or cut off: {error}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a text is not UTF-8 ({error.reason}); write the texts as UTF-8") from None
-
-
-def _cells(path: Path, number: int, row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """CSV cells as the contract's types."""
-    typed: dict[str, Any] = {}
-    for column, cell in row.items():
-        kind = schema.field(column).type
-        try:
-            if cell is None or cell == "":
-                typed[column] = None
-            elif kind == _TEXT:
-                typed[column] = cell
-            else:
-                typed[column] = json.loads(cell)
-        except json.JSONDecodeError:
-            raise DataError(
-                f"{path}: row {number}: column {column!r}: {cell[:40]!r} is not a {kind} written as JSON"
-            ) from None
-    return typed
 
 
 @contextmanager

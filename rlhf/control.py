@@ -29,7 +29,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.contracts import DEMONSTRATION, DataError, read_jsonl, read_rows
+from rlhf.contracts import DEMONSTRATION, DataError
+from rlhf.files import read_jsonl, read_rows
 from rlhf.judges import Judge, ScoringJudge, blind_pairs, model_judge, same
 from rlhf.length_control import length_controlled_rate
 from rlhf.llm_judge import Endpoint, LlmJudge

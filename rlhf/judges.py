@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_rows, read_table, row_id, with_ids
+from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_table, row_id, with_ids
+from rlhf.files import read_rows
 from rlhf.judge_trust import Ask, Pair
 from rlhf.settings import Settings
 from rlhf.statistics import POINTS

@@ -24,7 +24,8 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.agreement import agreement
-from rlhf.contracts import DataError, read_jsonl
+from rlhf.contracts import DataError
+from rlhf.files import read_jsonl
 from rlhf.statistics import preference_rate
 
 FILE = "lqual.jsonl"

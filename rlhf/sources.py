@@ -7,7 +7,6 @@ source has: ids, splits and normal form come later, in `prepare`.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import random
 from collections.abc import Callable
@@ -15,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.contracts import GOLD, TABLES, DataError, read_rows, read_text, with_ids
+from rlhf.contracts import GOLD, TABLES, DataError, with_ids
+from rlhf.files import read_rows, read_text
+from rlhf.qa_feedback import GROUP, LABELER, OUTPUTS, PAIRS, broken_ties, question_of, ranking_of_pairs
 from rlhf.settings import Ingest
 from rlhf.world.posts import Post, draw_post
 from rlhf.world.writers import write
 
 Rows = list[dict[str, Any]]
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-QA_PROMPT_CHARS = 480  # question, passages and cue together; the passages are trimmed to fit
-_OUTPUTS = tuple(f"prediction {i}" for i in range(1, 5))
-_PAIRS = tuple(itertools.combinations(range(4), 2))  # the order of the six preferences
 
 
 @dataclass(frozen=True)
@@ -143,16 +141,17 @@ def files(path: Path | str) -> Raw:
     if _table_file(folder, "demonstrations") is None:
         raise DataError(f"{folder}: no demonstrations file; it may end in {', '.join(SUFFIXES)}")
     tables: dict[str, Rows] = {}
+    notes: list[str] = []
     for name, contract in TABLES.items():
         file = _table_file(folder, name)
-        rows = read_rows(file, contract) if file else []
+        rows = read_rows(file, contract, notes) if file else []
         tables[name] = _marked(rows, file.name if file else name)
     if not tables["corpus"]:
         tables["corpus"] = [
             {"text": f"{row['prompt'] or ''} {(row['completion'] or '').strip()}", "source": row["source"]}
             for row in tables["demonstrations"]
         ]
-    return Raw(tables, [], f"sha256 {source_hash(folder)}")
+    return Raw(tables, [], f"sha256 {source_hash(folder)}", tuple(notes))
 
 
 def _table_file(folder: Path, name: str) -> Path | None:
@@ -166,8 +165,7 @@ def qa_feedback(path: Path | str) -> Raw:
     """`dev_feedback.json` of FineGrainedRLHF (Wu et al. 2023): questions with passages, a human reference
     and four outputs that people compared pair by pair.
 
-    Prompt: the question, its passages trimmed to `QA_PROMPT_CHARS` in all, and a cue. The six preferences
-    become one ranking with ties. Corpus: all passages, and the prompts.
+    The six preferences become one ranking with ties. Corpus: all passages, and the prompts.
 
     Raises:
         DataError: not that file, or preferences that go in a circle.
@@ -189,24 +187,28 @@ def qa_feedback(path: Path | str) -> Raw:
     passages: dict[str, None] = {}  # in order, each once
     untied = 0
     for number, item in enumerate(items, start=1):
-        where = f"{path}: question {number}"
-        question, reference, outputs, preferences = _qa_fields(item, where)
-        texts = [f"{p[0]}: {' '.join(' '.join(p[1:]).split())}" for p in item["passages"]]
-        passages |= dict.fromkeys(texts)
-        prompt = _qa_prompt(question, " ".join(texts))
-        ranking = ranking_of_pairs(preferences, where)
-        untied += sum(
-            p == 0 and ranking[a] != ranking[b] for (a, b), p in zip(_PAIRS, preferences, strict=True)
+        try:
+            question = question_of(item)
+            ranking = ranking_of_pairs(question.preferences)
+        except DataError as error:
+            raise DataError(f"{path}: question {number}: {error}") from None
+        passages |= dict.fromkeys(question.passages)
+        untied += broken_ties(question.preferences, ranking)
+        demonstrations.append(
+            {
+                "prompt": question.prompt,
+                "completion": question.reference,
+                "writer_id": "qa-feedback-writers",
+            }
         )
-        demonstrations.append({"prompt": prompt, "completion": reference, "writer_id": "qa-feedback-writers"})
         comparisons.append(
             {
-                "prompt": prompt,
-                "completions": outputs,
+                "prompt": question.prompt,
+                "completions": list(question.outputs),
                 "ranking": ranking,
-                "labeler_id": "qa-feedback-annotators",
-                "labeler_group": "human",
-                "policies": list(_OUTPUTS),
+                "labeler_id": LABELER,
+                "labeler_group": GROUP,
+                "policies": list(OUTPUTS),
             }
         )
     prompts = [{"prompt": row["prompt"]} for row in demonstrations]
@@ -217,67 +219,9 @@ def qa_feedback(path: Path | str) -> Raw:
         "prompts": prompts,
         "comparisons": comparisons,
     }
-    note = f"{untied} of {len(items) * len(_PAIRS)} pairs are ties that the other pairs of the question break"
+    note = f"{untied} of {len(items) * len(PAIRS)} pairs are ties that the other pairs of the question break"
     tables = {name: _marked(rows, "qa-feedback") for name, rows in tables.items()}
     return Raw(tables, [], f"sha256 {source_hash(file)}", (note,))
-
-
-def _qa_fields(item: Any, where: str) -> tuple[str, str, list[str], list[int]]:
-    needed = ("question", "passages", "gold", *_OUTPUTS, "preference")
-    for key in needed:
-        if not isinstance(item, dict) or key not in item:
-            raise DataError(f"{where}: {key!r} is missing; it needs {', '.join(needed)}")
-    texts = [item["question"], item["gold"], *(item[key] for key in _OUTPUTS)]
-    if not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}: question, gold and predictions must be text")
-    passages = item["passages"]
-    if not isinstance(passages, list) or not all(
-        isinstance(p, list) and p and all(isinstance(s, str) for s in p) for p in passages
-    ):
-        raise DataError(f"{where}: a passage must be a title followed by sentences")
-    preferences = item["preference"]
-    if (
-        not isinstance(preferences, list)
-        or len(preferences) != len(_PAIRS)
-        or not set(preferences) <= {0, 1, 2}
-    ):
-        raise DataError(
-            f"{where}: preference must be {len(_PAIRS)} numbers, each 0, 1 or 2; got {preferences!r}"
-        )
-    return texts[0], texts[1], texts[2:], preferences
-
-
-def _qa_prompt(question: str, passages: str) -> str:
-    head, cue = f"QUESTION: {' '.join(question.split())}\nPASSAGES: ", "\nANSWER:"
-    room = QA_PROMPT_CHARS - len(head) - len(cue)
-    if len(passages) > room:
-        passages = passages[: max(0, room)].rsplit(" ", 1)[0]  # whole words
-    return head + passages + cue
-
-
-def ranking_of_pairs(preferences: list[int], where: str) -> list[int]:
-    """A dense ranking of four outputs, 1 best, from the preferences of their six pairs in order.
-
-    A preference is 0 (tie), 1 (first better) or 2 (second better).
-
-    An output's rank is one more than the longest chain of ever better outputs above it: exact when "not
-    better" is transitive, and otherwise no strict preference is lost while some ties are (1 beats 3 although
-    both tie with 2).
-
-    Raises:
-        DataError: the preferences go in a circle; `where` opens the message.
-    """
-    better: dict[int, set[int]] = {i: set() for i in range(4)}  # output -> outputs better than it
-    for pair, preferred in zip(_PAIRS, preferences, strict=True):
-        if preferred:
-            winner, loser = pair if preferred == 1 else pair[::-1]
-            better[loser].add(winner)
-    ranking = [1] * 4
-    for _ in range(4):  # in a circle ranks rise with every pass
-        ranking = [1 + max((ranking[j] for j in better[i]), default=0) for i in range(4)]
-    if max(ranking) > 4:
-        raise DataError(f"{where}: the preferences {preferences} go in a circle; no ranking agrees with them")
-    return ranking
 
 
 def _marked(rows: Rows, source: str) -> Rows:

@@ -172,11 +172,10 @@ INVALID: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         add(DEMOS, demonstrations()[6]),
         ["demonstrations:", "same as another", "2 rows", "row 7"],
     ),
-    "a ranking that skips a rank": (
-        change(COMPS, 2, ranking=[1, 2, 2, 4]),
-        ["comparisons:", "skipping none", "1 row,", f"row 3 of {COMPS}", "[1, 2, 2, 4]"],
+    "a partial ranking": (
+        change(COMPS, 2, ranking=[1, 2, 2, None]),
+        ["comparisons:", "skipping none", "1 row,", f"row 3 of {COMPS}", "[1, 2, 2, None]"],
     ),
-    "a ranking from 0": (change(COMPS, 2, ranking=[0, 1, 1, 2]), ["comparisons:", "skipping none", "row 3"]),
     "a ranking too short": (change(COMPS, 2, ranking=[1, 2]), ["comparisons:", "skipping none", "row 3"]),
     "chosen equal to rejected": (
         change(COMPS, 2, completions=["good", "fair", "bad", "good"]),
@@ -243,7 +242,7 @@ def test_another_hash_than_named(own_data: Workspace) -> None:
 
 def test_commands_end_with_one_line_and_code_1(own_data: Workspace) -> None:
     """The real commands: a bad file, a broken rule and a bad parameter."""
-    add(COMPS, {**comparisons()[0], "ranking": [1, 3, 3, 4]})(own_data.path / "own")
+    add(COMPS, {**comparisons()[0], "ranking": [1, 2, 3]})(own_data.path / "own")
     assert own_data.run("tasks.ingest").returncode == 0
     assert own_data.run("tasks.prepare").returncode == 0
     assert json.loads(Path("runs/prepare.json").read_text())["figures"]["comparisons/train"] == 6

@@ -17,7 +17,6 @@ from rlhf.contracts import (
     PROMPT,
     DataError,
     read_json,
-    read_rows,
     read_table,
     row_id,
     with_ids,
@@ -25,6 +24,7 @@ from rlhf.contracts import (
     write_table,
     written_beside,
 )
+from rlhf.files import read_rows
 
 ROW = {"prompt": "héllo", "completion": " 🙂\nworld\u2028.", "writer_id": None}
 RANKED: dict[str, Any] = {"prompt": "p", "completions": [" a", " b"], "ranking": [1, 1], "labeler_id": "ann"}

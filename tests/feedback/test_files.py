@@ -32,7 +32,8 @@ from feedback.queues import (
 )
 from feedback.schema import items
 from feedback.store import Store
-from rlhf.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, DataError, read_rows, read_table, row_id
+from rlhf.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, DataError, read_table, row_id
+from rlhf.files import read_rows
 from rlhf.sources import files
 
 
@@ -220,8 +221,8 @@ def test_label_studio(tmp_path: Path) -> None:
     [
         (
             "a.jsonl",
-            '{"prompt": "p", "completions": ["a", "b"], "ranking": [1, 3]}',
-            "row 1: ranking .* not dense",
+            '{"prompt": "p", "completions": ["a", "b"], "ranking": [1, null]}',
+            "row 1: ranking .* says nothing: it needs the ranks of two",
         ),
         (
             "a.jsonl",
