@@ -149,10 +149,12 @@ def exact(value: Any, kind: pa.DataType) -> Any:
         if isinstance(value, str):
             value.encode()  # JSON can spell half of a surrogate pair, text cannot hold it
             return value
-    elif isinstance(value, Real) and not isinstance(value, bool) and abs(value) < float("inf"):  # nor is NaN
-        typed = int(value) if pa.types.is_integer(kind) else float(value)
-        if typed == value and (isinstance(typed, float) or -(2**63) <= typed < 2**63):
-            return typed
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        number: Any = value  # mypy knows no arithmetic of Real, which NumPy's numbers are too
+        if abs(number) < float("inf"):  # NaN is not
+            typed = int(number) if pa.types.is_integer(kind) else float(number)
+            if typed == number and (isinstance(typed, float) or -(2**63) <= typed < 2**63):
+                return typed
     raise ValueError(f"{value!r} is no {kind}")
 
 

@@ -1,4 +1,4 @@
-"""The import contracts hold for files that nobody has listed: each new module is shut out unless it is named."""
+"""The import contracts hold for files that nobody has listed: a new module is shut out unless named."""
 
 from __future__ import annotations
 
