@@ -15,6 +15,7 @@ import pandas as pd
 from rlhf.contracts import COMPARISON, DEMONSTRATION, PROMPT, read_table, write_json, written_beside
 from tasks import suites
 from tasks.context import Stage, StageError, run
+from tasks.data_docs import SECTIONS
 from tasks.suites import Rule
 
 STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
@@ -78,6 +79,7 @@ def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: P
             {
                 "class_name": "SiteBuilder",
                 "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+                "site_section_builders": SECTIONS,
                 "store_backend": {
                     "class_name": "TupleFilesystemStoreBackend",
                     "base_directory": str(beside.absolute()),

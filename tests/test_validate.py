@@ -111,6 +111,26 @@ def test_good_rows_pass(tmp_path: Path) -> None:
     assert run(rows, tmp_path / "docs") == []
 
 
+def test_text_of_a_row_is_no_markup_in_the_data_docs(tmp_path: Path) -> None:
+    hostile = " <script>alert(1)</script><img src=x onerror=alert(2)>$x {{ 7 * 7 }}"
+    longer = hostile + "\x1b" + "x" * 200
+    rows = [
+        good(1) | {"completions": [hostile, longer, longer]},
+        good(2) | {"prompt": longer, "labeler_id": hostile, "labeler_group": hostile, "split": hostile},
+        good(3) | {"policies": [hostile], "shown_order": [7, 7, 7], "strength": 0},
+    ]
+    rows = [row | {"id": hostile, "source": hostile} for row in rows]
+    failures = run(rows, tmp_path / "docs")
+    assert len(failures) > 8
+    pages = {path.name: path.read_text() for path in (tmp_path / "docs").rglob("*.html")}
+    assert len(pages) == 3
+    for name, text in pages.items():
+        assert "<script>alert" not in text, name
+        assert "<img src=x" not in text, name
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(2)&gt;$x" in str(pages)
+    assert "&amp;lt;" not in str(pages)
+
+
 def test_duplicates_and_two_splits(tmp_path: Path) -> None:
     rows = [good(1), good(2), good(1) | {"split": "test"}, good(3) | {"id": "a"}, good(4) | {"id": "a"}]
     messages = "\n".join(run(rows, tmp_path / "docs"))
