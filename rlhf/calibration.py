@@ -153,7 +153,7 @@ def length_bias(
     if not unequal.size:
         return None
     right, longer = _right(margins)[unequal], longer[unequal]
-    about = [prompts[i] for i in unequal]
+    about = [prompts[int(i)] for i in unequal]
     labelers = (longer > 0).astype(float)
     model = np.where(longer > 0, right, 1 - right)
     shorter = np.flatnonzero(longer < 0)

@@ -301,21 +301,16 @@ def chosen_logprobs(
     Logits are divided by the temperature first, as in sampling. They exist for `_LOGITS` elements at a time
     and are computed again for the gradient.
     """
-    head = model.get_output_embeddings()
-    cap = getattr(model.config, "final_logit_softcapping", None)
 
     def part(states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = head(states).float()
-        if cap:
-            logits = torch.tanh(logits / cap) * cap
-        logits = logits / temperature
+        logits = _logits(model, states, temperature)
         chosen = -cross_entropy(logits, targets, reduction="none")
         if not with_entropy:
             return chosen, torch.zeros_like(chosen)
         everything = logits.log_softmax(-1)
         return chosen, -(everything.exp() * everything).sum(-1)
 
-    rows = max(1, _LOGITS // head.weight.shape[0])
+    rows = _rows_at_once(model)
     if len(states) <= rows:
         return part(states, targets)
     found = [
@@ -326,6 +321,19 @@ def chosen_logprobs(
 
 
 _LOGITS = 1 << 24
+
+
+def _logits(model: Any, states: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logits after hidden states, divided by the temperature, [states, vocabulary]."""
+    logits = model.get_output_embeddings()(states).float()
+    if cap := getattr(model.config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    return logits / temperature
+
+
+def _rows_at_once(model: Any) -> int:
+    """For how many hidden states the logits may exist at a time."""
+    return max(1, _LOGITS // model.get_output_embeddings().weight.shape[0])
 
 
 def response_logprobs(
@@ -472,7 +480,13 @@ def generate(
 def mean_kl(
     policy: Policy, reference: Policy, prompts: list[str], completions: list[str], *, temperature: float
 ) -> float:
-    """KL(policy, reference) in nats a sequence, estimated on the policy's own samples (k1)."""
+    """KL(policy, reference) in nats a sequence, on samples of the policy; never negative.
+
+    At each token the divergence of the two next-token distributions is taken whole, and only the tokens
+    before it are a sample (the Rao-Blackwellised estimator of Amini et al. 2025, arXiv:2504.10637). It has
+    the expectation of the mean log-ratio of the sampled tokens, which varies more and falls below 0 by chance
+    where the policies are near each other.
+    """
     tokenizer, longest = policy.tokenizer, policy.model.config.max_position_embeddings
     temperature = max(temperature, 1e-2)
     starts = [len(row) for row in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
@@ -485,9 +499,15 @@ def mean_kl(
     total = 0.0
     for group in token_batches([len(row) for row in rows], 16384):
         batch = batch_of([rows[i] for i in group], [starts[i] for i in group], tokenizer.pad_token_id)
-        ours, theirs = (response_logprobs(m, batch, temperature)[0] for m in (policy.model, reference.model))
-        total += (ours - theirs).sum().item()
-    return total / len(full)
+        models = (policy.model, reference.model)
+        states = [hidden_states(model, batch.ids, batch.before) for model in models]
+        for parts in zip(*(part.split(_rows_at_once(policy.model)) for part in states), strict=True):
+            ours, theirs = (
+                _logits(model, part, temperature).log_softmax(-1)
+                for model, part in zip(models, parts, strict=True)
+            )
+            total += (ours.exp() * (ours - theirs)).sum().item()
+    return max(0.0, total / len(full))  # rounding alone may bring equal policies below 0
 
 
 def last_positions(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

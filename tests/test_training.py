@@ -127,6 +127,26 @@ def test_kl_of_a_policy_to_itself_is_zero_and_to_another_is_not(base: Path) -> N
     assert mean_kl(policy, other, PROMPTS[:8], outputs, temperature=1.0) > 0.01
 
 
+def test_kl_is_that_of_whole_distributions_and_never_negative(base: Path) -> None:
+    policy, other = load_policy(base), load_policy(base)
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(1.02)  # so near that the sampled tokens alone often say less than 0
+    seen = []
+    for seed in range(10):
+        [output] = generate(policy, PROMPTS[:1], temperature=1.0, max_new_tokens=6, seed=seed)
+        seen.append(mean_kl(policy, other, PROMPTS[:1], [output], temperature=1.0))
+    assert min(seen) > 0
+    tokenizer = policy.tokenizer
+    ids = tokenizer(PROMPTS[0] + output, add_special_tokens=False)["input_ids"]
+    start = len(tokenizer(PROMPTS[0], add_special_tokens=False)["input_ids"])
+    with torch.no_grad():
+        ours, theirs = (
+            m.model(torch.tensor([ids])).logits[0, start - 1 :].log_softmax(-1) for m in (policy, other)
+        )
+    assert seen[-1] == pytest.approx(float((ours.exp() * (ours - theirs)).sum()), rel=1e-3)
+
+
 # ---- supervised fine-tuning ----
 
 
