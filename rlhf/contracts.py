@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -217,9 +218,27 @@ def _remove(path: Path) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON with sorted keys and a final newline, beside then renamed."""
+    """Write JSON with sorted keys and a final newline, beside then renamed.
+
+    Raises:
+        DataError: a number is NaN or infinite: JSON has none of these, and a figure that does not exist is
+            null.
+    """
     with written_beside(path) as beside:
-        beside.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        try:
+            text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        except ValueError:
+            raise DataError(f"{path}: {_no_number(value) or 'a figure'} is NaN or infinite") from None
+        beside.write_text(text + "\n")
+
+
+def _no_number(value: Any, place: str = "") -> str | None:
+    """Where the first NaN or infinity stands: `policies.ppo.kl`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return place
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    places = (_no_number(inner, f"{place}.{key}".lstrip(".")) for key, inner in inside)
+    return next(filter(None, places), None)
 
 
 def read_json(path: Path | str) -> Any:

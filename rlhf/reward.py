@@ -323,12 +323,13 @@ def train_reward(
     return train(trainer, curve)
 
 
-def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Agreement of the reward model with held-out labelers, by pair.
 
     Returns:
         for `all` and each labeler group: `accuracy`, `pairs`, `prefers_longer` (share of pairs in which the
-        model prefers the longer text) and `labelers_prefer_longer`.
+        model prefers the longer text) and `labelers_prefer_longer`; the two None where
+        no pair differs in length.
     """
     flat = [(row["prompt"], text) for row in comparisons for text in row["completions"]]
     scores = iter(score(reward, [p for p, _ in flat], [c for _, c in flat]))
@@ -345,12 +346,12 @@ def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str
     return {group: _summary(results) for group, results in counts.items()}
 
 
-def _summary(results: list[tuple[bool, bool | None, bool | None]]) -> dict[str, float]:
+def _summary(results: list[tuple[bool, bool | None, bool | None]]) -> dict[str, Any]:
     model = [longer for _, longer, _ in results if longer is not None]
     people = [longer for _, _, longer in results if longer is not None]
     return {
         "accuracy": sum(right for right, _, _ in results) / len(results),
         "pairs": len(results),
-        "prefers_longer": sum(model) / max(1, len(model)),
-        "labelers_prefer_longer": sum(people) / max(1, len(people)),
+        "prefers_longer": sum(model) / len(model) if model else None,
+        "labelers_prefer_longer": sum(people) / len(people) if people else None,
     }

@@ -85,10 +85,14 @@ def sft(
     return train(trainer, curve)
 
 
-def validation_loss(policy: Policy, demonstrations: list[dict[str, Any]], split: str = "validation") -> float:
-    """Mean loss a completion token, in nats, on a held-out split."""
+def validation_loss(
+    policy: Policy, demonstrations: list[dict[str, Any]], split: str = "validation"
+) -> float | None:
+    """Mean loss a completion token, in nats, on a held-out split; None where the split is empty."""
 
     rows = [row for row in demonstrations if row["split"] == split]
+    if not rows:
+        return None
     encoded = examples(policy, rows)
     starts = [max(1, sum(x == -100 for x in label)) for label in encoded["labels"]]
     total, tokens = 0.0, 0
@@ -102,4 +106,4 @@ def validation_loss(policy: Policy, demonstrations: list[dict[str, Any]], split:
             )
             total -= response_logprobs(policy.model, batch, 1.0)[0].sum().item()
             tokens += len(batch.targets)
-    return total / max(1, tokens)
+    return total / tokens

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import ctypes
-import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -198,10 +197,14 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 class _Log(TrainerCallback):
-    """Hands logged values on."""
+    """Hands logged values on, and has a training of fewer steps than one log interval log each of them."""
 
     def __init__(self, curve: Curve | None) -> None:
         self.curve = curve
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.max_steps < state.logging_steps:
+            state.logging_steps = 1
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.curve and logs and state.is_world_process_zero:
@@ -234,9 +237,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-def final_loss(curve: list[dict[str, float]]) -> float:
-    """The last logged loss; NaN for a training of fewer steps than one log interval."""
-    return next((row["loss"] for row in reversed(curve) if "loss" in row), math.nan)
+def final_loss(curve: list[dict[str, float]]) -> float | None:
+    """The last logged loss; None where none was logged."""
+    return next((row["loss"] for row in reversed(curve) if "loss" in row), None)
 
 
 def write_curve(path: Path | str, rows: list[dict[str, float]]) -> None:

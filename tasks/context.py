@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,14 +74,14 @@ class Stage:
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
         MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
 
-    def log_figures(self, values: dict[str, float]) -> None:
-        """Log single numbers of this run as `final/<name>`.
+    def log_figures(self, values: Mapping[str, float | None]) -> None:
+        """Log single numbers of this run as `final/<name>`; a figure that does not exist is left out.
 
         Under the name of a curve MLflow would draw such a number as a point of the curve, at step 0.
         """
         import mlflow
 
-        mlflow.log_metrics({FINAL + name: float(value) for name, value in values.items()})
+        mlflow.log_metrics({FINAL + name: float(v) for name, v in values.items() if v is not None})
 
     def log_samples(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log a table of texts as the artifact `name`.json, browsable in MLflow."""
@@ -112,7 +112,7 @@ class Stage:
 
 def run(
     name: str,
-    main: Callable[[Stage], dict[str, float] | None],
+    main: Callable[[Stage], Mapping[str, float | None] | None],
     stage_of: dict[str, str] | None = None,
     worker: Callable[[Stage], None] | None = None,
 ) -> None:
@@ -185,7 +185,7 @@ def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def execute(name: str, main: Callable[[Stage], dict[str, float] | None]) -> None:
+def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None]) -> None:
     """Run a stage inside its MLflow run; the body of `run`, and what tests call."""
     settings = load_settings()
     key = stage_key(name)

@@ -12,7 +12,7 @@ from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, run
 
 
-def main(stage: Stage) -> dict[str, float]:
+def main(stage: Stage) -> dict[str, float | None]:
     settings, params = stage.settings, stage.settings.pretrain
     deterministic(settings.seed, settings.threads)
     corpus = read_table("data/prepared/corpus.parquet", CORPUS)

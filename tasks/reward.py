@@ -33,7 +33,7 @@ from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, run
 
 
-def main(stage: Stage) -> dict[str, float]:
+def main(stage: Stage) -> dict[str, float | None]:
     comparisons = read_table("data/comparisons/comparisons.parquet", COMPARISON)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     stage.log_dataset("data/comparisons/comparisons.parquet", comparisons, "reward")
@@ -46,7 +46,7 @@ def main(stage: Stage) -> dict[str, float]:
     figures: dict[str, Any] = {
         "loss": final_loss(curve),
         "by_group": by_group,
-        "reference_score_validation": sum(scores) / len(scores),
+        "reference_score_validation": sum(scores) / len(scores) if scores else None,
     }
     if validation:
         figures["quality"] = measure(stage, reward, validation, comparisons)

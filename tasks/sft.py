@@ -16,7 +16,7 @@ from tasks.context import Stage, launch, run
 CURVE = "curve.json"  # beside the checkpoints, unrounded
 
 
-def main(stage: Stage) -> dict[str, float]:
+def main(stage: Stage) -> dict[str, float | None]:
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)

@@ -136,6 +136,15 @@ def test_csv_lists_must_be_json(tmp_path: Path) -> None:
         read_rows(tmp_path / "c.csv", COMPARISON)
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_holds_no_nan_and_the_line_names_the_figure(tmp_path: Path, number: float) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"loss": None})
+    with pytest.raises(DataError, match=r"metrics\.json: policies\.ppo\.1 is NaN or infinite"):
+        write_json(path, {"loss": 0.5, "policies": {"ppo": [0.1, number]}})
+    assert read_json(path) == {"loss": None}
+
+
 def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": 1, "a": "é"})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": "é",\n  "b": 1\n}\n'

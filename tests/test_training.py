@@ -48,7 +48,7 @@ from rlhf.reward import (
     train_reward,
 )
 from rlhf.sft import examples, sft, validation_loss
-from rlhf.training import MuonAdamW, deterministic, last_checkpoint
+from rlhf.training import MuonAdamW, deterministic, final_loss, last_checkpoint
 
 COLOURS = ["red", "green", "blue", "white", "black", "pink", "grey", "gold"]
 PROMPTS = [f"TITLE: {a} and {b}\nTL;DR:" for a in COLOURS for b in COLOURS if a != b]
@@ -414,6 +414,26 @@ def test_a_training_cut_off_ends_with_the_same_bits(stage, base: Path, tmp_path:
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert again == curve
+
+
+def test_fewer_steps_than_a_log_interval_still_have_a_curve_and_a_loss(base: Path, tmp_path: Path) -> None:
+    policy = load_policy(base)
+    settings = {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "muon_learning_rate": 0.02}
+    texts = [d["prompt"] for d in DEMONSTRATIONS]
+    curve = pretrain(
+        policy.model, policy.tokenizer, texts, checkpoints=tmp_path, seed=0, save_every=50, **settings
+    )
+    assert [row["step"] for row in curve] == [1, 2, 3]
+    assert final_loss(curve) == curve[-1]["loss"] > 0
+    assert final_loss([]) is None
+
+
+def test_what_no_row_measures_is_none_and_not_zero(base: Path) -> None:
+    policy = load_policy(base)
+    assert validation_loss(policy, [row for row in DEMONSTRATIONS if row["split"] == "train"]) is None
+    same = [row | {"completions": [" a b", " c d"], "ranking": [1, 2]} for row in COMPARISONS[:2]]
+    lengths = accuracy(reward_from_policy(base, 0), same)["all"]
+    assert (lengths["prefers_longer"], lengths["labelers_prefer_longer"]) == (None, None)
 
 
 def _both(bookkeeping: TrainerCallback, stop: TrainerCallback) -> TrainerCallback:
