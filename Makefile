@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run figure up down label test browser style quality prefect mlflow docs clean
+.PHONY: help run compare experiments figure up down label test browser style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,12 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
+# `make compare A B`: the words behind are names of runs and no targets
+ifeq (compare,$(firstword $(MAKECMDGOALS)))
+RUNS ?= $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+$(filter-out compare,$(MAKECMDGOALS)): ;@:
+endif
+
 help:  ## this list
 	@sed -n 's/^#   //p' Makefile | head -3
 	@echo
@@ -32,6 +38,12 @@ help:  ## this list
 run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 	@$(BIN)/python -m flows.rlhf $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
 		$(foreach change,$(SET),--set '$(change)')
+
+compare: $(READY)  ## compare runs: make compare A B, or RUNS="models:/rlhf-policy@champion B"
+	@$(BIN)/python -m flows.compare $(RUNS)
+
+experiments: $(READY)  ## the experiments with what differs, in a terminal's width
+	@$(BIN)/dvc exp show --no-pager --only-changed --keep '^(rate|n|judge)$$' --drop '.*/|plots$$'
 
 figure: $(READY)  ## draw preference by model size: 4 sizes x 3 seeds, under an hour (SET=)
 	@$(BIN)/python -m flows.sweep $(foreach change,$(SET),--set '$(change)')

@@ -17,6 +17,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from flows.verdict import verdict_figures
 from rlhf.contracts import read_json
 from rlhf.settings import Settings
+from rlhf.summary import first_trust
 from tasks.context import FINAL, flat
 from tasks.outcome import changed_parameters, in_short
 
@@ -60,9 +61,8 @@ def _figures(folder: Path, evaluation: dict[str, Any]) -> dict[str, float]:
         for name, row in evaluation["policies"].items()
         for key in ("kl", "mean_length")
     }
-    judge = evaluation.get("judge", {}).get("name")
-    trust = evaluation.get("judges", {}).get(judge, {}).get("trust", {})
-    figures["judge_accuracy"] = (trust.get("accuracy") or {}).get("rate")
+    trust = first_trust(evaluation) if "judge" in evaluation else None
+    figures["judge_accuracy"] = ((trust or {}).get("accuracy") or {}).get("rate")
     summary = folder / "runs/summary.json"
     if summary.exists():
         figures |= {key: read_json(summary)[key] for key in ("seconds", "memory_mb")}

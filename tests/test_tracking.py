@@ -89,7 +89,7 @@ def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> Non
     evaluation = {
         "policies": {"ppo": row},
         "n": 100,
-        "judge": {"name": "reward-model", "kind": "model"},
+        "judge": {"name": "reward-model", "kind": "model", "key": "reward-model"},
         "judges": {"reward-model": {"trust": trust}},
         "overoptimisation": {"looks": [look, look | {"update": 6, "kl": 2.0}]},
     }

@@ -1,0 +1,195 @@
+"""A comparison of runs as it is shown: table in the terminal, Markdown for Prefect, one self-contained page.
+
+The page loads nothing and runs no script: its filter is radio buttons and CSS. What models wrote is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlhf.display import (
+    MISSING,
+    difference_text,
+    interval_text,
+    level_text,
+    number,
+    p_text,
+    rate_text,
+    signed,
+)
+from rlhf.report import visible
+
+Result = Mapping[str, Any]  # of rlhf.comparison.compare_runs
+
+
+def comparison_page(result: Result) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    shown = (number, signed, interval_text, rate_text, difference_text, level_text, p_text, visible)
+    environment.globals.update({function.__name__: function for function in shown})
+    environment.globals.update(cost=cost_text, promoted=promoted_text)
+    best, (slice_header, slice_rows) = result["runs"][0]["name"], slice_table(result)
+    return environment.get_template("compare.html.j2").render(
+        result,
+        names=[run["name"] for run in result["runs"]],
+        pair_header=pair_header(result),
+        pair_rows=[pair_row(pair) for pair in result["pairs"] if pair["first"] == best],
+        all_rows=[pair_row(pair) for pair in result["pairs"]],
+        slice_header=slice_header,
+        slice_rows=slice_rows,
+        param_rows=difference_table(result, "params")[1],
+        data_rows=difference_table(result, "data")[1],
+    )
+
+
+def comparison_markdown(result: Result) -> str:
+    """Verdict and tables as Markdown, for the Prefect artifact."""
+    parts = ["\n".join(f"- {_plain(line)}" for line in (*result["verdict"], *result["warnings"]))]
+    parts.append(_markdown_table(*run_table(result)))
+    parts.append(_markdown_table(*pair_table(result)))
+    for title, (header, rows) in {
+        "Slices that moved": slice_table(result),
+        "Parameters that differ": difference_table(result, "params"),
+        "Data that differ": difference_table(result, "data"),
+    }.items():
+        if rows:
+            parts.append(f"**{title}**\n\n{_markdown_table(header, rows)}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def print_comparison(result: Result) -> None:
+    """Print verdict and tables to the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    tables = {
+        "Runs, the best first": run_table(result),
+        "Pairs on the same prompts": pair_table(result),
+        "Slices that moved": slice_table(result),
+        "Parameters that differ": difference_table(result, "params"),
+        "Data that differ": difference_table(result, "data"),
+    }
+    for line in result["verdict"]:
+        console.print(line, markup=False)
+    for line in result["warnings"]:
+        console.print(f"warning: {line}", markup=False)
+    for title, (header, rows) in tables.items():
+        if rows:
+            table = Table(*header, box=box.SIMPLE_HEAD, title=title, title_justify="left")
+            for row in rows:
+                table.add_row(*map(_no_markup, row))
+            console.print(table)
+
+
+def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a run each, the best first."""
+    header = ["run", "preferred", "interval", "n", "judge", "KL", "words", "promoted", "cost", "differs in"]
+    rows = [
+        [
+            run["name"],
+            number(run["rate"]),
+            interval_text(run),
+            str(run["n"]),
+            run["judge"],
+            number(run["kl"], 2),
+            number(run["mean_length"], 1),
+            promoted_text(run),
+            cost_text(run),
+            ", ".join(run["differs"]) or MISSING,
+        ]
+        for run in result["runs"]
+    ]
+    return header, rows
+
+
+def pair_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the best run against each other one."""
+    best = result["runs"][0]["name"]
+    return pair_header(result), [pair_row(pair) for pair in result["pairs"] if pair["first"] == best]
+
+
+def pair_header(result: Result) -> list[str]:
+    """The columns of `pair_row`."""
+    return ["pair", "difference", "better", "worse", "n", "p", f"p of {len(result['pairs'])}", "sure"]
+
+
+def pair_row(pair: Mapping[str, Any]) -> list[str]:
+    """A pair of runs on the prompts that both were judged on."""
+    sure = "the same policy" if pair["same"] else "yes" if pair["sure"] else "no"
+    counts = [str(pair[key]) for key in ("better", "worse", "n")]
+    p_values = [p_text(pair[key]) for key in ("p_value", "p_holm")]
+    return [f"{pair['first']} − {pair['second']}", difference_text(pair), *counts, *p_values, sure]
+
+
+def slice_table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: slices in which a run surely differs from the best one."""
+    header = ["slice", "run", "rate", "best's", "difference", "n", "p"]
+    rows = [
+        [
+            f"{row['kind']} {row['slice']}",
+            row["run"],
+            number(row["rate"]),
+            number(row["other"]),
+            signed(row["difference"]),
+            str(row["n"]),
+            p_text(row["p_value"]),
+        ]
+        for row in result["slices"]
+    ]
+    return header, rows
+
+
+def difference_table(result: Result, what: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: keys of `params` or `data` whose values differ, a column a run."""
+    names = [run["name"] for run in result["runs"]]
+    header = ["", *names]
+    return header, [
+        [row["key"], *(MISSING if row["values"][n] is None else str(row["values"][n])[:40] for n in names)]
+        for row in result[what]
+    ]
+
+
+def promoted_text(run: Mapping[str, Any]) -> str:
+    """Whether a run was promoted; a dash where it never came to the gate."""
+    return MISSING if run["promoted"] is None else "yes" if run["promoted"] else "no"
+
+
+def cost_text(run: Mapping[str, Any]) -> str:
+    """Seconds of all stages and peak memory."""
+    if run["seconds"] is None:
+        return MISSING
+    return f"{run['seconds']:.0f} s, {run['memory_mb'] / 1000:.1f} GB"
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    table = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in row) + " |" for row in table)
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and the HTML in it leave alone: names of runs come from outside."""
+    for char, entity in {
+        "&": "&amp;",
+        "<": "&lt;",
+        ">": "&gt;",
+        "|": "&#124;",
+        "`": "&#96;",
+        "[": "&#91;",
+    }.items():
+        text = text.replace(char, entity)
+    return text
+
+
+def _no_markup(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
