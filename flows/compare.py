@@ -76,7 +76,7 @@ def compare_named(names: list[str]) -> dict[str, Any]:
         raise DataError("name two or more runs; `dvc exp list` and `ls .runs` show those that are there")
     read = [read_run(name) for name in dict.fromkeys(names)]
     confidence = float(read[0].evaluation["confidence"])
-    return compare_runs(read, confidence, seed=int(read[0].params["seed"]))
+    return compare_runs(read, confidence)
 
 
 def read_run(name: str) -> Run:

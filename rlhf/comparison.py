@@ -56,14 +56,13 @@ class Run:
         return str(self.evaluation["judge"]["name"])
 
 
-def compare_runs(runs: Sequence[Run], confidence: float = 0.95, seed: int = 0) -> dict[str, Any]:
+def compare_runs(runs: Sequence[Run], confidence: float = 0.95) -> dict[str, Any]:
     """Runs side by side, the best first.
 
     Args:
         runs: two or more, with names of their own.
         confidence: coverage of each interval; 1 minus it is the chance that any pair is called different
             without cause, and the same for any slice.
-        seed: of the bootstrap.
 
     Returns:
         `verdict` (sentences), `warnings`, `runs` (name, figures, `differs` in short), `params` and `data`
@@ -77,7 +76,7 @@ def compare_runs(runs: Sequence[Run], confidence: float = 0.95, seed: int = 0) -
         raise ValueError("a comparison needs two or more runs with names of their own")
     ordered = sorted(runs, key=lambda run: -run.evaluation["policies"]["ppo"]["rate"])
     params = differing({run.name: run.params for run in ordered})
-    pairs = pairwise(ordered, confidence, seed)
+    pairs = pairwise(ordered, confidence)
     result = {
         "confidence": confidence,
         "runs": [_figures(run) | {"differs": what_differs(run.name, params)} for run in ordered],
@@ -135,14 +134,14 @@ def what_differs(name: str, params: Sequence[Mapping[str, Any]]) -> list[str]:
     return words
 
 
-def pairwise(runs: Sequence[Run], confidence: float, seed: int) -> list[dict[str, Any]]:
+def pairwise(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]:
     """Every pair that one judge saw on shared prompts: the fields of `rlhf.statistics.Paired`, `first`,
     `second`, `p_holm`, `sure` (the adjusted p lies below 1 - confidence) and `same` (one policy)."""
     from statsmodels.stats.multitest import multipletests
 
     rows = []
     for one, other in combinations(runs, 2):
-        paired = compare(one.rows(), other.rows(), confidence, seed) if one.judge == other.judge else None
+        paired = compare(one.rows(), other.rows(), confidence) if one.judge == other.judge else None
         if paired:
             same = bool(one.weights) and one.weights == other.weights
             rows.append({"first": one.name, "second": other.name, "same": same, **paired})
