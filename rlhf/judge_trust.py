@@ -65,6 +65,23 @@ Ask = Callable[[str, Sequence[Pair]], Sequence[str]]
 the other order) or `unreadable` for each. It must not learn which text is which."""
 
 
+def by_score(score: Callable[[list[str], list[str]], list[float]]) -> Ask:
+    """A judge that scores each text by itself, the higher score being preferred: n prompts and n texts -> n
+    scores. No text is scored twice."""
+    known: dict[tuple[str, str], float] = {}
+
+    def ask(_: str, pairs: Sequence[Pair]) -> list[str]:
+        sides = [[(pair.prompt, getattr(pair, side)) for pair in pairs] for side in ("better", "worse")]
+        new = [text for text in dict.fromkeys(sides[0] + sides[1]) if text not in known]
+        if new:
+            prompts, texts = (list(column) for column in zip(*new, strict=True))
+            known.update(zip(new, score(prompts, texts), strict=True))
+        gaps = [known[better] - known[worse] for better, worse in zip(*sides, strict=True)]
+        return ["better" if gap > 0 else "worse" if gap < 0 else "tie" for gap in gaps]
+
+    return ask
+
+
 @dataclass(frozen=True)
 class Check:
     """How often a judge was right on one kind of question.
@@ -174,13 +191,19 @@ def measure(
         first = first or said
         checks.append(_check(name, [_POINTS[word] for word in said], CONTROL, confidence))
     if consistent is not None:
-        plain = [word != "contradiction" for word in first]  # of the kind that is easiest to tell apart
+        # of the kind that is easiest to tell apart
+        plain = [word != "contradiction" for word in first if word != "unreadable"]
         told = {BOTH_ORDERS: plain, f"{BOTH_ORDERS}, outputs": consistent}
         checks = [_check(name, same, CONSISTENT, confidence) for name, same in told.items() if same] + checks
     points = [_POINTS[word] for word in ask("labelled", labelled)] if labelled else []
     means = _by_prompt(labelled, points)
     accuracy = _check("accuracy", means, ACCURACY, confidence) if means else None
-    reason = _failure(checks, accuracy, confidence, labelers)
+    unreadable = first.count("unreadable")
+    reason = (
+        f"{USELESS}: {unreadable} of {len(first)} replies could not be read"
+        if 2 * unreadable > len(first)
+        else _failure(checks, accuracy, confidence, labelers)
+    )
     return Trust(
         decides=reason is None,
         reason=reason or _success(checks, accuracy, labelers),

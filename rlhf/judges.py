@@ -23,7 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rlhf.contracts import GOLD, JUDGMENT, DataError, read_json, read_table, row_id, with_ids
 from rlhf.files import read_rows
-from rlhf.judge_trust import Ask, Pair
+from rlhf.judge_trust import Ask, Pair, by_score
 from rlhf.settings import Settings
 from rlhf.statistics import POINTS
 
@@ -77,15 +77,21 @@ class PairedJudge(Protocol):
 
 
 def asking(judge: Judge, source: str, seed: int) -> Ask:
-    """A judge as `rlhf.judge_trust.measure` asks it: the better text stands where the reference does, which
-    no judge is told."""
+    """A judge as `rlhf.judge_trust.measure` asks it.
+
+    Raises:
+        TypeError: a judge that neither scores texts nor is asked in both orders.
+    """
+    if isinstance(judge, ScoringJudge):
+        return by_score(judge.score)
+    if not isinstance(judge, PairedJudge):
+        raise TypeError(f"{judge.name}: no way is known to put this judge to the test")
     words = {"reference": "better", "output": "worse", "tie": "tie"}
 
     def ask(name: str, known: Sequence[Pair]) -> list[str]:
+        # the better text stands where the reference does, which no judge is told
         texts = ([getattr(pair, side) for pair in known] for side in ("prompt", "better", "worse"))
         pairs = blind_pairs(name, *texts, split="control", source=source, seed=seed)
-        if not isinstance(judge, PairedJudge):
-            return [words[row["preferred"]] for row in judge.judge(pairs)]
         said = []
         for choices in judge.in_both_orders(pairs):
             first = choices[0]

@@ -6,7 +6,8 @@ Reads data/prepared, data/reward-model, models/sft, models/reward, models/judge 
 simulated experts); writes models/ppo,
 data/snapshots, metrics/ppo.json, plots/ppo.csv. The snapshots are looks at held-out prompts along the way,
 for `evaluate` to judge. Where a held-out judge reads them too (ppo.judge), the weights of the look that it
-prefers are kept, and reward hacking stops the run.
+prefers are kept, and reward hacking stops the run; a model that failed its controls (`tasks/reward.py`) is
+not asked.
 """
 
 import copy
@@ -30,6 +31,7 @@ from rlhf.world.panel import Panel
 from tasks.context import Stage, launch, run
 
 GIVEN = Path("data/reward-model")
+JUDGE = Path("models/judge/judge.json")
 HELD_OUT = Path("data/snapshots/held-out.json")  # null where no judge was asked
 
 
@@ -65,6 +67,11 @@ def main(stage: Stage) -> dict[str, float]:
     stage.log_samples([{"prompt": p, "output": o} for p, o in zip(shown, outputs, strict=True)], "samples")
     found = read_json(HELD_OUT)
     write_json("metrics/ppo.json", figures | {"held_out": found})
+    judge = read_json(JUDGE)
+    asked = params.judge == "reward-model" and params.snapshot_every and params.judge_tolerance is not None
+    if asked and judge["kind"] == "model" and not judge["trust"]["decides"]:
+        stage.record["held_out"] = f"no judge stopped PPO or picked its weights: {judge['trust']['reason']}"
+        print(stage.record["held_out"])
     if found:
         stage.record["held_out"] = found["words"]
         figures |= {"held_out/kept": found["kept"], "held_out/hacking": float(found["hacking"]["found"])}
@@ -173,9 +180,10 @@ def judge_of(stage: Stage) -> LookJudge | None:
     """Who judges the looks, if anybody does."""
     if stage.settings.ppo.judge == "simulated":
         return Panel("data/gold/facts.parquet", stage.settings.seed)
-    if read_json("models/judge/judge.json")["kind"] == "model":
-        return ModelJudge(load_reward("models/judge"))
-    return None
+    judge = read_json(JUDGE)
+    if judge["kind"] != "model" or not judge["trust"]["decides"]:
+        return None
+    return ModelJudge(load_reward(JUDGE.parent))
 
 
 def rewards_of(params: Ppo) -> tuple[list[Any], list[float]]:

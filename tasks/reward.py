@@ -6,7 +6,7 @@ Reads data/prepared, data/comparisons, models/sft; writes models/reward, models/
 plots/reward.csv. Where rankings are in split `judge` (prepare.judge_share), a second model is trained on
 them, which neither this reward model nor PPO's policy ever sees: the judge `reward-model`, in models/judge.
 It also learns that an answer to another prompt is worse (reward.judge_contrast), or it would like what hacks
-the reward model as much as the reward model does.
+the reward model as much as the reward model does. Before it decides anything it is measured (judge.json).
 With `reward.labeler_weights` rankings count by what the labelers' overlap says of each of them.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 from feedback.quality.weights import labeler_weights
 from rlhf.calibration import reward_quality
 from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
+from rlhf.judge_trust import by_score, labelers_of, labelled_pairs, measure
 from rlhf.policy import save_model
 from rlhf.reward import (
     Adapters,
@@ -49,7 +50,7 @@ def main(stage: Stage) -> dict[str, float | None]:
         "reference_score_validation": sum(scores) / len(scores) if scores else None,
     }
     if validation:
-        figures["quality"] = measure(stage, reward, validation, comparisons)
+        figures["quality"] = quality_of(stage, reward, validation, comparisons)
     if weights:
         figures["labeler_weights"] = weights
         rows = [{"labeler_id": labeler, "weight": weight} for labeler, weight in weights.items()]
@@ -59,8 +60,10 @@ def main(stage: Stage) -> dict[str, float | None]:
             judge, judge_curve, *_ = fit(stage, "judge", comparisons, demonstrations)
             figures["judge_loss"] = final_loss(judge_curve)
             figures["judge_by_group"] = accuracy(judge, validation)
+            trust = measure_judge(judge, references, validation, stage.settings.seed)
+            figures["judge_trust"] = trust
             save_model(judge.model, judge.tokenizer, folder)
-            write_json(folder / "judge.json", {"kind": "model", "name": "reward-model"})
+            write_json(folder / "judge.json", {"kind": "model", "name": "reward-model", "trust": trust})
         else:
             folder.mkdir()
             write_json(folder / "judge.json", {"kind": "none"})
@@ -78,7 +81,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     return {"loss": figures["loss"]} | accuracies | by_labeler_group
 
 
-def measure(
+def quality_of(
     stage: Stage,
     reward: RewardModel,
     validation: list[dict[str, Any]],
@@ -92,6 +95,22 @@ def measure(
         [[next(scores) for _ in row["completions"]] for row in validation],
         comparisons,
     )
+
+
+def measure_judge(
+    judge: RewardModel, references: list[dict[str, Any]], validation: list[dict[str, Any]], seed: int
+) -> dict[str, Any]:
+    """Whether the judge may decide anything while PPO runs, on validation prompts: which trained nobody, and
+    which leave the test prompts for the last word."""
+    trust = measure(
+        by_score(lambda prompts, texts: score(judge, prompts, texts)),
+        list({row["prompt"]: row for row in references}.values()),
+        labelled_pairs(validation, ("validation",)),
+        seed=seed,
+        labelers=labelers_of(validation),
+    )
+    print(f"judge reward-model: {trust.reason}")
+    return trust.as_dict()
 
 
 def fit(

@@ -14,9 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rlhf.contracts import JUDGMENT, DataError, row_id
+from rlhf.contracts import COMPARISON, JUDGMENT, DataError, row_id, with_ids, write_table
 from rlhf.judges import blind_pairs
 from rlhf.llm_judge import Endpoint, LlmJudge, read_verdict
+from rlhf.settings import Evaluate, Llm
+from tasks.evaluate import trust_in
 
 
 class Server(ThreadingHTTPServer):
@@ -409,3 +411,75 @@ def test_a_killed_run_loses_no_answer_and_pays_for_none_twice(server, tmp_path):
     assert sum(count - 1 for count in server.answered.values()) <= 4 * 3
     rows = make(server, tmp_path).judge(pairs(60))
     assert [row["preferred"] for row in rows] == ["output", "reference"] * 30
+
+
+# ---- whether such a judge is believed ----
+
+
+def answer_to(prompt):
+    return f"for {prompt}: take the lid off, wait for some minutes, clean it and put it back"
+
+
+@pytest.fixture
+def held_out(tmp_path, monkeypatch):
+    """Demonstrations of 20 held-out prompts, and rankings of ten others by people."""
+    monkeypatch.chdir(tmp_path)
+    ranking = {"ranking": [1, 2], "split": "validation", "labeler_id": "ann"}
+    ranking["policies"] = ["reference", "sft"]
+    rankings = [
+        {"prompt": f"ranked {i}", "completions": [answer_to(f"ranked {i}"), "no idea"]} | ranking
+        for i in range(10)
+    ]
+    path = "data/comparisons/comparisons.parquet"
+    write_table(path, COMPARISON, with_ids(COMPARISON, rankings, "feedback"))
+    prompts = [f"test {i}" for i in range(20)]
+    return [{"prompt": p, "completion": answer_to(p), "source": "files"} for p in prompts]
+
+
+def trust(judge, rows, outputs, **limits):
+    prompts, references = ([row[key] for row in rows] for key in ("prompt", "completion"))
+    asked = blind_pairs("ppo", prompts, references, outputs, split="test", source="files", seed=0)
+    judge.judge(asked)
+    return trust_in(judge, rows, {"ppo": asked}, Evaluate(llm=Llm(**limits)), seed=0)
+
+
+def test_a_judge_that_names_what_it_sees_first_is_not_believed(server, tmp_path, held_out):
+    server.behave = lambda request, attempt: (200, {}, completion("Clear enough.\nVerdict: A"))
+    found = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
+    assert not found.decides
+    assert found.reason == (
+        "this judge cannot tell good from random: 10 of 10 pairs contradict themselves when turned round"
+    )
+    consistent = {check.name: (check.rate, check.n) for check in found.controls if "orders" in check.name}
+    assert consistent == {"both orders": (0.0, 10), "both orders, outputs": (0.0, 10)}
+
+
+def test_a_judge_that_knows_the_references_is_believed_and_asked_no_more_than_the_settings_allow(
+    server, tmp_path, held_out
+):
+    def prefer_references(request, attempt):
+        prompt = re.search(r"\[prompt \w+\]\n(.*)\n", request["messages"][1]["content"])[1]
+        a, b = (text == answer_to(prompt) for text in responses(request))
+        return 200, {}, completion(f"Verdict: {'A' if a > b else 'B' if b > a else 'tie'}")
+
+    server.behave = prefer_references
+    judge, outputs = make(server, tmp_path), ["some output"] * 20
+    found = trust(judge, held_out, outputs, control_prompts=14)
+    assert found.decides, found.reason
+    assert found.reason.endswith("passed 7 controls")
+    assert (found.specificity, found.sensitivity) == ([1.0] * 10, [])
+    assert {check.n for check in found.controls} == {14, 20}
+    assert len(server.requests) == 2 * (20 + 5 * 14 + 10)  # in earnest, controls, people's pairs
+    again = make(server, tmp_path)
+    assert trust(again, held_out, outputs, control_prompts=14) == found
+    assert again.usage.requests == 0
+    limited = make(server, tmp_path / "elsewhere", {"max_requests": 60})
+    with pytest.raises(DataError, match="limit of 60 requests"):
+        trust(limited, held_out, outputs)
+
+
+def test_a_judge_whose_replies_cannot_be_read_is_not_believed(server, tmp_path, held_out):
+    server.behave = lambda request, attempt: (200, {}, completion("I cannot compare these."))
+    found = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
+    assert not found.decides
+    assert "10 of 10 replies could not be read" in found.reason

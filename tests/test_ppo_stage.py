@@ -173,7 +173,8 @@ def test_rewards_are_combined_by_weight(ready: Workspace) -> None:
 def test_the_held_out_judge_keeps_the_look_it_prefers(ready: Workspace) -> None:
     shutil.rmtree("models/judge")
     shutil.copytree("models/reward", "models/judge")  # what the reward raises, this judge prefers
-    write_json("models/judge/judge.json", {"kind": "model", "name": "reward-model"})
+    believed = {"kind": "model", "name": "reward-model", "trust": {"decides": True, "reason": "it passed"}}
+    write_json("models/judge/judge.json", believed)
     rows = ppo(ready, snapshot_every=1, updates=3, learning_rate=5e-3)
     found = read_json("metrics/ppo.json")["held_out"]
     assert [look["update"] for look in found["looks"]] == [0, 1, 2, 3]
@@ -187,6 +188,18 @@ def test_the_held_out_judge_keeps_the_look_it_prefers(ready: Workspace) -> None:
     last = weights("ppo")
     same = all(torch.equal(kept[name], last[name]) for name in last)
     assert same == (found["kept"] == 3)
+
+
+def test_a_judge_that_failed_its_controls_keeps_no_look_and_stops_nothing(
+    ready: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree("models/judge")
+    shutil.copytree("models/reward", "models/judge")
+    refused = {"decides": False, "reason": "this judge cannot tell good from random: it is a coin"}
+    write_json("models/judge/judge.json", {"kind": "model", "name": "reward-model", "trust": refused})
+    ppo(ready, snapshot_every=1, updates=2)
+    assert read_json("metrics/ppo.json")["held_out"] is None
+    assert "no judge stopped PPO or picked its weights: this judge cannot tell" in capfd.readouterr().out
 
 
 def test_simulated_experts_judge_the_looks_as_the_built_in_task_has_them(ready: Workspace) -> None:

@@ -1,0 +1,274 @@
+"""Are useless judges refused and good ones believed? And does a believed one ever prefer random text?
+
+    python -m benchmarks.judge_trust FOLDER [--seeds 1 2 3 4 5] [--rankings 2 20 200 2000]
+
+FOLDER is a checkout of the built-in task in which `dvc repro sft` ran. For every seed simulated labelers rank
+samples of its SFT policy, and judges are trained as the stage `reward` trains them: on 2, 20, 200 and 2,000
+rankings, each with the references of those prompts; on 2 rankings with the references of all prompts, which
+teach a judge to read the prompt and nothing else; and on 2,000 whose labels are shuffled. Every judge is
+measured as the stage `evaluate` measures it, and judges the outputs of two policies of random weights
+(sampled and greedy) and of the SFT policy beside the hidden gold preference and the labelers themselves.
+Prints a line a judge, adds it to benchmarks/results/judge-trust-<date>-<machine>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.reward_hacking import Unlogged
+from rlhf.contracts import COMPARISON, DEMONSTRATION, GOLD, read_json, read_table, with_ids, write_json
+from rlhf.evaluation import rates, rounded
+from rlhf.judge_trust import labelers_of, labelled_pairs, measure
+from rlhf.judges import Judge, ScoringJudge, asking, blind_pairs, gold_judge, simulated_judge
+from rlhf.policy import Policy, generate, load_policy, new_model
+from rlhf.reward import score
+from rlhf.settings import Settings, load_settings
+from rlhf.world.labelers import pool, rank
+from tasks.context import one_line_errors
+from tasks.evaluate import held_out
+from tasks.reward import fit
+
+FACTS, DEMONSTRATIONS = "data/gold/facts.parquet", "data/prepared/demonstrations.parquet"
+RANDOM = {"random": 0.7, "random, greedy": 0.0}  # policies of random weights -> temperature
+HEAD = (
+    f"{'judge':>24} {'seed':>4}  {'decides':7}  {'accuracy':23}  {'worst control':44}  random  greedy    SFT"
+)
+
+
+class Apart(Unlogged):
+    """A stage without tracking, whose key is the folder of its checkpoints."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return Path(self.key)
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a judge is trained.
+
+    Attributes:
+        name: of the case.
+        rankings: that it learns from.
+        references: whose references it learns to prefer to other prompts'; None for those of the rankings.
+        shuffled: whether the labels are dealt out anew, so that they say nothing.
+    """
+
+    name: str
+    rankings: int
+    references: int | None = None
+    shuffled: bool = False
+
+
+def cases(counts: Sequence[int]) -> list[Case]:
+    """The judges to train."""
+    most = max(counts)
+    return [
+        *(Case(f"{n}", n) for n in counts),
+        Case(f"{min(counts)}, {most} references", min(counts), most),
+        Case(f"{most} shuffled", most, shuffled=True),
+    ]
+
+
+def sampled(posts: Sequence[Mapping[str, Any]], settings: Settings) -> list[list[str]]:
+    """For each post its reference and samples of the SFT policy, as the stage `collect` shows them."""
+    each = settings.collect.candidates - 1
+    outputs = generate(
+        load_policy("models/sft"),
+        [post["prompt"] for post in posts for _ in range(each)],
+        temperature=settings.collect.temperature,
+        max_new_tokens=settings.evaluate.response_length,
+        seed=settings.seed,
+        batch_size=256,
+    )
+    return [
+        list(dict.fromkeys(" " + text.strip() for text in [post["completion"], *own] if text.strip()))
+        for post, own in zip(
+            posts, (outputs[i : i + each] for i in range(0, len(outputs), each)), strict=True
+        )
+    ]
+
+
+def ranked(
+    posts: Sequence[Mapping[str, Any]], texts: Sequence[list[str]], split: str, settings: Settings, seed: int
+) -> list[dict[str, Any]]:
+    """Rankings by simulated labelers, one of each post with several texts."""
+    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(FACTS, GOLD)}
+    rng, people, rows = random.Random(f"{split}/{seed}"), pool(settings.collect.groups), []
+    for post, shown in zip(posts, texts, strict=True):
+        if len(shown) < 2:
+            continue
+        labeler, group = rng.choice(people)
+        order = rng.sample(range(len(shown)), len(shown))
+        label = rank(facts[post["prompt"]], shown, order, group, rng)
+        row = {"prompt": post["prompt"], "completions": shown, "ranking": list(label.ranking)}
+        row |= {"labeler_id": labeler, "labeler_group": group, "split": split, "shown_order": order}
+        rows.append(row | {"policies": ["reference"] + ["sft"] * (len(shown) - 1)})
+    return with_ids(COMPARISON, rows, "simulated")
+
+
+def train(case: Case, rows: list[dict[str, Any]], posts: list[dict[str, Any]], settings: Settings) -> Judge:
+    """A judge, trained by the stage's own function."""
+    rng = random.Random(f"shuffle/{settings.seed}")
+    chosen = [dict(row) for row in rows[: case.rankings]]
+    for row in chosen if case.shuffled else ():
+        row["ranking"] = rng.sample(row["ranking"], len(row["ranking"]))
+    read = {row["prompt"] for row in chosen}
+    references = posts[: case.references] if case.references else [p for p in posts if p["prompt"] in read]
+    with tempfile.TemporaryDirectory() as name, redirect_stdout(sys.stderr):
+        stage = Apart("reward", settings, key=name, run_id="")
+        model, *_ = fit(stage, "judge", chosen, [row | {"split": "judge"} for row in references])
+    return ScoringJudge("reward-model", "model", lambda prompts, texts: score(model, prompts, texts))
+
+
+def written(rows: Sequence[Mapping[str, Any]], settings: Settings, seed: int) -> dict[str, list[str]]:
+    """Outputs of policies of random weights, and of SFT."""
+    sft = load_policy("models/sft")
+    torch.manual_seed(seed)
+    blank = new_model(settings.model.scale, sft.tokenizer, settings.model.context).eval()
+    policies = {name: (Policy(blank, sft.tokenizer), heat) for name, heat in RANDOM.items()}
+    policies["sft"] = (sft, settings.evaluate.temperature)
+    return {
+        name: generate(
+            policy,
+            [row["prompt"] for row in rows],
+            temperature=heat,
+            max_new_tokens=settings.evaluate.response_length,
+            seed=seed,
+        )
+        for name, (policy, heat) in policies.items()
+    }
+
+
+def judged(
+    judge: Judge, rows: Sequence[Mapping[str, Any]], outputs: Mapping[str, Sequence[str]], seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Judgments of the outputs against the references, by policy."""
+    prompts, references = ([row[key] for row in rows] for key in ("prompt", "completion"))
+    return {
+        name: judge.judge(
+            blind_pairs(name, prompts, references, texts, split="test", source="benchmark", seed=seed)
+        )
+        for name, texts in outputs.items()
+    }
+
+
+def of_seed(
+    settings: Settings, counts: Sequence[int], texts: Mapping[str, list[str]]
+) -> list[dict[str, Any]]:
+    """All judges of a seed, measured."""
+    seed, confidence = settings.seed, settings.evaluate.confidence
+    demonstrations = read_table(DEMONSTRATIONS, DEMONSTRATION)
+    by_split = {
+        split: [row for row in demonstrations if row["split"] == split and row["prompt"] in texts]
+        for split in ("train", "validation")
+    }
+    posts = random.Random(f"posts/{seed}").sample(by_split["train"], len(by_split["train"]))
+    shown = {name: [texts[row["prompt"]] for row in rows] for name, rows in by_split.items()}
+    rankings = ranked(posts, [texts[row["prompt"]] for row in posts], "judge", settings, seed)
+    known = ranked(by_split["validation"], shown["validation"], "validation", settings, seed)
+    rows = held_out(DEMONSTRATIONS, settings.evaluate.prompts)
+    outputs = written(rows, settings, seed)
+    truth = {
+        judge.kind: rates(judged(judge, rows, outputs, seed), confidence, seed)["policies"]
+        for judge in (gold_judge("gold", FACTS), simulated_judge(settings.collect.groups, FACTS, seed))
+    }
+    done = []
+    for case in cases(counts):
+        start = time.monotonic()
+        judge = train(case, rankings, posts, settings)
+        trust = measure(
+            asking(judge, "benchmark", seed),
+            rows,
+            labelled_pairs(known, ("validation",)),
+            seed=seed,
+            confidence=confidence,
+            labelers=labelers_of(known),
+        )
+        policies = rates(judged(judge, rows, outputs, seed), confidence, seed, trust)["policies"]
+        kept = ("rate", "low", "high", "n", "corrected")
+        done.append(
+            {
+                "judge": case.name,
+                "seed": seed,
+                "seconds": round(time.monotonic() - start, 1),
+                "trust": trust.as_dict(),
+                "policies": {
+                    name: {key: row[key] for key in kept if key in row} for name, row in policies.items()
+                },
+                "truth": {
+                    kind: {name: {key: row[key] for key in kept[:4]} for name, row in of.items()}
+                    for kind, of in truth.items()
+                },
+            }
+        )
+        print(line(done[-1]), flush=True)
+    return rounded(done)
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """A judge in one line."""
+    accuracy, controls = row["trust"]["accuracy"], row["trust"]["controls"]
+    worst = min(controls, key=lambda control: control["low"])
+    right = f"{accuracy['rate']:.3f} ({accuracy['low']:.3f} to {accuracy['high']:.3f})"
+    control = f"{worst['name']} {worst['rate']:.3f} ({worst['low']:.3f} to {worst['high']:.3f})"
+    shares = "  ".join(f"{row['policies'][name]['rate']:6.3f}" for name in (*RANDOM, "sft"))
+    decides = "yes" if row["trust"]["decides"] else "no"
+    return f"{row['judge']:>24} {row['seed']:4}  {decides:7}  {right:23}  {control:44}  {shares}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.judge_trust",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="a checkout with an SFT policy")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--rankings", nargs="+", type=int, default=[2, 20, 200, 2000])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the result")
+    chosen = parser.parse_args()
+    out = (chosen.out / f"judge-trust-{time.strftime('%Y-%m-%d')}-{platform.machine()}.json").resolve()
+    os.chdir(chosen.folder)
+    with one_line_errors():
+        settings = load_settings()
+        torch.set_num_threads(settings.threads)
+        texts = candidates(settings, max(chosen.rankings))
+        print(HEAD, flush=True)
+        for seed in chosen.seeds:
+            rows = read_json(out)["judges"] if out.exists() else []
+            mine = of_seed(settings.model_copy(update={"seed": seed}), chosen.rankings, texts)
+            rows = [row for row in rows if row["seed"] != seed] + mine
+            params = settings.model_dump(by_alias=True, include={"model", "collect", "reward", "evaluate"})
+            write_json(out, {"machine": platform.machine(), "params": params, "judges": rows})
+
+
+def candidates(settings: Settings, most: int) -> dict[str, list[str]]:
+    """Texts to rank by prompt, of so many train prompts and all validation prompts; sampled once a folder."""
+    kept = Path("checkpoints/judge-trust.json")
+    demonstrations = read_table(DEMONSTRATIONS, DEMONSTRATION)
+    posts = [row for row in demonstrations if row["split"] == "train"][: most + most // 10]
+    posts += [row for row in demonstrations if row["split"] == "validation"]
+    if not kept.exists() or len(read_json(kept)) < len(posts):
+        shown = sampled(posts, settings)
+        write_json(kept, {row["prompt"]: texts for row, texts in zip(posts, shown, strict=True)})
+    texts: dict[str, list[str]] = read_json(kept)
+    return texts
+
+
+if __name__ == "__main__":
+    main()
