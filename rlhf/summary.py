@@ -72,7 +72,7 @@ def judge_words(evaluation: Mapping[str, Any]) -> str:
 
 
 def print_table(evaluation: Mapping[str, Any]) -> None:
-    """Print the table of policies and the verdict to the terminal."""
+    """Print the warnings, the table of policies and the verdict to the terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -90,6 +90,8 @@ def print_table(evaluation: Mapping[str, Any]) -> None:
             number(row["kl"], 2),
         )
     console = Console(highlight=False)
+    for warning in evaluation["warnings"]:
+        console.print(f"warning: {warning}", soft_wrap=True, markup=False)
     console.print(table)
     for name, judge in evaluation.get("judges", {}).items():
         if judge["kind"] == "model" and "trust" in judge:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rlhf.caveats import caveats
 from rlhf.contracts import (
     COMPARISON,
     DEMONSTRATION,
@@ -83,6 +85,9 @@ def main(stage: Stage) -> dict[str, float]:
     if "gold" in judges:
         for name, axes in quality_axes(prompts, {"reference": references} | outputs).items():
             (evaluation["reference"] if name == "reference" else evaluation["policies"][name]).update(axes)
+    evaluation["warnings"] = caveats(
+        evaluation, outputs, references, {name: weights_hash(f"models/{name}") for name in POLICIES}
+    )
     first = next(iter(judges))
     samples = pick_samples(
         rows, outputs, words_by_prompt(judged[first]["ppo"]), margins(judges[first], judged[first]["ppo"])
@@ -116,6 +121,11 @@ def main(stage: Stage) -> dict[str, float]:
         | {"n": evaluation["n"]}
         | trust_figures(evaluation["judges"])
     )
+
+
+def weights_hash(folder: str) -> str:
+    """Hash of a policy's weights alone, in however many files they are."""
+    return " ".join(map(content_hash, sorted(Path(folder).glob("*.safetensors"))))
 
 
 def judge_all(judge: Judge, pairs: Mapping[str, list[Row]]) -> dict[str, list[Row]]:

@@ -271,6 +271,7 @@ def evaluated(workspace, monkeypatch):
     write_json("models/judge/judge.json", {"kind": "none"})
     for name in ("pretrained", "sft", "ppo"):
         write_json(f"models/{name}/config.json", {})
+        (workspace.path / f"models/{name}/model.safetensors").write_text(name)
     write_json("metrics/reward.json", {"loss": 0.5})
     validation = [row for row in demonstrations if row["split"] == "validation"][:6]
     looks = [
@@ -315,6 +316,10 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     assert found["policies"]["sft"]["length_controlled"]["longer"] == 1.0
     assert found["safety"]["sft"]["repetitive"]["share"] == 1.0
     assert found["safety"]["reference"]["repetitive"]["share"] < 0.1
+    noise, copied, few = found["warnings"]
+    assert copied.startswith("PPO: all 20 outputs equal their references.")
+    assert noise == "SFT: all 20 outputs are one and the same text."
+    assert few.startswith("Only 20 prompts were judged")
     along = found["overoptimisation"]
     assert (along["n"], [look["rate"] for look in along["looks"]]) == (6, [0.5, 0.0])
     assert sum(row["n"] for row in found["slices"].get("topic", [{"n": 20}])) == 20
