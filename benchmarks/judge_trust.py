@@ -184,7 +184,7 @@ def of_seed(
     rows = held_out(DEMONSTRATIONS, settings.evaluate.prompts)
     outputs = written(rows, settings, seed)
     truth = {
-        judge.kind: rates(judged(judge, rows, outputs, seed), confidence, seed)["policies"]
+        judge.kind: rates(judged(judge, rows, outputs, seed), confidence)["policies"]
         for judge in (gold_judge("gold", FACTS), simulated_judge(settings.collect.groups, FACTS, seed))
     }
     done = []
@@ -199,7 +199,7 @@ def of_seed(
             confidence=confidence,
             labelers=labelers_of(known),
         )
-        policies = rates(judged(judge, rows, outputs, seed), confidence, seed, trust)["policies"]
+        policies = rates(judged(judge, rows, outputs, seed), confidence, trust)["policies"]
         kept = ("rate", "low", "high", "n", "corrected")
         done.append(
             {
