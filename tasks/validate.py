@@ -15,7 +15,7 @@ import pandas as pd
 from rlhf.contracts import COMPARISON, DEMONSTRATION, PROMPT, read_table, write_json, written_beside
 from tasks import suites
 from tasks.context import Stage, StageError, run
-from tasks.data_docs import SECTIONS
+from tasks.data_docs import SECTIONS, make_self_contained
 from tasks.suites import Rule
 
 STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
@@ -90,6 +90,7 @@ def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: P
         for name, frame in frames.items():
             failures += _check_table(context, source, name, frame, rules[name])
         context.build_data_docs()
+        make_self_contained(beside)
     return failures
 
 

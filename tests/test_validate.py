@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,23 @@ def test_text_of_a_row_is_no_markup_in_the_data_docs(tmp_path: Path) -> None:
         assert "<img src=x" not in text, name
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(2)&gt;$x" in str(pages)
     assert "&amp;lt;" not in str(pages)
+
+
+def test_the_data_docs_open_without_the_internet(tmp_path: Path) -> None:
+    """Nothing is loaded, no script runs, and the index, which the library fills by a script, is there."""
+    docs = tmp_path / "docs"
+    assert run([good(1), good(2) | {"ranking": [1, 3, 3]}], docs)
+    for page in docs.rglob("*.html"):
+        text = page.read_text()
+        assert "<script" not in text
+        assert "onclick" not in text
+        assert not re.search(r"""(src|href)=["'](https?:)?//|url\(|@import""", text), page
+    (result,) = docs.glob("validations/*/*/*/*.html")
+    index = (docs / "index.html").read_text()
+    assert f'<a href="{result.relative_to(docs)}">comparisons</a>' in index
+    assert "breaks a rule" in index
+    assert run([good(1)], tmp_path / "good") == []
+    assert "meets every rule" in (tmp_path / "good" / "index.html").read_text()
 
 
 def test_duplicates_and_two_splits(tmp_path: Path) -> None:
