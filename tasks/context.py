@@ -18,16 +18,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import yaml
 
 from rlhf.contracts import DataError, write_json
 from rlhf.settings import Settings, SettingsError, load_settings
+from tasks.declared import Declared, UndeclaredParameter
 
 EXPERIMENT = "rlhf-pipeline"
-FINAL = "final/"  # opens the names of a run's final figures in MLflow: a curve's last value is no point of it
+FINAL = "final/"  # opens the names of a run's final figures in MLflow, which are no points of its curves
+# In a run's worktree: the dvc.lock that the checkout had. The worktree's own begins empty, because a stage
+# has outputs only once it has ended in this run; else a run that ends early would show another's results.
+KNOWN = Path(".dvc/tmp/checkout.lock")
 _WORKER_OF = "RLHF_WORKER_OF"  # the MLflow run of the stage whose training process this is
 PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
 
@@ -42,7 +46,7 @@ class Stage:
 
     Attributes:
         name: the stage's name in dvc.yaml.
-        settings: all validated parameters.
+        settings: the validated parameters that dvc.yaml declares for the stage; reading another one raises.
         key: hash of the stage's code, parameters and inputs.
         run_id: the stage's MLflow run.
         record: what the stage adds to `runs/<stage>.json` besides its figures.
@@ -138,7 +142,7 @@ def run(
     with one_line_errors(arguments.traceback):
         if worker and os.environ.get(_WORKER_OF):
             connect()
-            worker(Stage(name, load_settings(), stage_key(name), os.environ[_WORKER_OF]))
+            worker(Stage(name, stage_settings(name), stage_key(name), os.environ[_WORKER_OF]))
             return
         execute(stage_of[arguments.what] if stage_of else name, main)
 
@@ -178,7 +182,7 @@ def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
     """End the process with one line on stderr for an expected error, in place of a traceback."""
     try:
         yield
-    except (DataError, SettingsError, StageError) as error:
+    except (DataError, SettingsError, StageError, UndeclaredParameter) as error:
         if show_traceback:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
@@ -204,7 +208,7 @@ def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None
         tags=tags,
         log_system_metrics=True,
     ) as active:
-        stage = Stage(name, settings, key, active.info.run_id)
+        stage = Stage(name, stage_settings(name), key, active.info.run_id)
         mlflow.log_params(flat(stage_params(name)))
         figures = main(stage) or {}
         stage.log_figures(figures)
@@ -315,6 +319,11 @@ def stage_params(name: str) -> dict[str, Any]:
             value = value[part]
         chosen[key] = value
     return chosen
+
+
+def stage_settings(name: str) -> Settings:
+    """The settings as a stage may read them: what its entry in dvc.yaml declares, and nothing else."""
+    return cast(Settings, Declared(load_settings(), stages()[name].get("params", []), name))
 
 
 def stage_key(name: str) -> str:

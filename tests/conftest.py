@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from rlhf.settings import load_settings
-from tasks.context import Stage
+from tasks.context import Stage, stage_settings
 
 pytest_plugins = ["labeling"]
 
@@ -75,7 +75,7 @@ class Workspace:
     def stage(self, name: str) -> dict[str, float]:
         """Run a stage of dvc.yaml in this process, without tracking; returns its figures."""
         module = importlib.import_module(f"tasks.{name.split('-')[0]}")
-        return module.main(Quiet(name, load_settings(), key="test", run_id="test")) or {}
+        return module.main(Quiet(name, stage_settings(name), key="test", run_id="test")) or {}
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m <words>` as a person would."""

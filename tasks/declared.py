@@ -1,0 +1,46 @@
+"""The part of the settings that a stage may read: the parameters that its entry in dvc.yaml declares.
+
+DVC looks at the declared parameters alone when it decides whether a stage must run, and so do stage key and
+MLflow. A stage that read another would keep its old outputs when that one changes, and nothing would say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class UndeclaredParameter(Exception):
+    """A stage reads a parameter that dvc.yaml does not declare for it: the fault is in the code, not in the input."""
+
+
+class Declared:
+    """A section of the settings, reduced to the declared parameters; reading any other raises.
+
+    A section that is declared whole is handed out as it is, so that it can be passed on.
+
+    Args:
+        section: the settings, or a section of them.
+        keys: the declared parameters, dotted from the top, e.g. `collect.groups` or `ppo`.
+        stage: the stage's name, for the error.
+        at: where in the settings the section stands: empty, or a dotted key with a final dot.
+    """
+
+    def __init__(self, section: BaseModel, keys: Collection[str], stage: str, at: str = "") -> None:
+        self._section, self._keys, self._stage, self._at = section, keys, stage, at
+
+    def __getattr__(self, name: str) -> Any:
+        parameter = None if name.startswith("_") else type(self._section).model_fields.get(name)
+        if parameter is None:
+            raise AttributeError(name)
+        key = self._at + (parameter.alias or name)
+        if key in self._keys:
+            return getattr(self._section, name)
+        if any(declared.startswith(f"{key}.") for declared in self._keys):
+            return Declared(getattr(self._section, name), self._keys, self._stage, f"{key}.")
+        raise UndeclaredParameter(
+            f"stage {self._stage!r} reads the parameter {key!r}, which dvc.yaml does not declare for it: add "
+            "it to the stage's params there, or DVC will not run the stage again when it changes"
+        )
