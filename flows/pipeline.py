@@ -9,6 +9,7 @@ gives the same files. The command is in flows/rlhf.py.
 # No `from __future__ import annotations`: `rlhf.serve(...)` hands the flow to the run's process by value, and
 # names in annotations that are text would not be found there.
 import os
+import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any
 from prefect import State, flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
+from flows.links import KEY, links, tell
 from flows.mlflow_views import write_views
-from flows.runs import alone, clear_dead, recorded
+from flows.run_state import RunState
+from flows.runs import alone, clear_dead, end_stage_runs, recorded
 from flows.tracking import log_parameters, log_result
 from flows.verdict import verdict_markdown
 from flows.workspace import (
@@ -89,36 +91,32 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
         with alone("worktrees"):
             name = _one_name(flow_run)
             folder = enter(name, flow_run, settings)
+        state = RunState(name, began=time.time())
         with (
             chdir(folder),
             mlflow_run(name, flow_run, _tags(settings, recipe, last)) as parent,
             recorded(name, flow_run, parent, folder),
+            told(state, flow_run, parent, folder),
         ):
-            card = create_markdown_artifact(
-                key="links",
-                markdown=links(name, parent),
-                description="Where else this run is to be found",
-            )
             log_parameters(parent, settings)
-            stages = run_graph(last)
-            if last is None:
+            run_graph(state, folder, last)
+            if state.whole:
                 markdown = verdict_markdown(folder)
                 create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
                 log_result(parent, folder)
-            finish(name, flow_run, parent, stages, card)
+            finish(state, flow_run, parent, folder)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
     return str(folder)
 
 
-def run_graph(last: str | None = None) -> list[str]:
+def run_graph(state: RunState, folder: Path, last: str | None = None) -> None:
     """Run DVC's graph, dependencies first, one stage at a time: they would compete for the same cores.
 
     Args:
+        state: is kept up to date with the stages that ended and the one that failed.
+        folder: the run's worktree, which is the working directory.
         last: run only this stage and what it depends on.
-
-    Returns:
-        the stages, in the order in which they ran.
 
     Raises:
         StageError: a stage failed; those after it did not run. Or there is no stage `last`.
@@ -128,6 +126,8 @@ def run_graph(last: str | None = None) -> list[str]:
 
     with Repo() as repo:
         graph = repo.index.graph  # edges go from a stage to what it depends on
+    state.stages = [node.addressing for node in reversed(list(topological_sort(graph)))]
+    state.save(folder)
     if last is not None:
         wanted = next((node for node in graph if node.addressing == last), None)
         if wanted is None:
@@ -149,8 +149,10 @@ def run_graph(last: str | None = None) -> list[str]:
                 clear_dead()  # the one that held the lock may have been killed
                 ended[node] = task(wait_for=before, return_state=True)
             if not ended[node].is_completed():
+                state.failed = node.addressing
                 raise StageError(ended[node].message or f"{node.addressing}: ended {ended[node].name}")
-    return [node.addressing for node in ended]
+            state.ended.append(node.addressing)
+            state.save(folder)
 
 
 def _one_name(flow_run: str) -> str:
@@ -169,6 +171,28 @@ def _tags(settings: Settings, recipe: str | None, last: str | None) -> dict[str,
     if last is None and settings.collect.labelers == "store" and labels.version:
         tags |= {"labels_project": labels.project, "labels_version": str(labels.version)}
     return tags
+
+
+@contextmanager
+def told(state: RunState, flow_run: str, parent: str, folder: Path) -> Iterator[None]:
+    """Say on every page of the run how far it came: while it runs, and when it ends, however it does."""
+    create_markdown_artifact(
+        key=KEY,
+        markdown=links(state, parent, folder),
+        description="How far this run came, and where else it is to be found",
+    )
+    state.save(folder)
+    try:
+        yield
+    except Exception as error:
+        state.state, state.said = "failed", str(error)
+        raise
+    except BaseException:
+        state.state = "cancelled"
+        raise
+    finally:
+        state.finished = time.time()
+        tell(state, flow_run, parent, folder)
 
 
 @contextmanager
@@ -193,45 +217,14 @@ def mlflow_run(name: str, flow_run: str, tags: dict[str, str]) -> Iterator[str]:
         raise
     finally:
         del os.environ[PARENT_RUN]
+        end_stage_runs(parent)
         client.set_terminated(parent, status)
 
 
-def finish(name: str, flow_run: str, parent: str, stages: list[str], card: Any) -> None:
-    """Save the worktree as a DVC experiment, and link the three to each other, the artifact `card` too."""
-    from mlflow import MlflowClient
-
+def finish(state: RunState, flow_run: str, parent: str, folder: Path) -> None:
+    """Save the worktree as a DVC experiment of the stages that ended in it."""
+    state.state = "complete" if state.whole else "partial"
+    message = f"{state.name}: {state}\n\nPrefect flow run: {flow_run}\nMLflow run: {parent}\n"
     with alone("experiments"):
-        message = f"{name}\n\nPrefect flow run: {flow_run}\nMLflow run: {parent}\n"
         # `dvc repro` has committed them; of those that are named DVC does it again, half a second each
-        commit = save_experiment(name, stages[-1:], message)
-    MlflowClient().set_tag(parent, "dvc_commit", commit)
-    with get_client(sync_client=True) as client:
-        client.update_artifact(card, ArtifactUpdate(data=links(name, parent, commit)))
-
-
-def links(name: str, parent: str, commit: str | None = None) -> str:
-    """The run in MLflow and DVC, and its pages, as Markdown; the working directory is its worktree."""
-    import mlflow
-
-    store = mlflow.get_tracking_uri()
-    run = f"`{name}`, id `{parent}`, in the experiment `rlhf-pipeline`"
-    if store.startswith("http"):
-        experiment = mlflow.get_run(parent).info.experiment_id
-        run = f"[{name}]({store}/#/experiments/{experiment}/runs/{parent})"
-    lines = {"MLflow": run}
-    if commit:
-        lines["DVC experiment"] = f"`dvc exp apply {name}`, commit `{commit[:12]}`"
-    lines["report"] = _page(name, Path("reports/report.html"), "report.html")
-    for what, folder in {"Data Docs": "prepared", "Data Docs of the comparisons": "comparisons"}.items():
-        docs = Path("reports/validation", folder)
-        # without the internet, where its scripts are, the index is empty; the tables' own pages are not
-        tables = {path.stem.removeprefix("parquet-"): path for path in docs.glob("validations/*/*/*/*.html")}
-        shown = {"index": docs / "index.html", **dict(sorted(tables.items()))}
-        lines[what] = ", ".join(_page(name, path, text) for text, path in shown.items())
-    return "\n".join(f"- {what}: {where}" for what, where in lines.items())
-
-
-def _page(name: str, path: Path, text: str) -> str:
-    """A page in the worktree of a run as Markdown: a link where `make up` serves it, else where it lies."""
-    pages = os.environ.get("RLHF_PAGES")
-    return f"[{text}]({pages}/{name}/{path})" if pages else f"`.runs/{name}/{path}`"
+        state.commit = save_experiment(state.name, state.ended[-1:], message)

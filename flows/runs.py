@@ -18,6 +18,7 @@ from uuid import UUID
 
 import psutil
 
+from flows.run_state import read_state
 from rlhf.contracts import write_json
 from tasks.context import PARENT_RUN, state_dir
 
@@ -76,6 +77,8 @@ def clear_dead() -> list[Record]:
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Crashed, State
 
+    from flows.links import tell
+
     dead = [record for record in _records() if not record.alive()]
     for record in dead:
         end_processes(record.mlflow_run)
@@ -86,9 +89,24 @@ def clear_dead() -> list[Record]:
             if not client.read_flow_run(UUID(record.flow_run)).state.is_final():  # type: ignore[union-attr]
                 client.set_flow_run_state(UUID(record.flow_run), crashed, force=True)
         with suppress(MlflowException):
+            end_stage_runs(record.mlflow_run)
             MlflowClient().set_terminated(record.mlflow_run, "KILLED")
+        if state := read_state(Path(record.folder)):
+            state.state = "killed"
+            tell(state, record.flow_run, record.mlflow_run, Path(record.folder))
         (_folder() / f"{record.flow_run}.json").unlink(missing_ok=True)
     return dead
+
+
+def end_stage_runs(mlflow_run: str) -> None:
+    """Close the MLflow runs of stages that were killed and could not do it themselves."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    experiment = client.get_run(mlflow_run).info.experiment_id
+    mine = f"tags.`mlflow.parentRunId` = '{mlflow_run}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment], mine):
+        client.set_terminated(run.info.run_id, "KILLED")
 
 
 def end_processes(mlflow_run: str) -> None:

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from rlhf.contracts import written_beside
 from rlhf.endpoints import key_for, load_allowed
 from rlhf.settings import Settings, SettingsError, check_settings, known_keys, load_settings
 from rlhf.sources import source_hash
-from tasks.context import StageError
+from tasks.context import KNOWN, StageError
 
 RUNS = Path(".runs")
 KEPT = 10  # worktrees; older ones are removed, their experiments and outputs stay in DVC
@@ -157,30 +156,32 @@ def enter(name: str, owner: str, settings: Settings) -> Path:
 
 
 def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> None:
-    """A git worktree at a commit that holds the files of the tree `content` and the outputs of its dvc.lock.
+    """A git worktree at a commit that holds the files of the tree `content`, and no outputs of stages.
+
+    A stage has outputs there, and an entry in dvc.lock, only once it has ended there. The dvc.lock of
+    `content` is laid aside: a stage that it still fits takes its entry from there (`Dvc` in tasks/stage.py).
 
     Args:
         tree: the folder to make.
         commit: what the experiment of the worktree will be based on.
         content: a git tree or commit.
-        cache: share the checkout's DVC cache; else it starts with an empty one and no outputs.
+        cache: share the checkout's DVC cache; else it starts with an empty one.
     """
-    from dvc.exceptions import CheckoutError
     from dvc.repo import Repo
 
     shutil.rmtree(tree, ignore_errors=True)
     _git("worktree", "prune")
     _git("worktree", "add", "--quiet", "--no-checkout", "--detach", str(tree), commit)
     _git("-C", str(tree), "read-tree", "-u", "--reset", content)
+    (tree / KNOWN).parent.mkdir(parents=True, exist_ok=True)
+    if (tree / "dvc.lock").exists():
+        (tree / "dvc.lock").rename(tree / KNOWN)
     local = Path(".dvc/config.local")
     if local.exists():  # remotes and their credentials, link types
         shutil.copyfile(local, tree / local)
     if cache:
         with Repo() as here, Repo(str(tree)) as there, there.config.edit("local") as config:
             config["cache"]["dir"] = here.cache.local_cache_dir
-        logging.getLogger("dvc_data").setLevel(logging.ERROR)  # it would name every output of a stage not run
-        with Repo(str(tree)) as there, suppress(CheckoutError):  # what the cache no longer has is made again
-            there.checkout(force=True, allow_missing=True)
 
 
 def link_data(settings: Settings, tree: Path) -> None:
@@ -230,8 +231,9 @@ def bring(tree: Path, before: str) -> list[str] | None:
         return None
     changed = write_params(Path("params.yaml"), load_settings(tree / "params.yaml"))
     shutil.copyfile(tree / "dvc.lock", "dvc.lock")
-    with Repo() as repo:
-        repo.checkout(force=True)
+    logging.getLogger("dvc_data").setLevel(logging.ERROR)  # it would name every output of a stage not run
+    with Repo() as repo:  # what the run did not make is removed: it would be another run's
+        repo.checkout(force=True, allow_missing=True)
     return changed
 
 

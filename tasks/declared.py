@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 
 class UndeclaredParameter(Exception):
-    """A stage reads a parameter that dvc.yaml does not declare for it: the fault is in the code, not in the input."""
+    """A stage reads a parameter that dvc.yaml does not declare for it; its code has to be mended."""
 
 
 class Declared:

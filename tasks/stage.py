@@ -23,17 +23,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import yaml
 from prefect import State, Task, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
-from tasks.context import stage_key
+from tasks.context import KNOWN, stage_key
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
 PROGRESS_SECONDS = 10.0  # between two lines of a progress bar in the log
 RUNNER = Path(__file__).with_name("dvc_runner.py")
@@ -128,7 +130,8 @@ class Dvc:
         self._forget()
 
     def unchanged(self, name: str) -> bool:
-        """Whether DVC finds the stage's command, parameters, inputs and outputs as dvc.lock has them."""
+        """Whether the stage need not run: its command, parameters and inputs are those that its entry in
+        dvc.lock has, or in the checkout's, and its outputs are there or come from DVC's cache."""
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
@@ -136,9 +139,27 @@ class Dvc:
             self._repo = self._repo or Repo()
             with self._repo.lock:
                 [stage] = self._repo.stage.collect(name)
-                return not stage.changed()
+                return not stage.changed() or self._adopted(stage)
         except DvcException:
             return False  # `dvc repro` will say what is wrong
+
+    def _adopted(self, stage: PipelineStage) -> bool:
+        """Whether the checkout's dvc.lock has just this work; its entry and outputs are then taken over."""
+        from dvc.stage.loader import StageLoader
+
+        known = yaml.safe_load(KNOWN.read_text()) if KNOWN.exists() else {}
+        if stage.name not in known.get("stages", {}):
+            return False
+        file = stage.dvcfile
+        entry = StageLoader(file, file.contents, known)[stage.name]
+        if entry.changed_stage() or entry.changed_deps() or not entry.outs_cached():
+            return False
+        entry.checkout(force=True)
+        if entry.changed_outs():
+            entry.remove_outs()
+            return False
+        entry.dump(update_pipeline=False)
+        return True
 
     def _forget(self) -> None:
         if self._repo:

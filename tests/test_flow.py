@@ -40,6 +40,7 @@ import flows.rlhf
 from feedback import exports, queues
 from feedback.store import Store
 from flows import runs, trace, verdict
+from flows.run_state import RunState, read_state
 from flows.workspace import (
     bring,
     enter,
@@ -516,6 +517,9 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
         flow_run = client.create_flow_run(flows.pipeline.rlhf, state=Running())
     context.connect()
     parent = context.start_parent_run("killed", mlflow.MlflowClient(), "execution")
+    stage_run = context.start_parent_run("sft", mlflow.MlflowClient(), "execution")
+    mlflow.MlflowClient().set_tag(stage_run, "mlflow.parentRunId", parent)
+    RunState("killed", began=0.0, stages=["ingest", "sft"], ended=["ingest"]).save(Path("x"))
     record = runs.Record("killed", str(flow_run.id), parent, "x", socket.gethostname(), 2**22 + 1, 0.0)
     write_json(context.state_dir() / "runs" / f"{flow_run.id}.json", asdict(record))
     child = subprocess.Popen(
@@ -531,7 +535,9 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
             process.wait()
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(flow_run.id).state.is_crashed()
-    assert mlflow.get_run(parent).info.status == "KILLED"
+    assert [mlflow.get_run(run).info.status for run in (parent, stage_run)] == ["KILLED"] * 2
+    assert mlflow.get_run(parent).data.tags["mlflow.note.content"] == "killed; without results: sft"
+    assert str(read_state(Path("x"))) == "killed; without results: sft"
     assert runs.clear_dead() == []
 
 
