@@ -26,10 +26,22 @@ HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"SAMEO
 
 
 class SignIn:
-    """ASGI middleware that asks for a name and a password (HTTP Basic), and lets nobody frame its pages."""
+    """ASGI middleware that asks for a name and a password (HTTP Basic) and says what pages may do.
 
-    def __init__(self, app: ASGIApp, secret: str | None) -> None:
+    They stand in no other page's frame and connect to this server alone: Prefect's would send what is clicked
+    to an analytics service.
+
+    Args:
+        app: the server's application.
+        secret: `name:password`; None lets everybody in.
+        own: other origins that are this server.
+    """
+
+    def __init__(self, app: ASGIApp, secret: str | None, own: Collection[str] = ()) -> None:
         self.app, self.secret = app, secret
+        origins = " ".join(sorted(own))
+        policy = f"connect-src 'self' {origins}; frame-ancestors 'self'"
+        self.headers = [(b"content-security-policy", policy.encode()), *HEADERS]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request."""
@@ -39,9 +51,9 @@ class SignIn:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                names = {name for name, _ in HEADERS}
+                names = {name for name, _ in self.headers}
                 kept = [(name, value) for name, value in message["headers"] if name.lower() not in names]
-                message["headers"] = [*kept, *HEADERS]
+                message["headers"] = [*kept, *self.headers]
             await send(message)
 
         header = Headers(scope=scope).get("authorization")
@@ -74,7 +86,8 @@ def prefect_app(host: str, port: int, names: Collection[str]) -> ASGIApp:
 
     from prefect.server.api.server import create_app
 
-    return SignIn(create_app(final=True), None)
+    pages = os.environ.get("PREFECT_UI_API_URL", "").removesuffix("/api")
+    return SignIn(create_app(final=True), None, {*own, *filter(None, [pages])})
 
 
 def mlflow_app() -> ASGIApp:

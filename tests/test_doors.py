@@ -119,6 +119,19 @@ def test_programs_find_the_password_in_their_environment(
         services.running_environment()
 
 
+@pytest.mark.parametrize("name", ["prefect", "mlflow"])
+def test_pages_connect_to_their_own_server_alone(name: str, served: service_settings.Config) -> None:
+    """Prefect's pages would send what is clicked to an analytics service, whatever the server's settings."""
+    with urlopen(Request(served.url(name), headers=authorization(served.sign_in))) as answer:
+        [connect] = [
+            part for part in answer.headers["Content-Security-Policy"].split("; ") if "connect" in part
+        ]
+        assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+    allowed = connect.split()[1:]
+    assert allowed[0] == "'self'"
+    assert all(f":{getattr(served, name).port}" in origin for origin in allowed[1:])
+
+
 def test_pages_say_what_a_browser_may_load(served: service_settings.Config) -> None:
     request = Request(served.url("pages"), headers=authorization(served.sign_in))
     with urlopen(request) as answer:
