@@ -278,7 +278,7 @@ def show_rounds(found: list[Round], settings: Settings, labelers: str) -> None:
     from rich.table import Table
 
     judge, percent = settings.evaluate.judges[0], settings.evaluate.confidence * 100
-    title = f"Preferred to the human-written reference, {percent:g} % intervals, judge {judge}"
+    title = f"Preferred to the reference, {percent:g} % intervals, judge {judge}"
     columns = ("round", "labels", "new", "its policy", "champion after it", "n")
     table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=f"labels: {labelers}")
     for number, one in enumerate(found, start=1):

@@ -68,7 +68,7 @@ def show_verdict(folder: Path, where: dict[str, str]) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     header, rows = verdict_rows(folder)
-    table = Table(*header, box=box.SIMPLE_HEAD, title="Preferred to the human-written reference")
+    table = Table(*header, box=box.SIMPLE_HEAD, title="Preferred to the reference")
     for row in rows:
         table.add_row(*row)
     console.print(table)

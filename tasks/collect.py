@@ -65,7 +65,7 @@ def main(stage: Stage) -> dict[str, float]:
 
 
 def simulated(stage: Stage) -> list[dict[str, Any]]:
-    """Rankings by the simulated labelers of the policy's samples and the human-written reference."""
+    """Rankings by the simulated labelers of the policy's samples and the reference."""
     params, rng = stage.settings.collect, random.Random(stage.settings.seed)
     facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
     if not facts:

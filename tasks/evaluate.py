@@ -1,4 +1,4 @@
-"""Judge every policy against the human-written references: `python -m tasks.evaluate`.
+"""Judge every policy against the references of held-out prompts: `python -m tasks.evaluate`.
 
 Reads the held-out prompts with their references, the three policies and the looks along PPO; writes the
 judgments of each judge, data/judgments/page.json with the samples for the report, and

@@ -1,4 +1,4 @@
-"""The human-written references of the built-in task: a mixture of imperfect writers."""
+"""The references of the built-in task, as a mixture of imperfect writers would write them."""
 
 from __future__ import annotations
 
