@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 MISSING = "–"
 LABELS = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO", "reference": "reference"}
+
+
+def in_order(by_policy: Mapping[str, T]) -> dict[str, T]:
+    """What stands by policy, in the order in which the policies were made, the reference last."""
+    known = list(LABELS)
+    return dict(sorted(by_policy.items(), key=lambda item: (known + [item[0]]).index(item[0])))
 
 
 def number(value: float | None, digits: int = 3) -> str:

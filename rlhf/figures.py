@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.display import LABELS, level_text, number
+from rlhf.display import LABELS, in_order, level_text, rate_text
 
 INK = "#24292f"  # text and axes; a page that embeds a figure may put its own colour here
 COLOURS = {"pretrained": "#8c8c8c", "sft": "#3d85c6", "ppo": "#d5690d"}
@@ -51,37 +51,37 @@ def preference_figure(evaluation: Mapping[str, Any], confidence: float) -> str:
         evaluation: what stands in metrics/evaluation.json.
         confidence: coverage of its intervals, 0..1.
     """
-    figure, axes = axes_of(4.6, 3.3)
-    policies = evaluation["policies"]
-    for x, (name, row) in enumerate(policies.items()):
-        colour = COLOURS.get(name, INK)
+    policies = in_order(evaluation["policies"])
+    figure, axes = axes_of(4.7, 0.9 + 0.45 * len(policies))
+    for y, (name, row) in enumerate(policies.items()):
         axes.errorbar(
-            x,
             row["rate"],
-            yerr=[[row["rate"] - row["low"]], [row["high"] - row["rate"]]],
+            y,
+            xerr=[[row["rate"] - row["low"]], [row["high"] - row["rate"]]],
             fmt="o",
-            color=colour,
+            color=COLOURS.get(name, INK),
             markersize=8,
-            capsize=6,
+            capsize=5,
             linewidth=2,
             capthick=2,
         )
-        over, near = row["rate"] >= 0.5, abs(row["rate"] - 0.5) < 0.04
         axes.annotate(
-            number(row["rate"]),
-            (x, row["rate"]),
-            xytext=(12, -4 if not near else 3 if over else -12),  # the dashed line would strike it through
+            rate_text(row),
+            (1, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
             textcoords="offset points",
+            verticalalignment="center",
             color=INK,
-            size=12,
+            size=11,
         )
-    axes.axhline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_xlim(-0.5, len(policies) - 0.3)
-    axes.set_ylim(0, 1)
-    axes.set_xticks(range(len(policies)), [LABELS.get(name, name) for name in policies])
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.set_ylabel("preferred to the reference")
-    axes.set_xlabel("dashed: as good as the reference", size=10)
+    axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(policies) - 0.5, -0.5)
+    axes.set_yticks(range(len(policies)), [LABELS.get(name, name) for name in policies])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_xlabel("preferred to the reference", size=10)
     axes.set_title(f"n = {evaluation['n']}, {level_text(confidence)} intervals", size=11, color=INK)
     return svg_text(figure)
 

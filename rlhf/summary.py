@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlhf.display import LABELS, interval_text, level_text, number, rate_text
+from rlhf.display import LABELS, in_order, interval_text, level_text, number, rate_text
 from rlhf.judges import KINDS
 
 
@@ -80,7 +80,7 @@ def print_table(evaluation: Mapping[str, Any]) -> None:
     table = Table(title=f"Preferred to the reference: n = {evaluation['n']}, {judge_words(evaluation)}")
     for heading in ("policy", "preferred", f"{confidence} interval", "ties", "words", "KL to SFT"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
-    for name, row in evaluation["policies"].items():
+    for name, row in in_order(evaluation["policies"]).items():
         table.add_row(
             LABELS.get(name, name),
             number(row["rate"]),

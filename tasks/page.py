@@ -6,9 +6,12 @@ samples and the hashes of its inputs, is in data/judgments/page.json.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from rlhf.contracts import read_json, written_beside
 from rlhf.figures import (
@@ -20,6 +23,7 @@ from rlhf.figures import (
 )
 from rlhf.report import render_report
 from tasks.context import Stage, flat, git_commit, parent_run, stage_params
+from tasks.outcome import changed_parameters, in_short, total_cost
 
 FIGURES, PAGE = "reports/figures", "reports/report.html"
 
@@ -27,8 +31,8 @@ FIGURES, PAGE = "reports/figures", "reports/report.html"
 def write_page(stage: Stage, gate: Mapping[str, Any]) -> None:
     """Draw the figures, write the report, and log both as artifacts of the stage's run.
 
-    The name of the run, the date and the registry's version differ between two runs of the same work;
-    everything else on the page is the same bytes.
+    The run's name, date and cost, the registry's version and the champion of the day differ between two runs
+    of the same work; everything else on the page is the same bytes.
 
     Args:
         stage: the stage that writes it.
@@ -45,9 +49,7 @@ def write_page(stage: Stage, gate: Mapping[str, Any]) -> None:
         figures,
         read_json("data/judgments/page.json"),
         gate=gate,
-        run=run_name(),
-        date=time.strftime("%Y-%m-%d", time.gmtime()),
-        commit=git_commit(),
+        about=about(stage, gate),
         params=flat(stage_params(stage.name)),
         reward=reward,
         rankings=read_json("metrics/collect.json"),
@@ -61,9 +63,42 @@ def write_page(stage: Stage, gate: Mapping[str, Any]) -> None:
         stage.log_artifact(path)
 
 
-def run_name() -> str:
-    """The name of the run in Prefect, DVC and MLflow; empty where the stage was run by hand."""
+def about(stage: Stage, gate: Mapping[str, Any]) -> dict[str, Any]:
+    """The run: see `rlhf.report.render_report`. A stage that was run by hand has no name."""
+    cost = total_cost()
+    return {
+        "name": run_name(parent_run()),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": git_commit(),
+        "changed": in_short(changed_parameters(), width=300),
+        "seconds": cost["seconds"],
+        "memory_mb": cost["memory_mb"],
+        "champion": champion(stage, gate),
+    }
+
+
+def champion(stage: Stage, gate: Mapping[str, Any]) -> dict[str, str] | None:
+    """The version that the gate compared with, the run that it is from, and where that run's report is.
+
+    The link is one to the pages of the runs, which `make up` serves; without them there is none.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    version = (gate.get("champion") or {}).get("version")
+    if not version or version == gate["version"]:
+        return None
+    client, name = MlflowClient(), ""
+    with suppress(MlflowException):  # the run may have been deleted, the version stays
+        made = client.get_run(client.get_model_version(stage.settings.register_.model_name, version).run_id)
+        name = run_name(made.data.tags.get("mlflow.parentRunId"))
+    pages = os.environ.get("RLHF_PAGES")
+    link = f"{pages}/{quote(name)}/{PAGE}" if pages and name else ""
+    return {"version": str(version), "run": name, "link": link}
+
+
+def run_name(run: str | None) -> str:
+    """The name of a run of the whole pipeline in Prefect, DVC and MLflow; empty where there is none."""
     from mlflow import MlflowClient
 
-    parent = parent_run()
-    return MlflowClient().get_run(parent).info.run_name or "" if parent else ""
+    return MlflowClient().get_run(run).info.run_name or "" if run else ""

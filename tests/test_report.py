@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from conftest import Quiet
@@ -20,15 +21,24 @@ from rlhf.contracts import (
     write_table,
 )
 from rlhf.figures import curve_figures, overoptimisation_figures, preference_figure
-from rlhf.report import render_report, tables
+from rlhf.report import render_report
+from rlhf.report_tables import tables
 from rlhf.settings import load_settings
 from rlhf.snapshots import SNAPSHOT
 from rlhf.summary import verdict
 from tasks.evaluate import held_out, pick_samples
-from tasks.page import write_page
+from tasks.page import champion, write_page
 
 HOSTILE = "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\u202eback\x00"
 
+MEASURE = {
+    "name": "rate",
+    "difference": 0.012,
+    "low": -0.004,
+    "high": 0.029,
+    "p_better": 0.07,
+    "p_worse": 0.9,
+}
 GATE = {
     "promoted": False,
     "version": "3",
@@ -36,7 +46,23 @@ GATE = {
         {"rule": "interval", "held": True, "detail": "lower end 0.550"},
         {"rule": "slices", "held": False, "detail": HOSTILE},
     ],
-    "warnings": [],
+    "warnings": [HOSTILE, "few prompts"],
+    "champion": {"version": "2", "comparison": {"measures": [MEASURE]}},
+}
+PAGES = "http://127.0.0.1:8700/older/reports/report.html"
+ABOUT = {
+    "name": HOSTILE,
+    "date": "2026-11-28",
+    "commit": "abc",
+    "changed": "seed=18",
+    "seconds": 214.4,
+    "memory_mb": 913.2,
+    "champion": {"version": "2", "run": HOSTILE, "link": PAGES},
+}
+DATA = {
+    "demonstrations": {"train": {"rows": 5686}, "test": {"rows": 1000}},
+    "comparisons": {"train": {"rows": 0}},
+    "corpus": {"rows": 24000},
 }
 
 
@@ -103,7 +129,7 @@ def extra(kind: str) -> dict:
 
 
 def render(kind: str = "gold", labelers: str = "simulated") -> str:
-    numbers = evaluation(kind=kind) | extra(kind)
+    numbers = evaluation(kind=kind) | extra(kind) | {"warnings": ["few prompts"]}
     sample = {
         "place": "worst",
         "prompt": HOSTILE,
@@ -118,13 +144,17 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
         {
             "stage_key": "0123456789abcdef",
             "inputs": {"data/prepared": "fedcba9876543210"},
-            "samples": [sample | {"outputs": {"ppo": HOSTILE, "sft": ""}}],
+            "samples": [
+                sample | {"place": place, "outputs": {"ppo": HOSTILE, "sft": ""}}
+                for place in ("worst", "worst", "typical", "best")
+            ],
         },
         gate=GATE,
-        run=HOSTILE,
-        date="2026-11-28",
-        params={"collect.labelers": labelers, "ppo.kl_coef": 0.05},
-        rankings={"all": {"rankings": 3}},
+        about=ABOUT,
+        params={"collect.labelers": labelers, "ppo.kl_coef": 0.05, "model.scale": "0.1M"}
+        | {"ingest.source": "builtin"},
+        rankings={"all": {"rankings": 2024}},
+        data=DATA,
         reward={"loss": 0.61, "by_group": {"expert": {"accuracy": 0.8}}},
     )
 
@@ -149,7 +179,7 @@ def test_page_is_self_contained_and_hostile_text_stays_text():
     for _, attributes in page.tags:
         assert not any(name.startswith("on") or name == "src" for name in attributes)
         for name in ("href", "xlink:href"):
-            assert attributes.get(name, "#").startswith("#")
+            assert attributes.get(name, "#").startswith("#") or attributes[name] == PAGES
     assert "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\ufffdback\ufffd" in page.text
 
 
@@ -188,19 +218,60 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
 def test_page_says_hacking_first_and_shows_every_part():
     text = " ".join(Page(render()).text.split())
     said = "Reward hacking: from update 0 to 3 of PPO the preference fell by 0.200 while the reward rose"
-    assert said in text[: text.index("Judge:")]
+    assert said in text[: text.index("Not promoted")]
     stopped = "The held-out judge stopped PPO after update 3; the weights after update 0 are the policy."
-    assert stopped in text[: text.index("Judge:")]
+    assert stopped in text[: text.index("Not promoted")]
     assert "During PPO reward hacking stopped it (50 held-out prompts)." in text
     for words in (
         "Judges side by side",
-        "0.700 to 0.900",
+        "0.800 (0.700 to 0.900)",
         "0.0100, fell",
         "personal data",
         "best of 4",
         "+1.50",
     ):
         assert words in text
+
+
+def test_who_reads_the_first_screen_knows_the_run_its_data_and_why_it_was_not_promoted():
+    text = " ".join(Page(render()).text.split())
+    top = text[: text.index("What the policies write")]
+    for words in (
+        "2026-11-28",
+        "built-in task: 6,686 demonstrations, 2,024 rankings by simulated labelers",
+        "0.1M, trained from scratch on 24,000 texts",
+        "gold preference, 100 held-out prompts (the-judge)",
+        "seed=18",
+        "3 min 34 s, 913 MB at most",
+        "Not promoted: version 3 stays @challenger",
+        "Compared with the champion, version 2, run",
+        "FAILED slices",
+        "held interval lower end 0.550",
+    ):
+        assert words in top
+    assert top.index("FAILED slices") < top.index("held interval")  # what failed is read first
+    assert top.count("few prompts") == 1  # said by the evaluation and by the gate
+
+
+def test_warnings_stand_before_samples_and_three_samples_before_the_tables():
+    page = render()
+    places = [page.index(part) for part in ("Before you read", "sample 1, worst", "<caption>Preferred to")]
+    assert places == sorted(places)
+    assert page.count('<section class="sample"') == 4
+    assert page.index("<summary>1 more") > page.index("sample 3, best")
+
+
+def test_a_promoted_run_says_so_and_needs_neither_name_nor_champion():
+    numbers = evaluation() | extra("gold") | {"warnings": []}
+    page = render_report(
+        numbers,
+        {"preferred-to-reference": preference_figure(numbers, 0.95)},
+        {"stage_key": "k", "inputs": {}, "samples": []},
+        gate={"promoted": True, "version": "1", "rules": []},
+        params={"collect.labelers": "given"},
+    )
+    assert "Promoted: version 1 is @champion" in page
+    assert "Before you read" not in page
 
 
 def test_verdict_names_where_the_interval_lies():
@@ -223,16 +294,22 @@ def test_curves_leave_out_what_is_not_there(tmp_path):
 
 
 def test_metrics_of_any_shape_become_tables():
+    table = {"corner": "", "note": "", "wide": False}
     shown = tables(
-        {"loss": 0.25, "by_group": {"all": {"accuracy": 0.7, "pairs": 9}, "novice": {"pairs": 3}}}, "RM"
+        {
+            "loss": 0.25,
+            "bias": None,
+            "by_group": {"all": {"accuracy": 0.7, "pairs": 9}, "novice": {"pairs": 3}},
+        },
+        "RM",
     )
     assert shown == [
-        {"caption": "RM", "corner": "", "columns": [], "rows": [["loss", "0.25"]]},
-        {
+        table | {"caption": "RM", "columns": [], "rows": [["loss", "0.250"], ["bias", "–"]]},
+        table
+        | {
             "caption": "RM: by group",
-            "corner": "",
             "columns": ["accuracy", "pairs"],
-            "rows": [["all", "0.7", "9"], ["novice", "", "3"]],
+            "rows": [["all", "0.700", "9"], ["novice", "", "3"]],
         },
     ]
     assert tables({}, "none") == []
@@ -332,8 +409,9 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     assert {row["policy"] for row in judgments} == {"pretrained", "sft", "ppo"}
 
 
-def test_evaluation_and_page_repeat_their_bytes(evaluated):
+def test_evaluation_and_page_repeat_their_bytes(evaluated, monkeypatch):
     workspace, _, _ = evaluated
+    monkeypatch.setattr("tasks.page.total_cost", lambda: {"seconds": 60.0, "memory_mb": 900.0})
     outputs = ("data/judgments/judgments.parquet", "data/judgments/page.json", "metrics/evaluation.json")
     outputs += ("reports/report.html", "reports/figures/preferred-to-reference.svg")
     show(workspace)
@@ -345,9 +423,27 @@ def test_evaluation_and_page_repeat_their_bytes(evaluated):
     assert b"no difference is shown" in before[3]
 
 
+def test_the_page_links_to_the_run_of_the_champion_where_its_pages_are_served(monkeypatch):
+    def run(run_id: str) -> SimpleNamespace:
+        name = {"stage": "register older", "pipeline": "older"}[run_id]
+        tags = {"mlflow.parentRunId": "pipeline"} if run_id == "stage" else {}
+        return SimpleNamespace(info=SimpleNamespace(run_name=name), data=SimpleNamespace(tags=tags))
+
+    version = SimpleNamespace(run_id="stage")
+    client = SimpleNamespace(get_run=run, get_model_version=lambda name, number: version)
+    monkeypatch.setattr("mlflow.MlflowClient", lambda: client)
+    stage = Quiet("register", load_settings(), key="test", run_id="test")
+    known = {"version": "2", "run": "older"}
+    monkeypatch.setenv("RLHF_PAGES", "http://127.0.0.1:8700")
+    assert champion(stage, GATE) == known | {"link": PAGES}
+    monkeypatch.delenv("RLHF_PAGES")
+    assert champion(stage, GATE) == known | {"link": ""}
+    assert champion(stage, GATE | {"champion": None}) is None
+
+
 def show(workspace) -> None:
     """Write the report as the stage `register` does, after its decision."""
-    write_page(Quiet("register", load_settings(), key="test", run_id="test"), GATE)
+    write_page(Quiet("register", load_settings(), key="test", run_id="test"), GATE | {"champion": None})
 
 
 def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path):
