@@ -54,8 +54,8 @@ up: $(READY)  ## start Prefect, MLflow, a worker, the labeling app; print their 
 down: $(READY)  ## stop what make up started
 	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services down
 
-label: $(READY)  ## start the labeling app on the built-in task (http://127.0.0.1:8600)
-	@RLHF_STATE='$(STATE)' $(BIN)/python -m tasks.label
+label: $(READY)  ## start the labeling app alone, as services.yaml says
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services serve label
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -73,11 +73,11 @@ quality: $(READY)  ## check style, types and the import contract
 	$(BIN)/mypy --num-workers 2
 	$(BIN)/lint-imports
 
-prefect: $(READY)  ## open the Prefect pages: runs, graphs, logs (http://127.0.0.1:4200)
-	PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server start --port 4200
+prefect: $(READY)  ## start Prefect alone: runs, graphs, logs
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services serve prefect
 
-mlflow: $(READY)  ## open the MLflow pages: curves, samples, the registry (http://127.0.0.1:5000)
-	$(BIN)/mlflow server --backend-store-uri 'sqlite:///$(STATE)/mlflow.db' --workers 1 --port 5000
+mlflow: $(READY)  ## start MLflow alone: curves, samples, the registry
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services serve mlflow
 
 docs:  ## say where the Data Docs of the validation lie (RUN=)
 	@for page in $(FOLDER)reports/validation/*/index.html; do \

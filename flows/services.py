@@ -3,6 +3,7 @@
     python -m flows.services up        start what is not running, and print the addresses   (make up)
     python -m flows.services down      stop exactly what `up` started                       (make down)
     python -m flows.services status    what runs
+    python -m flows.services serve mlflow    one of them alone, in this terminal              (make mlflow)
 
 Ports and stores are in services.yaml; state, logs and process numbers are under .state/.
 """
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import urlopen
@@ -47,6 +48,7 @@ from tasks.context import connect, one_line_errors, state_dir
 START_SECONDS = 120.0  # the first start makes the databases
 STOP_SECONDS = 20.0  # then a service is killed; a worker ends its runs first
 WORKER = "worker-of-this-machine"
+ALONE = ("prefect", "mlflow", "label", "pages")  # services that are of use without the others
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,31 @@ def up(config: Config) -> None:
     _start(config, all_services[-1])
     _wait(all_services[-1])
     deploy(config, {**_base_env(), **environment(config)}, _record_path("deployed"))
+
+
+def serve(config: Config, name: str) -> NoReturn:
+    """Become one service, on the port and with the store that `up` would give it.
+
+    Raises:
+        DataError: it runs already, or its port is taken.
+    """
+    if _runs(name):
+        raise DataError(f"{name} runs already: {_record(name)['url']}; make down stops it")
+    _refuse_taken(config, name)
+    service = next(service for service in services(config) if service.name == name)
+    env = {**_base_env(), **service.env}
+    if name == "mlflow" and not (config.mlflow.database or config.mlflow.artifacts):
+        connect_locally()
+    if (
+        name == "label"
+    ):  # it asks the registry for @champion: at MLflow's server, or without one in its database
+        for variable in environment(config):
+            env.pop(variable)
+        if config.mlflow.database:
+            env["MLFLOW_TRACKING_URI"] = _driver(config.mlflow.database, "psycopg")
+        env |= running_environment()
+    print(f"{name}: {config.url(name)}  (Ctrl-C stops it)", flush=True)
+    os.execve(service.command[0], service.command, env)
 
 
 def down() -> list[str]:
@@ -365,7 +392,10 @@ def main(words: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", choices=("up", "down", "status", "env"), help="env: shell lines to use them")
+    parser.add_argument(
+        "verb", choices=("up", "down", "status", "env", "serve"), help="env: shell lines to use them"
+    )
+    parser.add_argument("name", nargs="?", choices=ALONE, help="of serve: the service")
     parser.add_argument("--config", type=Path, default=CONFIG, help="another settings file")
     given = parser.parse_args(words)
     with one_line_errors():
@@ -378,6 +408,8 @@ def main(words: list[str] | None = None) -> None:
             with alone("services", _waiting):  # a `down` still at work would forget what this starts
                 up(config)
             print(page(config))
+        elif given.verb == "serve":
+            serve(config, given.name or parser.error("serve: name one of " + ", ".join(ALONE)))
         elif given.verb == "env":
             for name, value in environment(config).items():
                 print(f"export {name}={shlex.quote(value)}")

@@ -28,6 +28,7 @@ from rlhf.settings import Settings, SettingsError, load_settings
 from tasks.declared import Declared, UndeclaredParameter
 
 EXPERIMENT = "rlhf-pipeline"
+CODE = ("rlhf/", "tasks/", "feedback/", "flows/")
 FINAL = "final/"  # opens the names of a run's final figures in MLflow, which are no points of its curves
 # In a run's worktree: the dvc.lock that the checkout had. The worktree's own begins empty, because a stage
 # has outputs only once it has ended in this run; else a run that ends early would show another's results.
@@ -371,13 +372,18 @@ def dvc_hash(path: str) -> str | None:
 
 
 def git_commit() -> str:
-    """The checkout's commit, with `-dirty` when tracked files differ from it; empty outside git.
+    """The checkout's commit, with `-dirty` when what a stage could run is not what the commit holds.
 
-    params.yaml and dvc.lock do not count: parameters and hashes of data are recorded by themselves.
+    Parameters and data do not count, because they are recorded by themselves. A new file counts where our
+    code is, and nowhere else: in a run's worktree git knows all new files of the checkout, leftovers too.
+    Empty outside git.
     """
     commit = _git("rev-parse", "HEAD")
-    unimportant = (":!dvc.lock", ":!params.yaml")
-    dirty = commit and _git("status", "--porcelain", "--untracked-files=no", "--", ".", *unimportant)
+    recorded = (":!dvc.lock", ":!params.yaml", ":!data")
+    states = _git("status", "--porcelain", "--untracked-files=all", "--", ".", *recorded) if commit else ""
+    changes = [line.split(maxsplit=1) for line in states.splitlines()]
+    new = ("??", "A", "AM")
+    dirty = any(state not in new or path.strip('"').startswith(CODE) for state, path in changes)
     return commit + ("-dirty" if dirty else "")
 
 

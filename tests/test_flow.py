@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -567,6 +568,25 @@ def test_a_worktree_shares_cache_and_checkpoints_and_links_the_users_data(
     folder = context.Stage("sft", settings, "key", "run").checkpoints
     assert folder == repository / "checkpoints/sft/key"
     assert context.state_dir() == repository / ".state"
+
+
+def test_new_files_make_a_run_dirty_only_where_the_code_is(repository: Path) -> None:
+    head = git("rev-parse", "HEAD").strip()
+    for number, path in enumerate(("notes.txt", "mlflow.db", "dvc_plots/index.html", "data/human/ann.jsonl")):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("left over")
+        with chdir(enter(f"tree-{number}", "id", changed(5))):
+            assert Path(path).exists() or path.startswith("data/")
+            assert context.git_commit() == head
+    assert context.git_commit() == head
+    Path("rlhf").mkdir()
+    Path("rlhf/new.py").write_text("")
+    with chdir(enter("new-code", "id", Settings())):
+        assert context.git_commit() == f"{head}-dirty"
+    assert context.git_commit() == f"{head}-dirty"
+    shutil.rmtree("rlhf")
+    Path("step.py").write_text(STEP + "# changed\n")
+    assert context.git_commit() == f"{head}-dirty"
 
 
 def test_data_becomes_a_path_and_a_hash(repository: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -89,6 +91,33 @@ def test_up_starts_once_and_down_stops_exactly_that(state: Path, monkeypatch: py
     finally:
         other.kill()
         other.wait()
+
+
+@pytest.mark.parametrize("name", ["prefect", "mlflow", "label"])
+def test_one_service_alone_has_the_port_and_the_store_of_the_settings(
+    name: str, state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, store = free_port(), {"database": "postgresql://u:${SECRET}@h/d"}
+    monkeypatch.setenv("SECRET", "s3cret")
+    Path("services.yaml").write_text(yaml.safe_dump({name: {"port": port, **store}}))
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda _, words, env: became.extend([words, env]))
+    services.main(["serve", name])
+    words, env = became
+    assert words[words.index("--port") + 1] == str(port)
+    assert any(value.endswith("://u:s3cret@h/d") for value in env.values())
+    assert not any("s3cret" in word for word in words)
+    assert f"{name}: http://127.0.0.1:{port}" in capsys.readouterr().out
+    if name == "label":  # no server runs here to be asked
+        assert "MLFLOW_TRACKING_URI" not in env
+
+
+@pytest.mark.parametrize("name", ["prefect", "mlflow", "label"])
+def test_make_starts_a_service_as_the_settings_say(name: str) -> None:
+    said = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", name], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.rstrip().endswith(f"-m flows.services serve {name}")
 
 
 def test_a_number_that_another_process_has_now_is_not_stopped(state: Path) -> None:
