@@ -30,7 +30,8 @@ from feedback.store import Store
 from flows.pipeline import DEFAULTS, rlhf
 from flows.prefect_api import prefect_api
 from flows.runs import alone, clear_dead
-from flows.workspace import parse_changes, plan
+from flows.upfront import refuse
+from flows.workspace import parse_changes, plan, with_data
 from rlhf.contracts import DataError, write_json
 from rlhf.settings import Settings, SettingsError
 from rlhf.sources import load
@@ -76,6 +77,7 @@ def feedback(
     connect()
     store = Store(label_store())
     try:
+        refuse(with_data(settings, data, "the parameters"), round_to_come=True)
         with alone(f"feedback-{quote(project, safe='')}", _say_busy):
             clear_dead()
             if prompts:
@@ -406,6 +408,7 @@ def main(words: list[str] | None = None) -> None:
         elif given.project:
             changes["collect.labels.project"] = given.project
         settings = plan(given.recipe, given.data, changes)
+        refuse(settings, round_to_come=True)
         with prefect_api():
             connect()
             try:

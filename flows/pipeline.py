@@ -26,6 +26,7 @@ from flows.mlflow_views import write_views
 from flows.run_state import RunState
 from flows.runs import alone, clear_dead, end_stage_runs, recorded
 from flows.tracking import log_parameters, log_result
+from flows.upfront import refuse
 from flows.verdict import verdict_markdown
 from flows.workspace import (
     check_endpoint,
@@ -83,6 +84,8 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
     try:
         settings = with_data(settings, data, "the parameters")
         check_endpoint(settings)
+        for line in refuse(settings, last):
+            get_run_logger().warning(line)
         with alone("mlflow"):  # two first runs at once would both make its database
             connect()
             write_views()

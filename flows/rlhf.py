@@ -24,6 +24,7 @@ from pathlib import Path
 from flows.mlflow_views import mlflow_page
 from flows.prefect_api import prefect_api
 from flows.services import running_environment
+from flows.upfront import refuse
 from flows.verdict import show_verdict
 from flows.workspace import bring, parse_changes, plan, recipe_file, snapshot, up_to_date
 from tasks.context import StageError, one_line_errors
@@ -60,6 +61,7 @@ def main(words: list[str] | None = None) -> None:
             )
             show_verdict(Path.cwd(), _where(None, Path.cwd()))
             return
+        refuse(settings, arguments.until)
         before = snapshot()
         try:
             with prefect_api():

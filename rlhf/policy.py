@@ -86,6 +86,12 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int) -> PreTrai
     )
 
 
+def tokenizer_texts(corpus: list[dict[str, Any]], demonstrations: list[dict[str, Any]]) -> list[str]:
+    """What a tokenizer learns from: the corpus, and training prompts, so that their answer cue is a token."""
+    cues = [row["prompt"] + row["completion"] for row in demonstrations if row["split"] == "train"]
+    return [row["text"] for row in corpus] + cues
+
+
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast, context: int) -> LlamaForCausalLM:
     """A Llama of a rung of the ladder with random weights.
 

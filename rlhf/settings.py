@@ -274,7 +274,7 @@ class Ppo(Section):
     )
     snapshot_prompts: int = param(200, "held-out prompts of a look, at most", "prompts", ge=2, le=100_000)
     best_of_n: int = param(
-        16,
+        4,
         "the looks show best-of-n of SFT beside PPO, n = 1, 2, 4 ... up to this; 1 for none",
         "samples",
         ge=1,

@@ -24,6 +24,7 @@ import psutil
 import yaml
 
 from rlhf.contracts import DataError, write_json
+from rlhf.preflight import contradictions
 from rlhf.settings import Settings, SettingsError, load_settings
 from tasks.declared import Declared, UndeclaredParameter
 
@@ -190,9 +191,27 @@ def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+def refuse_contradictions(settings: Settings, name: str) -> None:
+    """Refuse parameters that contradict each other before the first training.
+
+    Under plain `dvc repro` a stage may be the first of all that are to come; by hand it is this one alone. A
+    flow has asked for the stages that it runs.
+
+    Raises:
+        SettingsError: there are some.
+    """
+    if os.environ.get(PARENT_RUN):
+        return
+    whole = _dvc_process() is not None
+    found = [problem.text for problem in contradictions(settings) if whole or problem.stage == name]
+    if found:
+        raise SettingsError(f"params.yaml: {found[0]}")
+
+
 def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None]) -> None:
     """Run a stage inside its MLflow run; the body of `run`, and what tests call."""
     settings = load_settings()
+    refuse_contradictions(settings, name)
     key = stage_key(name)
     started = time.time()
     import mlflow
@@ -271,10 +290,16 @@ def parent_run() -> str | None:
     """The pipeline execution's MLflow run: handed down by the flow, else one per `dvc repro` process."""
     if os.environ.get(PARENT_RUN):
         return os.environ[PARENT_RUN]
+    process = _dvc_process()
+    return _run_of_process(f"{process.pid}-{process.create_time():.0f}") if process else None
+
+
+def _dvc_process() -> psutil.Process | None:
+    """The `dvc` command above this process."""
     for process in psutil.Process().parents():
         words = process.cmdline()
         if any(Path(word).name == "dvc" for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
-            return _run_of_process(f"{process.pid}-{process.create_time():.0f}")
+            return process
     return None
 
 

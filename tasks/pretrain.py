@@ -6,7 +6,7 @@ Reads data/prepared; writes models/pretrained, metrics/pretrain.json, plots/pret
 """
 
 from rlhf.contracts import CORPUS, DEMONSTRATION, read_table, write_json
-from rlhf.policy import new_model, save_model, train_tokenizer
+from rlhf.policy import new_model, save_model, tokenizer_texts, train_tokenizer
 from rlhf.pretrain import pretrain
 from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, run
@@ -20,9 +20,8 @@ def main(stage: Stage) -> dict[str, float | None]:
     stage.log_dataset("data/prepared/corpus.parquet", corpus, "pretraining")
 
     texts = [row["text"] for row in corpus]
-    # The tokenizer also sees the training prompts, so that their answer cue is a token.
-    cues = [row["prompt"] + row["completion"] for row in demonstrations if row["split"] == "train"]
-    tokenizer = train_tokenizer(texts + cues, settings.model.tokenizer, settings.model.vocab_size)
+    seen = tokenizer_texts(corpus, demonstrations)
+    tokenizer = train_tokenizer(seen, settings.model.tokenizer, settings.model.vocab_size)
     model = new_model(settings.model.scale, tokenizer, settings.model.context)
     curve = pretrain(
         model,

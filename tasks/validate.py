@@ -12,7 +12,17 @@ from typing import Any
 import great_expectations as gx
 import pandas as pd
 
-from rlhf.contracts import COMPARISON, DEMONSTRATION, PROMPT, read_table, write_json, written_beside
+from rlhf.contracts import (
+    COMPARISON,
+    CORPUS,
+    DEMONSTRATION,
+    PROMPT,
+    read_table,
+    write_json,
+    written_beside,
+)
+from rlhf.feasibility import gate_warning, problems_of_data, too_long
+from rlhf.settings import Settings
 from tasks import suites
 from tasks.context import Stage, StageError, run
 from tasks.data_docs import SECTIONS, make_self_contained
@@ -25,7 +35,8 @@ def main(stage: Stage) -> dict[str, float]:
     """Run the suites of the stage; returns rows and the number of expectations.
 
     Raises:
-        StageError: a rule is broken; the message names dataset, rule, rows and an example.
+        StageError: a rule is broken, in a line that names dataset, rule, rows and an example; or the rows
+            pass and cannot do what the parameters ask.
     """
     what = next(what for what, name in STAGES.items() if name == stage.name)
     metrics = Path("metrics") / f"{stage.name.replace('validate', 'validation')}.json"
@@ -56,6 +67,7 @@ def main(stage: Stage) -> dict[str, float]:
     if failures:
         more = f" (and {len(failures) - 1} more rules are broken)" if len(failures) > 1 else ""
         raise StageError(f"{failures[0]}{more}; see {docs}/index.html")
+    refuse_infeasible(stage.settings, tables, collected=what == "comparisons")
     figures = {
         name: {"rows": len(frames[name]), "expectations": len(rules[name]), "failed": 0} for name in rules
     }
@@ -64,6 +76,38 @@ def main(stage: Stage) -> dict[str, float]:
         print(f"{name}: {counts['rows']} rows meet all {counts['expectations']} expectations")
     print(f"Data Docs: {docs}/index.html")
     return {f"{name}/{key}": value for name, counts in figures.items() for key, value in counts.items()}
+
+
+def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: bool) -> None:
+    """Refuse data that the parameters cannot use, and say where the gate can let nothing through.
+
+    Raises:
+        StageError: with what is wrong and how to mend it.
+    """
+    problems = problems_of_data(settings, tables, collected)
+    if not collected:
+        prompts = list(dict.fromkeys(row["prompt"] for row in tables["prompts"]))
+        long = too_long(settings, prompts, lambda: token_counts(settings, prompts, tables["demonstrations"]))
+        problems += [long] if long else []
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise StageError(f"{problems[0].text}{more}")
+    held_out = len({row["prompt"] for row in tables["demonstrations"] if row["split"] == "test"})
+    warning = None if collected else gate_warning(settings, held_out)
+    if warning:
+        print(f"warning: {warning}")
+
+
+def token_counts(settings: Settings, prompts: list[str], demonstrations: list[dict[str, Any]]) -> list[int]:
+    """The tokens of each prompt, by the tokenizer that the stage `pretrain` will train."""
+    from rlhf.policy import tokenizer_texts, train_tokenizer  # here, since it loads torch
+
+    texts: list[str] = []  # a closed vocabulary has a token for each word, known or not
+    if settings.model.tokenizer == "bpe":
+        corpus = read_table("data/prepared/corpus.parquet", CORPUS)
+        texts = tokenizer_texts(corpus, demonstrations)
+    tokenizer = train_tokenizer(texts, settings.model.tokenizer, settings.model.vocab_size)
+    return [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
 
 
 def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: Path) -> list[str]:

@@ -12,8 +12,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# what these change reaches a stage through its params
-LEFT_OUT = {"tasks/context.py", "tasks/declared.py", "rlhf/settings.py"}
+# what these change reaches a stage through its params, or refuses it
+LEFT_OUT = {"tasks/context.py", "tasks/declared.py", "rlhf/settings.py", "rlhf/preflight.py"}
 FOLDERS = ("rlhf/world",)  # packages listed as a whole
 BY_PATH = {"register": "tasks.served_policy"}  # handed to MLflow as a file, not imported
 
@@ -57,6 +57,16 @@ def test_every_stage_records_its_run(name: str) -> None:
 def test_few_files_are_metrics_so_that_experiments_fit_a_terminal() -> None:
     metrics = [metric for stage in STAGES.values() for metric in stage.get("metrics", [])]
     assert metrics == ["metrics/summary.json", "runs/summary.json"]
+
+
+def test_the_docs_say_who_reads_the_gold_preference() -> None:
+    text = " ".join((ROOT / "docs/architecture.md").read_text().split())
+    found = re.search(
+        r"`data/gold`, an output of its own, so that `dvc.yaml` shows who reads it: (.*?)\.", text
+    )
+    assert found
+    told = re.findall(r"`([a-z-]+)`", found[1])
+    assert told == [name for name, stage in STAGES.items() if "data/gold" in stage["deps"]]
 
 
 def test_every_dep_exists_or_is_written_by_a_stage() -> None:

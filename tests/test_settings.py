@@ -35,6 +35,11 @@ def test_defaults_are_the_built_in_task() -> None:
     assert Settings().ingest.source == "builtin"
 
 
+def test_params_yaml_holds_the_defaults() -> None:
+    """What is not written there has the same value: nobody has to look in two places."""
+    assert load_settings(ROOT / "params.yaml") == Settings()
+
+
 def test_every_parameter_is_described_and_every_number_bounded() -> None:
     for key, default, unit_and_bounds, description in describe():
         assert len(description) > 5, key

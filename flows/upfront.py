@@ -1,0 +1,135 @@
+"""What ends a run at once: parameters that contradict each other, and what they name but is not there.
+
+`refuse` is asked before a server starts and again when a flow begins; nothing is written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlhf.contracts import TABLES, DataError
+from rlhf.feasibility import gate_warning, problems_of_data, too_long
+from rlhf.judges import PEOPLE, human_judge
+from rlhf.preflight import contradictions
+from rlhf.settings import Settings, SettingsError
+from rlhf.sources import load
+from tasks.context import StageError, stages
+from tasks.prepare import prepare
+from tasks.stored_labels import stored_rankings
+
+REWARD_MODEL = Path("data/reward-model")
+MOST_BYTES = 64 * 2**20  # of data that is read before the run starts; more waits for the stage `validate`
+
+
+def refuse(settings: Settings, last: str | None = None, round_to_come: bool = False) -> list[str]:
+    """Refuse a run that its parameters doom, whatever its trainings bring.
+
+    Args:
+        settings: every parameter.
+        last: the last stage that is to run; None runs all of them.
+        round_to_come: whether the run will learn from a version of the labels that nobody has cut yet.
+
+    Returns:
+        lines that a person should see before the run starts.
+
+    Raises:
+        SettingsError: parameters that contradict each other or the data.
+        DataError: labels, judgments or a model that are not there.
+        StageError: no stage `last`.
+    """
+    needed = stages_up_to(last)
+    if round_to_come:
+        labels = settings.collect.labels.model_copy(update={"version": 1})
+        collect = settings.collect.model_copy(update={"labelers": "store", "labels": labels})
+        settings = settings.model_copy(update={"collect": collect})
+    tables = look(settings)
+    problems = contradictions(settings)
+    prompts = [row["prompt"] for row in tables["prompts"] if row["prompt"]] if tables else []
+    # a word is a token or more: exact numbers of tokens are for the stage `validate`
+    if prompts and (problem := too_long(settings, prompts, lambda: [len(p.split()) for p in prompts])):
+        problems.append(problem)
+    if tables:
+        problems += problems_of_data(settings, tables)
+    doomed = [problem.text for problem in problems if problem.stage in needed]
+    if doomed:
+        more = f" (and {len(doomed) - 1} more)" if len(doomed) > 1 else ""
+        raise SettingsError(doomed[0] + more)
+    if "collect" in needed and settings.collect.labelers == "store" and not round_to_come:
+        stored_rankings(settings.collect.labels)
+    _refuse_missing(settings, needed)
+    if "register" not in needed:
+        return []
+    held_out = settings.ingest.test_posts if settings.ingest.source == "builtin" else None
+    if tables:
+        held_out = len({row["prompt"] for row in tables["demonstrations"] if row["split"] == "test"})
+    warning = None if held_out is None or settings.prepare.test_share else gate_warning(settings, held_out)
+    return [warning] if warning else []
+
+
+def _refuse_missing(settings: Settings, needed: set[str]) -> None:
+    """Refuse parameters that name a file or a model that is not there."""
+    for stage, config in (("sft", settings.sft.accelerate), ("ppo", settings.ppo.accelerate)):
+        if stage in needed and config and settings.processes > 1 and not Path(config).is_file():
+            raise DataError(f"{stage}.accelerate: no such file: {config}; deploy/accelerate has some")
+    given = "ppo" in needed and settings.ppo.reward_model == "given"
+    if given and not (REWARD_MODEL / "config.json").is_file():
+        raise DataError(f"ppo.reward_model is given, and {REWARD_MODEL} holds no model; put one there")
+    if "evaluate" in needed and "human" in settings.evaluate.judges:
+        human_judge(PEOPLE)
+
+
+def look(settings: Settings) -> dict[str, list[dict[str, Any]]] | None:
+    """The user's rows as `prepare` will make them; None for the built-in task, for data that cannot be read
+    (the stage `ingest` says why) and for more of it than can be read at once."""
+    ingest = settings.ingest
+    if ingest.source == "builtin" or not ingest.path or not Path(ingest.path).exists():
+        return None
+    path = Path(ingest.path)
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    if sum(file.stat().st_size for file in files) > MOST_BYTES:
+        return None
+    try:
+        raw = load(ingest, settings.seed).tables
+    except DataError:
+        return None
+    whole = {
+        name: [{column: row.get(column) for column in contract.schema.names} for row in raw[name]]
+        for name, contract in TABLES.items()
+    }
+    return prepare(whole, settings.prepare, settings.seed)
+
+
+def stages_up_to(last: str | None) -> set[str]:
+    """The names of a stage of dvc.yaml and of all that it depends on; all stages for None.
+
+    Raises:
+        StageError: no such stage.
+    """
+    graph = stages()
+    if last is None:
+        return set(graph)
+    if last not in graph:
+        raise StageError(f"until {last}: no such stage; there are {', '.join(sorted(graph))}")
+    needed, waiting = set(), [last]
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        read = [Path(path) for path in graph[name].get("deps", [])]
+        waiting += [
+            other
+            for other in graph
+            if other not in needed
+            and any(
+                path == made or path in made.parents or made in path.parents
+                for made in _outputs(graph[other])
+                for path in read
+            )
+        ]
+    return needed
+
+
+def _outputs(stage: dict[str, Any]) -> list[Path]:
+    """The paths that a stage writes."""
+    entries = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+    return [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
