@@ -211,8 +211,8 @@ def of_seed(
                     name: {key: row[key] for key in kept if key in row} for name, row in policies.items()
                 },
                 "truth": {
-                    kind: {name: {key: row[key] for key in kept[:4]} for name, row in of.items()}
-                    for kind, of in truth.items()
+                    kind: {name: {key: row[key] for key in kept[:4]} for name, row in by_policy.items()}
+                    for kind, by_policy in truth.items()
                 },
             }
         )

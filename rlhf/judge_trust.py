@@ -284,7 +284,7 @@ def labelers_of(rankings: Sequence[Mapping[str, Any]]) -> str:
     return "simulated labelers" if simulated == {True} else "people"
 
 
-def one_a_prompt(pairs: Sequence[Pair], most: int, seed: int) -> list[Pair]:
+def one_per_prompt(pairs: Sequence[Pair], most: int, seed: int) -> list[Pair]:
     """At most so many of the pairs by lot, of as many prompts as there are: for a judge that costs money."""
     rng = random.Random(f"labelled/{seed}")
     by_prompt: dict[str, list[Pair]] = {}

@@ -40,7 +40,7 @@ from rlhf.evaluation import (
     words,
     words_by_prompt,
 )
-from rlhf.judge_trust import NO_MODEL, Trust, labelers_of, labelled_pairs, measure, one_a_prompt
+from rlhf.judge_trust import NO_MODEL, Trust, labelers_of, labelled_pairs, measure, one_per_prompt
 from rlhf.judges import FACTS, Judge, PairedJudge, Row, ScoringJudge, asking, blind_pairs, load_judge
 from rlhf.settings import Evaluate
 from rlhf.snapshots import SNAPSHOT
@@ -154,9 +154,9 @@ def trust_in(
     consistent = None
     if isinstance(judge, PairedJudge):  # each question costs money
         rows = rows[: settings.llm.control_prompts]
-        labelled = one_a_prompt(labelled, settings.llm.control_pairs, seed)
+        labelled = one_per_prompt(labelled, settings.llm.control_pairs, seed)
         # the answers are in the judge's file, so asking again costs nothing
-        asked = judge.in_both_orders([pair for of in pairs.values() for pair in of])
+        asked = judge.in_both_orders([pair for asked_of in pairs.values() for pair in asked_of])
         consistent = [len(set(choices)) == 1 for choices in asked if None not in choices]
     return measure(
         asking(judge, str(rows[0]["source"]), seed),

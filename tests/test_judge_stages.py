@@ -60,17 +60,17 @@ def test_a_judge_of_two_rankings_decides_nothing_about_random_text(
     judged: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = judged.stage("evaluate")
-    found = read_json("metrics/evaluation.json")
-    trust = found["judges"][found["judge"]["key"]]["trust"]
-    assert found["judge"]["key"] == "reward-model"
+    evaluation = read_json("metrics/evaluation.json")
+    trust = evaluation["judges"][evaluation["judge"]["key"]]["trust"]
+    assert evaluation["judge"]["key"] == "reward-model"
     assert not trust["decides"]
     assert trust["accuracy"]["n"] == 5
     assert trust["reason"].startswith(f"{USELESS}: ")
     assert len(trust["controls"]) == 5
     assert {control["n"] for control in trust["controls"]} == {45}
     assert figures["judge/reward-model/decides"] == 0.0
-    assert "corrected" not in found["policies"]["sft"]
-    assert found["overoptimisation"] is None  # nor does it find, or not find, reward hacking
+    assert "corrected" not in evaluation["policies"]["sft"]
+    assert evaluation["overoptimisation"] is None  # nor does it find, or not find, reward hacking
     said = " ".join(capsys.readouterr().out.split())
     assert f"This decides nothing: {USELESS}" in said
     assert "Can the judge reward-model be believed?" in said

@@ -13,7 +13,7 @@ from rlhf.judge_trust import (
     labelers_of,
     labelled_pairs,
     measure,
-    one_a_prompt,
+    one_per_prompt,
     prompts_needed,
 )
 from rlhf.rogan_gladen import corrected_rate
@@ -167,12 +167,12 @@ def test_pairs_of_one_prompt_are_one_observation():
 def test_labelled_pairs_come_from_held_out_splits_and_know_the_reference():
     row = {"prompt": "p", "completions": ["r", "a", "b"], "ranking": [2, 1, 2], "split": "validation"}
     row |= {"policies": ["reference", "sft", "sft"], "source": "simulated"}
-    found = labelled_pairs([row, row | {"split": "train"}, row | {"split": "judge"}], ("validation", "test"))
-    assert found == [Pair("p", "a", "r", "worse"), Pair("p", "a", "b", None)]
+    result = labelled_pairs([row, row | {"split": "train"}, row | {"split": "judge"}], ("validation", "test"))
+    assert result == [Pair("p", "a", "r", "worse"), Pair("p", "a", "b", None)]
     assert labelled_pairs([row | {"policies": None}], ("validation",))[0].reference is None
     assert labelers_of([row]) == "simulated labelers"
     assert labelers_of([row, row | {"source": "feedback"}]) == labelers_of([]) == "people"
-    drawn = one_a_prompt([*LABELLED, *LABELLED], 50, seed=0)
+    drawn = one_per_prompt([*LABELLED, *LABELLED], 50, seed=0)
     assert len({pair.prompt for pair in drawn}) == len(drawn) == 50
 
 
@@ -194,9 +194,9 @@ def test_a_judge_that_contradicts_itself_when_pairs_are_turned_round_decides_not
 def test_known_errors_are_taken_off_the_rate():
     """Lang and Reiczigel's own figures for 20 of 200, Se 0.9 and Sp 0.95, each counted on 100."""
     points, se, sp = ([1.0] * a + [0.0] * (b - a) for a, b in ((20, 200), (90, 100), (95, 100)))
-    found = corrected_rate(points, se, sp)
-    assert found.rate == pytest.approx((0.1 + 0.95 - 1) / (0.9 + 0.95 - 1))
-    assert found.low < found.rate < found.high
+    result = corrected_rate(points, se, sp)
+    assert result.rate == pytest.approx((0.1 + 0.95 - 1) / (0.9 + 0.95 - 1))
+    assert result.low < result.rate < result.high
     assert corrected_rate(points, [1.0] * 10_000, [1.0] * 10_000).rate == pytest.approx(0.1)
     perfect = corrected_rate(points, [1.0] * 10_000, [1.0] * 10_000)
     assert (perfect.low, perfect.high) == pytest.approx(wilson(points), abs=0.01)
@@ -219,9 +219,9 @@ def test_the_corrected_interval_covers_the_true_rate(truth, sens, spec, n, m):
     for _ in range(400):
         people = rng.random(n) < truth
         judge = np.where(people, rng.random(n) < sens, rng.random(n) > spec).astype(float)
-        found = corrected_rate(judge, *((rng.random(m) < p).astype(float) for p in (sens, spec)))
+        result = corrected_rate(judge, *((rng.random(m) < p).astype(float) for p in (sens, spec)))
         low, high = wilson(judge)
         raw.append(low <= truth <= high)
-        covered.append(found is None or found.low <= truth <= found.high)
+        covered.append(result is None or result.low <= truth <= result.high)
     assert np.mean(covered) > 0.93
     assert np.mean(covered) >= np.mean(raw)

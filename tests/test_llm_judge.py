@@ -445,12 +445,12 @@ def trust(judge, rows, outputs, **limits):
 
 def test_a_judge_that_names_what_it_sees_first_is_not_believed(server, tmp_path, held_out):
     server.behave = lambda request, attempt: (200, {}, completion("Clear enough.\nVerdict: A"))
-    found = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
-    assert not found.decides
-    assert found.reason == (
+    measured = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
+    assert not measured.decides
+    assert measured.reason == (
         "this judge cannot tell good from random: 10 of 10 pairs contradict themselves when turned round"
     )
-    consistent = {check.name: (check.rate, check.n) for check in found.controls if "orders" in check.name}
+    consistent = {check.name: (check.rate, check.n) for check in measured.controls if "orders" in check.name}
     assert consistent == {"both orders": (0.0, 10), "both orders, outputs": (0.0, 10)}
 
 
@@ -464,14 +464,14 @@ def test_a_judge_that_knows_the_references_is_believed_and_asked_no_more_than_th
 
     server.behave = prefer_references
     judge, outputs = make(server, tmp_path), ["some output"] * 20
-    found = trust(judge, held_out, outputs, control_prompts=14)
-    assert found.decides, found.reason
-    assert found.reason.endswith("passed 7 controls")
-    assert (found.specificity, found.sensitivity) == ([1.0] * 10, [])
-    assert {check.n for check in found.controls} == {14, 20}
+    measured = trust(judge, held_out, outputs, control_prompts=14)
+    assert measured.decides, measured.reason
+    assert measured.reason.endswith("passed 7 controls")
+    assert (measured.specificity, measured.sensitivity) == ([1.0] * 10, [])
+    assert {check.n for check in measured.controls} == {14, 20}
     assert len(server.requests) == 2 * (20 + 5 * 14 + 10)  # in earnest, controls, people's pairs
     again = make(server, tmp_path)
-    assert trust(again, held_out, outputs, control_prompts=14) == found
+    assert trust(again, held_out, outputs, control_prompts=14) == measured
     assert again.usage.requests == 0
     limited = make(server, tmp_path / "elsewhere", {"max_requests": 60})
     with pytest.raises(DataError, match="limit of 60 requests"):
@@ -480,6 +480,6 @@ def test_a_judge_that_knows_the_references_is_believed_and_asked_no_more_than_th
 
 def test_a_judge_whose_replies_cannot_be_read_is_not_believed(server, tmp_path, held_out):
     server.behave = lambda request, attempt: (200, {}, completion("I cannot compare these."))
-    found = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
-    assert not found.decides
-    assert "10 of 10 replies could not be read" in found.reason
+    measured = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
+    assert not measured.decides
+    assert "10 of 10 replies could not be read" in measured.reason
