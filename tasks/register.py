@@ -82,14 +82,19 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     settings, ppo = stage.settings.evaluate, evaluation["policies"]["ppo"]
+    defaults = {
+        "temperature": settings.temperature,
+        "max_new_tokens": settings.response_length,
+        "seed": stage.settings.seed,
+    }
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string")]),
+        inputs=None,  # the policy checks its input itself; of a schema MLflow would drop unknown fields
         outputs=Schema([ColSpec("string")]),
         params=ParamSchema(
             [
-                ParamSpec("temperature", "double", settings.temperature),
-                ParamSpec("max_new_tokens", "long", settings.response_length),
-                ParamSpec("seed", "long", stage.settings.seed),
+                ParamSpec("temperature", "double", defaults["temperature"]),
+                ParamSpec("max_new_tokens", "long", defaults["max_new_tokens"]),
+                ParamSpec("seed", "long", defaults["seed"]),
             ]
         ),
     )
@@ -100,6 +105,7 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
             python_model=str(SERVED),
             artifacts={"policy": str(POLICY)},
             signature=signature,
+            model_config=defaults,
             pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
         )
     tags = {
