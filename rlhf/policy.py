@@ -1,22 +1,21 @@
-"""Policies: the tokenizer and model of a size, loading and saving, generation, log-probabilities.
+"""Policies: the tokenizer and model of a size, loading, saving and copying, sampling.
 
-A policy is a Hugging Face folder (config, safetensors, tokenizer). Prompts are padded on the left to sample,
-whole sequences on the right to be scored.
+A policy is a Hugging Face folder (config, safetensors, tokenizer). Its pad token and its context are settled
+when it is loaded. Prompts are padded on the left to sample.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import copy
+import re
+import weakref
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,7 +26,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from rlhf.batches import left_pad, positions
 from rlhf.contracts import DataError, written_beside
+from rlhf.tokens import content_ids
 
 # rung -> (hidden size, layers, heads, MLP size); named by parameters at the built-in vocabulary
 SIZES = {
@@ -123,12 +124,93 @@ def load_policy(path: Path | str) -> Policy:
     """Load a policy folder: safetensors only, no code from the folder.
 
     Raises:
-        DataError: no such folder.
+        DataError: no such folder, or no EOS token.
     """
     if not (Path(path) / "config.json").exists():
         raise DataError(f"{path}: no model here; run the stage that writes it (dvc repro)")
     model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-    return Policy(model.eval(), AutoTokenizer.from_pretrained(path, padding_side="left"))
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    settle_pad(model, tokenizer, str(path))
+    return Policy(model.eval(), tokenizer)
+
+
+def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
+    """Have a tokenizer pad with a token that is not its EOS, and the model know it.
+
+    Where it has none, a token that its makers reserved becomes it, else a new one: in a row of the embeddings
+    that no token has yet, or in one more row. That row is the mean of the others, so that sampling it is as
+    unlikely as an average token.
+
+    Args:
+        name: what the messages call the model.
+
+    Raises:
+        DataError: no EOS token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise DataError(
+            f"{name}: the tokenizer has no EOS token, so nothing would end an answer; "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    embeddings = model.get_input_embeddings().weight
+    named = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}
+    reserved = [
+        (_RESERVED.search(token.content).lastindex, i, token.content)  # type: ignore[union-attr]
+        for i, token in tokenizer.added_tokens_decoder.items()
+        if token.special and i not in named and i < len(embeddings) and _RESERVED.search(token.content)
+    ]
+    pad = min(reserved)[2] if reserved else PAD
+    tokenizer.add_special_tokens({"pad_token": pad})
+    if tokenizer.pad_token_id >= len(embeddings):
+        _add_row(model, tokenizer.pad_token_id + 1)
+    for config in (model.config, getattr(model, "generation_config", None)):
+        if config is not None:
+            config.pad_token_id = tokenizer.pad_token_id
+    print(f"{name}: the tokenizer had no pad token of its own; it pads with {pad!r} now", flush=True)
+
+
+# names of tokens that mean nothing yet, the best ones first
+_RESERVED = re.compile(r"(pad)|(reserved|unused|placeholder|control)", re.IGNORECASE)
+
+
+@torch.no_grad()
+def _add_row(model: Any, rows: int) -> None:
+    """Grow the embeddings to `rows`; the new ones are the mean of the others."""
+    before = len(model.get_input_embeddings().weight)
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    for part in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for p in part.parameters() if part is not None else ():
+            p[before:] = p[:before].mean(0)
+
+
+def context_length(model: Any) -> int:
+    """Tokens that a model's positions reach; beyond any text where they have no end (ALiBi, state space)."""
+    config = model.config.get_text_config()
+    names = ("max_position_embeddings", "seq_length")
+    return next((n for name in names if (n := getattr(config, name, None))), 1 << 30)
+
+
+def true_copy(model: Any) -> Any:
+    """A copy that answers by weights of its own; see `drop_borrowed_forwards`."""
+    copied = copy.deepcopy(model)
+    drop_borrowed_forwards(copied)
+    return copied
+
+
+def drop_borrowed_forwards(model: Any) -> None:
+    """Take off every `forward` that runs another model's weights.
+
+    A trainer that puts a forward of its own on a model (TRL's fused head) keeps the model's in a closure.
+    deepcopy does not look into it, and the copy would answer by the original's weights.
+    """
+    for module in model.modules():
+        forward = vars(module).get("forward")
+        closure = getattr(getattr(forward, "__func__", forward), "__closure__", None) or ()
+        owners = [getattr(cell.cell_contents, "__self__", module) for cell in closure]
+        if any(owner is not module and isinstance(owner, torch.nn.Module) for owner in owners):
+            del module.forward
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path | str) -> None:
@@ -154,216 +236,7 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], longest: int
 ) -> list[list[int]]:
     """Token ids of prompts, cut on the left to `longest` tokens so that the answer cue at the end stays."""
-    ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-    return [row[-longest:] for row in ids]
-
-
-def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, both [rows, longest row], padded on the left."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[i, longest - len(row) :] = 1
-    return ids, mask
-
-
-def right_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids [rows, longest row], padded behind the rows, and the rows' lengths."""
-    lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.full((len(rows), int(lengths.max())), pad, dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-    return ids, lengths
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position ids [rows, tokens] that count from 0 at each row's first real token."""
-    return (mask.cumsum(-1) - 1).clamp_min(0)
-
-
-@dataclass
-class Batch:
-    """Sequences side by side, padded behind their ends: causal attention then needs no mask, and what a row
-    gives does not depend on its neighbours.
-
-    Attributes:
-        ids: [rows, longest].
-        lengths: real tokens of each row, [rows].
-        before: flat positions in [rows * longest] of the states that predict the response tokens, row by row.
-        targets: the response tokens, [tokens].
-    """
-
-    ids: torch.Tensor
-    lengths: torch.Tensor
-    before: torch.Tensor
-    targets: torch.Tensor
-
-
-def batch_of(
-    rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int, device: torch.device | str = "cpu"
-) -> Batch:
-    """A batch of sequences whose responses begin at `starts` (at least 1) and last to their ends."""
-    ids, lengths = right_pad(rows, pad)
-    longest = ids.shape[1]
-    before = torch.cat(
-        [
-            torch.arange(i * longest + start - 1, i * longest + len(row) - 1)
-            for i, (row, start) in enumerate(zip(rows, starts, strict=True))
-        ]
-    )
-    targets = ids.flatten()[before + 1]
-    return Batch(ids.to(device), lengths.to(device), before.to(device), targets.to(device))
-
-
-def token_batches(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:
-    """Indices in groups of like length, each of at most `budget` tokens with padding, or of one row.
-
-    Args:
-        overhead: what one more group costs, in tokens; the groups are those of least tokens and overhead in
-            all. None: each takes in all that it may.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    if overhead is None:
-        groups: list[list[int]] = []
-        longest = 0
-        for i in order:
-            if groups and longest * (len(groups[-1]) + 1) <= budget:
-                groups[-1].append(i)
-            else:
-                groups.append([i])
-                longest = lengths[i]
-        return groups
-    # least[end]: the cost of the first `end` rows; start[end]: where the last of their groups begins
-    least, start = [0.0] + [math.inf] * len(order), [0] * (len(order) + 1)
-    for begin, i in enumerate(order):
-        for end in range(begin + 1, max(begin + 1, begin + budget // max(1, lengths[i])) + 1):
-            if end > len(order):
-                break
-            cost = least[begin] + lengths[i] * (end - begin) + overhead
-            if cost < least[end]:
-                least[end], start[end] = cost, begin
-    groups, end = [], len(order)
-    while end:
-        groups.append(order[start[end] : end])
-        end = start[end]
-    return groups[::-1]
-
-
-def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any) -> torch.Tensor:
-    """The body's last hidden states at flat positions of right-padded ids: [len(at), width].
-
-    `inputs` go to the body as they are: an attention mask, position ids.
-    """
-    with _last_layer_only(model.base_model, at):
-        out = model.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state
-    return out.flatten(0, 1)[at]
-
-
-@contextmanager
-def _last_layer_only(body: Any, at: torch.Tensor) -> Iterator[None]:
-    """Have the last layer's MLP and output projection work on the positions `at` only.
-
-    Nothing reads their results elsewhere: of a prompt's tokens the last layer owes only keys and values.
-    Bodies without `layers[-1].mlp` and `.self_attn.o_proj` (Llama's kin have them) are left as they are, and
-    so are those that compute their layers a second time for the gradient.
-    """
-    layer = getattr(body, "layers", [None])[-1]
-    parts: list[Any] = [
-        getattr(layer, "mlp", None),
-        getattr(getattr(layer, "self_attn", None), "o_proj", None),
-    ]
-    if any(part is None for part in parts) or getattr(layer, "gradient_checkpointing", False):
-        yield
-        return
-
-    def only(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def partial(x: torch.Tensor) -> torch.Tensor:
-            some = forward(x.flatten(0, 1)[at])
-            everywhere = some.new_zeros(x.shape[0] * x.shape[1], some.shape[-1])
-            return everywhere.index_copy(0, at, some).view(*x.shape[:2], -1)
-
-        return partial
-
-    before = [part.__dict__.get("forward") for part in parts]
-    for part in parts:
-        part.forward = only(part.forward)
-    try:
-        yield
-    finally:
-        for part, forward in zip(parts, before, strict=True):
-            if forward is None:
-                del part.forward  # the class's own again
-            else:
-                part.forward = forward
-
-
-def chosen_logprobs(
-    model: Any, states: torch.Tensor, targets: torch.Tensor, temperature: float, *, with_entropy: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of `targets` after hidden states, and entropies (zeros unless asked for), [tokens].
-
-    Logits are divided by the temperature first, as in sampling. They exist for `_LOGITS` elements at a time
-    and are computed again for the gradient.
-    """
-
-    def part(states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = _logits(model, states, temperature)
-        chosen = -cross_entropy(logits, targets, reduction="none")
-        if not with_entropy:
-            return chosen, torch.zeros_like(chosen)
-        everything = logits.log_softmax(-1)
-        return chosen, -(everything.exp() * everything).sum(-1)
-
-    rows = _rows_at_once(model)
-    if len(states) <= rows:
-        return part(states, targets)
-    found = [
-        checkpoint(part, s, t, use_reentrant=False)
-        for s, t in zip(states.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.cat([chosen for chosen, _ in found]), torch.cat([entropy for _, entropy in found])
-
-
-_LOGITS = 1 << 24
-
-
-def _logits(model: Any, states: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Logits after hidden states, divided by the temperature, [states, vocabulary]."""
-    logits = model.get_output_embeddings()(states).float()
-    if cap := getattr(model.config, "final_logit_softcapping", None):
-        logits = torch.tanh(logits / cap) * cap
-    return logits / temperature
-
-
-def _rows_at_once(model: Any) -> int:
-    """For how many hidden states the logits may exist at a time."""
-    return max(1, _LOGITS // model.get_output_embeddings().weight.shape[0])
-
-
-def response_logprobs(
-    model: Any, batch: Batch, temperature: float, *, with_entropy: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of a batch's response tokens and the entropy there, both [tokens]."""
-    states = hidden_states(model, batch.ids, batch.before)
-    return chosen_logprobs(model, states, batch.targets, temperature, with_entropy=with_entropy)
-
-
-def check_head(model: Any) -> None:
-    """Check that logits are the output embeddings applied to the last hidden state.
-
-    Raises:
-        DataError: the model scales or changes them in a way that `chosen_logprobs` does not know.
-    """
-    ids = torch.arange(4, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
-    with torch.no_grad():
-        lengths, before = torch.tensor([4]), torch.arange(3, device=ids.device)
-        ours, _ = response_logprobs(model, Batch(ids, lengths, before, ids[0, 1:]), 1.0)
-        logits = model(input_ids=ids, use_cache=False).logits[0, :3].float()
-        theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None]).squeeze(-1)
-    if not torch.allclose(ours, theirs, atol=1e-2):
-        raise DataError(f"{type(model).__name__}: its logits are not its head on its last hidden state")
+    return [row[-longest:] for row in content_ids(tokenizer, prompts)]
 
 
 @torch.no_grad()
@@ -375,6 +248,7 @@ def sample(
     pad: int,
     temperature: float,
     uniforms: torch.Tensor,
+    keep: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
 ) -> list[list[int]]:
     """Sample a response to each prompt: token ids up to and including a stop token.
 
@@ -383,6 +257,7 @@ def sample(
         temperature: 0 is greedy.
         uniforms: numbers in [0, 1), [prompts, longest response]: the noise of every draw, so that what a row
             draws does not depend on its neighbours.
+        keep: takes the rows that are still in the batch at each step and their logits, [rows, vocabulary].
     """
     model.eval()
     device = model.device
@@ -402,6 +277,8 @@ def sample(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        if keep is not None:
+            keep.append((rows, logits.float()))
         token = _draw(logits.float(), temperature, uniforms[rows, t])
         going = ~ended[rows]
         responses[rows[going], t] = token[going]
@@ -433,6 +310,62 @@ def _draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> to
     )
 
 
+def check_sampling(model: Any) -> None:
+    """Check that sampling draws from the logits that a plain forward over the same ids has.
+
+    Prompts of unlike lengths stand side by side and one of them ends early, as they do in `sample`. A model
+    that passed is not checked again.
+
+    Raises:
+        DataError: they differ: the model does not keep what it read as `sample` has it.
+    """
+    if model in _SAMPLES_RIGHT:
+        return
+    name = type(model).__name__
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    random = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(vocabulary, (n,), generator=random).tolist() for n in (3, 9, 6)]
+    uniforms = torch.rand(len(prompts), 6, generator=random, dtype=torch.float64)
+
+    def plain(ids: list[int]) -> torch.Tensor:
+        return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
+
+    with torch.no_grad():
+        model.eval()
+        first = _draw(plain(prompts[0])[-1:], 1.0, uniforms[:1, 0].to(model.device))
+        steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+        try:
+            responses = sample(
+                model, prompts, stop=first.tolist(), pad=0, temperature=1.0, uniforms=uniforms, keep=steps
+            )
+        except (
+            AttributeError,
+            IndexError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise DataError(f"{name} cannot be sampled with a cache ({str(error)[:100]})") from None
+        rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        logits = [plain(row) for row in rows]
+    worst = max(
+        ((ours - logits[i][len(prompts[i]) + t - 1]).abs().max() / logits[i].std()).item()
+        for t, (left, batch) in enumerate(steps)
+        for i, ours in zip(left.tolist(), batch, strict=True)
+        if t < len(responses[i])  # a row that has ended may wait in the batch
+    )
+    if not worst < (1e-2 if model.dtype == torch.float32 else 0.3):
+        raise DataError(
+            f"{name}: sampling with a cache gives other logits than a plain forward, by {worst:.2g} of their "
+            "standard deviation; this kind of model cannot be sampled here"
+        )
+    _SAMPLES_RIGHT.add(model)
+
+
+_SAMPLES_RIGHT: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
 def stop_ids(policy: Policy) -> list[int]:
     """The ids that end a response: EOS, and what the model's generation config adds to it."""
     ids = policy.model.generation_config.eos_token_id
@@ -455,7 +388,8 @@ def generate(
     Deterministic for a seed, a batch size and a number of threads.
     """
     tokenizer = policy.tokenizer
-    room = policy.model.config.max_position_embeddings - max_new_tokens
+    check_sampling(policy.model)
+    room = context_length(policy.model) - max_new_tokens
     if room < 1:
         raise DataError(
             f"the model's context is {room + max_new_tokens} tokens: no room for {max_new_tokens} new ones"
@@ -480,55 +414,3 @@ def generate(
         for i, text in zip(batch, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
             texts[i] = text
     return texts
-
-
-@torch.no_grad()
-def mean_kl(
-    policy: Policy, reference: Policy, prompts: list[str], completions: list[str], *, temperature: float
-) -> float:
-    """KL(policy, reference) in nats a sequence, on samples of the policy; never negative.
-
-    At each token the divergence of the two next-token distributions is taken whole, and only the tokens
-    before it are a sample (the Rao-Blackwellised estimator of Amini et al. 2025, arXiv:2504.10637). It has
-    the expectation of the mean log-ratio of the sampled tokens, which varies more and falls below 0 by chance
-    where the policies are near each other.
-    """
-    tokenizer, longest = policy.tokenizer, policy.model.config.max_position_embeddings
-    temperature = max(temperature, 1e-2)
-    starts = [len(row) for row in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
-    full = tokenizer([p + c for p, c in zip(prompts, completions, strict=True)], add_special_tokens=False)[
-        "input_ids"
-    ]
-    rows = [[*row, tokenizer.eos_token_id] for row in full]
-    starts = [max(1, start - max(0, len(row) - longest)) for start, row in zip(starts, rows, strict=True)]
-    rows = [row[-longest:] for row in rows]
-    total = 0.0
-    for group in token_batches([len(row) for row in rows], 16384):
-        batch = batch_of([rows[i] for i in group], [starts[i] for i in group], tokenizer.pad_token_id)
-        models = (policy.model, reference.model)
-        states = [hidden_states(model, batch.ids, batch.before) for model in models]
-        for parts in zip(*(part.split(_rows_at_once(policy.model)) for part in states), strict=True):
-            ours, theirs = (
-                _logits(model, part, temperature).log_softmax(-1)
-                for model, part in zip(models, parts, strict=True)
-            )
-            total += (ours.exp() * (ours - theirs)).sum().item()
-    return max(0.0, total / len(full))  # rounding alone may bring equal policies below 0
-
-
-def last_positions(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """The flat position of the last real token of each right-padded row, [rows]."""
-    return torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1
-
-
-def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """A one-label model's score at the last real token of each right-padded row, [rows]."""
-    return head_scores(model, hidden_states(model, ids, last_positions(ids, lengths)))
-
-
-def head_scores(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """A one-label model's scores of hidden states, [states].
-
-    `config.reward_shift` is taken off: the constant that makes references score 0 on average.
-    """
-    return model.score(states).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)

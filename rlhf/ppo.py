@@ -16,7 +16,6 @@ nothing and misses nothing, and processes agree without a word.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -35,15 +34,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
+from rlhf.batches import Batch, batch_of, token_batches
 from rlhf.contracts import DataError
-from rlhf.policy import (
-    Batch,
-    batch_of,
-    check_head,
-    response_logprobs,
-    sample,
-    token_batches,
-)
+from rlhf.logprobs import check_head, response_logprobs
+from rlhf.policy import check_sampling, context_length, drop_borrowed_forwards, sample, true_copy
 from rlhf.ppo_config import PPOConfig
 from rlhf.ppo_math import (
     adapted_kl_coef,
@@ -59,11 +53,10 @@ from rlhf.ppo_math import (
 from rlhf.ppo_networks import PolicyAndValue, arithmetic, autocast, micro_batch_overhead
 from rlhf.ppo_scoring import function_scores, model_scores
 from rlhf.ppo_setup import (
-    Prompt,
     Reward,
     RewardAdapter,
     RewardFunction,
-    as_text,
+    adapted,
     check_policy,
     check_prompts,
     check_roles,
@@ -73,6 +66,7 @@ from rlhf.ppo_setup import (
     switch_dropout_off,
 )
 from rlhf.reward import RewardModel
+from rlhf.tokens import Prompt, content_ids, prompt_ids
 from rlhf.training import InCheckpoints, WholeCheckpoints, last_checkpoint, shard_on_cpus
 
 __all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]
@@ -155,20 +149,19 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         for model in (policy, reference, value, *models):
             if isinstance(model, nn.Module):
                 switch_dropout_off(model)
+                drop_borrowed_forwards(model)
         freeze(policy, args.freeze_layers)
         if value is not None:
             freeze(value, args.freeze_layers)
         if peft_config is None:
             if any(isinstance(reward, RewardAdapter) for reward in self.rewards.values()):
                 raise DataError("a RewardAdapter needs the backbone of a policy with a peft_config")
-            self.reference: Any = reference or copy.deepcopy(policy)
+            self.reference: Any = reference or true_copy(policy)
             self.adapter: Any = None
         else:
             if reference is not None:
                 raise DataError("with a peft_config the reference is the policy without adapters: give none")
-            from peft import get_peft_model
-
-            self.reference, self.adapter = policy, get_peft_model(policy, peft_config)
+            self.reference, self.adapter = policy, adapted(policy, peft_config, args.freeze_layers)
             self._add_reward_adapters(args.device)
         self.frozen = [
             m for m in (self.reference if self.adapter is None else None, *models) if isinstance(m, nn.Module)
@@ -203,6 +196,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             raise DataError("PPO under FSDP needs `fsdp_version: 2` and no peft_config (LoRA)")
         self.networks = networks
         check_head(policy)
+        check_sampling(policy)
         self.room = self._room()
         self.overhead = micro_batch_overhead(args.device, policy.config.hidden_size)
         for model in self.frozen:
@@ -224,14 +218,13 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         return DataLoader(steps, batch_size=1, collate_fn=lambda numbers: {"step": numbers[0]})
 
     def _encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        texts = as_text(prompts, self.processing_class)
-        rows = self.processing_class(texts, add_special_tokens=False)["input_ids"]
+        rows = prompt_ids(self.processing_class, prompts)
         longest = self.args.max_prompt_length
         return rows if longest is None else [row[-longest:] for row in rows]
 
     def _room(self) -> int:
         """Tokens that the context leaves for a prompt; every prompt is held against it once, none is kept."""
-        context = getattr(self.networks.policy.config, "max_position_embeddings", None) or 1 << 30
+        context = context_length(self.networks.policy)
         room = context - self.args.response_length
         if room < 1:
             raise DataError(
@@ -442,6 +435,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         if not self.stopped:  # otherwise no parameter has a gradient, and the optimiser moves none
             with self._phase("optimisation"):
                 loss = self._backward(model, inputs["step"], self.mini_batches(update, epoch)[mini])
+        self.check_finite("the loss", loss)
         if inside + 1 == args.steps_per_update:
             self._end_update()
         return loss
@@ -567,8 +561,8 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         )
         eos = self.processing_class.eos_token_id
         longest = self.room + args.response_length
-        texts = self.processing_class([self.ptx_texts[i] for i in chosen.tolist()], add_special_tokens=False)
-        rows = [[*ids, eos][:longest] for ids in texts["input_ids"] if ids]
+        texts = content_ids(self.processing_class, [self.ptx_texts[i] for i in chosen.tolist()])
+        rows = [[*ids, eos][:longest] for ids in texts if ids]
         weight = 1 / max(1, sum(len(row) - 1 for row in rows))
         for part in self.micro_batches(range(len(rows)), [len(row) for row in rows]):
             yield (

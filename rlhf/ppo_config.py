@@ -135,6 +135,7 @@ class PPOConfig(TrainingArguments):
         self.save_strategy = "steps"
         self.save_steps = self.save_updates * self.steps_per_update
         self.logging_strategy = "no"
+        self.logging_nan_inf_filter = False  # the trainer stops at such a loss
         if processes() > 1 and not torch.accelerator.is_available():
             self.use_cpu = True  # else each of several CPU processes would train alone, on the same files
         super().__post_init__()

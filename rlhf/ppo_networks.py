@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf.policy import Batch, chosen_logprobs, head_scores, hidden_states
+from rlhf.batches import Batch
+from rlhf.logprobs import chosen_logprobs, head_scores, hidden_states
 
 
 class PolicyAndValue(nn.Module):

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from rlhf.batches import Batch, last_positions
 from rlhf.contracts import DataError
-from rlhf.policy import Batch, hidden_states, last_positions, sequence_scores
-from rlhf.ppo_setup import Prompt, Reward, RewardAdapter, as_text
+from rlhf.logprobs import hidden_states, sequence_scores
+from rlhf.ppo_setup import Reward, RewardAdapter
 from rlhf.reward import RewardModel, score
+from rlhf.tokens import Prompt
 
 
 def model_scores(rewards: dict[str, Reward], batch: Batch, policy: Any, adapter: Any) -> torch.Tensor:
@@ -55,7 +57,7 @@ def function_scores(
             continue
         if isinstance(reward, RewardModel):
             with autocast():
-                found[k] = score(reward, as_text(prompts, reward.tokenizer), completions)
+                found[k] = score(reward, prompts, completions)
         else:
             given = reward(prompts, completions)
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,8 +15,8 @@ from transformers import PreTrainedModel
 from rlhf.contracts import DataError
 from rlhf.ppo_config import PPOConfig
 from rlhf.reward import Adapters, RewardModel
+from rlhf.tokens import Prompt
 
-Prompt = str | list[dict[str, str]]  # text, or chat messages
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]
 
 
@@ -33,19 +35,6 @@ class RewardAdapter:
 
 
 Reward: TypeAlias = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
-
-
-def as_text(prompts: Sequence[Prompt], tokenizer: Any) -> list[str]:
-    """Prompts as text: chat messages through the tokenizer's template, or line by line where it has none."""
-    texts = []
-    for prompt in prompts:
-        if isinstance(prompt, str):
-            texts.append(prompt)
-        elif tokenizer.chat_template:
-            texts.append(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-        else:
-            texts.append("\n".join(message["content"] for message in prompt))
-    return texts
 
 
 def named_rewards(rewards: Sequence[Reward]) -> dict[str, Reward]:
@@ -143,16 +132,49 @@ def stop_ids(tokenizer: Any, stop_tokens: list[str]) -> list[int]:
     return ids
 
 
-def freeze(model: Any, layers: int) -> None:
-    """Keep the embeddings and the first layers as they are."""
+def frozen_parts(model: Any, layers: int) -> list[nn.Module]:
+    """What `freeze_layers` keeps as it is: the embeddings and the first layers; nothing for 0."""
     if not layers:
-        return
+        return []
     blocks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
     blocks = [m for m in blocks if len(m) == model.config.num_hidden_layers]
     if not blocks or layers > len(blocks[0]):
         raise DataError(f"freeze_layers is {layers}; the model has {model.config.num_hidden_layers} layers")
-    for part in (model.get_input_embeddings(), *blocks[0][:layers]):
+    return [model.get_input_embeddings(), *blocks[0][:layers]]
+
+
+def freeze(model: Any, layers: int) -> None:
+    """Keep the embeddings and the first layers as they are."""
+    for part in frozen_parts(model, layers):
         part.requires_grad_(False)
+
+
+def adapted(policy: Any, peft_config: Any, layers: int) -> Any:
+    """The `peft` model of a policy, without adapters in the layers that stay as they are.
+
+    `peft` has an adapter learn, in whatever layer it is, each time it is set or switched on again, so only an
+    adapter that is not there stays as it is.
+
+    Raises:
+        DataError: nothing is left to adapt, or the configuration has other weights of those layers learn.
+    """
+    from peft import get_peft_model
+
+    inside = {m for part in frozen_parts(policy, layers) for m in part.modules()}
+    if inside:
+        peft_config, names = copy.copy(peft_config), [n for n, m in policy.named_modules() if m in inside]
+        before = getattr(peft_config, "exclude_modules", None) or []
+        if isinstance(before, str):
+            peft_config.exclude_modules = "|".join([f"(?:{before})", *map(re.escape, names)])
+        else:
+            peft_config.exclude_modules = {*before, *names}
+    try:
+        model = get_peft_model(policy, peft_config)
+    except ValueError as error:
+        raise DataError(f"peft_config and freeze_layers {layers} leave nothing to learn: {error}") from None
+    if any(p.requires_grad for part in frozen_parts(policy, layers) for p in part.parameters()):
+        raise DataError(f"freeze_layers is {layers}, and the peft_config has weights of those layers learn")
+    return model
 
 
 def switch_dropout_off(model: nn.Module) -> None:

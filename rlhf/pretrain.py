@@ -9,8 +9,10 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
+from rlhf.batches import right_pad
 from rlhf.contracts import DataError
-from rlhf.policy import right_pad
+from rlhf.policy import context_length
+from rlhf.tokens import content_ids
 from rlhf.training import Curve, InOrder, MuonAdamW, arguments, reading_order, train
 
 
@@ -21,7 +23,7 @@ def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -
         DataError: no text.
     """
     rows = []
-    for row in tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []:
+    for row in content_ids(tokenizer, texts):
         row = [*row, tokenizer.eos_token_id]
         rows += [row[i : i + longest] for i in range(0, len(row), longest)]
     rows = [row for row in rows if len(row) > 1]
@@ -49,7 +51,7 @@ def pretrain(
     curve: Curve | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `texts`; returns its loss curve."""
-    rows = pieces(tokenizer, texts, model.config.max_position_embeddings)
+    rows = pieces(tokenizer, texts, context_length(model))
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         # Padded behind their ends, texts need no mask: attention is causal and the labels leave padding out.

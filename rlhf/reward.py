@@ -19,11 +19,15 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import logsigmoid
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
+from rlhf.batches import right_pad
 from rlhf.contracts import DataError
-from rlhf.policy import head_scores, hidden_states, right_pad, sequence_scores
+from rlhf.logprobs import sequence_scores
+from rlhf.packing import batch_scores, check_scores, pack, side_by_side
+from rlhf.policy import context_length, settle_pad
+from rlhf.tokens import Prompt, answered_ids
 from rlhf.training import Curve, InOrder, arguments, reading_order, train
 
 
@@ -109,23 +113,25 @@ def load_reward(path: Path | str) -> RewardModel:
 
 
 def _load(path: Path | str, **more: Any) -> RewardModel:
+    config = AutoConfig.from_pretrained(path)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise DataError(f"{path}: transformers has no sequence classification for {config.model_type} models")
     model = AutoModelForSequenceClassification.from_pretrained(
         path, use_safetensors=True, dtype=torch.float32, **more
     )
-    return RewardModel(model.eval(), AutoTokenizer.from_pretrained(path, padding_side="left"))
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    settle_pad(model, tokenizer, str(path))
+    return RewardModel(model.eval(), tokenizer)
 
 
-def encode(reward: RewardModel, prompts: Sequence[str], completions: Sequence[str]) -> list[list[int]]:
+def encode(reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
     """Ids of prompt + completion + EOS; what is too long loses the start of its prompt."""
-    texts = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    longest = reward.model.config.max_position_embeddings
-    rows = reward.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [[*row, reward.tokenizer.eos_token_id][-longest:] for row in rows]
+    return answered_ids(reward.tokenizer, prompts, completions, context_length(reward.model))
 
 
 @torch.no_grad()
 def score(
-    reward: RewardModel, prompts: Sequence[str], completions: Sequence[str], batch_size: int = 128
+    reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 128
 ) -> list[float]:
     """Scores of completions; references score 0 on average once the model is shifted."""
     reward.model.eval()
@@ -179,49 +185,6 @@ def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> lis
     return rows
 
 
-def pack(examples: Sequence[Sequence[Sequence[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """K sequences an example as one row each: what they start with in common, then each one's own rest.
-
-    Returns:
-        `input_ids` and `position_ids` [examples, tokens]; `attention_mask` [examples, 1, tokens, tokens], to
-        be added: a token sees what its sequence would show it; `ends` [all sequences], the flat positions of
-        their last tokens.
-    """
-    starts = [_common_start(rows) for rows in examples]
-    longest = max(p + sum(len(row) - p for row in rows) for p, rows in zip(starts, examples, strict=True))
-    shape = (len(examples), longest)
-    ids, positions = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long)
-    owner = torch.full(shape, -1)  # 0 the common start, k the k-th sequence, -1 padding
-    ends = []
-    for i, (start, rows) in enumerate(zip(starts, examples, strict=True)):
-        pieces = [(0, rows[0][:start], 0), *((k, row[start:], start) for k, row in enumerate(rows, start=1))]
-        at = 0
-        for k, piece, first in pieces:
-            end = at + len(piece)
-            ids[i, at:end] = torch.tensor(piece)
-            positions[i, at:end] = torch.arange(first, first + len(piece))
-            owner[i, at:end] = k
-            at = end
-            if k:
-                ends.append(i * longest + end - 1)
-    before = torch.ones(longest, longest, dtype=torch.bool).tril()
-    own = owner.unsqueeze(2) == owner.unsqueeze(1)
-    seen = before & (own | (owner == 0).unsqueeze(1))
-    mask = torch.zeros(seen.shape).masked_fill_(~seen, torch.finfo(torch.float32).min)
-    return {
-        "input_ids": ids,
-        "position_ids": positions,
-        "attention_mask": mask.unsqueeze(1),
-        "ends": torch.tensor(ends),
-    }
-
-
-def _common_start(rows: Sequence[Sequence[int]]) -> int:
-    """How many ids all rows start with; each keeps at least one of its own."""
-    shortest = min(map(len, rows)) - 1
-    return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)
-
-
 class RankingTrainer(InOrder, RewardTrainer):
     """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them."""
 
@@ -235,12 +198,7 @@ class RankingTrainer(InOrder, RewardTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Bradley-Terry loss: a weighted mean over prompts of the mean over a prompt's pairs."""
-        body = self.accelerator.unwrap_model(model)
-        mask, at = inputs["attention_mask"].to(body.dtype), inputs["position_ids"]
-        states = hidden_states(
-            body, inputs["input_ids"], inputs["ends"], attention_mask=mask, position_ids=at
-        )
-        scores = head_scores(body, states)
+        scores = batch_scores(self.accelerator.unwrap_model(model), inputs)
         margin = scores[inputs["better"]] - scores[inputs["worse"]]
         loss = -(logsigmoid(margin) * inputs["weight"]).sum()
         metrics = self._metrics["train" if model.training else "eval"]
@@ -285,6 +243,14 @@ def train_reward(
     if not examples["pairs"]:
         raise DataError("there is no comparison with a strict preference to train the reward model on")
     pad = reward.tokenizer.pad_token_id
+    by_length = sorted(examples["sequences"], key=lambda rows: max(map(len, rows)))
+    packs = check_scores(reward.model, [by_length[0], by_length[-1]], pad)
+    layout = pack if packs else side_by_side
+    if not packs:
+        name = type(reward.model).__name__
+        print(
+            f"{name}: packed rankings would score otherwise; each answer has its prompt to itself", flush=True
+        )
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         better, worse, weight, offset = [], [], [], 0
@@ -294,7 +260,7 @@ def train_reward(
                 worse.append(offset + b)
                 weight.append(row["weight"] / len(row["pairs"]) / len(rows))
             offset += len(row["sequences"])
-        return pack([row["sequences"] for row in rows], pad) | {
+        return layout([row["sequences"] for row in rows], pad) | {
             "better": torch.tensor(better),
             "worse": torch.tensor(worse),
             "weight": torch.tensor(weight),

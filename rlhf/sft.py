@@ -10,8 +10,11 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from rlhf.batches import batch_of, token_batches
 from rlhf.contracts import DataError
-from rlhf.policy import Policy, batch_of, response_logprobs, token_batches
+from rlhf.logprobs import check_head, response_logprobs
+from rlhf.policy import Policy, context_length
+from rlhf.tokens import content_ids
 from rlhf.training import Curve, InOrder, arguments, processes, reading_order, shard_on_cpus, train
 
 
@@ -20,9 +23,9 @@ def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[
 
     Too long examples lose the start of their prompt, never the completion.
     """
-    tokenizer, longest = policy.tokenizer, policy.model.config.max_position_embeddings
-    prompts = tokenizer([row["prompt"] for row in rows], add_special_tokens=False)["input_ids"]
-    completions = tokenizer([row["completion"] for row in rows], add_special_tokens=False)["input_ids"]
+    tokenizer, longest = policy.tokenizer, context_length(policy.model)
+    prompts = content_ids(tokenizer, [row["prompt"] for row in rows])
+    completions = content_ids(tokenizer, [row["completion"] for row in rows])
     ids, labels = [], []
     for prompt, completion in zip(prompts, completions, strict=True):
         completion = [*completion, tokenizer.eos_token_id][:longest]
@@ -82,7 +85,10 @@ def sft(
     )
     lengths = list(map(len, encoded["input_ids"]))
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
-    return train(trainer, curve)
+    try:
+        return train(trainer, curve)
+    finally:
+        vars(policy.model).pop("forward", None)  # TRL's fused head, which a copy would share with this model
 
 
 def validation_loss(
@@ -97,6 +103,7 @@ def validation_loss(
     starts = [max(1, sum(x == -100 for x in label)) for label in encoded["labels"]]
     total, tokens = 0.0, 0
     policy.model.eval()
+    check_head(policy.model)
     with torch.no_grad():
         for group in token_batches([len(ids) for ids in encoded["input_ids"]], 16384):
             batch = batch_of(

@@ -17,10 +17,13 @@ import pyarrow as pa
 import torch
 from transformers import TrainerCallback
 
+from rlhf.batches import batch_of, token_batches
 from rlhf.contracts import Contract, read_table, with_ids, write_table
+from rlhf.logprobs import response_logprobs
 from rlhf.overoptimisation import best_of_n_kl
-from rlhf.policy import Policy, batch_of, generate, response_logprobs, token_batches
+from rlhf.policy import Policy, context_length, generate
 from rlhf.reward import RewardModel, score
+from rlhf.tokens import answered_ids_and_starts
 
 if TYPE_CHECKING:
     from rlhf.ppo import PPOTrainer
@@ -157,14 +160,8 @@ class Snapshots(TrainerCallback):
         """Log-probability of each output minus the one it had at the start (k1), nats a sequence."""
         trainer, tokenizer = self.trainer, self.trainer.processing_class
         device, temperature = trainer.args.device, trainer.args.temperature
-        longest = trainer.networks.policy.config.max_position_embeddings
-        starts = [len(row) for row in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
-        texts = [prompt + output for prompt, output in zip(prompts, outputs, strict=True)]
-        rows = [
-            [*row, tokenizer.eos_token_id] for row in tokenizer(texts, add_special_tokens=False)["input_ids"]
-        ]
-        starts = [max(1, start - max(0, len(row) - longest)) for start, row in zip(starts, rows, strict=True)]
-        rows = [row[-longest:] for row in rows]
+        longest = context_length(trainer.networks.policy)
+        rows, starts = answered_ids_and_starts(tokenizer, prompts, outputs, longest)
         found = [0.0] * len(rows)
         for group in token_batches([len(row) for row in rows], trainer.args.micro_batch_tokens):
             batch = batch_of(

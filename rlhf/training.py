@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import ctypes
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import DistributedType, PartialState
@@ -21,7 +22,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import rotate_checkpoints
 
-from rlhf.contracts import written_beside
+from rlhf.contracts import DataError, written_beside
 
 Curve = Callable[[dict[str, float], int], None]
 _WRITING = ".writing"
@@ -76,6 +77,7 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
         "save_steps": save_every,
         "save_total_limit": 2,
         "logging_steps": log_every,
+        "logging_nan_inf_filter": False,  # it would log a loss that is no number as 0
         "report_to": "none",
         "adam_epsilon": 1e-5,
         "adam_beta2": 0.95,
@@ -89,7 +91,66 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
     }
 
 
-class WholeCheckpoints:
+class FiniteTraining:
+    """Mixin of a `Trainer` that stops where a loss, a gradient or a weight is not finite.
+
+    It stops before the optimiser's step and before a checkpoint is written, so every checkpoint is finite.
+    """
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """See `Trainer.training_step`.
+
+        Raises:
+            DataError: the loss is not finite.
+        """
+        loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        self.check_finite("the loss", loss)
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+        if getattr(cast(Any, self).accelerator, "scaler", None) is None:  # float16's skips such a step
+            self.check_finite("the gradient's norm", norm)
+        return norm
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self._broken_weight():
+            self.check_finite("a weight", math.nan)
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+
+    def check_finite(self, what: str, value: torch.Tensor | float) -> None:
+        """Stop the training where `value` is not finite.
+
+        Raises:
+            DataError: with the step, the likely cause and the checkpoint to go back to.
+        """
+        if math.isfinite(float(value)):
+            return
+        trainer: Any = self
+        step, broken = trainer.state.global_step, self._broken_weight()
+        if broken and step == 0:
+            cause = f"the weights that the training starts from are not finite ({broken})"
+        elif broken:
+            cause = f"an earlier step broke the weights ({broken}), so the learning rate is probably too high"
+        else:
+            cause = "the learning rate is probably too high, or a row has an extreme weight or score"
+        back = last_checkpoint(Path(str(trainer.args.output_dir)))
+        raise DataError(
+            f"{what} is {float(value)} at step {step + 1}, learning rate {trainer._get_learning_rate():.3g}: "
+            f"{cause}; "
+            + (f"the checkpoint to go back to is {back}" if back else "there is no checkpoint to go back to")
+        )
+
+    def _broken_weight(self) -> str | None:
+        """The name of a weight that is not finite."""
+        for name, p in cast(Any, self).model.named_parameters():
+            own = p.to_local() if hasattr(p, "to_local") else p  # this process's part of a sharded weight
+            if not torch.isfinite(own.detach()).all():
+                return name
+        return None
+
+
+class WholeCheckpoints(FiniteTraining):
     """Mixin of a `Trainer` whose checkpoints are written beside and renamed: one that is there is whole."""
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -98,7 +159,7 @@ class WholeCheckpoints:
         name, beside = f"checkpoint-{trainer.state.global_step}", folder / _WRITING
         trainer._get_output_dir = lambda trial: str(beside)
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            super()._save_checkpoint(model, trial)
         finally:
             del trainer._get_output_dir
         trainer.accelerator.wait_for_everyone()

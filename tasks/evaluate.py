@@ -197,7 +197,8 @@ def sample_policies(stage: Stage, prompts: list[str]) -> tuple[dict[str, list[st
     """Outputs of every policy, and its KL to the SFT policy in nats a sequence."""
     import torch
 
-    from rlhf.policy import generate, load_policy, mean_kl
+    from rlhf.logprobs import mean_kl
+    from rlhf.policy import generate, load_policy
 
     settings = stage.settings.evaluate
     torch.set_num_threads(stage.settings.threads)

@@ -8,7 +8,7 @@ Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plo
 import os
 
 from rlhf.contracts import DEMONSTRATION, read_json, read_table, write_json
-from rlhf.policy import generate, load_policy, save_model
+from rlhf.policy import check_sampling, generate, load_policy, save_model
 from rlhf.sft import sft, validation_loss
 from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, launch, run
@@ -23,7 +23,9 @@ def main(stage: Stage) -> dict[str, float | None]:
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     stage.log_dataset("data/prepared/demonstrations.parquet", demonstrations, "sft")
 
-    before = validation_loss(load_policy("models/pretrained"), demonstrations)
+    base = load_policy("models/pretrained")
+    check_sampling(base.model)  # what cannot be sampled is refused before hours of training
+    before = validation_loss(base, demonstrations)
     launch(stage, train_policy, settings.sft.accelerate)
     policy = load_policy("models/sft")
     figures = {

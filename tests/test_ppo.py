@@ -14,7 +14,8 @@ from tiny_ppo import PROMPTS, Stop, gradient_of, tiny, trainer_of, updates, word
 from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf import ppo
-from rlhf.policy import batch_of, head_scores, hidden_states, response_logprobs, token_batches
+from rlhf.batches import batch_of, token_batches
+from rlhf.logprobs import head_scores, hidden_states, response_logprobs
 from rlhf.training import train
 
 

@@ -15,8 +15,10 @@ from tiny_ppo import PROMPTS, WORDS, Stop, gradient_of, tiny, trainer_of, update
 from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf import ppo, reward_functions
+from rlhf.batches import batch_of
 from rlhf.contracts import DataError
-from rlhf.policy import batch_of, response_logprobs, sample, sequence_scores, train_tokenizer
+from rlhf.logprobs import response_logprobs, sequence_scores
+from rlhf.policy import sample, train_tokenizer
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.ppo_scoring import model_scores
 from rlhf.reward import Adapters, RewardModel, score
@@ -470,7 +472,7 @@ def test_trl_fault_6_chunked_log_probabilities_are_the_same(tokenizer, monkeypat
     batch = batch_of([[5, 6, 7, 8, 9, 10, 11]], [2], tokenizer.pad_token_id)
     results = []
     for elements in (1 << 24, 2 * len(tokenizer)):
-        monkeypatch.setattr("rlhf.policy._LOGITS", elements)
+        monkeypatch.setattr("rlhf.logprobs._LOGITS", elements)
         model.zero_grad()
         logprobs, entropy = response_logprobs(model, batch, 0.7, with_entropy=True)
         logprobs.sum().backward()

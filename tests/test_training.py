@@ -12,23 +12,11 @@ import torch
 from transformers import TrainerCallback
 
 from rlhf import training
+from rlhf.batches import batch_of, right_pad
 from rlhf.contracts import DataError
-from rlhf.policy import (
-    SIZES,
-    Policy,
-    batch_of,
-    generate,
-    head_scores,
-    hidden_states,
-    load_policy,
-    mean_kl,
-    new_model,
-    response_logprobs,
-    right_pad,
-    save_model,
-    sequence_scores,
-    train_tokenizer,
-)
+from rlhf.logprobs import head_scores, hidden_states, mean_kl, response_logprobs, sequence_scores
+from rlhf.packing import pack
+from rlhf.policy import SIZES, Policy, generate, load_policy, new_model, save_model, train_tokenizer
 from rlhf.pretrain import pieces, pretrain
 from rlhf.reward import (
     RankingTrainer,
@@ -39,7 +27,6 @@ from rlhf.reward import (
     load_adapters,
     load_reward,
     merge_lora,
-    pack,
     pairs,
     reward_from_policy,
     save_adapters,

@@ -1,0 +1,107 @@
+"""Sequences side by side as tensors: padding, positions, batches of like length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, both [rows, longest row], padded on the left."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[i, longest - len(row) :] = 1
+    return ids, mask
+
+
+def right_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids [rows, longest row], padded behind the rows, and the rows' lengths."""
+    lengths = torch.tensor([len(row) for row in rows])
+    ids = torch.full((len(rows), int(lengths.max())), pad, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return ids, lengths
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Position ids [rows, tokens] that count from 0 at each row's first real token."""
+    return (mask.cumsum(-1) - 1).clamp_min(0)
+
+
+@dataclass
+class Batch:
+    """Sequences side by side, padded behind their ends: causal attention then needs no mask, and what a row
+    gives does not depend on its neighbours.
+
+    Attributes:
+        ids: [rows, longest].
+        lengths: real tokens of each row, [rows].
+        before: flat positions in [rows * longest] of the states that predict the response tokens, row by row.
+        targets: the response tokens, [tokens].
+    """
+
+    ids: torch.Tensor
+    lengths: torch.Tensor
+    before: torch.Tensor
+    targets: torch.Tensor
+
+
+def batch_of(
+    rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int, device: torch.device | str = "cpu"
+) -> Batch:
+    """A batch of sequences whose responses begin at `starts` (at least 1) and last to their ends."""
+    ids, lengths = right_pad(rows, pad)
+    longest = ids.shape[1]
+    before = torch.cat(
+        [
+            torch.arange(i * longest + start - 1, i * longest + len(row) - 1)
+            for i, (row, start) in enumerate(zip(rows, starts, strict=True))
+        ]
+    )
+    targets = ids.flatten()[before + 1]
+    return Batch(ids.to(device), lengths.to(device), before.to(device), targets.to(device))
+
+
+def token_batches(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:
+    """Indices in groups of like length, each of at most `budget` tokens with padding, or of one row.
+
+    Args:
+        overhead: what one more group costs, in tokens; the groups are those of least tokens and overhead in
+            all. None: each takes in all that it may.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if overhead is None:
+        groups: list[list[int]] = []
+        longest = 0
+        for i in order:
+            if groups and longest * (len(groups[-1]) + 1) <= budget:
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+                longest = lengths[i]
+        return groups
+    # least[end]: the cost of the first `end` rows; start[end]: where the last of their groups begins
+    least, start = [0.0] + [math.inf] * len(order), [0] * (len(order) + 1)
+    for begin, i in enumerate(order):
+        for end in range(begin + 1, max(begin + 1, begin + budget // max(1, lengths[i])) + 1):
+            if end > len(order):
+                break
+            cost = least[begin] + lengths[i] * (end - begin) + overhead
+            if cost < least[end]:
+                least[end], start[end] = cost, begin
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[start[end] : end])
+        end = start[end]
+    return groups[::-1]
+
+
+def last_positions(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The flat position of the last real token of each right-padded row, [rows]."""
+    return torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1
