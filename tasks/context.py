@@ -97,12 +97,17 @@ class Stage:
         mlflow.log_table(pd.DataFrame(rows), artifact_file=f"{name}.json")
 
     def log_dataset(self, path: str, rows: list[dict[str, Any]], context: str) -> None:
-        """Log rows read from `path` as a dataset of this run, DVC's hash as its digest."""
+        """Log the rows of the file `path` as a dataset of this run.
+
+        Its digest is DVC's hash, or for what this stage has written the MD5 of the file: dvc.lock still has the
+        hash that the stage's outputs had when it ran before.
+        """
         import mlflow
         import pandas as pd
 
         frame = pd.DataFrame(rows[:1000])  # schema and profile only; the digest names the whole
-        digest = dvc_hash(path) or hashlib.md5(Path(path).read_bytes()).hexdigest()
+        own = any(Path(path).is_relative_to(out) for out in stages()[self.name].get("outs", []))
+        digest = (None if own else dvc_hash(path)) or hashlib.md5(Path(path).read_bytes()).hexdigest()
         dataset = mlflow.data.from_pandas(frame, name=Path(path).stem, digest=digest)
         mlflow.log_input(dataset, context=context, tags={"path": path, "rows": str(len(rows))})
 

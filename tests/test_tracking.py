@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,31 @@ def test_final_figures_are_no_points_of_a_curve(folder: Path) -> None:
     assert {name for name in mlflow.get_run(run).data.metrics if not name.startswith("system/")} == {
         "loss",
         "final/loss",
+    }
+
+
+def test_a_data_set_has_its_own_hash_and_not_that_of_the_run_before(folder: Path) -> None:
+    """While a stage runs, dvc.lock has the hashes of the outputs that it wrote when it ran before."""
+    locked = {
+        "ingest": {"outs": [{"path": "data/raw", "md5": "of-its-input.dir"}]},
+        "sft": {"outs": [{"path": "models/sft", "md5": "of-the-run-before.dir"}]},
+    }
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": locked}))
+    runs = []
+
+    def main(stage: context.Stage) -> None:
+        runs.append(stage.run_id)
+        for path in ("data/raw/rows.json", "models/sft/rows.json"):
+            Path(path).parent.mkdir(parents=True)
+            Path(path).write_text("[1]")
+            stage.log_dataset(path, [{"a": "b"}], path.partition("/")[0])
+
+    context.execute("sft", main)
+    inputs = mlflow.get_run(runs[0]).inputs.dataset_inputs
+    logged = {tag.value: entry.dataset.digest for entry in inputs for tag in entry.tags if tag.key == "path"}
+    assert logged == {
+        "data/raw/rows.json": "of-its-input.dir",
+        "models/sft/rows.json": hashlib.md5(b"[1]").hexdigest(),
     }
 
 
