@@ -31,6 +31,7 @@ def deploy(config: Config, env: dict[str, str], record: Path) -> None:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py")]
+    wanted += [Path("flows/form.py")]
     wanted += [Path("flows/pipeline.py"), Path("flows/feedback.py")]
     recipes = sorted(Path("recipes").glob("*.yaml"))
     present = " ".join(content_hash(path) for path in [*wanted, *recipes])
@@ -64,23 +65,27 @@ def _deploy_settings(client: Any, recipes: list[Path]) -> None:
     """Fill the forms with params.yaml, and make a deployment like the pipeline's for each recipe."""
     from prefect.client.schemas.actions import DeploymentUpdate
 
+    from flows.form import form_schema, form_values
     from rlhf.settings import load_settings
 
-    def values(path: Path) -> dict[str, Any]:
-        return load_settings(path).model_dump(by_alias=True, mode="json")
-
     pipeline = client.read_deployment_by_name("rlhf/pipeline")
-    for deployment in (pipeline, client.read_deployment_by_name("feedback/feedback")):
-        client.update_deployment(
-            deployment.id, DeploymentUpdate(parameters={"settings": values(Path("params.yaml"))})
+    plain = pipeline.parameter_openapi_schema
+    present = load_settings(Path("params.yaml"))
+    for name in ("rlhf/pipeline", "validate-data/validate-data", "feedback/feedback"):
+        deployment = client.read_deployment_by_name(name)
+        schema = form_schema(deployment.parameter_openapi_schema, present)
+        filled = DeploymentUpdate(
+            parameters={"settings": form_values(present)}, parameter_openapi_schema=schema
         )
+        client.update_deployment(deployment.id, filled)
     for recipe in recipes:
+        settings = load_settings(recipe)
         client.create_deployment(
             flow_id=pipeline.flow_id,
             name=recipe.stem,
             description=f"The recipe {recipe}",
-            parameters={"settings": values(recipe), "recipe": recipe.stem},
-            parameter_openapi_schema=pipeline.parameter_openapi_schema,
+            parameters={"settings": form_values(settings), "recipe": recipe.stem},
+            parameter_openapi_schema=form_schema(plain, settings),
             enforce_parameter_schema=True,
             entrypoint=pipeline.entrypoint,
             path=pipeline.path,

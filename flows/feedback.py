@@ -27,6 +27,7 @@ from pydantic import Field
 
 from feedback.exports import cut, new_labels, newest_version, rows_hash, tables
 from feedback.store import Store
+from flows.form import FormSettings, complete
 from flows.pipeline import DEFAULTS, rlhf
 from flows.prefect_api import prefect_api
 from flows.runs import alone, clear_dead
@@ -60,7 +61,7 @@ OF_SIMULATED = {
 
 @flow(name="feedback", persist_result=False)
 def feedback(
-    settings: Settings = DEFAULTS,
+    settings: FormSettings = DEFAULTS,
     min_new_labels: Annotated[int, Field(ge=1)] = MIN_NEW_LABELS,
     prompts: Annotated[int, Field(ge=0)] = PROMPTS,
     data: str | None = None,
@@ -68,11 +69,15 @@ def feedback(
     """Run one round if enough new labels have come, and give the labelers outputs of the champion.
 
     Args:
-        settings: Every parameter of the run; collect.labels.project names the labels.
+        settings: Parameters of the run; collect.labels.project names the labels.
         min_new_labels: A round begins when so many labels have come since the last one.
         prompts: Prompts whose outputs go to the labelers for the next round; 0 for none.
         data: File or folder that the stage ingest reads, where ingest.source is not builtin.
     """
+    try:
+        settings = complete(settings, None)
+    except SettingsError as error:
+        return Failed(message=str(error))
     project = settings.collect.labels.project
     connect()
     store = Store(label_store())

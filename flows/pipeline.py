@@ -21,6 +21,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
+from flows.form import FormSettings, complete
 from flows.links import KEY, links, tell
 from flows.mlflow_views import write_views
 from flows.run_state import RunState
@@ -40,12 +41,12 @@ from rlhf.settings import Settings, SettingsError
 from tasks.context import PARENT_RUN, StageError, connect, start_parent_run
 from tasks.stage import Dvc, stage_task
 
-DEFAULTS = Settings()  # type: ignore[call-arg]
+DEFAULTS = FormSettings()  # type: ignore[call-arg]
 
 
 @flow(name="rlhf", persist_result=False)
 def rlhf(
-    settings: Settings = DEFAULTS,
+    settings: FormSettings = DEFAULTS,
     data: str | None = None,
     recipe: str | None = None,
     until: str | None = None,
@@ -53,7 +54,7 @@ def rlhf(
     """Run every stage of dvc.yaml, in the order of the graph, and show the verdict.
 
     Args:
-        settings: Every parameter of the run.
+        settings: Parameters of the run; what is left out is as in the params file.
         data: File or folder that the stage ingest reads, where ingest.source is not builtin.
         recipe: Name of the recipe that the parameters come from; a tag to filter by.
         until: The last stage to run; with evaluate nothing enters the registry.
@@ -65,11 +66,11 @@ def rlhf(
 
 
 @flow(name="validate-data", persist_result=False)
-def validate_data(settings: Settings = DEFAULTS, data: str | None = None) -> str | State:
+def validate_data(settings: FormSettings = DEFAULTS, data: str | None = None) -> str | State:
     """Read the data, bring it to the contracts and check it against every rule; nothing is trained.
 
     Args:
-        settings: Every parameter; only seed, ingest, prepare and collect matter here.
+        settings: Parameters; only seed, ingest, prepare and collect matter here.
         data: File or folder that the stage ingest reads, where ingest.source is not builtin.
 
     Returns:
@@ -82,7 +83,7 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
     """A flow's body: the stages up to `last`, in a worktree, saved as an experiment."""
     flow_run = str(runtime.flow_run.id)
     try:
-        settings = with_data(settings, data, "the parameters")
+        settings = with_data(complete(settings, recipe), data, "the parameters")
         check_endpoint(settings)
         for line in refuse(settings, last):
             get_run_logger().warning(line)
