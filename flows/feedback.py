@@ -75,10 +75,10 @@ def feedback(
         data: File or folder that the stage ingest reads, where ingest.source is not builtin.
     """
     try:
-        settings = complete(settings, None)
+        whole = complete(settings, None)
     except SettingsError as error:
         return Failed(message=str(error))
-    project = settings.collect.labels.project
+    project = whole.collect.labels.project
     connect()
     store = Store(label_store())
     try:
@@ -86,18 +86,18 @@ def feedback(
         with alone(f"feedback-{quote(project, safe='')}", _say_busy):
             clear_dead()
             if prompts:
-                ask(store, settings, prompts, data)
+                ask(store, whole, prompts, data)
             version = next_version(store, project, min_new_labels)
             if version is None:
                 said = f"{waiting(store, project)} of {min_new_labels} new labels in project {project!r}"
                 return Completed(name="Waiting", message=said)
-            settings = on_labels(store, settings, version)
+            whole = on_labels(store, whole, version)
             named = rlhf.with_options(flow_run_name=f"{project}-labels-{version}")
-            state = named(settings, data, return_state=True)
+            state = named(whole, data, return_state=True)
             if not state.is_completed():
                 return Failed(message=f"version {version} of the labels: {state.message}")
             if prompts:
-                ask(store, settings, prompts, data, Path(str(state.result())))
+                ask(store, whole, prompts, data, Path(str(state.result())))
             [*_, last] = rounds(store, project)
             return Completed(name="Promoted" if last.promoted else "Not promoted", message=str(last))
     except (DataError, SettingsError, StageError) as error:
