@@ -34,8 +34,9 @@ from rlhf.contracts import COMPARISON, DEMONSTRATION, GOLD, read_json, read_tabl
 from rlhf.evaluation import rates, rounded
 from rlhf.judge_trust import labelers_of, labelled_pairs, measure
 from rlhf.judges import Judge, ScoringJudge, asking, blind_pairs, gold_judge, simulated_judge
-from rlhf.policy import Policy, generate, load_policy, new_model
+from rlhf.policy import Policy, load_policy, new_model
 from rlhf.reward import score
+from rlhf.sampling import generate
 from rlhf.settings import Settings, load_settings
 from rlhf.world.labelers import pool, rank
 from tasks.context import one_line_errors

@@ -23,8 +23,9 @@ import numpy as np
 from scipy.stats import t
 
 from rlhf.contracts import DEMONSTRATION, GOLD, DataError, read_table, write_json
-from rlhf.policy import generate, load_policy
+from rlhf.policy import load_policy
 from rlhf.reward import RewardModel, score
+from rlhf.sampling import generate
 from rlhf.settings import Settings, load_settings
 from rlhf.training import deterministic
 from rlhf.world.gold import Quality, quality

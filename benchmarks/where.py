@@ -18,7 +18,7 @@ KINDS = {
     "import": ("<frozen importlib._bootstrap",),
     "logging": ("/site-packages/mlflow/",),
     "training": ("Trainer.train",),
-    "models": ("/site-packages/torch/", "/site-packages/transformers/", "/rlhf/logp", "/rlhf/policy"),
+    "models": ("/site-packages/torch/", "/site-packages/transformers/", "/rlhf/logp", "/rlhf/sampling"),
 }
 REST = "data"  # reading, checking, tokenising, judging, drawing, writing
 SECONDS = 0.02  # between two looks

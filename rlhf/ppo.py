@@ -37,7 +37,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from rlhf.batches import Batch, batch_of, token_batches
 from rlhf.contracts import DataError
 from rlhf.logprobs import check_head, response_logprobs
-from rlhf.policy import check_sampling, context_length, drop_borrowed_forwards, sample, true_copy
+from rlhf.policy import context_length, drop_borrowed_forwards, true_copy
 from rlhf.ppo_config import PPOConfig
 from rlhf.ppo_math import (
     adapted_kl_coef,
@@ -66,6 +66,7 @@ from rlhf.ppo_setup import (
     switch_dropout_off,
 )
 from rlhf.reward import RewardModel
+from rlhf.sampling import check_sampling, sample
 from rlhf.tokens import Prompt, content_ids, prompt_ids
 from rlhf.training import InCheckpoints, WholeCheckpoints, last_checkpoint, shard_on_cpus
 

@@ -21,8 +21,9 @@ from rlhf.batches import batch_of, token_batches
 from rlhf.contracts import Contract, read_table, with_ids, write_table
 from rlhf.logprobs import response_logprobs
 from rlhf.overoptimisation import best_of_n_kl
-from rlhf.policy import Policy, context_length, generate
+from rlhf.policy import Policy, context_length
 from rlhf.reward import RewardModel, score
+from rlhf.sampling import generate
 from rlhf.tokens import answered_ids_and_starts
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from rlhf.contracts import (
     write_table,
     written_beside,
 )
-from rlhf.policy import generate, load_policy
+from rlhf.policy import load_policy
+from rlhf.sampling import generate
 from rlhf.settings import Settings
 from rlhf.training import deterministic
 from rlhf.world.labelers import pool, rank

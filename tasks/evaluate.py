@@ -198,7 +198,8 @@ def sample_policies(stage: Stage, prompts: list[str]) -> tuple[dict[str, list[st
     import torch
 
     from rlhf.logprobs import mean_kl
-    from rlhf.policy import generate, load_policy
+    from rlhf.policy import load_policy
+    from rlhf.sampling import generate
 
     settings = stage.settings.evaluate
     torch.set_num_threads(stage.settings.threads)

@@ -21,9 +21,10 @@ import yaml
 from rlhf import reward_functions
 from rlhf.contracts import DEMONSTRATION, PROMPT, DataError, read_json, read_table, write_json, written_beside
 from rlhf.held_out import HeldOutJudge, LookJudge, ModelJudge
-from rlhf.policy import generate, load_policy, save_model
+from rlhf.policy import load_policy, save_model
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.reward import load_adapters, load_reward
+from rlhf.sampling import generate
 from rlhf.settings import Ppo
 from rlhf.snapshots import Snapshots, collect_snapshots
 from rlhf.training import arguments, deterministic, train, write_curve

@@ -264,7 +264,8 @@ def judge_policy(stage: Stage, folder: Path, rows: list[dict[str, Any]]) -> list
     """Judgments by the first judge of a policy's outputs against the references of these judgments."""
     import torch
 
-    from rlhf.policy import generate, load_policy
+    from rlhf.policy import load_policy
+    from rlhf.sampling import generate
 
     torch.set_num_threads(stage.settings.threads)
     settings = stage.settings.evaluate

@@ -8,7 +8,8 @@ Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plo
 import os
 
 from rlhf.contracts import DEMONSTRATION, read_json, read_table, write_json
-from rlhf.policy import check_sampling, generate, load_policy, save_model
+from rlhf.policy import load_policy, save_model
+from rlhf.sampling import check_sampling, generate
 from rlhf.sft import sft, validation_loss
 from rlhf.training import deterministic, final_loss, write_curve
 from tasks.context import Stage, launch, run

@@ -101,13 +101,14 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
 def token_counts(settings: Settings, prompts: list[str], demonstrations: list[dict[str, Any]]) -> list[int]:
     """The tokens of each prompt, by the tokenizer that the stage `pretrain` will train."""
     from rlhf.policy import tokenizer_texts, train_tokenizer  # here, since it loads torch
+    from rlhf.tokens import content_ids
 
     texts: list[str] = []  # a closed vocabulary has a token for each word, known or not
     if settings.model.tokenizer == "bpe":
         corpus = read_table("data/prepared/corpus.parquet", CORPUS)
         texts = tokenizer_texts(corpus, demonstrations)
     tokenizer = train_tokenizer(texts, settings.model.tokenizer, settings.model.vocab_size)
-    return [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+    return [len(ids) for ids in content_ids(tokenizer, prompts)]
 
 
 def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: Path) -> list[str]:

@@ -24,15 +24,7 @@ from rlhf.batches import batch_of
 from rlhf.contracts import DataError
 from rlhf.logprobs import check_head, response_logprobs
 from rlhf.packing import check_scores
-from rlhf.policy import (
-    Policy,
-    check_sampling,
-    context_length,
-    generate,
-    load_policy,
-    save_model,
-    true_copy,
-)
+from rlhf.policy import Policy, context_length, load_policy, save_model, true_copy
 from rlhf.ppo import PPOTrainer
 from rlhf.pretrain import pretrain
 from rlhf.reward import (
@@ -44,6 +36,7 @@ from rlhf.reward import (
     score,
     train_reward,
 )
+from rlhf.sampling import check_sampling, generate
 from rlhf.sft import sft
 from rlhf.training import deterministic, last_checkpoint
 

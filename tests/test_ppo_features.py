@@ -18,10 +18,11 @@ from rlhf import ppo, reward_functions
 from rlhf.batches import batch_of
 from rlhf.contracts import DataError
 from rlhf.logprobs import response_logprobs, sequence_scores
-from rlhf.policy import sample, train_tokenizer
+from rlhf.policy import train_tokenizer
 from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.ppo_scoring import model_scores
 from rlhf.reward import Adapters, RewardModel, score
+from rlhf.sampling import sample
 from rlhf.training import train
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}

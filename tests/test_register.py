@@ -298,7 +298,8 @@ def test_a_killed_stage_leaves_nothing_in_the_way(registry, monkeypatch, step, v
 
 
 def test_served_policy_answers_in_a_fresh_process_as_our_own_code_does(registry, tmp_path):
-    from rlhf.policy import generate, load_policy
+    from rlhf.policy import load_policy
+    from rlhf.sampling import generate
 
     registry()
     code = """

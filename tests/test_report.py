@@ -330,7 +330,9 @@ def test_samples_are_the_worst_median_and_best():
 @pytest.fixture
 def evaluated(workspace, monkeypatch):
     """The stage with stand-in policies: PPO writes the reference, SFT noise, pretrained every fact."""
+    import rlhf.logprobs
     import rlhf.policy
+    import rlhf.sampling
 
     workspace.stage("ingest")
     workspace.stage("prepare")
@@ -343,8 +345,10 @@ def evaluated(workspace, monkeypatch):
         "models/pretrained": lambda prompt: " my " + " ".join(facts[prompt].values()) + ".",
     }
     monkeypatch.setattr(rlhf.policy, "load_policy", lambda path: path)
-    monkeypatch.setattr(rlhf.policy, "generate", lambda path, prompts, **_: [write[path](p) for p in prompts])
-    monkeypatch.setattr(rlhf.policy, "mean_kl", lambda *_, **__: 1.25)
+    monkeypatch.setattr(
+        rlhf.sampling, "generate", lambda path, prompts, **_: [write[path](p) for p in prompts]
+    )
+    monkeypatch.setattr(rlhf.logprobs, "mean_kl", lambda *_, **__: 1.25)
     write_json("models/judge/judge.json", {"kind": "none"})
     for name in ("pretrained", "sft", "ppo"):
         write_json(f"models/{name}/config.json", {})

@@ -15,7 +15,8 @@ from mlflow.pyfunc.scoring_server import invocations
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from tiny_ppo import PROMPTS, tiny, words_tokenizer
 
-from rlhf.policy import generate, load_policy, save_model
+from rlhf.policy import load_policy, save_model
+from rlhf.sampling import generate
 
 SERVED = Path(__file__).parents[1] / "tasks" / "served_policy.py"
 GREEDY = {"temperature": 0.0, "max_new_tokens": 6}

@@ -10,9 +10,10 @@ from tiny_ppo import PROMPTS, tiny, trainer_of
 from transformers import LlamaForSequenceClassification
 
 from rlhf.contracts import DataError
-from rlhf.policy import Policy, encode_prompts, train_tokenizer
+from rlhf.policy import Policy, train_tokenizer
 from rlhf.pretrain import pieces
 from rlhf.reward import RewardModel, encode
+from rlhf.sampling import encode_prompts
 from rlhf.sft import examples
 from rlhf.tokens import answered_ids_and_starts, content_ids, prompt_ids
 

@@ -16,7 +16,7 @@ from rlhf.batches import batch_of, right_pad
 from rlhf.contracts import DataError
 from rlhf.logprobs import head_scores, hidden_states, mean_kl, response_logprobs, sequence_scores
 from rlhf.packing import pack
-from rlhf.policy import SIZES, Policy, generate, load_policy, new_model, save_model, train_tokenizer
+from rlhf.policy import SIZES, Policy, load_policy, new_model, save_model, train_tokenizer
 from rlhf.pretrain import pieces, pretrain
 from rlhf.reward import (
     RankingTrainer,
@@ -34,6 +34,7 @@ from rlhf.reward import (
     shift_to_references,
     train_reward,
 )
+from rlhf.sampling import generate
 from rlhf.sft import examples, sft, validation_loss
 from rlhf.training import MuonAdamW, deterministic, final_loss, last_checkpoint
 
