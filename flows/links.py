@@ -16,7 +16,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.run_state import RunState
+from flows.run_state import RunState, pages
 
 KEY = "links"
 
@@ -61,22 +61,6 @@ def links(state: RunState, parent: str, tree: Path) -> str:
     for what, shown in pages(tree).items():
         lines[what] = ", ".join(_page(state.name, path, text) for text, path in shown.items()) or "none"
     return "\n".join(f"- {what}: {where}" for what, where in lines.items())
-
-
-def pages(tree: Path) -> dict[str, dict[str, Path]]:
-    """The pages in a run's worktree: what they show -> their names and their paths in the worktree."""
-    every: dict[str, dict[str, Path]] = {"report": {"report.html": Path("reports/report.html")}}
-    for what, folder in {"Data Docs": "prepared", "Data Docs of the comparisons": "comparisons"}.items():
-        docs = Path("reports/validation", folder)
-        tables = {
-            path.stem.removeprefix("parquet-"): path.relative_to(tree)
-            for path in sorted(tree.glob(f"{docs}/validations/*/*/*/*.html"))
-        }
-        every[what] = {"index": docs / "index.html", **tables}
-    return {
-        what: {name: path for name, path in names.items() if (tree / path).exists()}
-        for what, names in every.items()
-    }
 
 
 def _page(name: str, path: Path, text: str) -> str:

@@ -8,15 +8,15 @@ and lets them load nothing from elsewhere.
 from __future__ import annotations
 
 import argparse
-import html
 import os
 from collections.abc import Collection
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from feedback.web.origin import foreign
 from flows.guarded import SIGN_IN, signed_in
+from flows.runs_page import runs_page
 from flows.workspace import RUNS
 
 HEADERS = {
@@ -83,20 +83,7 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
     def _index(self) -> None:
-        rows = []
-        for tree in sorted(self.runs.glob("*"), key=lambda tree: -tree.stat().st_mtime):
-            found = [
-                *tree.glob("reports/report.html"),
-                *sorted(tree.glob("reports/validation/*/index.html")),
-            ]
-            links = [
-                f'<a href="{quote(page.relative_to(self.runs).as_posix())}">'
-                f"{html.escape(page.relative_to(tree / 'reports').as_posix())}</a>"
-                for page in found
-            ]
-            if links:
-                rows.append(f"<li>{html.escape(tree.name)}: {', '.join(links)}</li>")
-        body = f"<!doctype html><title>Runs</title><h1>Runs</h1><ul>{''.join(rows)}</ul>".encode()
+        body = runs_page(self.runs).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))

@@ -69,3 +69,19 @@ def read_state(tree: Path) -> RunState | None:
         return RunState(**read_json(tree / PATH))
     except (DataError, ValueError, TypeError):
         return None
+
+
+def pages(tree: Path) -> dict[str, dict[str, Path]]:
+    """The pages in a run's worktree: what they show -> their names and their paths in the worktree."""
+    every: dict[str, dict[str, Path]] = {"report": {"report.html": Path("reports/report.html")}}
+    for what, folder in {"Data Docs": "prepared", "Data Docs of the comparisons": "comparisons"}.items():
+        docs = Path("reports/validation", folder)
+        tables = {
+            path.stem.removeprefix("parquet-"): path.relative_to(tree)
+            for path in sorted(tree.glob(f"{docs}/validations/*/*/*/*.html"))
+        }
+        every[what] = {"index": docs / "index.html", **tables}
+    return {
+        what: {name: path for name, path in names.items() if (tree / path).exists()}
+        for what, names in every.items()
+    }

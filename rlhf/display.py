@@ -18,7 +18,7 @@ LABELS = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO", "reference": "
 def in_order(by_policy: Mapping[str, T]) -> dict[str, T]:
     """What stands by policy, in the order in which the policies were made, the reference last."""
     known = list(LABELS)
-    return dict(sorted(by_policy.items(), key=lambda item: (known + [item[0]]).index(item[0])))
+    return dict(sorted(by_policy.items(), key=lambda item: [*known, item[0]].index(item[0])))
 
 
 def number(value: float | None, digits: int = 3) -> str:

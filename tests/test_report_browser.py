@@ -1,4 +1,4 @@
-"""The report in headless Chromium: accessible, and no wider than a phone."""
+"""The report and the list of the runs in headless Chromium: accessible, and no wider than a phone."""
 
 import os
 import shutil
@@ -7,6 +7,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 from test_report import render
+from test_runs_page import runs  # noqa: F401
+
+from flows.runs_page import runs_page
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -14,9 +17,10 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (looked on PATH and at $CHROMIUM)")
-def test_axe_finds_nothing_and_the_page_fits_a_phone(tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(render())
+@pytest.mark.parametrize("name", ["report", "runs"])
+def test_axe_finds_nothing_and_the_page_fits_a_phone(tmp_path, runs, name):  # noqa: F811
+    path = tmp_path / f"{name}.html"
+    path.write_text(render() if name == "report" else runs_page(runs))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
