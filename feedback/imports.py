@@ -282,9 +282,12 @@ def label_studio(task: dict[str, Any], fields: Fields) -> Iterator[Given]:
             if kind == "ranker":
                 listed = next(v for v in data.values() if isinstance(v, list))
                 texts = {str(entry["id"]): _text_of(entry) for entry in listed}
-                order = [str(key) for key in next(iter(value["ranker"].values()))]
+                ranked = next(iter(value["ranker"].values()))
+                if not isinstance(ranked, list):
+                    raise DataError(f"a ranker's result is a list of items, not {ranked!r}")
+                order = [str(key) for key in ranked]
                 prompt, _ = fields.texts(data)
-                ranks: list[int | None] = [order.index(key) + 1 if key in order else None for key in texts]
+                ranks = dense_ranks([order.index(key) if key in order else None for key in texts])
                 yield Given(
                     kind="rank",
                     prompt=prompt,

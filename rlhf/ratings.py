@@ -65,9 +65,10 @@ def read_ratings(path: Path | str, axis: str = "overall") -> list[Rated]:
             given = axes[axis]["human"]
         except (KeyError, TypeError):
             raise DataError(f"{where}: no ratings on {axis!r}; it has {', '.join(axes)}") from None
-        if not isinstance(given, list) or not given or len(set(annotators)) != len(given):
+        lists = isinstance(given, list) and isinstance(row["annotators"], list)
+        if not lists or not given or len(set(annotators)) != len(given):
             raise DataError(f"{where}: needs one rating an annotator, as lists of equal length")
-        if not all(isinstance(rating, (int, float)) and isfinite(rating) for rating in given):
+        if not all(type(rating) in (int, float) and isfinite(rating) for rating in given):
             raise DataError(f"{where}: ratings must be numbers, got {str(given)[:60]}")
         rows.append(Rated(article, system, dict(zip(annotators, given, strict=True))))
     if not rows:

@@ -84,6 +84,8 @@ def test_a_system_is_preferred_by_mean_rating_and_equal_means_are_a_tie(tmp_path
         ([row("1", "reference", [1]), row("2", "a", [1])], "no article has both"),
         ([{"id": "1"}], "row 1: needs id, system"),
         ([row("1", "a", [1, 2], annotators=[0])], "row 1: needs one rating an annotator"),
+        ([row("1", "a", [1, 2], annotators="01")], "row 1: needs one rating an annotator"),
+        ([row("1", "a", [1, True])], "row 1: ratings must be numbers"),
         ([row("1", "a", ["good"])], "row 1: ratings must be numbers"),
         ([{**row("1", "a", [1]), "prompts": {"grammar": {}}}], "no ratings on 'overall'; it has grammar"),
         ([], "no rows"),

@@ -212,6 +212,15 @@ def test_label_studio(tmp_path: Path) -> None:
     assert found[0].outputs == ("hi", "go away")
     assert (found[0].labeler, found[0].seconds) == ("label-studio-a@b.c", 4.5)
     assert found[1].outputs == ("text x", "text y", "text z")
+    left_out = task({"type": "ranker", "value": {"ranker": {"rank": ["gone", "z", "x"]}}}, items=listed)
+    path.write_text(json.dumps([left_out]))
+    assert imports.read_labels(path)[0].answer == {"ranking": [2, None, 1]}  # no rank is skipped
+    path.write_text(
+        json.dumps([task({"type": "ranker", "value": {"ranker": {"rank": "zxy"}}}, items=listed)])
+    )
+    with pytest.raises(DataError, match="record 1: a ranker's result is a list of items, not 'zxy'"):
+        imports.read_labels(path)
+    path.write_text(json.dumps(given))
     swapped = imports.read_labels(path, imports.Fields("prompt", ("answer2", "answer1")))
     assert swapped[0].outputs == ("go away", "hi")
 
