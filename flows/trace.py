@@ -126,7 +126,7 @@ def stage_runs(commit: str, lock: dict[str, Any]) -> dict[str, str]:
     """The MLflow run of each stage; one restored from the cache has the run that once made its outputs."""
     found = {}
     for path in outputs(lock):
-        if path.startswith("runs/"):
+        if path.startswith("runs/") and Path(path).stem in lock["stages"]:
             with tempfile.TemporaryDirectory() as folder:
                 fetched = fetch(commit, path, Path(folder, "run.json"))
                 if fetched:

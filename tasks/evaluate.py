@@ -290,8 +290,9 @@ def trust_figures(judges: Mapping[str, Any]) -> dict[str, float]:
     for name, judge in judges.items():
         if judge["kind"] == "model":
             figures[f"judge/{name}/decides"] = float(judge["trust"]["decides"])
-            accuracy = judge["trust"]["accuracy"] or {}
-            figures |= {f"judge/{name}/accuracy/{key}": value for key, value in accuracy.items()}
+            if accuracy := judge["trust"]["accuracy"]:
+                numbers = ("rate", "low", "high", "n")
+                figures |= {f"judge/{name}/accuracy/{key}": float(accuracy[key]) for key in numbers}
     return figures
 
 
