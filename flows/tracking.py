@@ -39,7 +39,9 @@ def log_result(run: str, folder: Path) -> None:
     """What came of it, once all stages are done; `folder` is the run's worktree."""
     log_data(run, folder)
     log_verdict(run, folder)
-    MlflowClient().log_artifact(run, str(folder / "reports/report.html"))
+    report = folder / "reports/report.html"
+    if report.exists():  # a graph of a user's own may write none
+        MlflowClient().log_artifact(run, str(report))
 
 
 def log_verdict(run: str, folder: Path) -> None:
