@@ -160,6 +160,6 @@ def in_words(found: Mapping[str, Any]) -> str:
         return f"the held-out judge saw no reward hacking; the weights after update {found['kept']} are kept"
     return (
         f"reward hacking stopped PPO after update {found['stopped']}: from update {hacking['before']} to "
-        f"{hacking['after']} the held-out judge's preference fell by {100 * hacking['fall']:.1f} points "
+        f"{hacking['after']} the held-out judge's preference fell by {hacking['fall']:.3f} "
         f"while the reward rose by {hacking['rise']:.2f}; the weights after update {found['kept']} are kept"
     )
