@@ -180,9 +180,8 @@ def serve(config: Config, name: str) -> NoReturn:
     env = {**_base_env(), **service.env}
     if name == "mlflow" and not (config.mlflow.database or config.mlflow.artifacts):
         connect_locally()
-    if (
-        name == "label"
-    ):  # it asks the registry for @champion: at MLflow's server, or without one in its database
+    if name == "label":
+        # it asks the registry for @champion: at MLflow's server, or without one in its database
         for variable in environment(config):
             env.pop(variable)
         if config.mlflow.database:
