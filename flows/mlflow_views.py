@@ -16,9 +16,6 @@ from mlflow.exceptions import MlflowException
 from tasks.context import EXPERIMENT, FINAL
 
 TAG = "mlflow.sharedViewState."
-KIND = {
-    "mlflow.experimentKind": "custom_model_development"
-}  # else the page opens at traces of language models
 RATE = f"{FINAL}ppo/rate"
 FIGURES = (
     *(f"{FINAL}ppo/{name}" for name in ("rate", "low", "high")),
@@ -41,7 +38,7 @@ def write_views() -> None:
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     views = {TAG + key: json.dumps(view, sort_keys=True) for key, view in saved_views().items()}
-    for key, value in (views | KIND).items():
+    for key, value in views.items():
         if experiment.tags.get(key) != value:
             client.set_experiment_tag(experiment.experiment_id, key, value)
 
@@ -49,7 +46,9 @@ def write_views() -> None:
 def view_url(server: str, view: str = "runs") -> str:
     """The address of a view on a server whose store this process uses."""
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-    address = f"{server}/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={view}"
+    page = f"{server}/#/experiments/{experiment.experiment_id}/runs"
+    # the other kind of work, which is the default, opens at traces of language models
+    address = f"{page}?workflowType=machine_learning&viewStateShareKey={view}"
     return address if view == "runs" else f"{address}&compareRunsMode=CHART"  # which the state does not hold
 
 
@@ -142,7 +141,7 @@ def _state(
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
-        "columnOrder": [],
+        "columnOrder": columns,
         "columnWidths": {},
         "runsHiddenMode": "FIRST_20_RUNS",
         "runListHidden": False,

@@ -162,4 +162,4 @@ def test_views_are_written_once_and_those_of_people_stay(folder: Path) -> None:
     mlflow_views.write_views()
     assert client.get_experiment_by_name(context.EXPERIMENT).tags == tags
     url = mlflow_views.view_url("http://127.0.0.1:5000", "charts")
-    assert url.endswith("runs?viewStateShareKey=charts&compareRunsMode=CHART")
+    assert url.endswith("&viewStateShareKey=charts&compareRunsMode=CHART")
