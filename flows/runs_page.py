@@ -91,7 +91,7 @@ def _decision(gate: Mapping[str, Any]) -> str:
     return f"version {gate['version']} stays @challenger: {', '.join(failed)} failed"
 
 
-def _size(tree: Path) -> str:
+def _size(tree: Path) -> list[str]:
     """The model's size, and how many rows it learnt from."""
     parts = []
     with suppress(SettingsError, OSError, yaml.YAMLError):
@@ -101,7 +101,7 @@ def _size(tree: Path) -> str:
         parts.append(f"{demonstrations:,} demonstrations")
     if rankings := _read(tree / "metrics/collect.json").get("all", {}).get("rankings"):
         parts.append(f"{rankings:,} rankings")
-    return ", ".join(parts)
+    return parts
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def test_every_run_is_listed_with_date_state_verdict_and_size(runs):
     assert "complete 0.322 (0.309 to 0.366) 1000 prompts, gold" in rows["best"]
     assert f"version 3 stays @challenger: {HOSTILE} failed" in rows["best"]
     assert f"seed=18 {HOSTILE}" in rows["best"]
-    assert all("0.1M, 5,686 demonstrations" in row for row in rows.values())
+    assert all("0.1M 5,686 demonstrations" in row for row in rows.values())
     for name in names[:-1]:  # nothing of the best run's on another's row
         assert "0.322" not in rows[name]
         assert "challenger" not in rows[name]
