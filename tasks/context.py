@@ -99,8 +99,8 @@ class Stage:
     def log_dataset(self, path: str, rows: list[dict[str, Any]], context: str) -> None:
         """Log the rows of the file `path` as a dataset of this run.
 
-        Its digest is DVC's hash, or for what this stage has written the MD5 of the file: dvc.lock still has the
-        hash that the stage's outputs had when it ran before.
+        Its digest is DVC's hash, or for what this stage has written the MD5 of the file: dvc.lock still has
+        the hash that the stage's outputs had when it ran before.
         """
         import mlflow
         import pandas as pd

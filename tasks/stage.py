@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import secrets
@@ -34,8 +35,7 @@ from tasks.context import KNOWN, stage_key
 from tasks.progress import Progress
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
+    from dvc.stage.loader import StageLoader
 
 PROGRESS_SECONDS = 10.0  # between two lines of a progress bar in the log
 RUNNER = Path(__file__).with_name("dvc_runner.py")
@@ -117,7 +117,7 @@ class Dvc:
     """
 
     def __init__(self) -> None:
-        self._repo: Repo | None = None  # with dvc.yaml and dvc.lock as they were read
+        self._stages: StageLoader | None = None  # with dvc.yaml and dvc.lock as they were read
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: Iterator[str] = iter(())
         self._mark = ""
@@ -133,38 +133,43 @@ class Dvc:
         """Whether the stage need not run: its command, parameters and inputs are those that its entry in
         dvc.lock has, or in the checkout's, and its outputs are there or come from DVC's cache."""
         from dvc.exceptions import DvcException
-        from dvc.repo import Repo
 
         try:
-            self._repo = self._repo or Repo()
-            with self._repo.lock:
-                [stage] = self._repo.stage.collect(name)
-                return not stage.changed() or self._adopted(stage)
+            stages = self._stages or self._load()
+            with stages.repo.lock:
+                stage = stages[name]
+                if stage.changed_stage() or stage.changed_deps():
+                    return False
+                if stage.changed_outs():
+                    if not stage.outs_cached():
+                        return False
+                    stage.checkout(force=True)
+                    if stage.changed_outs():
+                        stage.remove_outs()
+                        return False
+                if name not in stages.dvcfile.lockfile_contents.get("stages", {}):
+                    stage.dump(update_pipeline=False)  # the checkout's entry, which is now this run's too
+                return True
         except DvcException:
             return False  # `dvc repro` will say what is wrong
 
-    def _adopted(self, stage: PipelineStage) -> bool:
-        """Whether the checkout's dvc.lock has just this work; its entry and outputs are then taken over."""
+    def _load(self) -> StageLoader:
+        """The stages of dvc.yaml with their entries in dvc.lock or else in the checkout's."""
+        from dvc.dvcfile import PROJECT_FILE, ProjectFile
+        from dvc.repo import Repo
         from dvc.stage.loader import StageLoader
 
+        logging.getLogger("dvc.dvcfile").setLevel(logging.WARNING)  # it would name each entry that is written
+        file = ProjectFile(Repo(), PROJECT_FILE)
         known = yaml.safe_load(KNOWN.read_text()) if KNOWN.exists() else {}
-        if stage.name not in known.get("stages", {}):
-            return False
-        file = stage.dvcfile
-        entry = StageLoader(file, file.contents, known)[stage.name]
-        if entry.changed_stage() or entry.changed_deps() or not entry.outs_cached():
-            return False
-        entry.checkout(force=True)
-        if entry.changed_outs():
-            entry.remove_outs()
-            return False
-        entry.dump(update_pipeline=False)
-        return True
+        own = file.lockfile_contents.get("stages", {})
+        self._stages = StageLoader(file, file.contents, {"stages": known.get("stages", {}) | own})
+        return self._stages
 
     def _forget(self) -> None:
-        if self._repo:
-            self._repo.close()
-        self._repo = None
+        if self._stages:
+            self._stages.repo.close()
+        self._stages = None
 
     def end(self) -> None:
         """End the process and all that it started; the next stage gets a new one."""
