@@ -163,10 +163,9 @@ def agreement_by_group(tx: sa.Connection, project: str) -> dict[str, dict[str, A
     rows = tables(tx, project)["comparisons"]
     if not rows:
         return {}
-    from feedback.quality.agreement import agreement_by  # loads pandas and evalica: only where it is needed
+    from feedback.quality.agreement import agreement_by  # loads scipy: only where it is needed
 
-    whole = agreement_by(rows, lambda row: "all", resamples=100)
-    return whole | agreement_by(rows, lambda row: row["labeler_group"], resamples=100)
+    return agreement_by(rows, lambda row: "all") | agreement_by(rows, lambda row: row["labeler_group"])
 
 
 def labelers(tx: sa.Connection, name: str | None = None) -> list[Labeler]:

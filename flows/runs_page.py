@@ -93,7 +93,7 @@ def _decision(gate: Mapping[str, Any]) -> str:
 
 def _size(tree: Path) -> list[str]:
     """The model's size, and how many rows it learnt from."""
-    parts = []
+    parts: list[str] = []
     with suppress(SettingsError, OSError, yaml.YAMLError):
         parts.append(load_settings(tree / "params.yaml").model.scale)
     counted = _read(tree / "metrics/prepare.json").get("demonstrations", {})

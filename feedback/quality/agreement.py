@@ -1,26 +1,21 @@
-"""How far people agree: raw agreement, Krippendorff's alpha, Cohen's kappa, with bootstrap intervals by item.
+"""How far people agree: raw agreement, Krippendorff's alpha, Cohen's kappa, with intervals by item.
 
-Alpha is evalica's, kappa scikit-learn's. Raw agreement stands beside them always: alpha and kappa are low
-where nearly every answer is the same one, however rarely people differ.
+Raw agreement stands beside the others always: alpha and kappa are low where nearly every answer is the same
+one, however rarely people differ.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations
-from typing import Any, Literal
-
-import evalica
-import numpy as np
-import pandas as pd
-from sklearn.metrics import cohen_kappa_score
+from statistics import fmean
+from typing import Any
 
 from rlhf.contracts import DataError
-
-Distance = Literal["nominal", "ordinal", "interval"]
+from rlhf.statistics import clustered_wilson
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class Answer:
 
     Attributes:
         unit: what was judged.
-        item: what is drawn again in the bootstrap: units of one prompt belong together.
+        item: what was sampled: units of one prompt belong together.
         labeler: who answered.
         value: the answer, a category or a number.
     """
@@ -60,77 +55,61 @@ def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
     return found
 
 
-def agreement(
-    given: Sequence[Answer],
-    *,
-    distance: Distance = "nominal",
-    resamples: int = 200,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Any]:
+def agreement(given: Sequence[Answer], *, confidence: float = 0.95) -> dict[str, Any]:
     """Agreement on the units that at least two people answered.
+
+    Alpha and kappa are 1 - disagreement / disagreement by chance; their intervals are that of the
+    disagreement by item, with chance as it was seen. Even answers that are all alike leave an interval.
 
     Args:
         given: answers; a labeler's later answer about a unit takes the place of an earlier one.
-        distance: how alpha weighs a disagreement; kappa and raw agreement count it whole.
-        resamples: bootstrap samples of items, with replacement.
-        confidence: coverage of the percentile intervals.
-        seed: of the bootstrap.
+        confidence: coverage of the intervals.
 
     Returns:
-        `raw` (share of pairs of answers about one unit that are equal), `alpha` and `kappa` (over the same
-        pairs of answers, each in both orders), each as {value, low, high}, and `units`, `items`, `pairs`. A
-        figure that does not exist, such as alpha where all answers are one and the same, is None.
+        `raw` (share of pairs of answers about one unit that are equal), `alpha` (nominal) and `kappa` (over
+        the same pairs of answers, each in both orders), each as {value, low, high}, and `units`, `items`,
+        `pairs`. A figure that does not exist, such as alpha where all answers are the same, is None.
 
     Raises:
         DataError: no unit has two answers.
     """
     latest = {(answer.unit, answer.labeler): answer for answer in given}
-    by_item: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    by_unit: dict[str, list[Answer]] = defaultdict(list)
     for answer in latest.values():
-        by_item[answer.item][answer.unit].append(answer.value)
-    items = [units for units in ([v for v in of.values() if len(v) > 1] for of in by_item.values()) if units]
-    if not items:
+        by_unit[answer.unit].append(answer)
+    units = [answered for answered in by_unit.values() if len(answered) > 1]
+    if not units:
         raise DataError("nothing was judged by two people: agreement needs overlapping labels")
 
-    values = sorted({value for units in items for unit in units for value in unit}, key=str)
-    code = {value: i for i, value in enumerate(values)}
-    units = [np.array([code[value] for value in unit]) for of in items for unit in of]
-    item_of_unit = np.repeat(np.arange(len(items)), [len(of) for of in items])
-    # Alpha asks how often each answer was given about a unit, not who gave it: a few rows will do.
-    table = np.full((max(map(len, units)), len(units)), np.nan)
-    for column, unit in enumerate(units):
-        table[: len(unit), column] = unit if distance == "nominal" else [float(values[i]) for i in unit]
-    pairs = np.array([pair for unit in units for pair in combinations(unit, 2)])
-    unit_of_pair = np.repeat(np.arange(len(units)), [len(u) * (len(u) - 1) // 2 for u in units])
+    pairs = [(unit[0].item, a.value, b.value) for unit in units for a, b in combinations(unit, 2)]
+    same, items = [float(a == b) for _, a, b in pairs], [item for item, _, _ in pairs]
+    raw, ends = fmean(same), clustered_wilson(same, items, confidence)
+    # kappa: every pair in both orders, so that both sides have one and the same distribution of answers
+    sides = Counter(value for _, *both in pairs for value in both)
+    apart = 1 - sum((count / sides.total()) ** 2 for count in sides.values())
+    # alpha counts an answer, and not a pair, once
+    alike = [fmean(a.value == b.value for a, b in combinations(unit, 2)) for unit in units]
+    points = [share for share, unit in zip(alike, units, strict=True) for _ in unit]
+    answered = [answer for unit in units for answer in unit]
+    often, total = Counter(answer.value for answer in answered), len(answered)
+    by_chance = 1 - sum(count * (count - 1) for count in often.values()) / (total * (total - 1))
+    alpha_ends = clustered_wilson(points, [answer.item for answer in answered], confidence)
+    return {
+        "raw": {"value": raw, "low": ends[0], "high": ends[1]},
+        "alpha": _beyond_chance(fmean(points), alpha_ends, by_chance),
+        "kappa": _beyond_chance(raw, ends, apart),
+        "units": len(units),
+        "items": len(set(items)),
+        "pairs": len(pairs),
+    }
 
-    def figures(times: np.ndarray) -> dict[str, float | None]:
-        """The three figures with each unit counted so many times."""
-        weight = times[unit_of_pair].astype(float)
-        one, two = pairs.T
-        raw = float(np.average(one == two, weights=weight))
-        varied = len(np.unique(table[:, times > 0][~np.isnan(table[:, times > 0])])) > 1
-        if not varied:
-            return {"raw": raw, "alpha": None, "kappa": None}
-        alpha = evalica.alpha(pd.DataFrame(table.repeat(times, axis=1)), distance=distance).alpha
-        kappa = cohen_kappa_score(np.r_[one, two], np.r_[two, one], sample_weight=np.r_[weight, weight])
-        return {"raw": raw, "alpha": float(alpha), "kappa": float(kappa)}
 
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(resamples):
-        times = np.bincount(rng.integers(len(items), size=len(items)), minlength=len(items))
-        drawn.append(figures(times[item_of_unit]))
-    tail = (1 - confidence) / 2
-    result: dict[str, Any] = {}
-    for name, value in figures(np.ones(len(units), dtype=int)).items():
-        known = [found for sample in drawn if (found := sample[name]) is not None]
-        low, high = np.quantile(known, [tail, 1 - tail]) if known and value is not None else (None, None)
-        result[name] = {
-            "value": value,
-            "low": None if low is None else float(low),
-            "high": None if high is None else float(high),
-        }
-    return result | {"units": len(units), "items": len(items), "pairs": len(pairs)}
+def _beyond_chance(same: float, ends: tuple[float, float], apart: float) -> dict[str, float | None]:
+    """Agreement beyond chance, where chance alone would give a share `apart` of unequal answers."""
+    if apart <= 0:
+        return {"value": None, "low": None, "high": None}
+    value, low, high = (1 - (1 - share) / apart for share in (same, *ends))
+    return {"value": value, "low": low, "high": high}
 
 
 def agreement_by(

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import evalica
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
 from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import cohen_kappa_score
 
 from feedback.quality import bradley_terry, dawid_skene
 from feedback.quality.agreement import Answer, agreement, agreement_by, answers
@@ -201,7 +203,7 @@ def test_agreement_on_human_ratings_of_summaries() -> None:
         unit = f"{rating['id']} {rating['system']}"
         given += [Answer(unit, rating["id"], str(p), s) for p, s in zip(people, scores, strict=True)]
     assert len(given) == 5133
-    figures = agreement(given, resamples=100)
+    figures = agreement(given)
     assert figures["alpha"]["value"] == pytest.approx(0.1995, abs=5e-4)  # .199, cut off
     assert figures["alpha"]["low"] < 0.199 < figures["alpha"]["high"]
     assert figures["units"] == 2513  # of 2,514: one has a single label
@@ -216,19 +218,36 @@ def test_agreement_by_hand() -> None:
         for u, v in zip("1234", vs, strict=True)
     ]
     given.append(Answer("5", "5", "cat", "x"))
-    figures = agreement(given, resamples=50)
+    figures = agreement(given)
     assert figures["raw"]["value"] == 0.5
     assert figures["pairs"] == 4
     # x and y are each half of the eight answers: kappa (.5 - .5) / .5, alpha 1 - .5 / (2 * 4 * 4 / (8 * 7))
     assert figures["kappa"]["value"] == pytest.approx(0)
     assert figures["alpha"]["value"] == pytest.approx(1 - 0.5 / (32 / 56))
-    again = agreement([*given[:1], Answer("1", "1", "ann", "y"), *given[1:]], resamples=10)
+    again = agreement([*given[:1], Answer("1", "1", "ann", "y"), *given[1:]])
     assert again["raw"]["value"] == 0.25  # ann changed her mind about 1, and the later answer stands
-    unanimous = agreement([Answer("1", "1", who, "x") for who in "ab"], resamples=10)
+    unanimous = agreement([Answer("1", "1", who, "x") for who in "ab"])
     assert unanimous["raw"]["value"] == 1
     assert unanimous["alpha"]["value"] is None
+    assert unanimous["raw"]["low"] < 0.25  # one pair of equal answers is no proof of agreement
     with pytest.raises(DataError, match="nothing was judged by two people"):
         agreement([Answer("1", "1", "ann", "x")])
+
+
+def test_agreement_is_that_of_the_libraries() -> None:
+    rng = np.random.default_rng(3)
+    first = rng.choice(list("xyz"), 60, p=[0.5, 0.2, 0.3])
+    second = np.where(rng.random(60) < 0.5, first, rng.choice(list("xyz"), 60))
+    given = [
+        Answer(str(i), str(i), who, v)
+        for who, vs in (("ann", first), ("bob", second))
+        for i, v in enumerate(vs)
+    ]
+    figures = agreement(given)
+    table = pd.DataFrame([[ord(v) for v in vs] for vs in (first, second)])
+    both = np.r_[first, second], np.r_[second, first]
+    assert figures["alpha"]["value"] == pytest.approx(evalica.alpha(table).alpha)
+    assert figures["kappa"]["value"] == pytest.approx(cohen_kappa_score(*both))
 
 
 def test_agreement_of_rankings_by_slice() -> None:
@@ -237,9 +256,9 @@ def test_agreement_of_rankings_by_slice() -> None:
         week, bob = ("1", [2, 1]) if i % 2 else ("2", [1, 2])
         rows += [row("ann", [1, 2], f"p{i}", week=week), row("bob", bob, f"p{i}", week=week)]
     rows.append(row("ann", [1, 2], "alone", week="3"))
-    found = agreement_by(rows, lambda r: r["week"], resamples=20)
+    found = agreement_by(rows, lambda r: r["week"])
     assert {week: of["raw"]["value"] for week, of in found.items()} == {"1": 0, "2": 1}
-    assert agreement(answers(rows), resamples=20)["raw"]["value"] == 0.5
+    assert agreement(answers(rows))["raw"]["value"] == 0.5
     assert {a.value for a in answers([row("ann", [1, 1])])} == {"tie"}
 
 
