@@ -16,24 +16,20 @@ def verdict(evaluation: Mapping[str, Any], policy: str = "ppo") -> str:
         evaluation: what stands in metrics/evaluation.json.
         policy: the policy that the sentence is about.
     """
-    row, label = evaluation["policies"][policy], LABELS.get(policy, policy)
-    if row["low"] > 0.5:
-        finding = "the interval lies above one half"
-    elif row["high"] < 0.5:
-        finding = "the interval lies below one half"
-    else:
-        finding = "the interval includes one half, so no difference is shown"
-    return (
+    row, label, trust = evaluation["policies"][policy], LABELS.get(policy, policy), first_trust(evaluation)
+    rate = (
         f"{label} is preferred to the reference at a rate of {rate_text(row)} on {evaluation['n']} "
-        f"held-out prompts ({level_text(evaluation['confidence'])} interval, {judge_words(evaluation)}): "
-        f"{finding}.{trust_words(evaluation)}{hacking_words(evaluation)}{stop_words(evaluation)}"
+        f"held-out prompts ({level_text(evaluation['confidence'])} interval, {judge_words(evaluation)})"
     )
-
-
-def trust_words(evaluation: Mapping[str, Any]) -> str:
-    """A sentence on a judge whose figures decide nothing, nothing on others."""
-    trust = first_trust(evaluation)
-    return "" if not trust or trust["decides"] else f" This decides nothing: {trust['reason']}."
+    if trust and not trust["decides"]:  # before the rate: who reads no further shall not take it for a result
+        words = f"This decides nothing: {trust['reason']}. By this judge {rate}."
+    elif row["low"] > 0.5:
+        words = f"{rate}: the interval lies above one half."
+    elif row["high"] < 0.5:
+        words = f"{rate}: the interval lies below one half."
+    else:
+        words = f"{rate}: the interval includes one half, so no difference is shown."
+    return words + hacking_words(evaluation) + stop_words(evaluation)
 
 
 def first_trust(evaluation: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -280,6 +280,17 @@ def test_verdict_names_where_the_interval_lies():
     assert "lies below one half" in verdict(evaluation(0.3, 0.49))
 
 
+def test_a_judge_that_cannot_tell_good_from_random_is_said_before_its_rate():
+    trust = {"decides": False, "reason": "this judge cannot tell good from random"}
+    judged = evaluation() | {"judges": {"rm": {"trust": trust}}}
+    judged["judge"] = judged["judge"] | {"key": "rm"}
+    said = verdict(judged)
+    assert said.startswith(
+        "This decides nothing: this judge cannot tell good from random. By this judge PPO is"
+    )
+    assert "above one half" not in said
+
+
 def test_same_numbers_give_the_same_bytes():
     assert render() == render()
     assert "<dc:date>" not in preference_figure(evaluation(), 0.95)
