@@ -148,9 +148,10 @@ def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
             f"{name}: the tokenizer has no EOS token, so nothing would end an answer; "
             "set eos_token in its tokenizer_config.json"
         )
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
-        return
     embeddings = model.get_input_embeddings().weight
+    pad_id = tokenizer.pad_token_id
+    if pad_id is not None and pad_id != tokenizer.eos_token_id and pad_id < len(embeddings):
+        return
     named = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}
     reserved = [
         (_RESERVED.search(token.content).lastindex, i, token.content)  # type: ignore[union-attr]

@@ -136,7 +136,7 @@ def check_sampling(model: Any) -> None:
         rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         logits = [plain(row) for row in rows]
     worst = max(
-        ((ours - logits[i][len(prompts[i]) + t - 1]).abs().max() / logits[i].std()).item()
+        ((ours - logits[i][len(prompts[i]) + t - 1]).square().mean().sqrt() / logits[i].std()).item()
         for t, (left, batch) in enumerate(steps)
         for i, ours in zip(left.tolist(), batch, strict=True)
         if t < len(responses[i])  # a row that has ended may wait in the batch

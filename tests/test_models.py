@@ -103,8 +103,7 @@ def test_packed_scores_are_held_against_plain_ones(kind, tokenizer, tmp_path) ->
     assert not check_scores(reward.model, rows, tokenizer.pad_token_id)
     short = [encode(reward, [""] * 3, r["completions"]) for r in RANKINGS[:2]]
     assert max(len(row) for example in short for row in example) < 6
-    if kind != "gpt_oss":  # its attention sinks take no mask of our own
-        assert check_scores(reward.model, short, tokenizer.pad_token_id)
+    assert check_scores(reward.model, short, tokenizer.pad_token_id)
 
 
 # ---- mixtures of experts ----
@@ -188,20 +187,22 @@ def bare_tokenizer(*reserved: str, pad: str | None = None) -> Any:
         (("<|extra|>", "<|reserved_3|>"), "<eos>", 0, "<|reserved_3|>"),
         ((), None, 4, "<pad>"),  # the embeddings have rows that no token has
         ((), "<eos>", 0, "<pad>"),  # they have to grow
+        ((), "<|other|>", 0, "<pad>"),  # a name that the vocabulary lacked is an id behind the embeddings
     ],
 )
 def test_the_pad_token_is_settled_when_a_policy_is_loaded(
     reserved, pad, spare, expected, tmp_path, capsys
 ) -> None:
     tokenizer = bare_tokenizer(*reserved, pad=pad)
-    model = tiny_model("llama", tokenizer, vocab_size=len(tokenizer) + spare)
+    rows = len(tokenizer) + spare - (pad == "<|other|>")
+    model = tiny_model("llama", tokenizer, vocab_size=rows, pad_token_id=None)
     before = model(torch.tensor([[5, 6, 7]])).logits
     policy = load_policy(saved(model, tokenizer, tmp_path))
     assert capsys.readouterr().out.count(f"it pads with '{expected}' now") == 1
     assert policy.tokenizer.pad_token == expected
     pad_id = policy.tokenizer.pad_token_id
     assert pad_id == policy.model.config.pad_token_id != policy.tokenizer.eos_token_id
-    assert len(policy.model.get_input_embeddings().weight) == max(len(tokenizer) + spare, pad_id + 1)
+    assert len(policy.model.get_input_embeddings().weight) == max(rows, pad_id + 1)
     after = policy.model(torch.tensor([[5, 6, 7]])).logits
     torch.testing.assert_close(after[..., : before.shape[-1]], before)
     assert (after[..., before.shape[-1] :] - before.mean(-1, keepdim=True)).abs().sum() < 1e-4
