@@ -32,7 +32,7 @@ import psutil
 from feedback.web.origin import is_loopback
 from flows.deployments import deploy
 from flows.guarded import SIGN_IN, authorization
-from flows.mlflow_views import mlflow_page
+from flows.mlflow_views import mlflow_page, view_url, write_views
 from flows.runs import alone, is_alive
 from flows.service_settings import (
     CONFIG,
@@ -177,9 +177,11 @@ def serve(config: Config, name: str) -> NoReturn:
         raise DataError(f"{name} runs already: {_record(name)['url']}; make down stops it")
     _refuse_taken(config, name)
     service = next(service for service in services(config) if service.name == name)
-    env = {**_base_env(), **service.env}
+    env, address = {**_base_env(), **service.env}, config.url(name)
     if name == "mlflow" and not (config.mlflow.database or config.mlflow.artifacts):
         connect_locally()
+        write_views()
+        address = view_url(address)
     if name == "label":
         # it asks the registry for @champion: at MLflow's server, or without one in its database
         for variable in environment(config):
@@ -187,7 +189,7 @@ def serve(config: Config, name: str) -> NoReturn:
         if config.mlflow.database:
             env["MLFLOW_TRACKING_URI"] = _driver(config.mlflow.database, "psycopg")
         env |= running_environment()
-    print(f"{name}: {config.url(name)}  (Ctrl-C stops it)", flush=True)
+    print(f"{name}: {address}  (Ctrl-C stops it)", flush=True)
     os.execve(service.command[0], service.command, env)
 
 
