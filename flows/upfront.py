@@ -11,7 +11,7 @@ from typing import Any
 from rlhf.contracts import TABLES, DataError
 from rlhf.feasibility import gate_warning, problems_of_data, too_long
 from rlhf.judges import PEOPLE, human_judge
-from rlhf.preflight import contradictions
+from rlhf.preflight import cautions, contradictions
 from rlhf.settings import Settings, SettingsError
 from rlhf.sources import load
 from tasks.context import StageError, stages
@@ -58,13 +58,16 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     if "collect" in needed and settings.collect.labelers == "store" and not round_to_come:
         stored_rankings(settings.collect.labels)
     _refuse_missing(settings, needed)
+    said = cautions(settings) if "evaluate" in needed else []
     if "register" not in needed:
-        return []
-    held_out = settings.ingest.test_posts if settings.ingest.source == "builtin" else None
+        return said
+    warning = None
     if tables:
         held_out = len({row["prompt"] for row in tables["demonstrations"] if row["split"] == "test"})
-    warning = None if held_out is None or settings.prepare.test_share else gate_warning(settings, held_out)
-    return [warning] if warning else []
+        warning = gate_warning(settings, held_out)
+    elif settings.ingest.source == "builtin" and not settings.prepare.test_share:
+        warning = gate_warning(settings, settings.ingest.test_posts)
+    return [*said, warning] if warning else said
 
 
 def _refuse_missing(settings: Settings, needed: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,12 +21,12 @@ def too_long(
     Args:
         settings: every parameter.
         prompts: of all splits.
-        count: how many tokens each has, or has at least; asked only where their bytes leave it open, for a
-            token is a byte or more.
+        count: how many tokens each has, or has at least; asked only where `most_tokens` leaves it open.
     """
     length = max(settings.ppo.response_length, settings.evaluate.response_length)
     room, longest = settings.model.context - length, settings.ppo.max_prompt_length or math.inf
-    if room < 1 or longest <= room or all(len(prompt.encode()) <= room for prompt in prompts):
+    kind = settings.model.tokenizer
+    if room < 1 or longest <= room or all(most_tokens(kind, prompt) <= room for prompt in prompts):
         return None
     counts = [min(tokens, longest) for tokens in count()]
     over = [number for number, tokens in enumerate(counts) if tokens > room]
@@ -39,6 +40,16 @@ def too_long(
         f"{counts[worst]:.0f}; set ppo.max_prompt_length to {room} to cut their start, raise model.context, "
         "or shorten them",
     )
+
+
+def most_tokens(kind: str, text: str) -> int:
+    """Tokens that a text cannot exceed, whatever its tokenizer has learnt; counted without loading one.
+
+    Args:
+        kind: `word`, whose tokens are signs and whole words; `bpe`, whose tokens are a byte or more.
+        text: any text.
+    """
+    return len(re.findall(r"[\w']+|[^\w']", text)) if kind == "word" else len(text.encode())
 
 
 def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: bool = False) -> list[Problem]:

@@ -37,6 +37,18 @@ def contradictions(settings: Settings) -> list[Problem]:
     ]
 
 
+def cautions(settings: Settings) -> list[str]:
+    """What makes the figures of a run mean less than they seem to, and does not stop it."""
+    ppo, first = settings.ppo, settings.evaluate.judges[0]
+    picks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None and ppo.judge == first
+    if not picks or (first == "reward-model" and settings.prepare.judge_share == 0):
+        return []
+    return [
+        f"the judge {first} picks PPO's checkpoint and judges it too, so its rate is too high: set "
+        "ppo.judge_tolerance to null, or name another judge first in evaluate.judges"
+    ]
+
+
 def _of_data(settings: Settings) -> list[tuple[str, str, bool]]:
     collect, source, judges = settings.collect, settings.ingest.source, settings.evaluate.judges
     builtin, shares = source == "builtin", settings.prepare

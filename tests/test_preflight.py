@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,9 @@ from flows.feedback import main as feedback
 from flows.rlhf import main as rlhf
 from flows.upfront import refuse, stages_up_to
 from rlhf.contracts import TABLES, DataError, read_table
-from rlhf.feasibility import best_lower_end, gate_warning, needed_prompts
-from rlhf.preflight import GROUPS, PEOPLE, contradictions
+from rlhf.feasibility import best_lower_end, gate_warning, most_tokens, needed_prompts
+from rlhf.policy import train_tokenizer
+from rlhf.preflight import GROUPS, PEOPLE, cautions, contradictions
 from rlhf.settings import Settings, SettingsError, check_settings, load_settings
 from rlhf.statistics import wilson
 from rlhf.world.labelers import GROUPS as LABELER_GROUPS
@@ -288,6 +290,17 @@ def test_tokens_are_counted_by_the_tokenizer_that_pretraining_makes(
     refuse_infeasible(load_settings(), tables, collected=False)
 
 
+def test_a_text_never_has_more_tokens_than_can_be_told_without_a_tokenizer() -> None:
+    rng = random.Random(0)
+    signs = "ab AB;:'r/\n\t.é_9 \u4e2d🙂"
+    texts = ["".join(rng.choices(signs, k=rng.randint(1, 40))) for _ in range(2000)]
+    for kind, size in (("word", 1024), ("bpe", 300)):
+        encoded = train_tokenizer(texts[:50], kind, size)(texts, add_special_tokens=False)["input_ids"]
+        pairs = [(len(ids), most_tokens(kind, text)) for ids, text in zip(encoded, texts, strict=True)]
+        assert all(tokens <= most for tokens, most in pairs)
+        assert any(tokens == most for tokens, most in pairs)
+
+
 @pytest.mark.skipif(not CASES.exists(), reason=f"no cases at {CASES}")
 def test_long_demonstrations_are_known_before_any_training(workspace: Workspace) -> None:
     own(workspace, rows_of(60), rankings(60))
@@ -296,6 +309,17 @@ def test_long_demonstrations_are_known_before_any_training(workspace: Workspace)
         SettingsError, match=r"4 of 64 prompts are too long: .* set ppo.max_prompt_length to 244"
     ):
         refuse(load_settings())
+
+
+def test_a_judge_that_picks_what_it_judges_is_said(workspace: Workspace) -> None:
+    own(workspace, rows_of(60), rankings(60))
+    [line, _] = refuse(load_settings())
+    assert "the judge reward-model picks PPO's checkpoint and judges it too" in line
+    assert refuse(load_settings(), "ppo") == []
+    workspace.set({"ppo.judge_tolerance": None})
+    [gate] = refuse(load_settings())
+    assert "the gate needs 200" in gate
+    assert cautions(Settings()) == []
 
 
 # ---- the gate ----
@@ -379,7 +403,7 @@ def test_a_partial_run_is_not_refused_for_what_it_does_not_reach(workspace: Work
     assert refuse(load_settings(), "sft") == []
     with pytest.raises(SettingsError, match=r"simulated labelers .* \(and 1 more\)"):
         refuse(load_settings())
-    workspace.set({"evaluate.judges": ["reward-model"]})
+    workspace.set({"evaluate.judges": ["reward-model"], "ppo.judge_tolerance": None})
     assert refuse(load_settings(), "evaluate", round_to_come=True) == []  # the round brings labels
 
 
