@@ -34,6 +34,7 @@ from flows.runs import alone, clear_dead
 from flows.upfront import refuse
 from flows.workspace import parse_changes, plan, with_data
 from rlhf.contracts import DataError, write_json
+from rlhf.display import rate_text
 from rlhf.settings import Settings, SettingsError
 from rlhf.sources import load
 from rlhf.world.labelers import pool
@@ -275,7 +276,9 @@ def rounds(store: Store, project: str) -> list[Round]:
 
 def shown(figures: tuple[float, float, float] | None) -> str:
     """A rate with its interval."""
-    return "none yet" if figures is None else "{:.3f} ({:.3f} to {:.3f})".format(*figures)
+    return (
+        "none yet" if figures is None else rate_text(dict(zip(("rate", "low", "high"), figures, strict=True)))
+    )
 
 
 def show_rounds(found: list[Round], settings: Settings, labelers: str) -> None:

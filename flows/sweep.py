@@ -35,7 +35,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.prefect_api import prefect_api
 from flows.workspace import RUNS, experiments, parse_changes, plan, snapshot
 from rlhf.contracts import DataError, write_json, written_beside
-from rlhf.display import LABELS
+from rlhf.display import LABELS, number
 from rlhf.figures import svg_text
 from rlhf.ladder import as_png, ladder, ladder_figure, markdown_table, shape
 from rlhf.policy import SIZES
@@ -242,7 +242,9 @@ def evaluation(cell: Cell) -> dict[str, Any]:
 def rates(cell: Cell) -> str:
     """The cell's rates in one line."""
     policies = evaluation(cell)["policies"]
-    return ", ".join(f"{LABELS[name]} {policies[name]['rate']:.3f}" for name in LABELS if name in policies)
+    return ", ".join(
+        f"{LABELS[name]} {number(policies[name]['rate'])}" for name in LABELS if name in policies
+    )
 
 
 def log_of(name: str) -> Path:

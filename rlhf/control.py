@@ -30,6 +30,7 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.contracts import DEMONSTRATION, DataError
+from rlhf.display import figure_text, interval_text, rate_text
 from rlhf.files import read_jsonl, read_rows
 from rlhf.judges import Judge, ScoringJudge, blind_pairs, model_judge, same
 from rlhf.length_control import length_controlled_rate
@@ -178,10 +179,9 @@ def show(result: dict[str, Any]) -> str:
     for name, row in result["pairings"].items():
         equal, words = row["length_controlled"], f"{row['output_words']:.1f}/{row['reference_words']:.1f}"
         lines.append(
-            f"{name:<8} {row['rate']:>9.3f}  {_span(row['low'], row['high'])} {row['n']:>5} "
+            f"{name:<8} {row['rate']:>9.3f}  {interval_text(row)} {row['n']:>5} "
             f"{row['ties']:>5}  "
-            f"{equal['rate']:.3f} ({_span(equal['low'], equal['high'])})  {words:<10} "
-            f"{row['overlap']:.3f} ({_span(*row['overlap_interval'])})"
+            f"{rate_text(equal)}  {words:<10} {figure_text(row, 'overlap')}"
         )
     judge, lot = result["judge"], result["pairings"]["by lot"]
     verdict = "holds 0.5, as it must."
@@ -194,10 +194,6 @@ def show(result: dict[str, Any]) -> str:
         f"by lot: the interval {verdict}",
     ]
     return "\n".join(lines)
-
-
-def _span(low: float, high: float) -> str:
-    return f"{low:.3f} to {high:.3f}"
 
 
 def main(arguments: list[str] | None = None) -> int:

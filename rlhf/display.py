@@ -48,6 +48,12 @@ def rate_text(row: Mapping[str, Any]) -> str:
     return f"{number(row['rate'])} ({interval_text(row)})"
 
 
+def figure_text(row: Mapping[str, Any], figure: str) -> str:
+    """A figure with its interval, from a row with `<figure>` and `<figure>_interval`."""
+    low, high = row[f"{figure}_interval"] or (None, None)
+    return MISSING if row[figure] is None else rate_text({"rate": row[figure], "low": low, "high": high})
+
+
 def difference_text(row: Mapping[str, Any]) -> str:
     """A difference with its interval, from a row with `difference`, `low` and `high`."""
     return f"{signed(row['difference'])} ({signed_interval(row)})"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from rlhf.display import LABELS
+from rlhf.display import LABELS, level_text, rate_text
 from rlhf.figures import COLOURS, INK, axes_of
 from rlhf.statistics import wilson
 
@@ -134,7 +134,7 @@ def ladder_figure(rows: Sequence[Mapping[str, Any]], judge: str, confidence: flo
     n = rows[0]["policies"][names[0]]["n"]
     seeds = len(rows[0]["seeds"])
     axes.set_title(
-        f"judge: {judge}; {n} prompts a point over {seeds} seeds (dots); {100 * confidence:.0f} % intervals",
+        f"judge: {judge}; {n} prompts a point over {seeds} seeds (dots); {level_text(confidence)} intervals",
         size=10,
         color=INK,
     )
@@ -157,7 +157,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     for row in rows:
         found = [row["policies"][name] for name in names]
-        rates = [f"{p['rate']:.3f} ({p['low']:.3f}–{p['high']:.3f})" for p in found]
+        rates = [rate_text(policy) for policy in found]
         seeds = ", ".join(map(str, row["seeds"]))
         lines.append(f"| {row['size']} | {row['parameters']:,.0f} | {seeds} | {' | '.join(rates)} |")
     return "\n".join(lines)

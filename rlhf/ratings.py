@@ -25,6 +25,7 @@ from typing import Any
 
 from rlhf.agreement import agreement
 from rlhf.contracts import DataError
+from rlhf.display import figure_text, interval_text
 from rlhf.files import read_jsonl
 from rlhf.statistics import preference_rate
 
@@ -142,27 +143,21 @@ def show(result: dict[str, Any]) -> str:
         f" {'wins':>5} {'ties':>5} {'losses':>6} {'rating':>7}"
     ]
     for name, row in result["systems"].items():
-        wilson = _span(row["low"], row["high"])
+        wilson = interval_text(row)
         lines.append(
             f"{name:<12} {row['rate']:>9.3f}  {wilson:<14} {row['n']:>5}"
             f" {row['wins']:>5} {row['ties']:>5} {row['losses']:>6} {row['mean_rating']:>7.3f}"
         )
     agreed = result["agreement"]
-    alpha = "undefined"
-    if agreed["alpha"] is not None:
-        alpha = f"{agreed['alpha']:.3f} ({_span(*agreed['alpha_interval'])})"
+    alpha = "undefined" if agreed["alpha"] is None else figure_text(agreed, "alpha")
     lines += [
         "",
         f"Preferred to {result['reference']} (mean rating {result['reference_mean_rating']:.3f}); "
         f"judges: people; {result['tie_rule']}.",
-        f"{agreed['judges']} annotators, {agreed['n']} texts: raw agreement {agreed['raw']:.3f} "
-        f"({_span(*agreed['raw_interval'])}), Krippendorff's alpha (nominal) {alpha}.",
+        f"{agreed['judges']} annotators, {agreed['n']} texts: raw agreement "
+        f"{figure_text(agreed, 'raw')}, Krippendorff's alpha (nominal) {alpha}.",
     ]
     return "\n".join(lines)
-
-
-def _span(low: float, high: float) -> str:
-    return f"{low:.3f} to {high:.3f}"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from rlhf.display import (
     LABELS,
     difference_text,
+    figure_text,
     in_order,
     interval_text,
     level_text,
@@ -121,7 +122,7 @@ def judge_tables(evaluation: Mapping[str, Any]) -> list[Table]:
             measured.append(_table(caption, ["rate", "n", "lower end above", ""], trust_rows(judge)))
         for other, row in judge.get("agreement", {}).items():
             if row:
-                parts = [_with_interval(row, figure) for figure in ("raw", "alpha", "kappa")]
+                parts = [figure_text(row, figure) for figure in ("raw", "alpha", "kappa")]
                 agree.append([f"{name} with {other}", *parts, str(row["n"])])
         for other, rows in judge.get("prediction_powered", {}).items():
             powered += [
@@ -253,11 +254,6 @@ def _text(value: Any) -> str:
 
 def _estimate(row: Mapping[str, Any]) -> str:
     return rate_text({"rate": row["value"], "low": row["low"], "high": row["high"]})
-
-
-def _with_interval(row: Mapping[str, Any], figure: str) -> str:
-    low, high = row[f"{figure}_interval"] or (None, None)
-    return "" if row[figure] is None else rate_text({"rate": row[figure], "low": low, "high": high})
 
 
 def _table(
