@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,19 @@ def test_a_new_file_is_held_by_the_contracts(name: str, copy: Path) -> None:
     assert done.returncode == 1
     module = name.removesuffix(".py").replace("/", ".")
     assert re.search(rf"{re.escape(module)}\b", done.stdout), done.stdout
+
+
+def test_the_docs_tell_the_one_exemption() -> None:
+    """Of the stages that train, PPO alone may import the built-in world."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [world] = [one for one in contracts if one.get("protected_modules") == ["rlhf.world"]]
+    trains = {f"tasks.{stage}" for stage in ("pretrain", "sft", "reward", "ppo")}
+    assert trains & set(world["allowed_importers"]) == {"tasks.ppo"}
+    text = " ".join((ROOT / "docs/architecture.md").read_text().split())
+    assert "`tasks.ppo` alone of those that train may import the world" in text
+
+
+def test_what_is_there_is_not_left_for_later() -> None:
+    later = (ROOT / "docs/architecture.md").read_text().split("## Left for later")[1].split("\n## ")[0]
+    assert (ROOT / "flows/sweep.py").exists()
+    assert "sweep" not in later
