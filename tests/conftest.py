@@ -20,6 +20,7 @@ from tasks.context import Stage, stage_settings
 pytest_plugins = ["labeling"]
 
 ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 1200.0  # seconds until a test gives up on what should happen; how fast it happens is not tested
 SMALL = {
     "ingest.corpus_posts": 200,
     "ingest.train_posts": 120,
@@ -79,7 +80,9 @@ class Workspace:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m <words>` as a person would."""
-        return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            [sys.executable, "-m", *words], capture_output=True, text=True, timeout=PATIENCE
+        )
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from uuid import UUID
 import boto3
 import pytest
 import yaml
+from conftest import PATIENCE
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
@@ -35,7 +36,7 @@ def temporary_s3() -> Iterator[dict[str, str]]:
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while not services._answers(url):
             assert server.poll() is None, "the S3 server ended at once"
             assert time.monotonic() < end, "the S3 server does not answer"
@@ -142,7 +143,7 @@ def _pool_of_two(client: Any, name: str) -> str:
     """Wait until both workers look for work in the pool, which the first one makes."""
     from prefect.exceptions import PrefectHTTPStatusError
 
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while True:
         with suppress(PrefectHTTPStatusError):
             if len(client.read_workers_for_work_pool(name)) == 2:
@@ -154,14 +155,14 @@ def _pool_of_two(client: Any, name: str) -> str:
 def _last_words(worker: subprocess.Popen[bytes]) -> str:
     """What a worker printed. One that has lost its last run's end does not stop by itself; it is killed."""
     try:
-        return worker.communicate(timeout=20)[0].decode()
+        return worker.communicate(timeout=PATIENCE)[0].decode()
     except subprocess.TimeoutExpired:
         worker.kill()
         return worker.communicate()[0].decode()
 
 
 def _ended(client: Any, flow_run: UUID) -> Any:
-    end = time.monotonic() + 280
+    end = time.monotonic() + PATIENCE
     while not (state := client.read_flow_run(flow_run).state).is_final():
         assert time.monotonic() < end, f"the run is still {state.name}"
         time.sleep(0.5)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import PATIENCE
 
 from benchmarks import ppo, ppo_models, ppo_run
 from benchmarks.ppo_run import Spec
@@ -161,7 +162,7 @@ def test_the_whole_command_against_trl(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("ppo-quick-*.json")

@@ -21,6 +21,7 @@ from uuid import UUID
 import psutil
 import pytest
 import yaml
+from conftest import PATIENCE
 from labeling import answer, candidates, filled, person
 from prefect import State
 from prefect.client.orchestration import get_client
@@ -135,7 +136,7 @@ def git(*words: str) -> str:
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Prefect server and an MLflow store for all tests of this file."""
     state = tmp_path_factory.mktemp("state")
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=int(PATIENCE)):
         yield state
 
 
@@ -423,13 +424,13 @@ pathlib.Path("data/raw").write_text(checkpoint.read_text())
 
 
 def eventually(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         with suppress(ObjectNotFound):
             if value := found():
                 return value
         time.sleep(0.1)
-    pytest.fail("nothing happened for two minutes")
+    pytest.fail("nothing happened for twenty minutes")
 
 
 def at_work(seed: int) -> list[psutil.Process]:
@@ -488,7 +489,7 @@ def test_no_process_outlives_its_run_and_the_next_run_goes_on(
         for flow_run in cancelled:
             client.set_flow_run_state(flow_run, State(type=StateType.CANCELLING))
         for family in families:
-            assert psutil.wait_procs(family, timeout=60)[1] == []
+            assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
         assert (worker.poll(), server.poll()) == (None, None)
         assert runs.living() == []
         assert git("status", "--porcelain") == before
@@ -500,7 +501,7 @@ def test_no_process_outlives_its_run_and_the_next_run_goes_on(
         assert any(process.is_running() for process in family)
         state, _, _ = run(settings=changed(4))
         assert Path(state.result(), "data/raw").read_text() == Path("checkpoints/4").read_text()
-        assert psutil.wait_procs(family, timeout=60)[1] == []
+        assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
         assert client.read_flow_run(killed).state.is_crashed()
 
 
@@ -528,7 +529,7 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
     )
     try:
         assert run()[0].is_completed()
-        child.wait(60)
+        child.wait(PATIENCE)
         assert (left.poll(), other.poll()) == (None, None)
     finally:
         for process in (left, other, child):
@@ -767,7 +768,7 @@ def test_an_exception_ends_the_stage_and_what_it_started(repository: Path) -> No
     dvc = stage.Dvc()
     with pytest.raises(KeyboardInterrupt):
         dvc.repro("sleep", read)
-    psutil.wait_procs(started, timeout=30)
+    psutil.wait_procs(started, timeout=PATIENCE)
     assert not started[0].is_running() or started[0].status() == psutil.STATUS_ZOMBIE
 
 
@@ -795,7 +796,7 @@ def test_a_temporary_server_ends_with_a_killed_run(tmp_path: Path) -> None:
         server = psutil.Process(int(run.stdout.readline()))
         assert server.is_running()
         run.kill()
-    psutil.wait_procs([server], timeout=30)
+    psutil.wait_procs([server], timeout=PATIENCE)
     assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
 
 

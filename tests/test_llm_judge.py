@@ -104,7 +104,7 @@ def server():
 
 
 def make(server, tmp_path, limits=None, **changes):
-    settings = {"backoff": 0.01, "timeout": 5.0} | changes
+    settings = {"backoff": 0.01, "timeout": 60.0} | changes
     return LlmJudge(Endpoint(server.url, "judge-1", **settings), tmp_path / "answers.jsonl", **limits or {})
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import PATIENCE
 from safetensors.torch import load_file
 
 from rlhf import ppo
@@ -115,7 +116,7 @@ def trl(request: pytest.FixtureRequest, folder: Path) -> dict[str, torch.Tensor]
         env={**os.environ, "PYTHONPATH": str(TRL), "TRL_EXPERIMENTAL_SILENCE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = load_file(folder / "trl.safetensors")

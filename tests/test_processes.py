@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, Quiet
+from conftest import PATIENCE, ROOT, Quiet
 from safetensors.torch import load_file
 from test_services import free_port
 from test_training import DEMONSTRATIONS, base  # noqa: F401
@@ -45,7 +45,7 @@ def in_two(context: ForkServerContext, work: Any, *words: Any) -> list[int | Non
     for process in both:
         process.start()
     for process in both:
-        process.join(120)
+        process.join(PATIENCE)
         process.kill()
     return [process.exitcode for process in both]
 

@@ -25,7 +25,7 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
-from conftest import ROOT, SMALL
+from conftest import PATIENCE, ROOT, SMALL
 from test_services import free_port
 
 from flows.service_settings import Config, load_config
@@ -88,7 +88,7 @@ class Shell:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         exported = (self.clone / ".environment").read_text().split("\0")
@@ -107,7 +107,7 @@ class Shell:
             start_new_session=True,
         )
         try:
-            end = time.monotonic() + 120
+            end = time.monotonic() + PATIENCE
             while not answers(url):
                 assert process.poll() is None, f"{command}: {process.communicate()[0]!r}"
                 assert time.monotonic() < end, f"{command}: nothing answers at {url}"
@@ -115,7 +115,7 @@ class Shell:
         finally:
             os.killpg(process.pid, signal.SIGINT)
             try:
-                process.communicate(timeout=60)
+                process.communicate(timeout=PATIENCE)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise

@@ -15,7 +15,7 @@ from uuid import UUID
 import mlflow
 import pytest
 import yaml
-from conftest import dvc
+from conftest import PATIENCE, dvc
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
@@ -76,7 +76,7 @@ class Ended:
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], Ended]]:
     """Every case's run, beside a finished result in the checkout, which is the working directory."""
-    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=120):
+    with pytest.MonkeyPatch.context() as patch, prefect_test_harness(server_startup_timeout=int(PATIENCE)):
         patch.chdir(tmp_path_factory.mktemp("checkout"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("RLHF_STATE", str(tmp_path_factory.mktemp("state")))

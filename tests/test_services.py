@@ -16,6 +16,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 import yaml
+from conftest import PATIENCE
 
 from flows import service_settings, services
 from rlhf.contracts import DataError
@@ -155,7 +156,7 @@ def test_pages_serve_reports_and_nothing_else(state: Path) -> None:
     port = free_port()
     server = subprocess.Popen([sys.executable, "-m", "flows.pages", "--port", str(port)])
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not services._answers(f"http://127.0.0.1:{port}") and time.monotonic() < end:
             time.sleep(0.1)
         with urlopen(f"http://127.0.0.1:{port}/") as answer:

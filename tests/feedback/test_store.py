@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from conftest import PATIENCE
 from labeling import PASSWORD, answer, candidates, filled, person
 from sqlalchemy.exc import DBAPIError
 
@@ -128,8 +129,8 @@ def test_writes_that_wait_share_a_commit_and_fail_alone(store: Store) -> None:
     def work(number: int, tx: sa.Connection) -> int:
         if number == 0:  # holds the turn until all others wait for it
             first.set()
-            arrived.wait(60)
-            end = time.monotonic() + 60
+            arrived.wait(PATIENCE)
+            end = time.monotonic() + PATIENCE
             while store.sqlite and len(store._waiting) < 4 and time.monotonic() < end:
                 time.sleep(0.01)
         tx.execute(groups.insert().values(name=f"g{number}"))
@@ -139,8 +140,8 @@ def test_writes_that_wait_share_a_commit_and_fail_alone(store: Store) -> None:
 
     def run(number: int) -> None:
         if number:
-            first.wait(60)
-            arrived.wait(60)
+            first.wait(PATIENCE)
+            arrived.wait(PATIENCE)
         try:
             results[number] = store.together(partial(work, number))
         except DataError as error:
@@ -214,7 +215,7 @@ def test_those_who_wait_for_the_disk_of_postgresql_share_its_work(store: Store) 
     with flusher._turn:  # as if the disk were at work
         for thread in threads:
             thread.start()
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while flusher._committed < before + len(threads) and time.monotonic() < end:
             time.sleep(0.01)
         assert store.engine.pool.checkedout() == 0  # four connections were enough for all eight
