@@ -107,6 +107,7 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
             if state.whole:
                 markdown = verdict_markdown(folder)
                 create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
+            if state.whole or "evaluate" in state.ended:
                 log_result(parent, folder)
             finish(state, flow_run, parent, folder)
     except (DataError, SettingsError, StageError) as error:

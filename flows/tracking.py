@@ -36,11 +36,11 @@ def log_parameters(run: str, settings: Settings) -> None:
 
 
 def log_result(run: str, folder: Path) -> None:
-    """What came of it, once all stages are done; `folder` is the run's worktree."""
+    """What came of it, once it is judged; `folder` is the run's worktree."""
     log_data(run, folder)
     log_verdict(run, folder)
     report = folder / "reports/report.html"
-    if report.exists():  # a graph of a user's own may write none
+    if report.exists():  # a run may end before it, and a graph of a user's own write none
         MlflowClient().log_artifact(run, str(report))
 
 

@@ -27,19 +27,20 @@ def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def verdict_figures(folder: Path) -> dict[str, float]:
-    """The verdict as numbers: `<policy>/rate`, `/low`, `/high`, `n`, `promoted`, `model_version`."""
+    """The verdict as numbers: `<policy>/rate`, `/low`, `/high`, `n`, and of a run that came to the gate
+    `promoted` and `model_version`."""
     evaluation = read_json(folder / "metrics/evaluation.json")
-    gate = read_json(folder / "runs/register.json").get("gate", {})
+    register = folder / "runs/register.json"
+    gate = read_json(register).get("gate", {}) if register.exists() else {}
     figures = {
         f"{name}/{figure}": row[figure]
         for name, row in evaluation["policies"].items()
         for figure in ("rate", "low", "high")
     }
-    return figures | {
-        "n": float(evaluation["n"]),
-        "promoted": float(gate.get("promoted", False)),
-        "model_version": float(gate.get("version", 0)),
-    }
+    figures["n"] = float(evaluation["n"])
+    if gate:
+        figures |= {"promoted": float(gate["promoted"]), "model_version": float(gate["version"])}
+    return figures
 
 
 def gate_lines(folder: Path) -> list[str]:

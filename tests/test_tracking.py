@@ -163,3 +163,15 @@ def test_views_are_written_once_and_those_of_people_stay(folder: Path) -> None:
     assert client.get_experiment_by_name(context.EXPERIMENT).tags == tags
     url = mlflow_views.view_url("http://127.0.0.1:5000", "charts")
     assert url.endswith("&viewStateShareKey=charts&compareRunsMode=CHART")
+
+
+def test_a_run_that_ends_with_its_evaluation_has_its_rates(folder: Path) -> None:
+    context.connect()
+    write_json(
+        "metrics/evaluation.json", {"policies": {"ppo": {"rate": 0.6, "low": 0.5, "high": 0.7}}, "n": 9}
+    )
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {}}))
+    parent = context.start_parent_run("judged", mlflow.MlflowClient(), "judged")
+    tracking.log_result(parent, folder)
+    logged = mlflow.get_run(parent).data.metrics
+    assert logged == {"final/ppo/rate": 0.6, "final/ppo/low": 0.5, "final/ppo/high": 0.7, "final/n": 9}
