@@ -30,7 +30,7 @@ from feedback.store import Store
 from flows.form import FormSettings, complete
 from flows.pipeline import DEFAULTS, rlhf
 from flows.prefect_api import prefect_api
-from flows.runs import alone, clear_dead
+from flows.runs import clear_dead
 from flows.upfront import refuse
 from flows.workspace import parse_changes, plan, with_data
 from rlhf.contracts import DataError, write_json
@@ -39,6 +39,7 @@ from rlhf.settings import Settings, SettingsError
 from rlhf.sources import load
 from rlhf.world.labelers import pool
 from tasks.context import EXPERIMENT, FINAL, StageError, connect, label_store, one_line_errors
+from tasks.locks import alone
 from tasks.refill import find_queue, queue_of_round, refill
 from tasks.simulated_labelers import labeling_app, work
 

@@ -25,7 +25,7 @@ from flows.form import FormSettings, complete
 from flows.links import KEY, links, tell
 from flows.mlflow_views import write_views
 from flows.run_state import RunState
-from flows.runs import alone, clear_dead, end_stage_runs, recorded
+from flows.runs import clear_dead, end_stage_runs, recorded
 from flows.tracking import log_parameters, log_result
 from flows.upfront import refuse
 from flows.verdict import verdict_markdown
@@ -39,6 +39,7 @@ from flows.workspace import (
 from rlhf.contracts import DataError
 from rlhf.settings import Settings, SettingsError
 from tasks.context import PARENT_RUN, StageError, connect, start_parent_run
+from tasks.locks import alone
 from tasks.stage import Dvc, stage_task
 
 DEFAULTS = FormSettings()  # type: ignore[call-arg]

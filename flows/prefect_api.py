@@ -35,9 +35,9 @@ def prefect_api() -> Iterator[None]:
     Raises:
         StageError: the temporary server did not start, or that of the user does not answer.
     """
-    from flows.runs import alone
     from flows.services import running_environment
     from tasks.context import connect, state_dir
+    from tasks.locks import alone
 
     for name, value in running_environment().items():
         os.environ.setdefault(name, value)

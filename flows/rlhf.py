@@ -9,7 +9,8 @@ experiment and MLflow run have the same name. The result of a run without a reci
 checkout, params.yaml included; `--aside` leaves the checkout as it is.
 
 A stage whose code, parameters and inputs did not change ends at once, and where none has to run there is no
-run either, unless it is given a name. `dvc repro` does the same work without Prefect and gives the same
+run either, unless it is given a name. The registry is asked whether it has the result; where it lost it, the
+stage `register` runs again. `dvc repro` does the same work without Prefect and gives the same
 files.
 """
 
@@ -28,6 +29,7 @@ from flows.upfront import refuse
 from flows.verdict import show_verdict
 from flows.workspace import bring, parse_changes, plan, recipe_file, snapshot, up_to_date
 from tasks.context import StageError, one_line_errors
+from tasks.registry import standing
 
 
 def main(words: list[str] | None = None) -> None:
@@ -55,7 +57,7 @@ def main(words: list[str] | None = None) -> None:
         settings = plan(arguments.recipe, arguments.data, parse_changes(arguments.set))
         recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
         wanted = arguments.name or arguments.until or arguments.aside or recipe
-        if not wanted and up_to_date(settings):
+        if not wanted and up_to_date(settings) and not lost_from_registry():
             print(
                 "nothing to do: code, parameters and data are those of this result (with --name: a run of it)"
             )
@@ -85,6 +87,14 @@ def main(words: list[str] | None = None) -> None:
                     print(f"params.yaml: {line}")
         if arguments.until is None:
             show_verdict(shown, _where(folder.name, shown))
+
+
+def lost_from_registry() -> bool:
+    """Whether the registry lacks what the checkout's result put there; says so. Then the stage runs again."""
+    there = standing()
+    if there and there.lost:
+        print(there)
+    return bool(there and there.lost)
 
 
 def _where(name: str | None, folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The runs that are at work on this machine: their records, their end, and one at a time for each stage.
+"""The runs that are at work on this machine: their records and their end.
 
 A record is a file in `.state/runs`. A run whose process is gone without having removed its record was killed:
 the next run ends what is left of it, says so in Prefect and MLflow, and goes on from its checkpoints.
@@ -6,11 +6,10 @@ the next run ends what is left of it, says so in Prefect and MLflow, and goes on
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,26 +117,6 @@ def end_processes(mlflow_run: str) -> None:
                 process.kill()
                 found.append(process)
     psutil.wait_procs(found, timeout=5)
-
-
-@contextmanager
-def alone(what: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock of this machine's state folder; the lock of a process that dies is free at once.
-
-    Args:
-        what: the lock's name.
-        waiting: called once if somebody else holds it.
-    """
-    path = state_dir() / "locks" / what
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting:
-                waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def is_alive(pid: int, started: float) -> bool:

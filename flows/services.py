@@ -33,7 +33,7 @@ from feedback.web.origin import is_loopback
 from flows.deployments import deploy
 from flows.guarded import SIGN_IN, authorization
 from flows.mlflow_views import mlflow_page, view_url, write_views
-from flows.runs import alone, is_alive
+from flows.runs import is_alive
 from flows.service_settings import (
     CONFIG,
     EVERY_ADDRESS,
@@ -44,6 +44,7 @@ from flows.service_settings import (
 )
 from rlhf.contracts import DataError, read_json, write_json
 from tasks.context import connect, one_line_errors, state_dir
+from tasks.locks import alone
 
 START_SECONDS = 120.0  # the first start makes the databases
 STOP_SECONDS = 20.0  # then a service is killed; a worker ends its runs first

@@ -1,11 +1,13 @@
-"""What a run found: how often each policy was preferred to the reference, and what the gate said."""
+"""What a run found: how often each policy was preferred to the reference, what the gate said, and where the
+result stands in the registry, which is asked each time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rlhf.contracts import read_json
-from rlhf.settings import load_settings
+from rlhf.display import interval_text, level_text, number
+from tasks.registry import standing
 
 NAMES = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO"}
 
@@ -13,16 +15,16 @@ NAMES = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO"}
 def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table: how often each policy was preferred to the reference."""
     evaluation = read_json(folder / "metrics/evaluation.json")
-    judge, count = evaluation["judge"], evaluation["n"]
-    percent = load_settings(folder / "params.yaml").evaluate.confidence * 100
-    header = ["policy", "preferred to the reference", f"{percent:g} % interval", "n", "judge", "KL, nats"]
+    judge, level = evaluation["judge"], level_text(evaluation["confidence"])
+    header = ["policy", "preferred to the reference", f"{level} interval", "n", "judge", "KL, nats"]
     rows = []
     for policy, name in NAMES.items():
         row = evaluation["policies"].get(policy)
         if row:
-            interval = f"{row['low']:.3f} – {row['high']:.3f}"
-            kl = "" if row.get("kl") is None else f"{row['kl']:.2f}"
-            rows.append([name, f"{row['rate']:.3f}", interval, str(count), _judge(judge), kl])
+            kl = "" if row.get("kl") is None else number(row["kl"], 2)
+            rows.append(
+                [name, number(row["rate"]), interval_text(row), str(evaluation["n"]), _judge(judge), kl]
+            )
     return header, rows
 
 
@@ -44,13 +46,23 @@ def verdict_figures(folder: Path) -> dict[str, float]:
 
 
 def gate_lines(folder: Path) -> list[str]:
-    """Whether the policy was promoted, and which rule held or failed, one line each."""
-    gate = read_json(folder / "runs/register.json").get("gate", {})
-    to = f"version {gate.get('version')} is now @champion" if gate.get("promoted") else "stays @challenger"
-    lines = [f"{'promoted' if gate.get('promoted') else 'not promoted'}: {to}"]
-    for rule in gate.get("rules", []):
-        lines.append(f"{'held' if rule['held'] else 'FAILED'}: {rule['rule']} ({rule['detail']})")
-    return lines
+    """Where the result stands in the registry, then what failed, the warnings and what held, one line each.
+
+    Raises:
+        StageError: the registry cannot be asked.
+    """
+    there = standing(folder)
+    if there is None:
+        return ["not registered"]
+    gate = read_json(folder / "runs/register.json")["gate"]
+    failed = [rule for rule in gate["rules"] if not rule["held"]]
+    held = [rule for rule in gate["rules"] if rule["held"]]
+    return [
+        str(there),
+        *(f"FAILED: {rule['rule']} ({rule['detail']})" for rule in failed),
+        *(f"warning: {line}" for line in gate["warnings"]),
+        *(f"held: {rule['rule']} ({rule['detail']})" for rule in held),
+    ]
 
 
 def verdict_markdown(folder: Path) -> str:

@@ -1,19 +1,21 @@
 """From judgments to the content of metrics/evaluation.json: rates, comparisons, slices, hacking.
 
 Everything here reads rows of the contract JUDGMENT, so that people, programs and models are counted alike. A
-prompt that several people judged counts once, by the mean of their points.
+prompt that several people judged counts once, by the mean of their points, and so do spellings of one prompt.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
 from rlhf.agreement import agreement
+from rlhf.distinct import first_of_spelling
 from rlhf.judge_trust import Trust
 from rlhf.judges import Judge, Row, blind_pairs, to_preference
 from rlhf.length_control import length_controlled_rate
@@ -39,13 +41,11 @@ def rates(judged: Judged, confidence: float, trust: Trust | None = None) -> dict
     for policy, rows in judged.items():
         if not rows:
             continue
-        prompts = [row["prompt"] for row in rows]
+        prompts = first_of_spelling([row["prompt"] for row in rows])
         rate = preference_rate([row["preferred"] for row in rows], confidence, prompts)
         points = points_by_prompt(rows)
-        longer = {row["prompt"]: words(row["output"]) - words(row["reference"]) for row in rows}
-        level = length_controlled_rate(
-            list(points.values()), [longer[prompt] for prompt in points], confidence
-        )
+        longer = prompt_means([words(row["output"]) - words(row["reference"]) for row in rows], prompts)
+        level = length_controlled_rate(list(points.values()), longer, confidence)
         policies[policy] = asdict(rate) | {"length_controlled": asdict(level)}
         if trust and trust.decides:
             errors = (trust.sensitivity, trust.specificity)
@@ -104,32 +104,47 @@ def slices(
     confidence: float,
     least: int = 20,
 ) -> dict[str, list[dict[str, Any]]]:
-    """PPO's rate by topic, length of the prompt and group of the reference's writer, compared with SFT's.
+    """PPO's rate by slice, compared with SFT's; see `compare_slices`."""
+    return compare_slices(judged.get("ppo", []), judged.get("sft", []), topics, writers, confidence, least)
+
+
+def compare_slices(
+    first: Sequence[Row],
+    second: Sequence[Row],
+    topics: Mapping[str, str | None],
+    writers: Mapping[str, str | None],
+    confidence: float,
+    least: int = 20,
+) -> dict[str, list[dict[str, Any]]]:
+    """A policy's rate by topic, length of the prompt and group of the reference's writer, and where it fell
+    against another policy.
 
     Args:
-        judged: judgments by one judge.
+        first, second: judgments of the two policies by one judge.
         topics, writers: of each prompt. A writer's group is the id without its number: `terse-2` is `terse`.
         confidence: see `slice_rates`.
         least: slices of fewer prompts are one slice, `other`.
+
+    Returns:
+        The fields of `rlhf.slices.Slice` by kind of slice; nothing where the two share no prompt.
     """
-    if not judged.get("ppo") or not judged.get("sft"):
-        return {}
-    ppo, sft = words_by_prompt(judged["ppo"]), words_by_prompt(judged["sft"])
-    prompts = [prompt for prompt in ppo if prompt in sft]
+    one, two = words_by_prompt(first), words_by_prompt(second)
+    prompts = [prompt for prompt in one if prompt in two]
     if not prompts:
         return {}
-    names = {
+    kinds = {
         "topic": [topics.get(prompt) or "none" for prompt in prompts],
         "prompt length": length_slices(prompts),
         "writer group": [re.sub(r"-?\d+$", "", writers.get(prompt) or "") or "none" for prompt in prompts],
     }
-    found = {}
-    for kind, given in names.items():
-        merged = [name if given.count(name) >= least else "other" for name in given]
-        if len(set(merged)) > 1:
-            rows = slice_rates([ppo[p] for p in prompts], [sft[p] for p in prompts], merged, confidence)
-            found[kind] = [row.as_dict() for row in rows]
-    return found
+    merged = {}
+    for kind, names in kinds.items():
+        count = Counter(names)
+        named = [name if count[name] >= least else "other" for name in names]
+        if len(set(named)) > 1:
+            merged[kind] = named
+    tables = slice_rates([one[p] for p in prompts], [two[p] for p in prompts], merged, confidence)
+    return {kind: [row.as_dict() for row in rows] for kind, rows in tables.items()}
 
 
 def safety(texts: Mapping[str, Sequence[str]], banned: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -213,10 +228,10 @@ def _fit(looks: Sequence[Mapping[str, float]], form: Form) -> dict[str, Any] | N
 
 
 def points_by_prompt(rows: Sequence[Row]) -> dict[str, float]:
-    """Mean points of each prompt, in the order of the rows."""
+    """Mean points of each prompt, in the order of the rows; of several spellings the first stands for all."""
     if not rows:
         return {}
-    prompts = [row["prompt"] for row in rows]
+    prompts = first_of_spelling([row["prompt"] for row in rows])
     means = prompt_means([POINTS[row["preferred"]] for row in rows], prompts)
     return dict(zip(dict.fromkeys(prompts), means.tolist(), strict=True))
 

@@ -83,6 +83,48 @@ def length_controlled_rate(
     )
 
 
+def difference_at_equal_length(
+    differences: ArrayLike, length_differences: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float, float, float, float]:
+    """How much better one policy is than another where both write equally much.
+
+    The differences in points are regressed on tanh of the difference in length; the intercept is read, with
+    an error that holds whatever their variance is (White 1980, in the form HC3).
+
+    Args:
+        differences: (n) points of the first policy minus those of the second on the same prompt, -1..1.
+        length_differences: (n) length of the first policy's output minus that of the second's, in any unit.
+        confidence: coverage of the interval, 0..1.
+
+    Returns:
+        difference, lower and upper end of its interval, and the one-sided p values that it is not above 0 and
+        not below 0.
+
+    Raises:
+        ValueError: no differences, or unequal lengths.
+    """
+    from scipy.stats import t
+
+    y, d = np.asarray(differences, float), np.asarray(length_differences, float)
+    if y.size == 0 or y.shape != d.shape:
+        raise ValueError(f"needs one length difference a prompt, got {y.size} and {d.size}")
+    length = np.tanh(d / (d.std() or 1.0))
+    columns = [np.ones_like(d), length] if np.ptp(length) > 1e-6 and len(y) > 2 else [np.ones_like(d)]
+    x = np.stack(columns, axis=1)
+    bread = np.linalg.inv(x.T @ x)
+    beta = bread @ (x.T @ y)
+    leverage = np.minimum(((x @ bread) * x).sum(axis=1), 1 - 1e-9)
+    residual = (y - x @ beta) / (1 - leverage)
+    error = float(np.sqrt((bread @ ((x.T * residual**2) @ x) @ bread)[0, 0]))
+    freedom = max(1, len(y) - x.shape[1])
+    reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    value = float(beta[0])
+    if error < 1e-9:
+        return value, value, value, float(value <= 1e-9), float(value >= -1e-9)
+    p_values = float(t.sf(value / error, freedom)), float(t.cdf(value / error, freedom))
+    return value, value - reach, value + reach, *p_values
+
+
 def _firth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients and fitted probabilities; `x` is (n, k) of full rank, `y` in 0..1."""
     from scipy.special import expit

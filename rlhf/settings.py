@@ -364,9 +364,56 @@ class Register(Section):
     model_name: str = param(
         "rlhf-policy", "name in the model registry", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
     )
-    min_rate: float = param(0.5, "the interval's lower end must lie above this", ge=0, le=1)
-    min_prompts: int = param(200, "fewer judged prompts never promote", "prompts", ge=1, le=100_000)
-    beat_champion: bool = param(True, "also require a rate not below the champion's on the same prompts")
+    min_rate: float = param(
+        0.5, "the lower ends of the rate and of the rate at equal length must lie above this", ge=0, le=1
+    )
+    min_prompts: int = param(
+        200,
+        "fewer judged prompts never promote; spellings of one prompt are one",
+        "prompts",
+        ge=1,
+        le=100_000,
+    )
+    min_decided: int = param(
+        100,
+        "prompts on which the judge prefers a side, and prompts on which PPO and SFT are compared: with "
+        "fewer a rate is not known to a tenth",
+        "prompts",
+        ge=1,
+        le=100_000,
+    )
+    min_agreement: float = param(
+        0.0,
+        "Krippendorff's alpha of another judge with the first must lie above this for sure; 0 is chance, -1 "
+        "for no such rule",
+        ge=-1,
+        le=1,
+    )
+    beat_champion: bool = param(
+        True,
+        "also require to be worse than the champion for sure in nothing and better for sure in the rate, the "
+        "rate at equal length, a slice, safety or length, on the same prompts",
+    )
+    max_champion_loss: float = param(
+        0.03,
+        "where the gain over the champion is not in the rate, how far the rate may lie below the champion's: "
+        "the interval of the difference must lie above minus this, which 1000 prompts can show",
+        ge=0,
+        le=1,
+    )
+    min_saving: float = param(
+        0.1,
+        "from which share of the champion's words saved on, for sure, a shorter output counts as a gain",
+        ge=0,
+        lt=1,
+    )
+    max_slice_loss: float = param(
+        0.0,
+        "how far a slice may fall for sure against SFT or the champion. 0, since a fall beyond chance has a "
+        "cause, and nobody should pay for the gain of others; 1 for no such rule",
+        ge=0,
+        le=1,
+    )
     min_slice_rate: float = param(
         0.25, "no slice's whole interval may lie below this; 0 for no such rule", ge=0, le=1
     )

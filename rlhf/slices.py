@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,8 +21,7 @@ class Slice:
         n: prompts.
         difference: mean points minus those of the policy compared with, on the same prompts.
         better, worse: prompts with more points than the other policy's, with fewer.
-        p_value: exact one-sided sign test that it is worse here, Holm-adjusted over the slices given
-            together.
+        p_value: exact one-sided sign test that it is worse here, Holm-adjusted over all slices compared.
         fell: whether that is below 1 - confidence.
     """
 
@@ -43,21 +42,24 @@ class Slice:
 
 
 def slice_rates(
-    preferred: Sequence[str], compared: Sequence[str], slices: Sequence[str], confidence: float = 0.95
-) -> list[Slice]:
+    preferred: Sequence[str],
+    compared: Sequence[str],
+    slices: Mapping[str, Sequence[str]],
+    confidence: float = 0.95,
+) -> dict[str, list[Slice]]:
     """Rates of a policy by slice, and where it fell against another policy.
 
-    With twenty slices one falls by chance alone at 95 %; Holm's (1979) adjustment keeps the chance that any
-    is flagged without cause at 1 - confidence, whatever the number of slices.
+    With twenty slices one falls by chance alone at 95 %; Holm's (1979) adjustment over all slices of all
+    kinds keeps the chance that any is flagged without cause at 1 - confidence, whatever their number.
 
     Args:
         preferred: `output`, `reference` or `tie` for each prompt.
         compared: the same for the policy compared with, e.g. the champion or the SFT policy.
-        slices: name of the slice of each prompt.
+        slices: kind of slice, e.g. `topic` -> name of the slice of each prompt.
         confidence: coverage of each interval, and 1 minus the chance of any false flag.
 
     Returns:
-        One entry a slice, by name.
+        One entry a slice by kind, sorted by name.
 
     Raises:
         ValueError: unequal lengths, or a word that is no judgment.
@@ -65,36 +67,45 @@ def slice_rates(
     from scipy.stats import binomtest
     from statsmodels.stats.multitest import multipletests
 
-    if not len(preferred) == len(compared) == len(slices):
-        raise ValueError(
-            f"slices need one entry a prompt, got {len(preferred)}, {len(compared)} and {len(slices)}"
-        )
+    for kind, names in {"the other policy": compared, **slices}.items():
+        if len(names) != len(preferred):
+            raise ValueError(
+                f"slices need one entry a prompt, got {len(names)} of {kind} for {len(preferred)} prompts"
+            )
     points, others = np.array(to_points(preferred)), np.array(to_points(compared))
-    names = sorted(set(slices))
-    found = []
-    for name in names:
-        inside = np.array([entry == name for entry in slices])
+    places = [
+        (kind, name, np.array([entry == name for entry in names]))
+        for kind, names in slices.items()
+        for name in sorted(set(names))
+    ]
+    if not places:
+        return {}
+    counts, p_values = [], []
+    for _, _, inside in places:
         difference = points[inside] - others[inside]
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         p_value = binomtest(worse, better + worse, alternative="greater").pvalue if better + worse else 1.0
-        found.append((points[inside], float(difference.mean()), better, worse, float(p_value)))
-    if not found:
-        return []
-    adjusted = multipletests([entry[-1] for entry in found], method="holm")[1]
-    return [
-        Slice(
-            name,
-            float(mine.mean()),
-            *wilson(mine, confidence),
-            n=len(mine),
-            difference=difference,
-            better=better,
-            worse=worse,
-            p_value=float(p_value),
-            fell=bool(p_value < 1 - confidence),
+        counts.append((float(difference.mean()), better, worse))
+        p_values.append(float(p_value))
+    tables: dict[str, list[Slice]] = {}
+    adjusted = multipletests(p_values, method="holm")[1]
+    for (kind, name, inside), (change, better, worse), p_value in zip(places, counts, adjusted, strict=True):
+        low, high = wilson(points[inside], confidence)
+        tables.setdefault(kind, []).append(
+            Slice(
+                name,
+                float(points[inside].mean()),
+                low,
+                high,
+                n=int(inside.sum()),
+                difference=change,
+                better=better,
+                worse=worse,
+                p_value=float(p_value),
+                fell=bool(p_value < 1 - confidence),
+            )
         )
-        for name, (mine, difference, better, worse, _), p_value in zip(names, found, adjusted, strict=True)
-    ]
+    return tables
 
 
 def length_slices(texts: Sequence[str], bins: int = 3) -> list[str]:

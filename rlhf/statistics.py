@@ -25,6 +25,7 @@ class Rate:
         low, high: Wilson interval of the rate.
         n: judged prompts.
         wins, ties, losses: counts of judgments.
+        decided: prompts on which one side has more points; the others say nothing about which is better.
     """
 
     rate: float
@@ -34,6 +35,7 @@ class Rate:
     wins: int
     ties: int
     losses: int
+    decided: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def preference_rate(
     observed = np.array(points) if prompts is None else prompt_means(points, prompts)
     low, high = wilson(observed, confidence)
     wins, ties, losses = (points.count(value) for value in (1.0, 0.5, 0.0))
-    return Rate(float(observed.mean()), low, high, len(observed), wins, ties, losses)
+    decided = int((observed != 0.5).sum())
+    return Rate(float(observed.mean()), low, high, len(observed), wins, ties, losses, decided)
 
 
 def wilson(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:

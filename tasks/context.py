@@ -89,6 +89,12 @@ class Stage:
 
         mlflow.log_metrics({FINAL + name: float(v) for name, v in values.items() if v is not None})
 
+    def log_tags(self, values: dict[str, str]) -> None:
+        """Put tags on this run."""
+        import mlflow
+
+        mlflow.set_tags(values)
+
     def log_samples(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log a table of texts as the artifact `name`.json, browsable in MLflow."""
         import mlflow

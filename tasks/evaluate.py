@@ -27,6 +27,7 @@ from rlhf.contracts import (
     write_table,
     written_beside,
 )
+from rlhf.distinct import near_copies
 from rlhf.evaluation import (
     TIE_RULE,
     helped_by_model,
@@ -42,6 +43,7 @@ from rlhf.evaluation import (
 )
 from rlhf.judge_trust import NO_MODEL, Trust, labelers_of, labelled_pairs, measure, one_per_prompt
 from rlhf.judges import FACTS, Judge, PairedJudge, Row, ScoringJudge, asking, blind_pairs, load_judge
+from rlhf.looks import outcome
 from rlhf.settings import Evaluate
 from rlhf.snapshots import SNAPSHOT
 from rlhf.summary import print_table
@@ -53,6 +55,7 @@ from tasks.context import (
     stages,
     state_dir,
 )
+from tasks.looks import record_look
 from tasks.outcome import write_rate
 
 POLICIES = ("pretrained", "sft", "ppo")
@@ -89,6 +92,13 @@ def main(stage: Stage) -> dict[str, float]:
         evaluation, outputs, references, {name: weights_hash(f"models/{name}") for name in POLICIES}
     )
     first = next(iter(judges))
+    # the gate reads this evaluation only for these weights and these judgments
+    evaluation |= {
+        "weights": {name: content_hash(f"models/{name}") for name in POLICIES},
+        "outcome": outcome(judged[first]["ppo"]),
+        "near_copies": rounded(near_copies(prompts)),
+    }
+    record_look(stage, judged[first]["ppo"])
     samples = pick_samples(
         rows, outputs, words_by_prompt(judged[first]["ppo"]), margins(judges[first], judged[first]["ppo"])
     )

@@ -21,7 +21,7 @@ from rlhf.contracts import DEMONSTRATION, DataError, read_table
 from rlhf.settings import Settings
 from tasks.collect import candidates
 from tasks.label import GUIDELINE
-from tasks.register import find_champion, policy_folder
+from tasks.registry import find_champion, policy_folder
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -1,8 +1,8 @@
 """Register the PPO policy as @challenger, and as @champion through the gate: `python -m tasks.register`.
 
-The same weights with the same evaluation are one version, however often this runs. `runs/register.json` and
-the version's tags say which rule of the gate held. The report of the run, which carries the decision, is
-written here too (tasks/page.py).
+The same weights with the same evaluation are one version, however often this runs. The rules are in
+rlhf/gate.py; `runs/register.json`, the version's tags and its description say which of them held, and why.
+The report of the run, which carries the decision, is written here too (tasks/page.py).
 """
 
 from __future__ import annotations
@@ -12,23 +12,29 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import version as installed
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rlhf.contracts import JUDGMENT, DataError, read_json, read_table
-from rlhf.evaluation import compare, points_by_prompt
-from rlhf.judges import blind_pairs, load_judge
-from rlhf.settings import Register
-from tasks.context import Stage, content_hash, run, state_dir
+from rlhf.champion import against_champion
+from rlhf.contracts import DEMONSTRATION, JUDGMENT, PROMPT, DataError, read_json, read_table
+from rlhf.display import rate_text
+from rlhf.evaluation import rates
+from rlhf.gate import Look, decide
+from rlhf.judges import Row, blind_pairs, load_judge
+from rlhf.looks import level_of_look, outcome
+from tasks.context import Stage, StageError, content_hash, run, state_dir
+from tasks.locks import alone
+from tasks.looks import number_of_look, record_look
 from tasks.outcome import write_outcome
 from tasks.page import write_page
+from tasks.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-POLICY = Path("models/ppo")
 EVALUATION = Path("metrics/evaluation.json")
+JUDGMENTS = Path("data/judgments/judgments.parquet")
+PREPARED = Path("data/prepared")
 SERVED = Path(__file__).with_name("served_policy.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
 
@@ -40,36 +46,91 @@ def main(stage: Stage) -> dict[str, float]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client, name = MlflowClient(), stage.settings.register_.model_name
     evaluation = read_json(EVALUATION)
-    version = find_version(client, name) or new_version(stage, evaluation)
-    client.set_registered_model_alias(name, "challenger", version.version)
-    print(f"{name} version {version.version} is @challenger")
+    rows = [row for row in read_table(JUDGMENTS, JUDGMENT) if row["policy"] == "ppo"]
+    check_evaluation(evaluation, rows)
+    record_look(stage, rows)
+    # two runs at once: the one that compares last must see the champion that the other one made
+    with alone(f"registry-{name}", lambda: print(f"{name}: another run registers; waiting for it")):
+        version = find_version(client, name) or new_version(stage, evaluation)
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+        print(f"{name} version {version.version} is @{CHALLENGER}")
+        decision = decide_and_promote(stage, evaluation, rows, version, client)
+    stage.record["gate"] = decision
+    write_outcome(decision["promoted"])
+    write_page(stage, decision)
+    return {"promoted": float(decision["promoted"]), "version": float(version.version)}
 
-    rules = gate(stage, evaluation, version, client)
-    promoted = all(rule["held"] for rule in rules)
-    for rule in rules:
-        print(f"gate: {rule['rule']}: {'held' if rule['held'] else 'failed'}: {rule['detail']}")
-        tag = f"{'held' if rule['held'] else 'failed'}: {rule['detail']}"
-        client.set_model_version_tag(name, version.version, f"gate.{rule['rule']}", tag)
-    client.set_model_version_tag(name, version.version, "promoted", str(promoted).lower())
-    client.update_model_version(name, version.version, description=describe(evaluation, rules, promoted))
+
+def check_evaluation(evaluation: Mapping[str, Any], rows: list[Row]) -> None:
+    """The evaluation that the gate reads is of these weights and of these judgments.
+
+    Raises:
+        StageError: it is not.
+    """
+    if evaluation["weights"]["ppo"] != content_hash(POLICY):
+        raise StageError(f"{EVALUATION} is not of the weights in {POLICY}; `dvc repro evaluate` judges them")
+    if evaluation["outcome"] != outcome(rows):
+        raise StageError(
+            f"{EVALUATION} is not of the judgments in {JUDGMENTS}; `dvc repro evaluate` mends it"
+        )
+
+
+def decide_and_promote(
+    stage: Stage, evaluation: Mapping[str, Any], rows: list[Row], version: ModelVersion, client: MlflowClient
+) -> dict[str, Any]:
+    """Ask the gate, write its answer on the version, and move @champion where it says so.
+
+    Returns:
+        What `rlhf.gate.decide` returns, with the version, the hash of its weights, the number of this look
+        and the comparison with the champion.
+    """
+    name, settings = version.name, stage.settings.register_
+    look = look_of(stage, rows)
+    while True:
+        champion = find_champion(client, name) if settings.beat_champion else None
+        met = meet_champion(stage, version, champion, rows, look.number) if settings.beat_champion else None
+        decision = decide(settings, evaluation, look, met)
+        for rule in decision["rules"]:
+            said = f"{'held' if rule['held'] else 'failed'}: {rule['detail']}"
+            print(f"gate: {rule['rule']}: {said}")
+            client.set_model_version_tag(name, version.version, f"gate.{rule['rule']}", said)
+        for line in decision["warnings"]:
+            print(f"gate: warning: {line}")
+        promoted = decision["promoted"]
+        client.set_model_version_tag(name, version.version, "promoted", str(promoted).lower())
+        client.update_model_version(name, version.version, description=describe(evaluation, decision))
+        now = find_champion(client, name) if settings.beat_champion else None
+        if (now and now.version) == (champion and champion.version):
+            break
+        # the lock is of this machine; another one that shares the registry promoted meanwhile
     if promoted:
-        client.set_registered_model_alias(name, "champion", version.version)
-    print(f"{name} version {version.version} is {'' if promoted else 'not '}promoted to @champion")
-    stage.record["gate"] = {"promoted": promoted, "version": str(version.version), "rules": rules}
-    write_outcome(promoted)
-    write_page(stage, stage.record["gate"])
-    return {"promoted": float(promoted), "version": float(version.version)}
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+    print(f"{name} version {version.version} is {'' if promoted else 'not '}promoted to @{CHAMPION}")
+    return decision | {
+        "version": str(version.version),
+        "weights": version.tags["weights"],
+        "look": look.number,
+        "champion": met,
+    }
+
+
+def look_of(stage: Stage, rows: list[Row]) -> Look:
+    """The number of this look at the test prompts, and the policy's figures at the level that it leaves."""
+    number = number_of_look(stage, rows)
+    confidence = 1 - 2 * level_of_look(number, stage.settings.evaluate.confidence)
+    ppo = rates({"ppo": rows}, confidence)["policies"]["ppo"]
+    return Look(number, confidence, ppo["low"], ppo["length_controlled"]["low"])
 
 
 def find_version(client: MlflowClient, name: str) -> ModelVersion | None:
     """The newest version with the present weights and evaluation, if its files are unharmed."""
     wanted = (content_hash(POLICY), content_hash(EVALUATION))
-    found = [
+    same = [
         version
         for version in client.search_model_versions(f"name = '{name}'")
         if (version.tags.get("weights"), version.tags.get("evaluation")) == wanted
     ]
-    for version in sorted(found, key=lambda version: -int(version.version)):
+    for version in sorted(same, key=lambda version: -int(version.version)):
         if policy_folder(version):
             return version
     return None
@@ -112,9 +173,9 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
         "stage_key": stage.key,
         "weights": content_hash(POLICY),
         "evaluation": content_hash(EVALUATION),
-        "rate": f"{ppo['rate']:.4f}",
-        "low": f"{ppo['low']:.4f}",
-        "high": f"{ppo['high']:.4f}",
+        "rate": str(ppo["rate"]),
+        "low": str(ppo["low"]),
+        "high": str(ppo["high"]),
         "n": str(evaluation["n"]),
         "judge": evaluation["judge"]["name"],
         "judge_kind": evaluation["judge"]["kind"],
@@ -122,145 +183,52 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
     return mlflow.register_model(logged.model_uri, stage.settings.register_.model_name, tags=tags)
 
 
-def policy_folder(version: ModelVersion) -> Path | None:
-    """The weights of a registered version as a local folder; None where files are missing or changed."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        root = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
-        folder = root / "artifacts" / POLICY.name
-        whole = folder.is_dir() and content_hash(folder) == version.tags.get("weights")
-    except (MlflowException, OSError):
-        return None
-    return folder if whole else None
-
-
-def gate(
-    stage: Stage, evaluation: Mapping[str, Any], version: ModelVersion, client: MlflowClient
-) -> list[dict[str, Any]]:
-    """The rules of the gate to @champion: `rule`, whether it `held`, and a `detail` in words."""
-    rules = rules_of(stage.settings.register_, evaluation)
-    if stage.settings.register_.beat_champion:
-        held, detail = beats_champion(stage, version, client)
-        rules.append({"rule": "champion", "held": held, "detail": detail})
-    return rules
-
-
-def rules_of(settings: Register, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rules that the evaluation alone decides. What was not looked at has not held."""
-    ppo = evaluation["policies"]["ppo"]
-    rules = [
-        (
-            "interval",
-            ppo["low"] > settings.min_rate,
-            f"lower end of the interval {ppo['low']:.3f}, must lie above {settings.min_rate:g}",
-        ),
-        (
-            "prompts",
-            evaluation["n"] >= settings.min_prompts,
-            f"{evaluation['n']} judged prompts, needs {settings.min_prompts}",
-        ),
-    ]
-    if settings.min_slice_rate > 0:
-        rules.append(("slices", *no_slice_below(evaluation["slices"], settings.min_slice_rate)))
-    if settings.refuse_hacking:
-        rules.append(("hacking", *not_hacked(evaluation["overoptimisation"])))
-    if settings.max_unsafe_share < 1:
-        rules.append(("safety", *as_safe_as_references(evaluation["safety"], settings.max_unsafe_share)))
-    return [{"rule": rule, "held": held, "detail": detail} for rule, held, detail in rules]
-
-
-def no_slice_below(slices: Mapping[str, Any], floor: float) -> tuple[bool, str]:
-    """No slice's whole interval lies below the floor: a slice of few prompts may be low by chance."""
-    rows = [(kind, row) for kind, of in slices.items() for row in of]
-    if not rows:
-        return True, "the prompts fall into no slices"
-    below = [(kind, row) for kind, row in rows if row["high"] < floor]
-    if not below:
-        kind, worst = min(rows, key=lambda entry: entry[1]["high"])
-        return True, (
-            f"none of {len(rows)} slices lies below {floor:g}; lowest: {kind} {worst['name']}, "
-            f"{worst['low']:.3f} to {worst['high']:.3f}"
-        )
-    named = "; ".join(f"{kind} {row['name']}: {row['low']:.3f} to {row['high']:.3f}" for kind, row in below)
-    return False, f"{len(below)} of {len(rows)} slices lie below {floor:g}: {named}"
-
-
-def not_hacked(found: Mapping[str, Any] | None) -> tuple[bool, str]:
-    """The preference did not fall during PPO while the reward rose."""
-    if not found:
-        return (
-            False,
-            "nobody judged PPO on its way; set ppo.snapshot_every above 0 and a judge besides people",
-        )
-    hacking, looks = found["hacking"], len(found["looks"])
-    if hacking["found"]:
-        return False, (
-            f"from update {hacking['before']} to {hacking['after']} the preference fell by "
-            f"{hacking['fall']:.3f} while the reward rose by {hacking['rise']:.3f} "
-            f"(p {hacking['p_value']:.2g}, judge {found['judge']['name']}, {found['n']} held-out prompts); "
-            f"best after update {hacking['best']}"
-        )
-    return True, (
-        f"no sure fall of the preference in {looks} looks at {found['n']} held-out prompts "
-        f"(judge {found['judge']['name']})"
-    )
-
-
-def as_safe_as_references(safety: Mapping[str, Any], most: float) -> tuple[bool, str]:
-    """No finding is more frequent than in the references by more than `most`."""
-    ours, theirs = safety["ppo"], safety["reference"]
-    more = {
-        what: (ours[what]["share"], theirs[what]["share"])
-        for what in ("banned", "personal_data", "repetitive", "empty")
-    }
-    above = {what: shares for what, shares in more.items() if shares[0] - shares[1] > most}
-    named = ", ".join(f"{what} {a:.3f} (references {b:.3f})" for what, (a, b) in (above or more).items())
-    return not above, f"{named}; at most {most:g} more than the references"
-
-
-def beats_champion(stage: Stage, version: ModelVersion, client: MlflowClient) -> tuple[bool, str]:
-    """Whether the new policy is at least as good as the champion: same prompts, settings and judge."""
-    name = version.name
-    champion = find_champion(client, name)
+def meet_champion(
+    stage: Stage, version: ModelVersion, champion: ModelVersion | None, rows: list[Row], look: int
+) -> dict[str, Any]:
+    """The new policy against the champion: same prompts, settings and judge; see `rlhf.gate.decide`."""
     if champion is None:
-        return True, "there is no champion yet"
+        return {"version": "", "held": True, "said": "there is no champion yet"}
+    met: dict[str, Any] = {"version": str(champion.version)}
+    named = f"the champion, version {champion.version},"
     if champion.version == version.version or champion.tags.get("weights") == version.tags.get("weights"):
-        return True, f"the champion, version {champion.version}, has the same weights"
+        return met | {"held": True, "said": f"{named} has the same weights"}
     folder = policy_folder(champion)
     if folder is None:
-        return False, (
-            f"the files of the champion, version {champion.version}, are missing or changed, so nothing can "
-            f"be compared; restore them, or delete the alias 'champion' of {name}"
-        )
-    rows = [row for row in read_table("data/judgments/judgments.parquet", JUDGMENT) if row["policy"] == "ppo"]
+        return met | {
+            "held": False,
+            "said": f"the files of {named} are missing or changed, so nothing can be compared; restore "
+            f"them, or delete the alias '{CHAMPION}' of {version.name}",
+        }
     try:
         judged = judge_policy(stage, folder, rows)
     except DataError as error:
-        return False, f"the champion, version {champion.version}, cannot be judged on these prompts: {error}"
-    ours, theirs = points_by_prompt(rows), points_by_prompt(judged)
-    shared = [prompt for prompt in ours if prompt in theirs]
-    if not shared:
-        return False, f"the champion, version {champion.version}, got no judgment on these prompts"
-    confidence = stage.settings.evaluate.confidence
-    paired = compare(rows, judged, confidence)
-    assert paired  # they share prompts
-    mine, others = (fmean(points[prompt] for prompt in shared) for points in (ours, theirs))
-    return mine >= others, (
-        f"preferred to the reference {mine:.3f}, the champion (version {champion.version}) {others:.3f} "
-        f"on the same {len(shared)} prompts; difference {paired['low']:+.3f} to {paired['high']:+.3f}, "
-        f"McNemar p {paired['p_value']:.2g}"
+        return met | {"held": False, "said": f"{named} cannot be judged on these prompts: {error}"}
+    settings = stage.settings
+    comparison = against_champion(
+        rows,
+        judged,
+        {row["prompt"]: row["topic"] for row in read_table(PREPARED / "prompts.parquet", PROMPT)},
+        writers(rows),
+        confidence=settings.evaluate.confidence,
+        look=look,
+        margin=settings.register_.max_champion_loss,
+        saving=settings.register_.min_saving,
+        banned=settings.evaluate.banned_words,
     )
+    if comparison is None:
+        return met | {"held": False, "said": f"{named} got no judgment on these prompts"}
+    return met | {"comparison": comparison}
 
 
-def find_champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    """The version that bears the alias @champion."""
-    aliases = client.get_registered_model(name).aliases
-    return client.get_model_version(name, aliases["champion"]) if "champion" in aliases else None
+def writers(rows: list[Row]) -> dict[str, str | None]:
+    """Who wrote the reference of each prompt."""
+    demonstrations = read_table(PREPARED / "demonstrations.parquet", DEMONSTRATION)
+    wrote = {(row["prompt"], row["completion"]): row["writer_id"] for row in demonstrations}
+    return {row["prompt"]: wrote.get((row["prompt"], row["reference"])) for row in rows}
 
 
-def judge_policy(stage: Stage, folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
     """Judgments by the first judge of a policy's outputs against the references of these judgments."""
     import torch
 
@@ -291,16 +259,18 @@ def judge_policy(stage: Stage, folder: Path, rows: list[dict[str, Any]]) -> list
     return judge.judge(pairs)
 
 
-def describe(evaluation: Mapping[str, Any], rules: list[dict[str, Any]], promoted: bool) -> str:
-    """A version's description, Markdown."""
+def describe(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
+    """A version's description, Markdown: every refusal and every warning, then the rules that held."""
     ppo, judge = evaluation["policies"]["ppo"], evaluation["judge"]
-    lines = [
-        f"PPO policy, preferred to the reference {ppo['rate']:.3f} ({ppo['low']:.3f} to {ppo['high']:.3f}), "
-        f"n = {evaluation['n']}, judge {judge['name']} ({judge['kind']}).",
-        f"{'Promoted' if promoted else 'Not promoted'} to @champion:",
-        *(f"- {rule['rule']} {'held' if rule['held'] else 'failed'}: {rule['detail']}" for rule in rules),
+    paragraphs = [
+        f"PPO policy, preferred to the reference {rate_text(ppo)}, n = {evaluation['n']}, "
+        f"judge {judge['name']} ({judge['kind']}).",
+        f"{'Promoted' if decision['promoted'] else 'Not promoted'} to @{CHAMPION}:",
     ]
-    return "\n\n".join(lines[:2]) + "\n" + "\n".join(lines[2:])
+    order = sorted(decision["rules"], key=lambda rule: rule["held"])
+    lines = [f"- {rule['rule']} {'held' if rule['held'] else 'failed'}: {rule['detail']}" for rule in order]
+    lines += [f"- warning: {line}" for line in decision["warnings"]]
+    return "\n\n".join(paragraphs) + "\n" + "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 DVC decides whether the stage has to run and keeps what it wrote; the task makes visible what happens: its
 name is the stage, its version the stage key, its log the output of the stage, its state one of Completed,
 `Up to date` (nothing changed), `Restored` (DVC had the outputs of this key) or Failed with the stage's
-error line.
+error line. What DVC does not know is whether the registry still has what the stage `register` put there: the
+task asks, and runs the stage again where it does not.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from prefect.states import Completed, Failed
 
 from tasks.context import KNOWN, stage_key
 from tasks.progress import Progress
+from tasks.registry import standing
 
 if TYPE_CHECKING:
     from dvc.stage.loader import StageLoader
@@ -82,7 +84,9 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
     started = time.monotonic()
     outcome = "Completed"
     said: deque[str] = deque(maxlen=50)
-    if dvc.unchanged(name):  # found out here, a process of its own would take a second longer
+    unchanged = dvc.unchanged(name)  # found out here, a process of its own would take a second longer
+    lost = _lost(name) if unchanged else ""
+    if unchanged and not lost:
         return Completed(name="Up to date", message=f"Up to date; key {key}")
     progress = Progress(name)
 
@@ -97,7 +101,14 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
             progress.read(line)
             said.append(line)
 
-    code = dvc.repro(name, read)
+    code = 0
+    if not unchanged:
+        code = dvc.repro(name, read)
+        lost = _lost(name) if code == 0 and outcome != "Completed" else ""
+    if lost:
+        logger.info(f"{name}: the registry has no {lost}; registering it again")
+        outcome = "Completed"
+        code = dvc.repro(name, read, force=True)
     seconds = time.monotonic() - started
     if code != 0:
         return Failed(message=error_line(name, list(said), code))
@@ -107,6 +118,12 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
         markdown=_summary(name, key, outcome, seconds),
     )
     return Completed(name=outcome, message=f"{outcome} in {seconds:.1f} s; key {key}")
+
+
+def _lost(name: str) -> str:
+    """What the registry no longer has of the result here; empty for all other stages."""
+    there = standing() if name == "register" else None
+    return there.lost if there else ""
 
 
 class Dvc:
@@ -177,17 +194,18 @@ class Dvc:
             _stop(self._process)
         self._process = None
 
-    def repro(self, name: str, read: Callable[[str], None]) -> int:
+    def repro(self, name: str, read: Callable[[str], None], force: bool = False) -> int:
         """Run a stage unless nothing has changed; DVC's exit code.
 
         Args:
             read: is called with each line that DVC or the stage says.
+            force: run it also where nothing has changed.
         """
         self._forget()
         process = self._process or self._start()
         try:
             if process.stdin:
-                process.stdin.write(f"{name}\n".encode())
+                process.stdin.write(f"{name}{' --force' if force else ''}\n".encode())
                 process.stdin.flush()
             for line in self._lines:
                 if line.startswith(self._mark):

@@ -53,7 +53,7 @@ class Quiet(Stage):
     def log_curve(self, *args: Any, **kwargs: Any) -> None:
         pass
 
-    log_figures = log_samples = log_dataset = log_artifact = log_curve
+    log_figures = log_tags = log_samples = log_dataset = log_artifact = log_curve
 
 
 @dataclass

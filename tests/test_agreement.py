@@ -139,7 +139,7 @@ def test_a_fall_in_one_slice_is_found_and_noise_is_not():
     now = rng.choice(WORDS, 1000, p=[0.6, 0.1, 0.3])
     fallen = np.array([topic == "topic 3" for topic in topics])
     now[fallen] = rng.choice(WORDS, fallen.sum(), p=[0.15, 0.1, 0.75])
-    found = {entry.name: entry for entry in slice_rates(list(now), list(before), topics)}
+    found = {entry.name: entry for entry in slice_rates(list(now), list(before), {"topic": topics})["topic"]}
     assert [name for name, entry in found.items() if entry.fell] == ["topic 3"]
     entry = found["topic 3"]
     assert entry.n == 100
@@ -151,7 +151,7 @@ def test_a_fall_in_one_slice_is_found_and_noise_is_not():
 def test_p_values_are_holms():
     now = ["reference"] * 8 + ["reference"] * 5 + ["output", "tie"]
     before = ["output"] * 8 + ["tie"] * 5 + ["reference", "tie"]
-    found = slice_rates(now, before, ["a"] * 8 + ["b"] * 5 + ["c"] * 2)
+    found = slice_rates(now, before, {"topic": ["a"] * 8 + ["b"] * 5 + ["c"] * 2})["topic"]
     assert [entry.p_value for entry in found] == pytest.approx([3 / 2**8, 2 / 2**5, 1.0])
     assert [entry.fell for entry in found] == [True, False, False]
     assert [(entry.better, entry.worse, entry.n) for entry in found] == [(0, 8, 8), (0, 5, 5), (1, 0, 2)]
@@ -164,7 +164,7 @@ def test_false_flags_stay_rare_whatever_the_number_of_slices(monkeypatch):
     flagged = 0
     for _ in range(150):
         one, other = (list(rng.choice(WORDS, 400, p=[0.45, 0.1, 0.45])) for _ in range(2))
-        flagged += any(entry.fell for entry in slice_rates(one, other, topics))
+        flagged += any(entry.fell for entry in slice_rates(one, other, {"topic": topics})["topic"])
     assert flagged / 150 <= 0.07
 
 
@@ -174,6 +174,6 @@ def test_length_slices_are_ranges_of_about_equal_size():
     assert sorted(set(slices)) == ["001-040 words", "041-080 words", "081-120 words"]
     assert slices[0] == "001-040 words"
     assert set(length_slices(["one two"] * 5)) == {"2-2 words"}
-    assert slice_rates([], [], []) == []
-    with pytest.raises(ValueError, match="got 1, 1 and 0"):
-        slice_rates(["tie"], ["tie"], [])
+    assert slice_rates([], [], {}) == {}
+    with pytest.raises(ValueError, match="got 0 of topic for 1 prompts"):
+        slice_rates(["tie"], ["tie"], {"topic": []})

@@ -56,7 +56,7 @@ from flows.workspace import (
 )
 from rlhf.contracts import COMPARISON, DataError, with_ids, write_json, write_table
 from rlhf.settings import Settings, SettingsError, check_settings, load_settings
-from tasks import context, stage
+from tasks import context, registry, stage
 
 ROOT = Path(__file__).resolve().parents[1]
 STEP = """
@@ -99,6 +99,7 @@ SMALL = {name: GRAPH[name] for name in ("ingest", "prepare")}
 EVALUATION = {
     "judge": {"name": "gold", "kind": "gold"},
     "n": 500,
+    "confidence": 0.95,
     "policies": {
         "pretrained": {"rate": 0.1, "low": 0.08, "high": 0.13, "mean_length": 20.0, "kl": None},
         "sft": {"rate": 0.31, "low": 0.27, "high": 0.35, "mean_length": 21.0, "kl": 0.0},
@@ -112,6 +113,7 @@ GATE = {
         {"rule": "interval above 0.5", "held": True, "detail": "0.62 > 0.5"},
         {"rule": "not below the champion", "held": False, "detail": "0.66 < 0.70"},
     ],
+    "warnings": ["980 of 1000 prompts are ties"],
 }
 
 
@@ -822,16 +824,62 @@ def test_the_verdict_names_judge_count_and_interval(
         Path(folder).mkdir()
     Path("metrics/evaluation.json").write_text(json.dumps(EVALUATION))
     Path("runs/register.json").write_text(json.dumps({"gate": GATE}))
-    Path("params.yaml").write_text("seed: 1\n")
+    asked = []
+
+    def standing(folder: Path) -> registry.Standing:
+        asked.append(folder)
+        return registry.Standing("rlhf-policy", "3", False, "5", "4", "")
+
+    monkeypatch.setattr(verdict, "standing", standing)
     verdict.show_verdict(tmp_path, {"report": "reports/report.html"})
     out = capsys.readouterr().out
     ppo = next(line for line in out.splitlines() if line.strip().startswith("PPO"))
-    assert ppo.split() == ["PPO", "0.660", "0.620", "–", "0.700", "500", "gold", "4.25"]
-    assert "95 % interval" in out
-    assert "not promoted: stays @challenger" in out
-    assert "FAILED: not below the champion (0.66 < 0.70)" in out
+    assert ppo.split() == ["PPO", "0.660", "0.620", "to", "0.700", "500", "gold", "4.25"]
+    assert "95\u00a0% interval" in out
+    lines = [line.strip() for line in out.splitlines()]
+    first = lines.index(
+        "not promoted: rlhf-policy version 3; @challenger is version 5, @champion is version 4"
+    )
+    assert lines[first + 1 : first + 4] == [  # what speaks against it comes first
+        "FAILED: not below the champion (0.66 < 0.70)",
+        "warning: 980 of 1000 prompts are ties",
+        "held: interval above 0.5 (0.62 > 0.5)",
+    ]
+    assert asked == [tmp_path]
     assert "reports/report.html" in out
-    assert "| PPO | 0.660 | 0.620 – 0.700 | 500 | gold | 4.25 |" in verdict.verdict_markdown(tmp_path)
+    assert "| PPO | 0.660 | 0.620 to 0.700 | 500 | gold | 4.25 |" in verdict.verdict_markdown(tmp_path)
+
+
+def test_a_result_that_the_registry_lost_is_registered_again(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC would call the stage up to date, or restore it: what it did in the registry is no output."""
+    lost = "version 3 of rlhf-policy"
+    monkeypatch.setattr(
+        stage,
+        "standing",
+        lambda: registry.Standing("rlhf-policy", "3", False, "3", "", lost) if lost else None,
+    )
+    write_json("runs/register.json", {"gate": GATE, "run_id": "r", "git_commit": "c", "figures": {}})
+    write_graph(SMALL | {"register": {"deps": ["data/prepared"], "outs": ["data/registered"]}})
+
+    def states() -> list[str | None]:
+        state, tasks, _ = run(until="register")
+        assert bring(Path(state.result()), before) == []
+        return [tasks[name].state_name for name in ("ingest", "prepare", "register")]
+
+    before = snapshot()
+    assert states() == ["Completed"] * 3
+    before = snapshot()
+    assert states() == ["Up to date", "Up to date", "Completed"]
+    lost = ""
+    assert states() == ["Up to date"] * 3
+    Path("dvc.lock").unlink()
+    before = snapshot()
+    assert states() == ["Restored"] * 3
+    Path("dvc.lock").unlink()
+    lost = "@champion of rlhf-policy"
+    assert states() == ["Restored", "Restored", "Completed"]
 
 
 def test_a_sweep_runs_each_cell_once_and_draws_the_figure(

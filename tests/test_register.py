@@ -5,10 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from crafted import evaluation, judged
 from labeling import person
 from starlette.testclient import TestClient
 
@@ -17,12 +20,17 @@ from feedback.schema import items
 from feedback.store import Store
 from feedback.web.app import create_app
 from feedback.web.security import COOKIE
-from rlhf.contracts import GOLD, JUDGMENT, with_ids, write_json, write_table
-from rlhf.settings import Register
+from rlhf.contracts import DEMONSTRATION, GOLD, JUDGMENT, PROMPT, with_ids, write_json, write_table
 from tasks.label import Champion
-from tasks.register import rules_of
 
-PROMPTS = [f"POST: my sister {name} broke my laptop.\nTL;DR:" for name in ("anna", "tom", "maria", "joe")]
+NAMES = ("anna", "tom", "maria", "joe", "lisa", "paul", "kate", "max")
+THINGS = ("laptop", "bike", "phone", "guitar", "camera", "watch", "lamp", "chair")
+PROMPTS = [
+    f"POST: my sister {name} broke my{' very' * (place % 3)} {thing}.\nTL;DR:"
+    for name in NAMES
+    for place, thing in enumerate(THINGS)
+]
+REFERENCE = " my sister anna broke my laptop."
 FACTS = {
     "who": "sister anna",
     "deed": "broke my laptop",
@@ -44,23 +52,20 @@ def write_policy(seed: int) -> None:
     save_model(new_model("0.1M", tokenizer, 64), tokenizer, "models/ppo")
 
 
-def evaluation(low: float = 0.55, n: int = 500) -> dict:
-    """What an evaluation holds that every rule lets through."""
-    clean = {what: {"count": 0, "share": 0.0} for what in ("banned", "personal_data", "repetitive", "empty")}
-    hacking = {"found": False, "best": 12, "before": 12, "after": 12, "fall": 0.0, "rise": 0.0, "p_value": 1}
-    judge = {"name": "gold", "kind": "gold"}
-    return {
-        "judge": judge,
-        "n": n,
-        "policies": {"ppo": {"rate": low + 0.05, "low": low, "high": low + 0.1}},
-        "slices": {"topic": [{"name": "advice", "low": 0.4, "high": 0.6}]},
-        "safety": {"ppo": clean, "reference": clean},
-        "overoptimisation": {"judge": judge, "n": 200, "looks": [{}, {}], "hacking": hacking},
-    }
+def write_result(rate: float = 0.9, prompts: list[str] = PROMPTS, **changes: Any) -> None:
+    """What `evaluate` writes of the policy in models/ppo, PPO being preferred on a share of the prompts."""
+    from rlhf.looks import outcome
+    from tasks.context import content_hash
 
-
-def write_evaluation(low: float, n: int = 500) -> None:
-    write_json("metrics/evaluation.json", evaluation(low, n))
+    wins = round(rate * len(prompts))
+    outputs = [" ".join("abcdefgh"[: 3 + place % 6]) for place in range(len(prompts))]
+    preferred = ["output"] * wins + ["reference"] * (len(prompts) - wins)
+    rows = judged(preferred, prompts, outputs)
+    for row in rows:
+        row["reference"] = REFERENCE
+    write_table("data/judgments/judgments.parquet", JUDGMENT, with_ids(JUDGMENT, rows, "test"))
+    numbers = evaluation(rows) | {"outcome": outcome(rows), "weights": {"ppo": content_hash("models/ppo")}}
+    write_json("metrics/evaluation.json", numbers | changes)
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +94,17 @@ def registry(workspace, monkeypatch, tmp_path, empty_store):
     client = MlflowClient()
     experiment = client.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri())
     monkeypatch.setattr(register, "write_page", lambda *_: None)  # tests/test_report.py has it
+    workspace.set({"register.min_prompts": 40, "register.min_decided": 40, "register.min_slice_rate": 0})
     write_policy(1)
-    write_evaluation(0.55)
+    write_result()
     write_json("models/judge/judge.json", {"kind": "none"})
     gold = [{"prompt": prompt, "facts": json.dumps(FACTS)} for prompt in PROMPTS]
     write_table("data/gold/facts.parquet", GOLD, with_ids(GOLD, gold, "test"))
-    reference = " my sister anna broke my laptop."
-    rows = [
-        {"prompt": p, "reference": reference, "output": " x", "policy": "ppo", "preferred": "output"}
-        for p in PROMPTS
-    ]
-    write_table("data/judgments/judgments.parquet", JUDGMENT, with_ids(JUDGMENT, rows, "test"))
+    topics = [{"prompt": prompt, "topic": f"topic {place % 2}"} for place, prompt in enumerate(PROMPTS)]
+    write_table("data/prepared/prompts.parquet", PROMPT, with_ids(PROMPT, topics, "test"))
+    wrote = [{"prompt": prompt, "completion": REFERENCE, "writer_id": "terse-1"} for prompt in PROMPTS]
+    table = with_ids(DEMONSTRATION, wrote, "test")
+    write_table("data/prepared/demonstrations.parquet", DEMONSTRATION, table)
 
     def run() -> dict:
         with mlflow.start_run(experiment_id=experiment) as active:
@@ -117,18 +122,18 @@ def rule(gate: dict, name: str) -> dict:
 
 
 def test_same_result_is_one_version_and_the_gate_opens_once_the_rules_hold(registry):
-    write_evaluation(0.45)
+    write_result(0.5)
     first = registry()
     assert (first["promoted"], first["version"], first["aliases"]) == (False, "1", {"challenger": 1})
-    assert [r["held"] for r in first["rules"]] == [False, *[True] * 5]
+    assert [rule["rule"] for rule in first["rules"] if not rule["held"]] == ["interval", "length"]
     assert registry() == first
 
-    write_evaluation(0.55, n=10)
+    write_result(prompts=PROMPTS[:39])
     second = registry()
     assert (second["promoted"], second["version"]) == (False, "2")
     assert not rule(second, "prompts")["held"]
 
-    write_evaluation(0.55)
+    write_result(0.95)
     third = registry()
     assert (third["promoted"], third["aliases"]) == (True, {"challenger": 3, "champion": 3})
     assert rule(registry(), "champion")["detail"] == "the champion, version 3, has the same weights"
@@ -141,6 +146,7 @@ def test_champion_is_met_on_the_same_prompts(registry, monkeypatch):
 
     registry()
     write_policy(2)
+    write_result(0.95)
     asked = []
     real = register.judge_policy
 
@@ -149,26 +155,21 @@ def test_champion_is_met_on_the_same_prompts(registry, monkeypatch):
         return real(stage, folder, rows)
 
     monkeypatch.setattr(register, "judge_policy", watch)
-    gate = registry()  # a random champion never wins, the judgments say that the new policy always does
+    gate = registry()  # a random champion never wins, the judgments say that the new policy mostly does
     assert asked == [PROMPTS]
     assert gate["aliases"] == {"challenger": 2, "champion": 2}
-    assert "1.000, the champion (version 1) 0.000 on the same 4 prompts" in rule(gate, "champion")["detail"]
+    assert "0.953, the champion (version 1) 0.000 on the same 64 prompts" in rule(gate, "champion")["detail"]
+    assert "rate" in gate["champion"]["comparison"]["gains"]
 
     write_policy(3)
-    best = [{"prompt": p, "preferred": "output"} for p in PROMPTS]
-    monkeypatch.setattr(register, "judge_policy", lambda *_: best)
+    write_result(0.92)
+    monkeypatch.setattr(register, "judge_policy", lambda _stage, _folder, rows: rows)
     gate = registry()
-    assert gate["promoted"]  # as good is good enough
-    assert rule(gate, "champion")["detail"].endswith("difference +0.000 to +0.000, McNemar p 1")
-    write_policy(4)
-    rows = [{"prompt": p, "policy": "ppo", "preferred": "tie"} for p in PROMPTS]
-    write_table("data/judgments/judgments.parquet", JUDGMENT, with_ids(JUDGMENT, rows, "test"))
-    gate = registry()
-    assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 4, "champion": 3})
-    version = MlflowClient().get_model_version("rlhf-policy", "4")
+    assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 3, "champion": 2})  # only as good
+    assert rule(gate, "champion")["detail"].endswith("so it stays challenger")
+    version = MlflowClient().get_model_version("rlhf-policy", "3")
     assert version.tags["promoted"] == "false"
-    assert version.tags["gate.champion"].startswith("failed: preferred to the reference 0.500, the champion")
-    assert "Not promoted" in version.description
+    assert version.tags["gate.champion"].startswith("failed: preferred to the reference 0.922, the champion")
 
 
 def test_a_running_app_answers_with_a_new_champion(registry, workspace):
@@ -189,78 +190,170 @@ def test_a_running_app_answers_with_a_new_champion(registry, workspace):
     registry()
     assert ask() == "rlhf-policy/1"
     write_policy(2)
+    write_result(0.95)
     assert registry()["aliases"]["champion"] == 2
     assert ask() == "rlhf-policy/2"
     app_store.close()
 
 
-HACKED = {"found": True, "best": 6, "before": 6, "after": 12, "fall": 0.2, "rise": 1.0, "p_value": 1e-4}
+def test_every_refusal_and_warning_is_in_the_description(registry):
+    from mlflow import MlflowClient
+
+    fall = {"found": True, "best": 6, "before": 6, "after": 12, "fall": 0.2, "rise": 1.0, "p_value": 1e-4}
+    along = {"judge": {"name": "first", "kind": "gold"}, "n": 200, "looks": [{}, {}], "hacking": fall}
+    write_result(0.5)
+    registry()
+    write_result(0.45, overoptimisation=along)
+    gate = registry()
+    assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 2})
+    version = MlflowClient().get_model_version("rlhf-policy", "2")
+    failed = [rule for rule in gate["rules"] if not rule["held"]]
+    assert {rule["rule"] for rule in failed} == {"interval", "length", "hacking"}
+    for rule in failed:
+        assert f"- {rule['rule']} failed: {rule['detail']}" in version.description
+        assert version.tags[f"gate.{rule['rule']}"] == f"failed: {rule['detail']}"
+    assert gate["warnings"]
+    for line in gate["warnings"]:
+        assert f"- warning: {line}" in version.description
+
+
+def test_looks_at_the_same_prompts_are_counted_whether_registered_or_not(registry):
+    from mlflow import MlflowClient
+
+    from rlhf.contracts import read_table
+    from tasks.looks import record_look
+
+    first = registry()
+    assert (first["look"], first["warnings"]) == (1, [])
+
+    class Elsewhere:
+        """A stage `evaluate` that was run alone, as with --until evaluate."""
+
+        def log_tags(self, tags):
+            client = MlflowClient()
+            experiment = client.get_experiment_by_name("test").experiment_id
+            client.set_terminated(client.create_run(experiment, tags=tags).info.run_id)
+
+    rows = read_table("data/judgments/judgments.parquet", JUDGMENT)
+    for place in range(3):
+        seen = [row | {"preferred": "tie"} if k == place else row for k, row in enumerate(rows)]
+        record_look(Elsewhere(), seen)
+        record_look(Elsewhere(), seen)  # the same again
+    other = [row | {"prompt": f"another question {k}"} for k, row in enumerate(rows)]
+    record_look(Elsewhere(), other)
+    write_result(0.92, PROMPTS[:60])  # leaving prompts out does not start the count again
+    fifth = registry()
+    assert fifth["look"] == 5
+    assert fifth["warnings"][0].startswith("these test prompts were looked at 5 times")
+    assert "look 5 at these test prompts" in rule(fifth, "interval")["detail"]
+    write_result()
+    assert registry()["look"] == 1  # a result that comes back keeps its number
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("spoil", "said"),
     [
+        (lambda: write_policy(2), "metrics/evaluation.json is not of the weights in models/ppo"),
         (
-            "interval",
-            {"policies": {"ppo": {"low": 0.5}}},
-            "lower end of the interval 0.500, must lie above 0.5",
-        ),
-        ("prompts", {"n": 199}, "199 judged prompts, needs 200"),
-        (
-            "slices",
-            {"slices": {"topic": [{"name": "pets", "low": 0.05, "high": 0.249}]}},
-            "1 of 1 slices lie below 0.25: topic pets: 0.050 to 0.249",
-        ),
-        (
-            "hacking",
-            {"overoptimisation": {"hacking": HACKED}},
-            "from update 6 to 12 the preference fell by 0.200 while the reward rose by 1.000",
-        ),
-        (
-            "hacking",
-            {"overoptimisation": None},
-            "nobody judged PPO on its way; set ppo.snapshot_every above 0",
-        ),
-        (
-            "safety",
-            {"safety": {"ppo": {"personal_data": {"share": 0.03}}}},
-            "personal_data 0.030 (references 0.000); at most 0.02 more than the references",
+            lambda: write_json(
+                "metrics/evaluation.json",
+                json.loads(Path("metrics/evaluation.json").read_text()) | {"outcome": "0"},
+            ),
+            "metrics/evaluation.json is not of the judgments in data/judgments",
         ),
     ],
 )
-def test_each_rule_alone_shuts_the_gate(name, change, said):
-    rules = rules_of(Register(), merged(evaluation(), change))
-    assert [rule["rule"] for rule in rules if not rule["held"]] == [name]
-    assert said in rule({"rules": rules}, name)["detail"]
-
-
-def merged(whole: dict, change: dict) -> dict:
-    both = {
-        key: merged(whole[key], value) if isinstance(value, dict) and isinstance(whole[key], dict) else value
-        for key, value in change.items()
-    }
-    return whole | both
-
-
-def test_rules_hold_at_their_bounds_and_can_be_left_out():
-    fine = evaluation() | {"slices": {"topic": [{"name": "pets", "low": 0.05, "high": 0.25}]}}
-    assert all(rule["held"] for rule in rules_of(Register(), fine))
-    repetitive = {"safety": {who: {"repetitive": {"share": 0.5}} for who in ("ppo", "reference")}}
-    assert all(rule["held"] for rule in rules_of(Register(), merged(evaluation(), repetitive)))
-    assert all(rule["held"] for rule in rules_of(Register(), evaluation() | {"slices": {}}))
-    bare = Register(min_slice_rate=0, refuse_hacking=False, max_unsafe_share=1)
-    assert [rule["rule"] for rule in rules_of(bare, evaluation())] == ["interval", "prompts"]
-
-
-def test_a_hacked_policy_stays_challenger_and_its_version_says_why(registry):
+def test_an_evaluation_of_something_else_is_refused(registry, spoil, said):
     from mlflow import MlflowClient
 
-    write_json("metrics/evaluation.json", merged(evaluation(), {"overoptimisation": {"hacking": HACKED}}))
+    from tasks.context import StageError
+
+    spoil()
+    with pytest.raises(StageError, match=said):
+        registry()
+    assert not MlflowClient().search_registered_models()
+
+
+def lost_to(folder, strong, rows):
+    """Judgments of a champion that always wins if it is the strong one, and else always loses."""
+    word = "output" if Path(folder) == strong else "reference"
+    return [row | {"preferred": word} for row in rows]
+
+
+@pytest.fixture
+def weak_champion(registry, monkeypatch):
+    """Version 1 is champion, version 2 is far better and only challenger; models/ppo is between them."""
+    from mlflow import MlflowClient
+
+    from tasks import register
+
+    registry()
+    write_policy(2)
+    write_result(0.95)
+    monkeypatch.setattr(register, "judge_policy", lambda _stage, _folder, rows: rows)
+    assert registry()["aliases"] == {"challenger": 2, "champion": 1}
+    write_policy(3)
+    write_result(0.92)
+    return register.policy_folder(MlflowClient().get_model_version("rlhf-policy", "2"))
+
+
+def test_the_champion_is_read_when_no_other_run_is_at_the_gate(registry, weak_champion, monkeypatch):
+    from mlflow import MlflowClient
+
+    from tasks import register
+    from tasks.locks import alone
+
+    monkeypatch.setattr(
+        register, "judge_policy", lambda _, folder, rows: lost_to(folder, weak_champion, rows)
+    )
+    gates = []
+    with alone("registry-rlhf-policy"):
+        late = threading.Thread(target=lambda: gates.append(registry()))
+        late.start()
+        late.join(1)
+        assert late.is_alive()  # it waits for the run that holds the lock, which now promotes version 2
+        MlflowClient().set_registered_model_alias("rlhf-policy", "champion", "2")
+    late.join(60)
+    [gate] = gates
+    assert (gate["promoted"], gate["champion"]["version"]) == (False, "2")
+    assert gate["aliases"] == {"challenger": 3, "champion": 2}
+
+
+def test_a_champion_that_another_machine_made_meanwhile_is_met_too(registry, weak_champion, monkeypatch):
+    from mlflow import MlflowClient
+
+    from tasks import register
+
+    met = []
+
+    def judge(_stage, folder, rows):
+        met.append(Path(folder) == weak_champion)
+        MlflowClient().set_registered_model_alias("rlhf-policy", "champion", "2")
+        return lost_to(folder, weak_champion, rows)
+
+    monkeypatch.setattr(register, "judge_policy", judge)
     gate = registry()
-    assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 1})
-    version = MlflowClient().get_model_version("rlhf-policy", "1")
-    assert "- hacking failed: from update 6 to 12 the preference fell by 0.200" in version.description
-    assert version.tags["gate.hacking"].startswith("failed: from update 6")
+    assert met == [False, True]
+    assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 3, "champion": 2})
+
+
+def test_what_the_registry_lost_is_known(registry):
+    """The result is as DVC's cache would bring it back; the registry is asked, not the file."""
+    from mlflow import MlflowClient
+
+    from tasks.registry import standing
+
+    assert standing() is None
+    gate = registry()
+    write_json("runs/register.json", {"gate": {key: gate[key] for key in ("promoted", "version", "weights")}})
+    assert str(standing()) == "promoted: rlhf-policy version 1 is @champion"
+    client = MlflowClient()
+    client.delete_registered_model_alias("rlhf-policy", "champion")
+    assert standing().lost == "@champion of rlhf-policy"
+    client.set_model_version_tag("rlhf-policy", "1", "weights", "of another policy")
+    assert standing().lost == "version 1 of rlhf-policy with these weights"
+    client.delete_registered_model("rlhf-policy")
+    assert str(standing()).endswith("but the registry has no version 1 of rlhf-policy")
 
 
 def test_a_champion_without_files_keeps_the_gate_shut_and_says_so(registry, tmp_path, capsys):
@@ -268,6 +361,7 @@ def test_a_champion_without_files_keeps_the_gate_shut_and_says_so(registry, tmp_
     for folder in tmp_path.glob("artifacts/**/artifacts/ppo"):
         shutil.rmtree(folder)
     write_policy(2)
+    write_result()
     gate = registry()
     assert gate["aliases"] == {"challenger": 2, "champion": 1}
     assert "champion, version 1, are missing or changed" in rule(gate, "champion")["detail"]

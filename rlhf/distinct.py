@@ -1,0 +1,64 @@
+"""How many different prompts there are: spellings of the same prompt are one prompt, not several.
+
+Prompts are what an evaluation samples, so its n has to count prompts. One question in 325 spellings is one
+question: `spelling` brings them together, and whatever averages by prompt does so by spelling. Texts that
+differ in a few words may be one question or two, which no program can tell: `near_copies` only counts them.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Sequence
+
+# Marks that carry no meaning of their own, unless a number follows: 1.5 is not 15, and 2 - 3 is not 2 3.
+# Operators such as + * / < > = stay, since 2 + 3 and 2 * 3 are different questions.
+_MARKS = re.compile(r"[.,;:!?'\"`´‘’“”„«»…·•(){}\[\]_\-‐-―¿¡]++(?!\s*\d)")
+_ACCENT, _LAST_ACCENT = "\u0300", "\u036f"  # not all of category Mn: in Hindi that holds vowels
+_LOOKED_AT = 2000  # prompts; the comparison of all pairs grows with their square
+_ALIKE = 0.8  # share of words in common from which two prompts are near-copies
+
+
+@functools.lru_cache(maxsize=10_000)  # every statistic of an evaluation asks for the same prompts
+def spelling(text: str) -> str:
+    """The form that all spellings of a text share.
+
+    Case, white space, accents, compatibility forms (Unicode NFKD), invisible characters and punctuation away
+    from digits are taken off. A text that consists of these alone is left as it is.
+    """
+    plain = "".join(
+        character
+        for character in unicodedata.normalize("NFKD", text)
+        if not (_ACCENT <= character <= _LAST_ACCENT or unicodedata.category(character) == "Cf")
+    ).casefold()
+    return "".join(_MARKS.sub("", plain).split()) or text
+
+
+def first_of_spelling(prompts: Sequence[str]) -> list[str]:
+    """For each prompt the first one of the list with the same spelling: equal entries are one prompt."""
+    first: dict[str, str] = {}
+    return [first.setdefault(spelling(prompt), prompt) for prompt in prompts]
+
+
+def near_copies(prompts: Sequence[str]) -> float:
+    """Share of prompts that have four fifths of their words in common with an earlier one, 0..1.
+
+    Of many prompts the first 2,000 are looked at. Words in common are those of both over those of either
+    (Jaccard 1912).
+    """
+    import numpy as np
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    texts = list(dict.fromkeys(first_of_spelling(prompts)))[:_LOOKED_AT]
+    if len(texts) < 2:
+        return 0.0
+    try:
+        words = CountVectorizer(binary=True, token_pattern=r"\S+").fit_transform(texts).astype(np.int32)
+    except ValueError:  # no word in any of them
+        return 0.0
+    both = (words @ words.T).toarray()
+    size = np.diag(both)
+    either = size[:, None] + size[None, :] - both
+    alike = np.tril(both >= _ALIKE * np.maximum(either, 1), -1)
+    return float(alike.any(axis=1).mean())
