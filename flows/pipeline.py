@@ -191,7 +191,7 @@ def told(state: RunState, flow_run: str, parent: str, folder: Path) -> Iterator[
     try:
         yield
     except Exception as error:
-        state.state, state.said = "failed", str(error)
+        state.state, state.said = "failed", (str(error).splitlines() or [type(error).__name__])[0]
         raise
     except BaseException:
         state.state = "cancelled"

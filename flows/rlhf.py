@@ -24,6 +24,7 @@ from pathlib import Path
 
 from flows.mlflow_views import mlflow_page
 from flows.prefect_api import prefect_api
+from flows.run_state import read_state
 from flows.services import running_environment
 from flows.upfront import refuse
 from flows.verdict import show_verdict
@@ -85,8 +86,11 @@ def main(words: list[str] | None = None) -> None:
                 shown = Path.cwd()
                 for line in changed:
                     print(f"params.yaml: {line}")
-        if arguments.until is None:
+        reached = read_state(folder)
+        if reached and reached.whole:
             show_verdict(shown, _where(folder.name, shown))
+        else:
+            print(reached)
 
 
 def lost_from_registry() -> bool:

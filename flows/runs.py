@@ -90,7 +90,8 @@ def clear_dead() -> list[Record]:
         with suppress(MlflowException):
             end_stage_runs(record.mlflow_run)
             MlflowClient().set_terminated(record.mlflow_run, "KILLED")
-        if state := read_state(Path(record.folder)):
+        state = read_state(Path(record.folder))
+        if state and state.state == "running":
             state.state = "killed"
             tell(state, record.flow_run, record.mlflow_run, Path(record.folder))
         (_folder() / f"{record.flow_run}.json").unlink(missing_ok=True)

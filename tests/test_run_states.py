@@ -22,6 +22,7 @@ from prefect.testing.utilities import prefect_test_harness
 from test_flow import EVALUATION, GATE, git
 
 import flows.pipeline
+import flows.rlhf
 import tasks.stage
 from flows.pages import Handler
 from flows.run_state import read_state
@@ -233,6 +234,17 @@ def test_experiments_are_of_what_ended_and_show_no_other_figures(ended: dict[tup
     for name in early:
         message = git("log", "-1", "--format=%s", experiments()[name])
         assert message.startswith(f"{name}: partial: ended after {name.removeprefix('until-')}")
+
+
+def test_the_terminal_shows_no_verdict_of_a_run_that_ended_early(
+    ended: dict[tuple[str, str], Ended], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("plan.txt").write_text("")
+    change = f"seed={SEEDS['until']}"
+    flows.rlhf.main(["--name", "again", "--set", change, "--until", "validate", "--aside"])
+    said = capsys.readouterr().out
+    assert "partial: ended after validate, as it was asked to; without results: train, register" in said
+    assert "preferred" not in said
 
 
 def test_the_result_of_a_run_that_ended_early_leaves_none_of_another(
