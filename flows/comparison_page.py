@@ -5,6 +5,7 @@ The page loads nothing and runs no script: its filter is radio buttons and CSS. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,16 @@ def comparison_page(result: Result) -> str:
     )
     shown = (number, signed, interval_text, rate_text, difference_text, level_text, p_text, visible)
     environment.globals.update({function.__name__: function for function in shown})
-    environment.globals.update(cost=cost_text, promoted=promoted_text)
+    low = min(0.5, *(run["low"] for run in result["runs"]))
+    high = max(0.5, *(run["high"] for run in result["runs"]))
+    scale = (math.floor(10 * low) / 10, math.ceil(10 * high) / 10)
+
+    def place(rate: float, from_right: bool = False) -> str:
+        """Where a rate stands on the scale, in percent of its width."""
+        share = (rate - scale[0]) / max(scale[1] - scale[0], 0.1)
+        return f"{100 * (1 - share if from_right else share):.1f}"
+
+    environment.globals.update(cost=cost_text, promoted=promoted_text, place=place, scale=scale)
     best, (slice_header, slice_rows) = result["runs"][0]["name"], slice_table(result)
     return environment.get_template("compare.html.j2").render(
         result,
@@ -90,10 +100,11 @@ def print_comparison(result: Result) -> None:
 
 def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
     """Header and rows: a run each, the best first."""
-    header = ["run", "preferred", "interval", "n", "judge", "KL", "words", "promoted", "cost", "differs in"]
+    header = ["run", "differs in", "preferred", "interval", "n", "judge", "KL", "words", "promoted", "cost"]
     rows = [
         [
             run["name"],
+            ", ".join(run["differs"]) or MISSING,
             number(run["rate"]),
             interval_text(run),
             str(run["n"]),
@@ -102,7 +113,6 @@ def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
             number(run["mean_length"], 1),
             promoted_text(run),
             cost_text(run),
-            ", ".join(run["differs"]) or MISSING,
         ]
         for run in result["runs"]
     ]
