@@ -8,7 +8,8 @@ rankings, each with the references of those prompts; on 2 rankings with the refe
 teach a judge to read the prompt and nothing else; and on 2,000 whose labels are shuffled. Every judge is
 measured as the stage `evaluate` measures it, and judges the outputs of two policies of random weights
 (sampled and greedy) and of the SFT policy beside the hidden gold preference and the labelers themselves.
-Prints a line a judge, adds it to benchmarks/results/judge-trust-<date>-<machine>.json.
+Prints a line a judge, adds it to benchmarks/results/judge-trust-<date>-<machine>.json; what is there already
+is not trained again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,9 +170,9 @@ def judged(
 
 
 def of_seed(
-    settings: Settings, counts: Sequence[int], texts: Mapping[str, list[str]]
-) -> list[dict[str, Any]]:
-    """All judges of a seed, measured."""
+    settings: Settings, chosen: Sequence[Case], texts: Mapping[str, list[str]]
+) -> Iterator[dict[str, Any]]:
+    """Judges of a seed, measured one after the other."""
     seed, confidence = settings.seed, settings.evaluate.confidence
     demonstrations = read_table(DEMONSTRATIONS, DEMONSTRATION)
     by_split = {
@@ -188,8 +189,7 @@ def of_seed(
         judge.kind: rates(judged(judge, rows, outputs, seed), confidence)["policies"]
         for judge in (gold_judge("gold", FACTS), simulated_judge(settings.collect.groups, FACTS, seed))
     }
-    done = []
-    for case in cases(counts):
+    for case in chosen:
         start = time.monotonic()
         judge = train(case, rankings, posts, settings)
         trust = measure(
@@ -202,7 +202,7 @@ def of_seed(
         )
         policies = rates(judged(judge, rows, outputs, seed), confidence, trust)["policies"]
         kept = ("rate", "low", "high", "n", "corrected")
-        done.append(
+        yield rounded(
             {
                 "judge": case.name,
                 "seed": seed,
@@ -217,8 +217,6 @@ def of_seed(
                 },
             }
         )
-        print(line(done[-1]), flush=True)
-    return rounded(done)
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -241,6 +239,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a checkout with an SFT policy")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--rankings", nargs="+", type=int, default=[2, 20, 200, 2000])
+    parser.add_argument("--judges", nargs="+", help="names of the judges to train (all that are not there)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder for the result")
     chosen = parser.parse_args()
     out = (chosen.out / f"judge-trust-{time.strftime('%Y-%m-%d')}-{platform.machine()}.json").resolve()
@@ -250,12 +249,22 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
         texts = candidates(settings, max(chosen.rankings))
         print(HEAD, flush=True)
+        params = settings.model_dump(by_alias=True, include={"model", "collect", "reward", "evaluate"})
         for seed in chosen.seeds:
-            rows = read_json(out)["judges"] if out.exists() else []
-            mine = of_seed(settings.model_copy(update={"seed": seed}), chosen.rankings, texts)
-            rows = [row for row in rows if row["seed"] != seed] + mine
-            params = settings.model_dump(by_alias=True, include={"model", "collect", "reward", "evaluate"})
-            write_json(out, {"machine": platform.machine(), "params": params, "judges": rows})
+            there = {row["judge"] for row in kept_in(out) if row["seed"] == seed}
+            wanted = [case for case in cases(chosen.rankings) if case.name not in there]
+            if chosen.judges:
+                wanted = [case for case in wanted if case.name in chosen.judges]
+            for row in of_seed(settings.model_copy(update={"seed": seed}), wanted, texts):
+                print(line(row), flush=True)
+                rows = [*kept_in(out), row]
+                write_json(out, {"machine": platform.machine(), "params": params, "judges": rows})
+
+
+def kept_in(out: Path) -> list[dict[str, Any]]:
+    """The judges that a file of results holds; none where there is no file."""
+    rows: list[dict[str, Any]] = read_json(out)["judges"] if out.exists() else []
+    return rows
 
 
 def candidates(settings: Settings, most: int) -> dict[str, list[str]]:
