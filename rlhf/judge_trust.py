@@ -4,8 +4,9 @@ A reward model that learnt from two rankings, or a language model that always na
 gives a rate with an interval. So the judge answers questions whose answers are known, on prompts that neither
 it nor the reward model was trained on: pairs that people ordered, and references against what is surely worse
 than they are (`controls`). Its judgments decide something only where the lower end of every interval lies
-above its threshold. All must pass, so a useless judge is accepted no more often than the level of a single
-test allows (intersection-union test, Berger 1982, Technometrics 24:295), however many controls there are.
+above its threshold. All must pass, so a judge that is no better than one of the thresholds is accepted no
+more often than the level of a single test allows (intersection-union test, Berger 1982, Technometrics
+24:295), however many controls there are.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from rlhf.display import rate_text
 from rlhf.statistics import prompt_means, wilson
 
 ACCURACY = 0.5  # against people: they disagree among themselves, so only a coin is the measure
-CONTROL = 0.75  # against text that is surely worse: half-way from a coin to a judge that is always right
+KIND = 0.5  # against each kind of text that is surely worse: no kind may fool the judge as a coin would
+CONTROLS = 0.75  # over all kinds: half-way from a coin to a judge that is always right
 CONSISTENT = 0.5  # of pairs shown in both orders: one that mostly contradicts itself knows nothing
 LEAST = 10  # prompts; with fewer, Wilson's interval leaves out more than its level
 
 BOTH_ORDERS = "both orders"
+TOGETHER = "all controls together"
 USELESS = "this judge cannot tell good from random"
 UNSHOWN = "nothing shows that this judge can tell good from random"
 NO_MODEL = {
@@ -113,6 +116,8 @@ class Check:
             return "agrees with the labelers"
         if self.name.startswith(BOTH_ORDERS):
             return self.name.replace(BOTH_ORDERS, "says the same in both orders")
+        if self.name == TOGETHER:
+            return "prefers the reference in all controls together"
         return f"prefers the reference to {self.name}"
 
     def estimate(self) -> dict[str, Any]:
@@ -185,17 +190,19 @@ def measure(
         consistent: for a judge that sees both texts at once, whether it preferred the same text in both
             orders, for each pair that it judged in earnest; None for one that scores each text by itself.
     """
-    checks, first = [], list[str]()
-    for name, pairs in controls(references, seed).items():
-        said = list(ask(f"control: {name}", pairs))
-        first = first or said
-        checks.append(_check(name, [_POINTS[word] for word in said], CONTROL, confidence))
+    kinds = controls(references, seed)
+    said = {name: list(ask(f"control: {name}", pairs)) for name, pairs in kinds.items()}
+    checks = [_check(name, _points(words), KIND, confidence) for name, words in said.items()]
+    if checks:
+        pairs = [pair for pairs_of in kinds.values() for pair in pairs_of]
+        points = _points([word for words in said.values() for word in words])
+        checks.insert(0, _check(TOGETHER, _by_prompt(pairs, points), CONTROLS, confidence))
+    first = next(iter(said.values()), [])  # the kind that is easiest to tell apart
     if consistent is not None:
-        # of the kind that is easiest to tell apart
         plain = [word != "contradiction" for word in first if word != "unreadable"]
         told = {BOTH_ORDERS: plain, f"{BOTH_ORDERS}, outputs": consistent}
         checks = [_check(name, same, CONSISTENT, confidence) for name, same in told.items() if same] + checks
-    points = [_POINTS[word] for word in ask("labelled", labelled)] if labelled else []
+    points = _points(ask("labelled", labelled)) if labelled else []
     means = _by_prompt(labelled, points)
     accuracy = _check("accuracy", means, ACCURACY, confidence) if means else None
     unreadable = first.count("unreadable")
@@ -343,6 +350,10 @@ def _success(checks: Sequence[Check], accuracy: Check | None, labelers: str) -> 
         f"agrees with {labelers} on {rate_text(accuracy.estimate())} of {accuracy.n} held-out prompts "
         f"and passed {len(checks)} controls"
     )
+
+
+def _points(words: Sequence[str]) -> list[float]:
+    return [_POINTS[word] for word in words]
 
 
 def _check(name: str, points: Sequence[float], threshold: float, confidence: float) -> Check:

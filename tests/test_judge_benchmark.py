@@ -30,7 +30,7 @@ def test_useless_judges_are_refused_and_the_true_preference_is_believed(trained:
     assert not any(row["trust"]["decides"] for row in rows)
     for row in rows:
         assert row["trust"]["accuracy"]["n"] >= 40
-        assert len(row["trust"]["controls"]) == 5
+        assert len(row["trust"]["controls"]) == 6
         assert set(row["policies"]) == {"random", "random, greedy", "sft"} == set(row["truth"]["gold"])
         assert row["truth"]["gold"]["random"]["high"] < 0.5
 

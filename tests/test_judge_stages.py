@@ -66,7 +66,7 @@ def test_a_judge_of_two_rankings_decides_nothing_about_random_text(
     assert not trust["decides"]
     assert trust["accuracy"]["n"] == 5
     assert trust["reason"].startswith(f"{USELESS}: ")
-    assert len(trust["controls"]) == 5
+    assert len(trust["controls"]) == 6
     assert {control["n"] for control in trust["controls"]} == {45}
     assert figures["judge/reward-model/decides"] == 0.0
     assert "corrected" not in evaluation["policies"]["sft"]

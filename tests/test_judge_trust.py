@@ -7,6 +7,7 @@ import pytest
 
 from rlhf.judge_trust import (
     BOTH_ORDERS,
+    TOGETHER,
     USELESS,
     Pair,
     controls,
@@ -78,9 +79,10 @@ def test_a_good_judge_decides_and_its_figures_are_there():
     trust = measure(right(0.95), ROWS, LABELLED, seed=0).as_dict()
     assert trust["decides"]
     assert trust["reason"].startswith("agrees with people on 0.9")
-    assert trust["reason"].endswith("of 200 held-out prompts and passed 5 controls")
+    assert trust["reason"].endswith("of 200 held-out prompts and passed 6 controls")
     assert set(trust["accuracy"]) >= {"rate", "low", "high", "n"}
-    assert all(row["passed"] and row["must"] and row["low"] > 0.75 for row in trust["controls"])
+    assert all(row["passed"] and row["must"] for row in trust["controls"])
+    assert [row["threshold"] for row in trust["controls"]] == [0.75, 0.5, 0.5, 0.5, 0.5, 0.5]
     assert {"name", "rate", "low", "high", "n", "passed", "must"} <= set(trust["controls"][0])
     assert trust["sensitivity"] is trust["specificity"] is None  # no pair holds a reference
 
@@ -88,7 +90,9 @@ def test_a_good_judge_decides_and_its_figures_are_there():
 def test_a_coin_is_refused_and_the_reason_says_so_in_one_line():
     trust = measure(right(0.5), ROWS, LABELLED, seed=0, labelers="simulated labelers")
     assert not trust.decides
-    assert trust.reason.startswith(f"{USELESS}: failed 5 of 5 controls, the worst: prefers the reference to")
+    assert trust.reason.startswith(
+        f"{USELESS}: failed 5 of 6 controls, the worst: prefers the reference in all"
+    )
     assert "agrees with simulated labelers on 0." in trust.reason
     assert "\n" not in trust.reason
 
@@ -103,8 +107,14 @@ def test_one_failed_control_refuses_a_judge_that_people_agree_with():
     assert not trust.decides
     assert trust.reason == (
         f"{USELESS}: prefers the reference to random words on 0.000 (0.000 to 0.019) of 200 held-out "
-        "prompts, and the lower end must lie above 0.75"
+        "prompts, and the lower end must lie above 0.5"
     )
+
+
+def test_a_judge_that_is_little_better_than_a_coin_on_every_kind_is_refused():
+    trust = measure(right(0.7), ROWS, LABELLED, seed=0)
+    assert [check.name for check in trust.controls if not check.passed] == [TOGETHER]
+    assert not trust.decides
 
 
 def test_labels_that_say_nothing_refuse_a_judge_that_passes_every_control():
@@ -121,7 +131,7 @@ def test_few_prompts_do_not_do_and_the_reason_says_how_many_would():
     always = right(1.0)
     few = measure(always, ROWS[:8], LABELLED[:5], seed=0)
     assert not few.decides
-    assert few.reason.startswith("nothing shows that this judge can tell good from random: failed 5 of 5")
+    assert few.reason.startswith("nothing shows that this judge can tell good from random: failed 6 of 6")
     assert "1.000 (0.676 to 1.000) of 8 held-out prompts" in few.reason
     assert "at this rate 12 prompts would do" in few.reason
     assert "agrees with people on 1.000 (0.566 to 1.000) of 5" in few.reason  # more than 0.5, and too few

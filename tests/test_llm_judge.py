@@ -466,7 +466,7 @@ def test_a_judge_that_knows_the_references_is_believed_and_asked_no_more_than_th
     judge, outputs = make(server, tmp_path), ["some output"] * 20
     measured = trust(judge, held_out, outputs, control_prompts=14)
     assert measured.decides, measured.reason
-    assert measured.reason.endswith("passed 7 controls")
+    assert measured.reason.endswith("passed 8 controls")
     assert (measured.specificity, measured.sensitivity) == ([1.0] * 10, [])
     assert {check.n for check in measured.controls} == {14, 20}
     assert len(server.requests) == 2 * (20 + 5 * 14 + 10)  # in earnest, controls, people's pairs
