@@ -18,7 +18,7 @@ from typing import Any
 from prefect import State, flow, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 
 from flows.form import FormSettings, complete
@@ -113,7 +113,9 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
             finish(state, flow_run, parent, folder)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
-    return str(folder)
+    if state.whole:
+        return str(folder)
+    return Completed(name="Partial", message=str(state), data=str(folder))
 
 
 def run_graph(state: RunState, folder: Path, last: str | None = None) -> None:

@@ -172,6 +172,7 @@ def test_the_links_name_its_own_pages_and_say_how_it_ended(case: tuple[str, str,
     )
     with get_client(sync_client=True) as client:
         [card] = client.read_artifacts(artifact_filter=mine)
+        shown = client.read_flow_run(UUID(run.flow_run)).state
     lines = dict(line.removeprefix("- ").split(": ", 1) for line in str(card.data).splitlines())
     missing = ", ".join(STAGES[len(run.stages) :])
     words = {
@@ -180,6 +181,10 @@ def test_the_links_name_its_own_pages_and_say_how_it_ended(case: tuple[str, str,
         "until": f"partial: ended after {where}, as it was asked to",
     }
     assert lines["state"] == f"{words[how]}; without results: {missing}"
+    assert shown
+    assert (
+        shown.name == {"fail": "Failed", "cancel": "Crashed", "until": "Partial"}[how]
+    )  # cancelled by Ctrl-C
     assert ("report.html" in lines["report"]) == (run.tree / "reports/report.html").exists()
     assert ("index.html" in lines["Data Docs"]) == (run.tree / OUTS["validate"][0]).exists()
     assert ("DVC experiment" in lines) == (how == "until")
