@@ -255,16 +255,16 @@ def error_of(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 15, "mini_batches": 2}, "batch_size 15 is not divisible by num_mini_batches 2"),
+        ({"batch_size": 15, "mini_batches": 2}, "ppo.batch_size 15 is not divisible by ppo.mini_batches 2"),
         ({"response_length": 250}, r"prompt 0 has \d+ tokens; .* set max_prompt_length to 6"),
         (
             {"response_length": 256},
-            "a response of 256 tokens leaves no room for a prompt in the context of 256",
+            "ppo.response_length is 256 tokens, which leaves no room for a prompt in model.context, 256",
         ),
-        ({"reward_functions.banned_weight": 1.0}, "banned_words needs words"),
+        ({"reward_functions.banned_weight": 1.0}, "banned_weight is above 0 and banned_words names no words"),
         (
             {"reward_functions.format_weight": 1.0, "reward_functions.format_pattern": "("},
-            "the format '\\(' is no regular expression",
+            "ppo.reward_functions.format_pattern '\\(' is no regular expression",
         ),
         (
             {"stop_tokens": ["zebra crossing"]},
