@@ -126,7 +126,7 @@ def facts(
         if sizes
         else SOURCES.get(source, source),
         "Base model": f"{params['model.scale']}{scratch}" if "model.scale" in params else "",
-        "Judged by": f"{judge_words(evaluation)}, {_count(evaluation['n'], 'held-out prompts')}"
+        "Judged by": f"{judge_words(evaluation)}, {evaluation['n']} held-out prompts"
         + (f" ({judge['name']})" if judge["name"] != judge["kind"] else ""),
         "Changed parameters": about.get("changed", ""),
         "Cost of all stages": cost,
@@ -160,7 +160,10 @@ def visible(text: str) -> str:
 
 
 def _three(samples: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The first sample of each place, and the others."""
+    """The first sample of each place, and the others; PPO's output first, JSON having lost the order."""
+    samples = [
+        {**sample, "outputs": dict(reversed(in_order(sample["outputs"]).items()))} for sample in samples
+    ]
     first = {sample["place"]: sample for sample in reversed(samples)}
     shown = [sample for sample in samples if sample is first[sample["place"]]]
     return shown, [sample for sample in samples if sample is not first[sample["place"]]]

@@ -129,7 +129,7 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
             "stage_key": "0123456789abcdef",
             "inputs": {"data/prepared": "fedcba9876543210"},
             "samples": [
-                sample | {"place": place, "outputs": {"ppo": HOSTILE, "sft": ""}}
+                sample | {"place": place, "outputs": {"pretrained": "p", "ppo": HOSTILE, "sft": ""}}
                 for place in ("worst", "worst", "typical", "best")
             ],
         },
@@ -242,6 +242,8 @@ def test_warnings_stand_before_samples_and_three_samples_before_the_tables():
     places = [page.index(part) for part in ("Before you read", "sample 1, worst", "<caption>Preferred to")]
     assert places == sorted(places)
     assert page.count('<section class="sample"') == 4
+    order = [page.index(f"<dt>{name}</dt>") for name in ("reference", "PPO", "SFT", "pretrained")]
+    assert order == sorted(order)
     assert page.index("<summary>1 more") > page.index("sample 3, best")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-SCREENS = {"laptop": (1280, 1620), "phone": (390, 1640)}
+SCREENS = {"laptop": (1280, 1560), "phone": (390, 1500)}
 PAGES = 3  # of the printed report, beside each other
 
 
@@ -38,8 +38,8 @@ def main() -> None:
         pictures = take(browser, given.report.resolve().as_uri(), Path(folder))
         browser.close()
     for name, picture in pictures.items():
-        # pages have few colours; a palette makes the files small
-        small = picture.quantize(64, dither=Image.Dither.NONE)
+        # A palette makes the files small; the default method would lose the colours of thin lines.
+        small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         small.save(given.folder / f"report-{name}.png", optimize=True)
 
 
