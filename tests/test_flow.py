@@ -260,12 +260,18 @@ def test_a_name_is_a_git_reference_and_used_once(repository: Path) -> None:
     assert free_name("taken", "abcdefghij") == "taken-abcdefgh"
 
 
-def test_what_did_not_change_is_not_run_again(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_did_not_change_is_not_run_again(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     state, _, _ = run()
     assert bring(Path(state.result()), snapshot()) == []
     assert Path("data/prepared").read_text() == "prepare\n"
     assert up_to_date(load_settings())
     assert not up_to_date(changed(5))
+    assert flows.rlhf.lost_from_registry()  # the committed record names a version that nobody registered
+    assert "but the registry has no version 3 of rlhf-policy" in capsys.readouterr().out
+    here = registry.Standing("rlhf-policy", "3", False, "3", "", lost="")
+    monkeypatch.setattr(flows.rlhf, "standing", lambda: here)
     flows.rlhf.main([])
     assert capsys.readouterr().out.startswith("nothing to do")
     Path("data.txt").write_text("2")
