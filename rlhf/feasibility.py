@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 from rlhf.preflight import Problem
@@ -145,16 +146,15 @@ def needed_prompts(settings: Settings) -> int | None:
     They are `register.min_prompts`, and so many that the lower end of Wilson's interval can lie above
     `register.min_rate`.
     """
-    from scipy.stats import norm
-
-    rate, confidence = settings.register_.min_rate, settings.evaluate.confidence
+    rate, least = settings.register_.min_rate, settings.register_.min_prompts
+    confidence = settings.evaluate.confidence
     if rate >= 1:
         return None
-    z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
     needed = math.floor(rate * z2 / (1 - rate)) + 1  # of n wins the lower end is n / (n + z^2)
-    while needed > 1 and best_lower_end(needed - 1, confidence) > rate:  # a tie or two may need fewer
+    while needed > least and best_lower_end(needed - 1, confidence) > rate:  # a tie or two may need fewer
         needed -= 1
-    return max(settings.register_.min_prompts, needed)
+    return max(least, needed)
 
 
 def best_lower_end(n: int, confidence: float) -> float:
@@ -163,6 +163,6 @@ def best_lower_end(n: int, confidence: float) -> float:
     It is that of wins alone or of wins and very few ties: a tie varies less than a coin toss, so that of few
     prompts one tie narrows the interval by more than it costs.
     """
-    from rlhf.statistics import wilson
+    from rlhf.statistics import wilson  # here, since it loads SciPy
 
     return max(wilson([1.0] * (n - ties) + [0.5] * ties, confidence)[0] for ties in range(min(n, 3) + 1))
