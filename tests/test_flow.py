@@ -25,7 +25,7 @@ from conftest import PATIENCE
 from labeling import answer, candidates, filled, person
 from prefect import State
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import ArtifactCreate, WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.events import DeploymentEventTrigger
@@ -525,6 +525,8 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with get_client(sync_client=True) as client:
         flow_run = client.create_flow_run(flows.pipeline.rlhf, state=Running())
+        card = ArtifactCreate(key="links", type="markdown", data="state: running", flow_run_id=flow_run.id)
+        card_id = client.create_artifact(card).id
     context.connect()
     parent = context.start_parent_run("killed", mlflow.MlflowClient(), "execution")
     stage_run = context.start_parent_run("sft", mlflow.MlflowClient(), "execution")
@@ -545,6 +547,8 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
             process.wait()
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(flow_run.id).state.is_crashed()
+        [shown] = [one for one in client.read_artifacts() if one.id == card_id]
+    assert "- state: killed; without results: sft\n" in str(shown.data)
     assert [mlflow.get_run(run).info.status for run in (parent, stage_run)] == ["KILLED"] * 2
     assert mlflow.get_run(parent).data.tags["mlflow.note.content"] == "killed; without results: sft"
     assert str(read_state(Path("x"))) == "killed; without results: sft"
