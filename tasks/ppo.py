@@ -45,18 +45,7 @@ def main(stage: Stage) -> dict[str, float]:
     launch(stage, train_policy, params.accelerate)
 
     with Path("plots/ppo.csv").open() as handle:
-        curve = list(csv.DictReader(handle))
-    last = curve[-max(1, len(curve) // 10) :]
-    figures = {
-        name: sum(float(row[name]) for row in last) / len(last)
-        for name in (
-            "objective/scores",
-            "objective/kl",
-            "objective/entropy",
-            "val/response_length",
-            "val/eos_share",
-        )
-    }
+        figures = final_figures(list(csv.DictReader(handle)))
     shown = [row["prompt"] for row in prompts if row["split"] == "validation"][:16]
     outputs = generate(
         load_policy("models/ppo"),
@@ -88,6 +77,23 @@ def refuse_deepspeed(config: str) -> None:
     with suppress(OSError):  # `launch` says that it is not there
         if (yaml.safe_load(Path(config).read_text()) or {}).get("distributed_type") == "DEEPSPEED":
             raise DataError(f"ppo.accelerate: {config} is for DeepSpeed, which PPO cannot use; FSDP it can")
+
+
+def final_figures(curve: list[dict[str, str]]) -> dict[str, float]:
+    """Means over the last tenth of the updates."""
+    last = curve[-max(1, len(curve) // 10) :]
+    figures = {
+        name: sum(float(row[name]) for row in last) / len(last)
+        for name in (
+            "objective/scores",
+            "objective/kl",
+            "objective/entropy",
+            "val/response_length",
+            "val/eos_share",
+        )
+    }
+    # The curve is the log-ratio of the sampled tokens: near SFT it falls below 0 by chance, a KL does not.
+    return figures | {"objective/kl": max(0.0, figures["objective/kl"])}
 
 
 def train_policy(stage: Stage) -> None:

@@ -308,3 +308,12 @@ def test_the_document_explains_every_metric_and_no_other(ready: Workspace) -> No
     section = DOCUMENT.read_text().split("## What the log says")[1].split("\n## ")[0]
     names = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert {name for cell in names for name in re.findall("`(.+?)`", cell)} == logged - {"step"}
+
+
+def test_the_final_kl_is_not_negative_and_other_figures_are_means_of_the_last_updates() -> None:
+    names = ("objective/scores", "objective/kl", "objective/entropy", "val/response_length", "val/eos_share")
+    rows = [dict.fromkeys(names, str(value)) for value in [5.0] * 18 + [-0.02, 0.01]]
+    figures = stage.final_figures(rows)
+    assert figures["objective/kl"] == 0.0
+    assert figures["objective/scores"] == pytest.approx(-0.005)
+    assert stage.final_figures(rows[:10])["objective/kl"] == 5.0
