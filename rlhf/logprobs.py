@@ -134,7 +134,8 @@ def check_head(model: Any) -> None:
     """Check that logits are the output embeddings applied to the last hidden state.
 
     Raises:
-        DataError: the model scales or changes them in a way that `chosen_logprobs` does not know.
+        DataError: the model scales or changes them in a way that `chosen_logprobs` does not know, or they are
+            not finite.
     """
     ids = torch.arange(4, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
     with torch.no_grad():
@@ -142,6 +143,8 @@ def check_head(model: Any) -> None:
         ours, _ = response_logprobs(model, Batch(ids, lengths, before, ids[0, 1:]), 1.0)
         logits = model(input_ids=ids, use_cache=False).logits[0, :3].float()
         theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None]).squeeze(-1)
+    if not torch.isfinite(theirs).all():
+        raise DataError(f"{type(model).__name__}: its logits are not finite, so its weights are broken")
     if not torch.allclose(ours, theirs, atol=1e-2):
         raise DataError(f"{type(model).__name__}: its logits are not its head on its last hidden state")
 

@@ -410,12 +410,22 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         if torch.isfinite(scores).all():
             return
         row, k = (int(x) for x in (~torch.isfinite(scores)).nonzero()[0])
+        response = self.processing_class.decode(responses[row], skip_special_tokens=True)
+        reward, prompt = list(self.rewards)[k], self.prompts[chosen[row]]
+        self.check_score(scores[row, k].item(), reward, prompt, response, update)
+
+    def check_score(self, score: float, reward: str, prompt: Prompt, response: str, update: int) -> None:
+        """Stop the training at a score that is not finite.
+
+        Raises:
+            DataError: with update, prompt and response, and the checkpoint to go back to.
+        """
+        if math.isfinite(score):
+            return
         back = last_checkpoint(Path(str(self.args.output_dir)))
         raise DataError(
-            f"update {update}: the reward {list(self.rewards)[k]} is {scores[row, k].item()} for the prompt "
-            f"{self.prompts[chosen[row]]!r} and the response "
-            f"{self.processing_class.decode(responses[row], skip_special_tokens=True)!r}; "
-            + (f"the last checkpoint is {back}" if back else "there is no checkpoint yet")
+            f"update {update}: the reward {reward} is {score} for the prompt {prompt!r} and the response "
+            f"{response!r}; " + (f"the last checkpoint is {back}" if back else "there is no checkpoint yet")
         )
 
     # ---- optimisation ----

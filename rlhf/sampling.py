@@ -135,6 +135,8 @@ def check_sampling(model: Any) -> None:
             raise DataError(f"{name} cannot be sampled with a cache ({str(error)[:100]})") from None
         rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
         logits = [plain(row) for row in rows]
+    if not all(torch.isfinite(row).all() for row in logits):
+        raise DataError(f"{name}: its logits are not finite, so its weights are broken")
     worst = max(
         ((ours - logits[i][len(prompts[i]) + t - 1]).square().mean().sqrt() / logits[i].std()).item()
         for t, (left, batch) in enumerate(steps)

@@ -100,7 +100,9 @@ class Snapshots(TrainerCallback):
         """Write the table of the policy as it is now, and return its rows."""
         prompts = [row["prompt"] for row in self.rows]
         outputs = self._sample(prompts, self.trainer.args.seed)
-        found = zip(outputs, score(self.reward, prompts, outputs), self._kl(prompts, outputs), strict=True)
+        scores, kl = self._scores(prompts, outputs, update), self._kl(prompts, outputs)
+        self.trainer.check_finite("the KL to the start", sum(kl))
+        found = zip(outputs, scores, kl, strict=True)
         return self._write(f"{update:07d}", update, 1, list(found))
 
     def look_at_best_of_n(self, first: Sequence[Mapping[str, Any]]) -> None:
@@ -114,7 +116,7 @@ class Snapshots(TrainerCallback):
             return
         prompts = [row["prompt"] for row in self.rows for _ in range(more)]
         outputs = self._sample(prompts, self.trainer.args.seed + 1)
-        scores = score(self.reward, prompts, outputs)
+        scores = self._scores(prompts, outputs, 0)
         samples = [
             [
                 (row["score"], row["output"]),
@@ -127,6 +129,12 @@ class Snapshots(TrainerCallback):
             best = [max(of[:n], key=lambda pair: pair[0]) for of in samples]  # of equals the first
             self._write(f"best-of-{n:04d}", 0, n, [(text, value, best_of_n_kl(n)) for value, text in best])
             n *= 2
+
+    def _scores(self, prompts: list[str], outputs: list[str], update: int) -> list[float]:
+        scores = score(self.reward, prompts, outputs)
+        for value, prompt, output in zip(scores, prompts, outputs, strict=True):
+            self.trainer.check_score(value, "model", prompt, output, update)
+        return scores
 
     def _sample(self, prompts: list[str], seed: int) -> list[str]:
         args = self.trainer.args

@@ -313,6 +313,15 @@ def test_weights_that_are_broken_from_the_start_are_named(tokenizer, tmp_path) -
         fine_tune(policy, tmp_path)
 
 
+@pytest.mark.parametrize("check", [check_head, check_sampling])
+def test_a_model_with_broken_weights_is_said_to_have_them(check, tokenizer) -> None:
+    model = tiny(tokenizer)
+    with torch.no_grad():
+        model.model.norm.weight[3] = math.inf
+    with pytest.raises(DataError, match="its logits are not finite, so its weights are broken"):
+        check(model)
+
+
 # ---- LoRA beside frozen layers ----
 
 

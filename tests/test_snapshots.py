@@ -5,7 +5,7 @@ import torch
 from tiny_ppo import PROMPTS, Stop, tiny, trainer_of, words_tokenizer
 from transformers import LlamaForSequenceClassification
 
-from rlhf.contracts import read_table
+from rlhf.contracts import DataError, read_table
 from rlhf.reward import RewardModel, score
 from rlhf.snapshots import SNAPSHOT, Snapshots, collect_snapshots
 from rlhf.training import train
@@ -88,3 +88,9 @@ def test_best_of_n_of_the_start_has_rising_scores_and_the_kl_of_its_n(tmp_path):
 def test_no_looks_are_an_empty_table(tmp_path):
     collect_snapshots(tmp_path / "none", tmp_path / "all.parquet")
     assert read_table(tmp_path / "all.parquet", SNAPSHOT) == []
+
+
+def test_what_is_not_finite_in_a_look_stops_the_training_and_is_not_written(tmp_path):
+    with pytest.raises(DataError, match=r"the KL to the start is (nan|inf) at step 2, learning rate \S+: .*"):
+        run(tmp_path, every=1, learning_rate=1e38)
+    assert [path.name for path in (tmp_path / "looks").glob("*")] == ["0000000.parquet"]
