@@ -23,13 +23,16 @@ FIGURES = (
     *(f"{FINAL}ppo/{name}" for name in ("kl", "mean_length")),
     *(f"{FINAL}{name}" for name in ("seconds", "memory_mb")),
 )
-PIPELINES, PPO = "tags.stage = 'pipeline'", "tags.stage = 'ppo'"
+PIPELINES = "tags.stage = 'pipeline'"
 ALONG = {"along/rate": "preference", "along/score": "reward"}  # curves of the run, over along/kl
 CURVES = {
-    "objective/scores": "Reward",
-    "objective/kl": "KL to the SFT policy",
-    "objective/entropy": "Entropy",
-    "val/response_length": "Length of the responses, tokens",
+    "curve/ppo/objective/scores": "PPO: reward",
+    "curve/ppo/objective/kl": "PPO: KL to the SFT policy",
+    "curve/ppo/objective/entropy": "PPO: entropy",
+    "curve/ppo/val/response_length": "PPO: tokens a response",
+    "curve/reward/loss": "Reward model: loss",
+    "curve/sft/loss": "SFT: loss",
+    "curve/pretrain/loss": "Base model: loss",
 }
 
 
@@ -68,9 +71,9 @@ def mlflow_page(server: str) -> str:
 def saved_views() -> dict[str, dict[str, Any]]:
     """The views by their ids: `runs` is a table, the others are charts."""
     states = {
-        "runs": ("Runs: rate, interval, what differs", _state(PIPELINES, RATE)),
-        "charts": ("Charts: preference by run and over KL", _state(PIPELINES, RATE, _charts())),
-        "curves": ("Curves of PPO, runs overlaid", _state(PPO, "attributes.start_time", _curves())),
+        "runs": ("Runs: rate, interval, what differs", _state(RATE)),
+        "charts": ("Charts: preference by run and over KL", _state(RATE, _charts())),
+        "curves": ("Curves of the trainings, runs overlaid", _state(RATE, _curves())),
     }
     # the time is fixed, or the tag would be another one at every start
     return {
@@ -105,7 +108,7 @@ def _charts() -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _curves() -> list[tuple[str, list[dict[str, Any]]]]:
-    return [("PPO", [_line(key, title) for key, title in CURVES.items()])]
+    return [("Curves", [_line(key, title) for key, title in CURVES.items()])]
 
 
 def _line(metric: str, title: str) -> dict[str, Any]:
@@ -126,15 +129,12 @@ def _line(metric: str, title: str) -> dict[str, Any]:
     }
 
 
-def _state(
-    only: str, order: str, sections: list[tuple[str, list[dict[str, Any]]]] | None = None
-) -> dict[str, Any]:
-    """The state of MLflow's page of runs."""
+def _state(order: str, sections: list[tuple[str, list[dict[str, Any]]]] | None = None) -> dict[str, Any]:
+    """The state of MLflow's page of runs: whole pipelines, those with most of the metric `order` first."""
     columns = [f"metrics.`{name}`" for name in FIGURES] + ["tags.`changed`", "tags.`judge`"]
-    key = order if order.startswith("attributes.") else f"metrics.`{order}`"
     state: dict[str, Any] = {
-        "searchFilter": only,
-        "orderByKey": key,
+        "searchFilter": PIPELINES,
+        "orderByKey": f"metrics.`{order}`",
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",

@@ -5,7 +5,9 @@ Its children are the stages. MLflow sorts, filters and compares runs by what sta
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,21 @@ from tasks.context import FINAL, flat
 from tasks.outcome import changed_parameters, in_short
 
 DATA = {"data/raw": "source", "data/prepared": "training", "data/comparisons": "rankings"}
+CURVES = ("loss", "accuracy", "objective/scores", "objective/kl", "objective/entropy", "val/response_length")
+# MLflow gives runs the colour of a hash, and two of ten the same one (Okabe and Ito's, and two more)
+COLORS = [
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8a6d00",
+    "#666666",
+    "#7b3294",
+    "#a6d854",
+]
+MOST_POINTS = 1000  # that MLflow takes in a request
 AT_ONCE, LONGEST = 100, 6000  # parameters that MLflow takes in a request; characters of a value
 
 
@@ -33,12 +50,24 @@ def log_parameters(run: str, settings: Settings) -> None:
     for start in range(0, len(params), AT_ONCE):
         MlflowClient().log_batch(run, params=params[start : start + AT_ONCE])
     MlflowClient().set_tag(run, "changed", in_short(changed_parameters(), width=200))
+    MlflowClient().set_tag(run, "mlflow.runColor", next_color(run))
+
+
+def next_color(run: str) -> str:
+    """The colour after that of the run before this one."""
+    client = MlflowClient()
+    experiment = client.get_run(run).info.experiment_id
+    newest = client.search_runs([experiment], "tags.stage = 'pipeline'", max_results=2)
+    before = [other.data.tags.get("mlflow.runColor") for other in newest if other.info.run_id != run]
+    last = COLORS.index(before[0]) if before and before[0] in COLORS else -1
+    return COLORS[(last + 1) % len(COLORS)]
 
 
 def log_result(run: str, folder: Path) -> None:
     """What came of it, once it is judged; `folder` is the run's worktree."""
     log_data(run, folder)
     log_verdict(run, folder)
+    log_curves(run, folder)
     report = folder / "reports/report.html"
     if report.exists():  # a run may end before it, and a graph of a user's own write none
         MlflowClient().log_artifact(run, str(report))
@@ -54,6 +83,26 @@ def log_verdict(run: str, folder: Path) -> None:
         points += [Metric(f"along/{key}", look[key], now, look["update"]) for key in ("kl", "score", "rate")]
     MlflowClient().log_batch(run, metrics=points)
     MlflowClient().set_tag(run, "judge", evaluation.get("judge", {}).get("name", ""))
+
+
+def log_curves(run: str, folder: Path) -> None:
+    """The curves of the trainings as `curve/<stage>/<figure>`, also of stages that DVC restored.
+
+    They stand on the stages' runs too; there MLflow shows them only after each run is opened.
+    """
+    now, points = int(time.time() * 1000), []
+    for path in sorted((folder / "plots").glob("*.csv")):
+        with path.open(newline="") as handle:
+            for row in csv.DictReader(handle):
+                step = int(float(row.pop("step")))
+                values = {name: float(value) for name, value in row.items() if value}
+                points += [
+                    Metric(f"curve/{path.stem}/{name}", value, now, step)
+                    for name, value in values.items()
+                    if name in CURVES and math.isfinite(value)
+                ]
+    for start in range(0, len(points), MOST_POINTS):
+        MlflowClient().log_batch(run, metrics=points[start : start + MOST_POINTS])
 
 
 def _figures(folder: Path, evaluation: dict[str, Any]) -> dict[str, float]:

@@ -123,6 +123,8 @@ def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> Non
     write_json("runs/register.json", {"gate": {"promoted": True, "version": "3"}})
     write_json("runs/summary.json", {"seconds": 200, "memory_mb": 900})
     write_json("reports/report.html", "a page")
+    Path("plots").mkdir()
+    Path("plots/sft.csv").write_text("step,loss,learning_rate\n10,3.0,0.1\n20,nan,0.1\n30,,0.1\n40,2.0,0.1\n")
     lock = {"stages": {"prepare": {"outs": [{"path": "data/prepared", "md5": "0" * 32 + ".dir"}]}}}
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
     parent = context.start_parent_run("compared", mlflow.MlflowClient(), "compared")
@@ -136,6 +138,11 @@ def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> Non
     assert figures | {"ppo/kl": 3.0, "ppo/mean_length": 20.5, "judge_accuracy": 0.8} == figures
     assert figures | {"seconds": 200, "memory_mb": 900, "promoted": 1, "ppo/low": 0.5} == figures
     assert history(parent, "along/kl") == [(3, 1.5), (6, 2.0)]
+    assert history(parent, "curve/sft/loss") == [(10, 3.0), (40, 2.0)]
+    assert run.data.tags["mlflow.runColor"] in tracking.COLORS
+    other = context.start_parent_run("next", mlflow.MlflowClient(), "next")
+    tracking.log_parameters(other, Settings())
+    assert mlflow.get_run(other).data.tags["mlflow.runColor"] != run.data.tags["mlflow.runColor"]
     [data] = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("prepared", "0" * 32 + ".dir")
     assert [file.path for file in mlflow.MlflowClient().list_artifacts(parent)] == ["report.html"]
