@@ -72,7 +72,9 @@ def render_report(
         labels=LABELS,
         gate=gate,
         rules=sorted(gate["rules"], key=lambda rule: rule["held"]),
-        warnings=list(dict.fromkeys([*evaluation.get("warnings", []), *gate.get("warnings", [])])),
+        warnings=list(
+            dict.fromkeys(map(_sentence, [*evaluation.get("warnings", []), *gate.get("warnings", [])]))
+        ),
         about=about,
         facts=facts(evaluation, params, about, data or {}, rankings or {}),
         figures=figures,
@@ -167,6 +169,10 @@ def _three(samples: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]
     first = {sample["place"]: sample for sample in reversed(samples)}
     shown = [sample for sample in samples if sample is first[sample["place"]]]
     return shown, [sample for sample in samples if sample is not first[sample["place"]]]
+
+
+def _sentence(line: str) -> str:
+    return line[:1].upper() + line[1:].rstrip(".") + "."
 
 
 def _count(number: float, what: str) -> str:

@@ -234,7 +234,7 @@ def test_who_reads_the_first_screen_knows_the_run_its_data_and_why_it_was_not_pr
     ):
         assert words in top
     assert top.index("FAILED slices") < top.index("held interval")  # what failed is read first
-    assert top.count("few prompts") == 1  # said by the evaluation and by the gate
+    assert top.count("Few prompts.") == 1  # said by the evaluation and by the gate
 
 
 def test_warnings_stand_before_samples_and_three_samples_before_the_tables():
