@@ -98,6 +98,7 @@ class Shell:
     def serve(self, command: str) -> None:
         """Start a server, wait until it answers, and stop it as Ctrl-C does."""
         url = self.config.url(SERVERS[command])
+        assert not answers(url), f"{command}: another server answers at {url}"
         process = subprocess.Popen(
             ["make", "-o", ".venv/.installed", command.removeprefix("make ")],
             cwd=self.clone,
