@@ -84,9 +84,8 @@ def registry(workspace, monkeypatch, tmp_path, empty_store):
     import mlflow
     from mlflow import MlflowClient
 
-    from rlhf.settings import load_settings
     from tasks import register
-    from tasks.context import Stage
+    from tasks.context import Stage, stage_settings
 
     uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -108,7 +107,7 @@ def registry(workspace, monkeypatch, tmp_path, empty_store):
 
     def run() -> dict:
         with mlflow.start_run(experiment_id=experiment) as active:
-            stage = Stage("register", load_settings(), "key", active.info.run_id)
+            stage = Stage("register", stage_settings("register"), "key", active.info.run_id)
             register.main(stage)
         aliases = client.get_registered_model("rlhf-policy").aliases
         return stage.record["gate"] | {"aliases": {k: int(v) for k, v in aliases.items()}}
