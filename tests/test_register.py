@@ -399,6 +399,13 @@ def test_served_policy_answers_in_a_fresh_process_as_our_own_code_does(registry,
 import json, sys, mlflow, pandas as pd
 served = mlflow.pyfunc.load_model("models:/rlhf-policy@challenger")
 prompts = json.loads(sys.argv[1])
+
+def refused(served, body):
+    try:
+        return served.predict(body)
+    except mlflow.MlflowException as error:
+        return str(error)
+
 greedy = {"temperature": 0.0, "max_new_tokens": 8}
 print(json.dumps({
     "sampled": [served.predict(prompts), served.predict(prompts)],
@@ -407,6 +414,8 @@ print(json.dumps({
     "dict": served.predict({"prompt": prompts}, params=greedy),
     "one": served.predict(prompts[0], params=greedy),
     "seed": served.predict(prompts, params={"seed": 5}),
+    "default": served.predict(prompts, params={"temperature": None, "seed": None}),
+    "refused": refused(served, {"prompt": prompts, "model": "m"}),
 }))
 """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -425,5 +434,7 @@ print(json.dumps({
     ours = generate(load_policy(Path("models/ppo")), PROMPTS, temperature=0, max_new_tokens=8, seed=0)
     assert answers["greedy"] == answers["frame"] == answers["dict"] == ours
     assert answers["one"] == ours[:1]
+    assert answers["default"] == answers["sampled"][0]
+    assert answers["refused"].startswith("this model knows no model; its params are temperature")
     assert answers["sampled"][0] == answers["sampled"][1] != answers["seed"]
     assert len(answers["seed"]) == len(PROMPTS)
