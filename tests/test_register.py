@@ -1,5 +1,6 @@
 """The registry: one version for one result, served in a fresh process, and the gate to @champion."""
 
+import html
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from crafted import evaluation, judged
+from crafted import HEALTHY, evaluation, judged
 from labeling import person
 from starlette.testclient import TestClient
 
@@ -22,6 +23,7 @@ from feedback.web.app import create_app
 from feedback.web.security import COOKIE
 from rlhf.contracts import DEMONSTRATION, GOLD, JUDGMENT, PROMPT, with_ids, write_json, write_table
 from tasks.label import Champion
+from tasks.registry import standing
 
 NAMES = ("anna", "tom", "maria", "joe", "lisa", "paul", "kate", "max")
 THINGS = ("laptop", "bike", "phone", "guitar", "camera", "watch", "lamp", "chair")
@@ -336,11 +338,73 @@ def test_a_champion_that_another_machine_made_meanwhile_is_met_too(registry, wea
     assert (gate["promoted"], gate["aliases"]) == (False, {"challenger": 3, "champion": 2})
 
 
+def test_the_verdict_is_the_same_in_every_place(registry, workspace, monkeypatch, capsys):
+    """Terminal, Prefect, MLflow, registry, report and JSON: the same figures, to the last digit shown."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    from flows.tracking import log_verdict
+    from flows.verdict import show_verdict, verdict_markdown
+    from tasks import page, register
+    from tasks.outcome import write_rate
+
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(register, "write_page", page.write_page)
+    along = {"judge": {"name": "first", "kind": "gold"}, "n": 200, "hacking": HEALTHY, "fit": None}
+    looks = [
+        {"update": k, "kl": 0.5 * k, "score": 0.1 * k, "rate": 0.5, "low": 0.4, "high": 0.6} for k in (0, 3)
+    ]
+    write_result(0.83, overoptimisation=along | {"looks": looks, "best_of_n": None})
+    numbers = json.loads(Path("metrics/evaluation.json").read_text())
+    for row in numbers["policies"].values():
+        row |= {"kl": 0.0, "mean_length": 5.0}
+    for judge in numbers["judges"].values():
+        judge["trust"] = {"decides": True, "reason": "exact", "accuracy": None, "controls": []}
+    for row in numbers["safety"].values():
+        row |= {"n": 64, "mean_repetition": 0.0}
+    numbers |= {"reference": {"mean_length": 5.0}, "held_out": None, "warnings": ["a warning"]}
+    write_json("metrics/evaluation.json", numbers)
+    write_json("data/judgments/page.json", {"stage_key": "key", "inputs": {}, "samples": []})
+    write_json("metrics/reward.json", {"loss": 0.6, "by_group": {}})
+    write_json("metrics/collect.json", {"all": {"rankings": 3}})
+    write_json("metrics/prepare.json", {})
+    Path("plots").mkdir()
+    write_rate(numbers)
+    gate = registry()
+    write_json("runs/register.json", {"gate": {k: v for k, v in gate.items() if k != "aliases"}})
+    experiment = MlflowClient().get_experiment_by_name("test").experiment_id
+    run = MlflowClient().create_run(experiment).info.run_id
+    log_verdict(run, Path())
+    show_verdict(Path(), {})
+
+    ppo = numbers["policies"]["ppo"]
+    shown = f"{ppo['rate']:.3f}", f"{ppo['low']:.3f} to {ppo['high']:.3f}"
+    report = Path("reports/report.html").read_text()
+    version = MlflowClient().get_model_version("rlhf-policy", gate["version"])
+    places = {
+        "terminal": capsys.readouterr().out,
+        "Prefect": verdict_markdown(Path()),
+        "registry": version.description,
+        "report": report,
+    }
+    for place, text in places.items():
+        assert all(figure in text for figure in shown), place
+        for rule in gate["rules"]:
+            assert rule["detail"] in html.unescape(text), (place, rule["rule"])
+        for line in gate["warnings"]:
+            assert line in html.unescape(text), (place, line)
+    assert gate["warnings"] == ["a warning"]
+    metrics = mlflow.get_run(run).data.metrics
+    for figure in ("rate", "low", "high"):
+        assert metrics[f"final/ppo/{figure}"] == float(version.tags[figure]) == ppo[figure]
+        assert json.loads(Path("metrics/summary.json").read_text())[figure] == float(f"{ppo[figure]:.3f}")
+    promoted = {metrics["final/promoted"] == 1, version.tags["promoted"] == "true", gate["promoted"]}
+    assert promoted == {"@champion" in str(standing())} == {True}
+
+
 def test_what_the_registry_lost_is_known(registry):
     """The result is as DVC's cache would bring it back; the registry is asked, not the file."""
     from mlflow import MlflowClient
-
-    from tasks.registry import standing
 
     assert standing() is None
     gate = registry()
