@@ -190,8 +190,8 @@ def slices(settings: Register, evaluation: Evaluation) -> Rule:
         return Rule(
             "slices",
             False,
-            "the prompts fall into no slices, so nobody knows who pays for the gain; give the prompts a "
-            "topic, or leave the rule out with register.max_slice_loss 1 and register.min_slice_rate 0",
+            "the prompts fall into no slices of 20 or more, so nobody knows who pays for the gain; give them "
+            "a topic, or leave the rule out with register.max_slice_loss 1 and register.min_slice_rate 0",
         )
     fallen = [row for row in rows if _fell(row, settings.max_slice_loss)]
     below = [row for row in rows if row["high"] < settings.min_slice_rate]

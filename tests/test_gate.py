@@ -57,7 +57,7 @@ def test_without_slices_nobody_knows_who_lost():
     ppo = judged(words(0.6), prompts)
     numbers = evaluation(ppo)
     assert numbers["slices"] == {}
-    assert "fall into no slices" in failed(numbers, ppo)["slices"]
+    assert "fall into no slices of 20 or more" in failed(numbers, ppo)["slices"]
     assert failed(numbers, ppo, max_slice_loss=1, min_slice_rate=0) == {}
 
 
