@@ -38,7 +38,6 @@ from tasks.context import EXPERIMENT, StageError, connect, flat, one_line_errors
 FOLDER = Path("reports/compare")
 NEEDED = ("params.yaml", "dvc.lock", "metrics/evaluation.json", "data/judgments/judgments.parquet")
 WELCOME = (
-    "runs/summary.json",
     "runs/register.json",
     "data/prepared/prompts.parquet",
     "data/prepared/demonstrations.parquet",
@@ -101,7 +100,7 @@ def read_run(name: str) -> Run:
             },
             weights=lock.get("models/ppo", ""),
             gate=register.get("gate", {}),
-            cost=_json(folder / "runs/summary.json"),
+            cost=register.get("total_cost", {}),
             topics={row["prompt"]: row["topic"] for row in prompts},
             writers={row["prompt"]: row["writer_id"] for row in demonstrations},
         )

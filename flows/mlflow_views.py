@@ -131,7 +131,7 @@ def _line(metric: str, title: str) -> dict[str, Any]:
 
 def _state(order: str, sections: list[tuple[str, list[dict[str, Any]]]] | None = None) -> dict[str, Any]:
     """The state of MLflow's page of runs: whole pipelines, those with most of the metric `order` first."""
-    columns = [f"metrics.`{name}`" for name in FIGURES] + ["tags.`changed`", "tags.`judge`"]
+    columns = ["tags.`changed`", *(f"metrics.`{name}`" for name in FIGURES), "tags.`judge`"]
     state: dict[str, Any] = {
         "searchFilter": PIPELINES,
         "orderByKey": f"metrics.`{order}`",

@@ -114,9 +114,8 @@ def _figures(folder: Path, evaluation: dict[str, Any]) -> dict[str, float]:
     }
     trust = first_trust(evaluation) if "judge" in evaluation else None
     figures["judge_accuracy"] = ((trust or {}).get("accuracy") or {}).get("rate")
-    summary = folder / "runs/summary.json"
-    if summary.exists():
-        figures |= {key: read_json(summary)[key] for key in ("seconds", "memory_mb")}
+    register = folder / "runs/register.json"
+    figures |= read_json(register).get("total_cost", {}) if register.exists() else {}
     return {name: float(value) for name, value in figures.items() if value is not None}
 
 

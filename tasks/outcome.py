@@ -19,7 +19,7 @@ from rlhf.contracts import read_json, written_beside
 from rlhf.settings import SettingsError, check_settings, known_keys, load_settings
 from tasks.context import flat, stage_cost, stages
 
-WIDTH = 32  # characters of the parameters that differ: the table has to fit a terminal
+WIDTH = 20  # characters of the parameters that differ: the table has to fit 120 columns of a terminal
 
 
 def write_rate(evaluation: Mapping[str, Any]) -> None:
@@ -29,16 +29,20 @@ def write_rate(evaluation: Mapping[str, Any]) -> None:
     _write("metrics/summary.json", rate | {"n": row["n"], "judge": evaluation["judge"]["name"]})
 
 
-def write_outcome(promoted: bool) -> None:
-    """Write runs/summary.json: promoted or not, cost of all stages, and what differs from the commit."""
+def write_outcome(promoted: bool) -> dict[str, float]:
+    """Write runs/summary.json: promoted or not, seconds of all stages, and what differs from the commit.
+
+    Returns:
+        `total_cost`.
+    """
     cost = total_cost()
     outcome = {
         "promoted": "yes" if promoted else "no",
         "seconds": round(cost["seconds"]),
-        "memory_mb": round(cost["memory_mb"]),
         "changed": in_short(changed_parameters()),
     }
     _write("runs/summary.json", outcome)
+    return cost
 
 
 def total_cost() -> dict[str, float]:
@@ -79,17 +83,20 @@ def changed_parameters(path: Path = Path("params.yaml")) -> dict[str, Any]:
 
 
 def in_short(changed: Mapping[str, Any], width: int = WIDTH) -> str:
-    """Parameters as `kl_coef=0.1 seed=18 +3`: section where needed, and a count of the rest."""
+    """Parameters as `kl_coef=0.1 seed=18 +3`: with the section where that is needed and fits; last, how many
+    more there are."""
     last = [key.rsplit(".", 1)[-1] for key in known_keys()]
-    parts = []
-    for key, value in changed.items():
-        name = key.rsplit(".", 1)[-1]
-        parts.append(f"{key if last.count(name) > 1 else name}={value}")
-    for count in range(len(parts), -1, -1):
-        left = [f"+{len(parts) - count}"] if count < len(parts) else []
-        text = " ".join([*parts[:count], *left])
-        if len(text) <= width:
-            return text
+    bare = [f"{key.rsplit('.', 1)[-1]}={value}" for key, value in changed.items()]
+    clear = [
+        f"{key}={value}" if last.count(key.rsplit(".", 1)[-1]) > 1 else short
+        for (key, value), short in zip(changed.items(), bare, strict=True)
+    ]
+    for count in range(len(changed), -1, -1):
+        rest = [f"+{len(changed) - count}"] if count < len(changed) else []
+        for parts in (clear, bare):
+            text = " ".join([*parts[:count], *rest])
+            if len(text) <= width:
+                return text
     return ""
 
 

@@ -56,7 +56,7 @@ def main(stage: Stage) -> dict[str, float]:
         print(f"{name} version {version.version} is @{CHALLENGER}")
         decision = decide_and_promote(stage, evaluation, rows, version, client)
     stage.record["gate"] = decision
-    write_outcome(decision["promoted"])
+    stage.record["total_cost"] = write_outcome(decision["promoted"])
     write_page(stage, decision)
     return {"promoted": float(decision["promoted"]), "version": float(version.version)}
 

@@ -36,6 +36,8 @@ def test_what_differs_is_named_in_short(repository: Workspace) -> None:
     assert changed == {"seed": 18, "sft.learning_rate": 0.001, "ppo.kl_coef": 0.2}
     assert outcome.in_short(changed, 100) == "seed=18 sft.learning_rate=0.001 kl_coef=0.2"
     assert outcome.in_short(changed, 12) == "seed=18 +2"
+    assert outcome.in_short({"sft.learning_rate": 0.001}, 24) == "sft.learning_rate=0.001"
+    assert outcome.in_short({"sft.learning_rate": 0.001}, 20) == "learning_rate=0.001"
     assert outcome.in_short({}) == ""
 
 
@@ -63,7 +65,7 @@ def test_experiments_are_readable_in_120_columns(
     monkeypatch.setenv("COLUMNS", "4000")  # as wide as the pager lets it be
     screen = [line[:120] for line in dvc("exp", "show", "--no-pager").splitlines()]
     header = next(line for line in screen if "Experiment" in line).split()
-    columns = ["rate", "low", "high", "n", "judge", "promoted", "seconds", "memory_mb", "changed"]
+    columns = ["rate", "low", "high", "n", "judge", "promoted", "seconds", "changed"]
     assert header[: 2 + len(columns)] == ["Experiment", "Created", *columns]
     for number, name in enumerate(names):
         row = next(line for line in screen if f"[{name}]" in line).split()

@@ -120,8 +120,8 @@ def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> Non
         "overoptimisation": {"looks": [look, look | {"update": 6, "kl": 2.0}]},
     }
     write_json("metrics/evaluation.json", evaluation)
-    write_json("runs/register.json", {"gate": {"promoted": True, "version": "3"}})
-    write_json("runs/summary.json", {"seconds": 200, "memory_mb": 900})
+    cost = {"seconds": 200, "memory_mb": 900}
+    write_json("runs/register.json", {"gate": {"promoted": True, "version": "3"}, "total_cost": cost})
     write_json("reports/report.html", "a page")
     Path("plots").mkdir()
     Path("plots/sft.csv").write_text("step,loss,learning_rate\n10,3.0,0.1\n20,nan,0.1\n30,,0.1\n40,2.0,0.1\n")
