@@ -46,8 +46,9 @@ def corrected_rate(
         confidence: coverage of the interval, 0..1.
 
     Returns:
-        The corrected rate, or None where nothing can be known: a side has no prompt, or the judge is not
-        more often right than a coin.
+        The corrected rate, or None where nothing can be known: a side has no prompt, the judge is not more
+        often right than a coin, or no rate of people's agrees with what it said, so that it must err on these
+        outputs otherwise than on those that its errors were counted on.
     """
     from scipy.stats import norm
 
@@ -70,6 +71,8 @@ def corrected_rate(
     variance = near_p * (1 - near_p) / (n + z * z) + near**2 * of_se + (1 - near) ** 2 * of_sp
     middle = near + 2 * z * z * (near * of_se - (1 - near) * of_sp)
     reach = z * variance**0.5 / youden
+    if middle + reach < 0 or middle - reach > 1:
+        return None
     rate, low, high = (
         min(1.0, max(0.0, value)) for value in ((p + sp - 1) / (se + sp - 1), middle - reach, middle + reach)
     )

@@ -212,6 +212,8 @@ def test_known_errors_are_taken_off_the_rate():
     assert (perfect.low, perfect.high) == pytest.approx(wilson(points), abs=0.01)
     assert corrected_rate(points, [0.0, 1.0] * 50, [0.0, 1.0] * 50) is None  # a coin tells nothing
     assert corrected_rate(points, [], sp) is None
+    # with a third of the references mistaken, no policy can be preferred as seldom as on 5 of 100 prompts
+    assert corrected_rate([1.0] * 5 + [0.0] * 95, [1.0] * 70 + [0.0] * 30, [1.0] * 67 + [0.0] * 33) is None
 
 
 @pytest.mark.parametrize(
