@@ -42,8 +42,8 @@ run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 compare: $(READY)  ## compare runs: make compare A B, or RUNS="models:/rlhf-policy@champion B"
 	@$(BIN)/python -m flows.compare $(RUNS)
 
-experiments: $(READY)  ## the experiments with what differs, in a terminal's width
-	@$(BIN)/dvc exp show --no-pager --only-changed --keep '^(rate|n|judge)$$' --drop '.*/|plots$$'
+experiments: $(READY)  ## the DVC experiments, only the columns that differ
+	@$(BIN)/dvc exp show --only-changed --keep '^(rate|n|judge)$$' --drop '.*/|plots$$'
 
 figure: $(READY)  ## draw preference by model size: 4 sizes x 3 seeds, under an hour (SET=)
 	@$(BIN)/python -m flows.sweep $(foreach change,$(SET),--set '$(change)')

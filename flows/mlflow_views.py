@@ -142,7 +142,7 @@ def _state(order: str, sections: list[tuple[str, list[dict[str, Any]]]] | None =
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {},
+        "columnWidths": {columns[0]: 220},
         "runsHiddenMode": "FIRST_20_RUNS",
         "runListHidden": False,
         "viewMaximized": False,
