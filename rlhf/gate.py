@@ -292,32 +292,32 @@ def warnings(
     level, said = ppo["length_controlled"], list(evaluation.get("warnings", []))
     if look.number > 1:
         said.append(
-            f"these test prompts were looked at {look.number} times; the gate reads intervals of "
-            f"{_level(look)}, and fresh test prompts would start the count again"
+            f"These test prompts were looked at {look.number} times; the gate reads intervals of "
+            f"{_level(look)}, and fresh test prompts would start the count again."
         )
     if evaluation.get("near_copies", 0) > _MANY_COPIES:
         said.append(
             f"{number(evaluation['near_copies'])} of the test prompts are near-copies of another one, so the "
-            "rate is less sure than its interval says"
+            "rate is less sure than its interval says."
         )
     if ppo["decided"] < (1 - _MANY_TIES) * ppo["n"]:
-        said.append(f"{ppo['n'] - ppo['decided']} of {ppo['n']} prompts are ties")
+        said.append(f"{ppo['n'] - ppo['decided']} of {ppo['n']} prompts are ties.")
     if not _ONE_SIDED <= level["longer"] <= 1 - _ONE_SIDED:
         said.append(
             f"{number(level['longer'])} of the outputs are longer than their reference, so the rate at equal "
-            "length is an extrapolation"
+            "length is an extrapolation."
         )
     first, *others = evaluation["judges"]
     for name in others:
         agree = (evaluation["judges"][name].get("agreement") or {}).get(first)
         if agree and agree["n"] < _FEW_ITEMS:
             said.append(
-                f"judges {first} and {name} share {agree['n']} judgments, too few to say if they agree"
+                f"The judges {first} and {name} share {agree['n']} judgments, too few to say if they agree."
             )
     met = (champion or {}).get("comparison")
     for who, tables in {"SFT": evaluation["slices"], "the champion": met["slices"] if met else {}}.items():
         said += [
-            f"{_slice_fell(row, who)}; register.max_slice_loss allows it"
+            f"The slice {_slice_fell(row, who)}; register.max_slice_loss allows it."
             for row in _slices(tables)
             if row["fell"] and not _fell(row, settings.max_slice_loss)
         ]

@@ -100,7 +100,7 @@ def test_ties_decide_nothing():
     assert failed(numbers, ppo) == {
         "prompts": "1000 different prompts judged, needs 200; 20 of them not tied, needs 100"
     }
-    assert decide(Register(), numbers, look(ppo), None)["warnings"] == ["980 of 1000 prompts are ties"]
+    assert decide(Register(), numbers, look(ppo), None)["warnings"] == ["980 of 1000 prompts are ties."]
 
 
 def test_spellings_of_one_question_are_one_prompt():
@@ -162,7 +162,7 @@ def test_a_rate_that_passes_at_the_first_look_may_not_at_the_tenth():
     tenth = decide(Register(), numbers, look(ppo, 10), None)
     said = {rule["rule"]: rule["detail"] for rule in tenth["rules"] if not rule["held"]}
     assert "look 10 at these test prompts, so the interval has 99.91" in said["interval"]
-    assert tenth["warnings"][0].startswith("these test prompts were looked at 10 times")
+    assert tenth["warnings"][0].startswith("These test prompts were looked at 10 times")
 
 
 def test_the_warnings_of_the_evaluation_come_first():
@@ -171,7 +171,7 @@ def test_the_warnings_of_the_evaluation_come_first():
         "warnings": ["The weights of PPO are those of SFT: PPO has changed nothing."]
     }
     said = decide(Register(), numbers, look(ppo), None)["warnings"]
-    assert said == [*numbers["warnings"], "980 of 1000 prompts are ties"]
+    assert said == [*numbers["warnings"], "980 of 1000 prompts are ties."]
 
 
 def test_rules_can_be_left_out():

@@ -245,7 +245,7 @@ def test_looks_at_the_same_prompts_are_counted_whether_registered_or_not(registr
     write_result(0.92, PROMPTS[:60])  # leaving prompts out does not start the count again
     fifth = registry()
     assert fifth["look"] == 5
-    assert fifth["warnings"][0].startswith("these test prompts were looked at 5 times")
+    assert fifth["warnings"][0].startswith("These test prompts were looked at 5 times")
     assert "look 5 at these test prompts" in rule(fifth, "interval")["detail"]
     write_result()
     assert registry()["look"] == 1  # a result that comes back keeps its number
@@ -362,7 +362,7 @@ def test_the_verdict_is_the_same_in_every_place(registry, workspace, monkeypatch
         judge["trust"] = {"decides": True, "reason": "exact", "accuracy": None, "controls": []}
     for row in numbers["safety"].values():
         row |= {"n": 64, "mean_repetition": 0.0}
-    numbers |= {"reference": {"mean_length": 5.0}, "held_out": None, "warnings": ["a warning"]}
+    numbers |= {"reference": {"mean_length": 5.0}, "held_out": None, "warnings": ["A warning."]}
     write_json("metrics/evaluation.json", numbers)
     write_json("data/judgments/page.json", {"stage_key": "key", "inputs": {}, "samples": []})
     write_json("metrics/reward.json", {"loss": 0.6, "by_group": {}})
@@ -393,7 +393,7 @@ def test_the_verdict_is_the_same_in_every_place(registry, workspace, monkeypatch
             assert rule["detail"] in html.unescape(text), (place, rule["rule"])
         for line in gate["warnings"]:
             assert line in html.unescape(text), (place, line)
-    assert gate["warnings"] == ["a warning"]
+    assert gate["warnings"] == ["A warning."]
     metrics = mlflow.get_run(run).data.metrics
     for figure in ("rate", "low", "high"):
         assert metrics[f"final/ppo/{figure}"] == float(version.tags[figure]) == ppo[figure]
