@@ -5,11 +5,11 @@
 FOLDER is a checkout of the built-in task in which `dvc repro sft` ran. For every seed simulated labelers rank
 samples of its SFT policy, and judges are trained as the stage `reward` trains them: on 2, 20, 200 and 2,000
 rankings, each with the references of those prompts; on 2 rankings with the references of all prompts, which
-teach a judge to read the prompt and nothing else; and on 2,000 whose labels are shuffled. Every judge is
-measured as the stage `evaluate` measures it, and judges the outputs of two policies of random weights
-(sampled and greedy) and of the SFT policy beside the hidden gold preference and the labelers themselves.
-Prints a line a judge, adds it to benchmarks/results/judge-trust-<date>-<machine>.json; what is there already
-is not trained again.
+teach a judge to read the prompt; and on 2,000 whose labels are shuffled, with such references and without,
+which is the one that learnt nothing. Every judge is measured as the stage `evaluate` measures it, and judges
+the outputs of two policies of random weights (sampled and greedy) and of the SFT policy beside the hidden
+gold preference and the labelers themselves. Prints a line a judge, adds it to
+benchmarks/results/judge-trust-<date>-<machine>.json; what is there already is not trained again.
 """
 
 from __future__ import annotations
@@ -68,12 +68,14 @@ class Case:
         rankings: that it learns from.
         references: whose references it learns to prefer to other prompts'; None for those of the rankings.
         shuffled: whether the labels are dealt out anew, so that they say nothing.
+        contrast: whether it also learns to prefer references to those of other prompts, which needs no label.
     """
 
     name: str
     rankings: int
     references: int | None = None
     shuffled: bool = False
+    contrast: bool = True
 
 
 def cases(counts: Sequence[int]) -> list[Case]:
@@ -83,6 +85,7 @@ def cases(counts: Sequence[int]) -> list[Case]:
         *(Case(f"{n}", n) for n in counts),
         Case(f"{min(counts)}, {most} references", min(counts), most),
         Case(f"{most} shuffled", most, shuffled=True),
+        Case(f"{most} shuffled, alone", most, shuffled=True, contrast=False),
     ]
 
 
@@ -129,6 +132,9 @@ def train(case: Case, rows: list[dict[str, Any]], posts: list[dict[str, Any]], s
     chosen = [dict(row) for row in rows[: case.rankings]]
     for row in chosen if case.shuffled else ():
         row["ranking"] = rng.sample(row["ranking"], len(row["ranking"]))
+    if not case.contrast:
+        without = settings.reward.model_copy(update={"judge_contrast": 0})
+        settings = settings.model_copy(update={"reward": without})
     read = {row["prompt"] for row in chosen}
     references = posts[: case.references] if case.references else [p for p in posts if p["prompt"] in read]
     with tempfile.TemporaryDirectory() as name, redirect_stdout(sys.stderr):
