@@ -47,7 +47,7 @@ def comparison_page(result: Result) -> str:
     return environment.get_template("compare.html.j2").render(
         result,
         names=[run["name"] for run in result["runs"]],
-        pair_header=pair_header(result),
+        pair_header=pair_header(),
         pair_rows=[pair_row(pair) for pair in result["pairs"] if pair["first"] == best],
         all_rows=[pair_row(pair) for pair in result["pairs"]],
         slice_header=slice_header,
@@ -122,12 +122,12 @@ def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
 def pair_table(result: Result) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the best run against each other one."""
     best = result["runs"][0]["name"]
-    return pair_header(result), [pair_row(pair) for pair in result["pairs"] if pair["first"] == best]
+    return pair_header(), [pair_row(pair) for pair in result["pairs"] if pair["first"] == best]
 
 
-def pair_header(result: Result) -> list[str]:
+def pair_header() -> list[str]:
     """The columns of `pair_row`."""
-    return ["pair", "difference", "better", "worse", "n", "p", f"p of {len(result['pairs'])}", "sure"]
+    return ["pair", "difference", "better", "worse", "n", "p", "adjusted p", "sure"]
 
 
 def pair_row(pair: Mapping[str, Any]) -> list[str]:

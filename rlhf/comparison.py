@@ -17,6 +17,7 @@ from rlhf.evaluation import Row, compare, slices, words_by_prompt
 from rlhf.summary import first_trust
 
 SHOWN = 200  # prompts whose outputs are shown side by side, at most
+SAMPLING = ("evaluate.temperature", "evaluate.response_length")  # how the judged outputs were drawn
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,15 @@ def warnings_about(runs: Sequence[Run]) -> list[str]:
     shared = set.intersection(*prompts)
     if any(prompt_set != shared for prompt_set in prompts):
         words.append(f"Not all were judged on the same prompts: {len(shared)} prompts are shared by all.")
+    for row in differing({run.name: {key: run.params.get(key) for key in SAMPLING} for run in runs}):
+        by_value: dict[str, list[str]] = {}
+        for name, value in row["values"].items():
+            by_value.setdefault(str(value), []).append(name)
+        told = "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items())
+        words.append(
+            f"The judged outputs were not sampled alike ({row['key']}: {told}): a difference need not come "
+            "from the training. Compare each run with its own SFT policy too."
+        )
     for run in runs:
         trust = first_trust(run.evaluation)
         if trust and not trust["decides"]:
@@ -246,6 +256,10 @@ def verdict_of(runs: Sequence[Run], pairs: Sequence[Mapping[str, Any]], confiden
         f"{best.name} has the highest rate: {rate_text(row)} of n = {row['n']} prompts preferred to the "
         f"reference, judge {best.judge}."
     ]
+    if row["low"] <= 0.5 <= row["high"]:
+        lines.append("The interval includes one half: it is not shown to be better than the reference.")
+    elif row["high"] < 0.5:
+        lines.append("The interval lies below one half: the reference is better.")
     against = [pair for pair in pairs if pair["first"] == best.name]
     better = [pair["second"] for pair in against if pair["sure"] and pair["difference"] > 0]
     level = [pair["second"] for pair in against if not pair["sure"]]

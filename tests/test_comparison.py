@@ -202,3 +202,24 @@ def repository(workspace: Workspace) -> None:
     import subprocess
 
     subprocess.run(["git", "init", "-q", "."], check=True, cwd=workspace.path)
+
+
+def test_runs_sampled_at_different_temperatures_are_said_to_be() -> None:
+    """A cooler policy may win by its sampling alone, and the comparison cannot tell."""
+    words = draw(0.6, 50, 1)
+    warm, cool = ({"evaluate.temperature": value} for value in (0.7, 0.5))
+    result = compare_runs([make_run("a", words, warm), make_run("b", words, warm), make_run("c", words, cool)])
+    [warning] = [line for line in result["warnings"] if "sampled alike" in line]
+    assert "0.7 in a, b; 0.5 in c" in warning
+    alike = compare_runs([make_run("a", words, warm), make_run("b", words, warm)])
+    assert not [line for line in alike["warnings"] if "sampled alike" in line]
+
+
+def test_the_best_run_may_still_lose_to_the_reference() -> None:
+    verdicts = {}
+    for name, rate in {"lose": 0.3, "level": 0.5, "win": 0.8}.items():
+        words = draw(rate, 300, 1)
+        verdicts[name] = " ".join(compare_runs([make_run("a", words), make_run("b", words)])["verdict"])
+    assert "lies below one half" in verdicts["lose"]
+    assert "includes one half" in verdicts["level"]
+    assert "one half" not in verdicts["win"]
