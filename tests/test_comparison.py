@@ -208,7 +208,8 @@ def test_runs_sampled_at_different_temperatures_are_said_to_be() -> None:
     """A cooler policy may win by its sampling alone, and the comparison cannot tell."""
     words = draw(0.6, 50, 1)
     warm, cool = ({"evaluate.temperature": value} for value in (0.7, 0.5))
-    result = compare_runs([make_run("a", words, warm), make_run("b", words, warm), make_run("c", words, cool)])
+    settings = {"a": warm, "b": warm, "c": cool}
+    result = compare_runs([make_run(name, words, params) for name, params in settings.items()])
     [warning] = [line for line in result["warnings"] if "sampled alike" in line]
     assert "0.7 in a, b; 0.5 in c" in warning
     alike = compare_runs([make_run("a", words, warm), make_run("b", words, warm)])
