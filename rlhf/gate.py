@@ -114,9 +114,9 @@ def prompts(settings: Register, evaluation: Evaluation) -> Rule:
 
 def judge(evaluation: Evaluation) -> Rule:
     """The judge that decides was measured, where it is a model, and passed."""
-    name, first = next(iter(evaluation["judges"].items()))
-    trusted, reason = trust(first)
-    return Rule("judge", trusted, f"{name}: {reason}")
+    first, _ = _in_order(evaluation)
+    trusted, reason = trust(evaluation["judges"][first])
+    return Rule("judge", trusted, f"{first}: {reason}")
 
 
 def trust(judged: Mapping[str, Any]) -> tuple[bool, str]:
@@ -131,7 +131,7 @@ def trust(judged: Mapping[str, Any]) -> tuple[bool, str]:
 
 def other_judges(settings: Register, evaluation: Evaluation) -> Rule:
     """No other judge finds the policy below the bar for sure, nor agrees with the first by chance only."""
-    first, *others = evaluation["judges"]
+    first, others = _in_order(evaluation)
     said, held = [], True
     for name in others:
         judged = evaluation["judges"][name]
@@ -307,7 +307,7 @@ def warnings(
             f"{number(level['longer'])} of the outputs are longer than their reference, so the rate at equal "
             "length is an extrapolation."
         )
-    first, *others = evaluation["judges"]
+    first, others = _in_order(evaluation)
     for name in others:
         agree = (evaluation["judges"][name].get("agreement") or {}).get(first)
         if agree and agree["n"] < _FEW_ITEMS:
@@ -322,6 +322,13 @@ def warnings(
             if row["fell"] and not _fell(row, settings.max_slice_loss)
         ]
     return said
+
+
+def _in_order(evaluation: Evaluation) -> tuple[str, list[str]]:
+    """The judge that the gate reads, and the others: JSON keeps no order of `judges`, so `key` says which is
+    the first."""
+    first = evaluation["judge"]["key"]
+    return first, [name for name in evaluation["judges"] if name != first]
 
 
 def _level(look: Look) -> str:

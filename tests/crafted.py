@@ -55,7 +55,7 @@ def evaluation(
     first = judges["first"]
     return rounded(
         {
-            "judge": {"name": "first", "kind": kind},
+            "judge": {"key": "first", "name": "first", "kind": kind},
             "n": first["policies"]["ppo"]["n"],
             "confidence": 0.95,
             "policies": first["policies"],

@@ -1,5 +1,7 @@
 """The gate's rules on evaluations made of crafted judgments: what must not be promoted, and what may."""
 
+import json
+
 import pytest
 from crafted import CLEAN, HEALTHY, evaluation, failed, judged, look, words
 
@@ -91,6 +93,19 @@ def test_a_model_judge_decides_only_where_it_was_measured_and_passed():
     assert failed(numbers, ppo)["judge"] == "first: cannot tell good from random"
     numbers["judges"]["first"]["trust"] = {"decides": True, "reason": "right on 0.9 of 500 pairs"}
     assert failed(numbers, ppo) == {}
+
+
+def test_the_first_judge_decides_whatever_its_place_in_the_alphabet():
+    ppo = judged(words(0.6))
+    numbers = evaluation(ppo, others={"another": judged(words(0.6))}, kind="model")
+    numbers["judges"]["first"]["trust"] = {"decides": True, "reason": "right on 0.9 of 500 pairs"}
+    numbers["judges"]["another"]["trust"] = {"decides": False, "reason": "cannot tell good from random"}
+    numbers = json.loads(json.dumps(numbers, sort_keys=True))  # as metrics/evaluation.json has it
+    assert list(numbers["judges"]) == ["another", "first"]
+    assert failed(numbers, ppo) == {}
+    trust = [numbers["judges"][name]["trust"] for name in ("first", "another")]
+    numbers["judges"]["first"]["trust"], numbers["judges"]["another"]["trust"] = reversed(trust)
+    assert failed(numbers, ppo)["judge"] == "first: cannot tell good from random"
 
 
 def test_ties_decide_nothing():
