@@ -47,6 +47,7 @@ def test_deps_are_the_import_closure(name: str, imports: grimp.ImportGraph) -> N
     code = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py") or dep in FOLDERS}
     modules = [module_of(STAGES[name]), *([BY_PATH[name]] if name in BY_PATH else [])]
     assert code == imported_files(imports, *modules)
+    assert len(STAGES[name]["deps"]) == len(set(STAGES[name]["deps"]))
 
 
 @pytest.mark.parametrize("name", STAGES)
