@@ -6,10 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlhf.contracts import read_json
-from rlhf.display import interval_text, level_text, number
+from rlhf.display import LABELS, in_order, interval_text, level_text, number
 from tasks.registry import standing
-
-NAMES = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO"}
 
 
 def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
@@ -17,14 +15,17 @@ def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
     evaluation = read_json(folder / "metrics/evaluation.json")
     judge, level = evaluation["judge"], level_text(evaluation["confidence"])
     header = ["policy", "preferred to the reference", f"{level} interval", "n", "judge", "KL, nats"]
-    rows = []
-    for policy, name in NAMES.items():
-        row = evaluation["policies"].get(policy)
-        if row:
-            kl = "" if row.get("kl") is None else number(row["kl"], 2)
-            rows.append(
-                [name, number(row["rate"]), interval_text(row), str(evaluation["n"]), _judge(judge), kl]
-            )
+    rows = [
+        [
+            LABELS.get(policy, policy),
+            number(row["rate"]),
+            interval_text(row),
+            str(evaluation["n"]),
+            _judge(judge),
+            number(row.get("kl"), 2),
+        ]
+        for policy, row in in_order(evaluation["policies"]).items()
+    ]
     return header, rows
 
 
