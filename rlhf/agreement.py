@@ -3,9 +3,10 @@
 Raw agreement alone flatters: two judges who always say `output` agree fully and know nothing. Alpha and kappa
 take off what chance would give; kappa is for two judges, alpha for any number, items not judged by all
 included. Both are 1 - disagreement / disagreement by chance, and their intervals are that of the disagreement
-by item, with chance as it was seen. Over simulated judges these cover what was planted in 94 to 99 % of
-samples of 10 items and more; a percentile bootstrap of few items, or of judges who nearly always agree, often
-has no width: it covers 13 to 90 % there.
+by item, with chance as it was seen. Over simulated judges and 10 items or more these cover what was planted
+in 0.94 to 0.99 of samples where no label is rare, and in 0.89 to 1.00 over all distributions of labels; a
+percentile bootstrap of few items, or of judges who nearly always agree, often has no width: it covers 0.13 to
+0.90 there.
 """
 
 from __future__ import annotations
