@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -16,16 +18,18 @@ import mlflow
 import pytest
 import yaml
 from conftest import PATIENCE, dvc
+from mlflow.exceptions import MlflowException
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
 from test_flow import EVALUATION, GATE, git
 
+import flows.links
 import flows.pipeline
 import flows.rlhf
 import tasks.stage
 from flows.pages import Handler
-from flows.run_state import read_state
+from flows.run_state import RunState, read_state
 from flows.workspace import bring, experiments, snapshot
 from rlhf.settings import Settings, check_settings
 from tasks import context
@@ -260,3 +264,22 @@ def test_the_result_of_a_run_that_ended_early_leaves_none_of_another(
     bring(ended["until", "train"].tree, snapshot())
     assert json.loads(Path("models/policy").read_text())["seed"] == SEEDS["until"]
     assert not any(Path(out).exists() for out in OUTS["register"])
+
+
+def test_a_run_ends_in_its_own_way_while_mlflow_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> Any:
+        asked.append(True)
+        raise MlflowException("no connection")
+
+    asked: list[bool] = []
+    prefect = SimpleNamespace(read_artifacts=lambda **_: [SimpleNamespace(id="card")], update_artifact=None)
+    monkeypatch.setattr(flows.links, "MlflowClient", away)
+    monkeypatch.setattr(flows.links, "get_client", lambda **_: nullcontext(prefect))
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://127.0.0.1:1")
+    monkeypatch.setattr(mlflow, "get_run", away)
+    state = RunState("run", began=0.0, state="cancelled")
+    flows.links.tell(state, str(UUID(int=1)), "parent", tmp_path)
+    assert read_state(tmp_path) == state
+    assert len(asked) == 2
