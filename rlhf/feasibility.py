@@ -135,19 +135,19 @@ def gate_warning(settings: Settings, prompts: int) -> str | None:
     mend = "raise evaluate.prompts" if capped and prompts >= needed else "bring more held-out prompts"
     return (
         f"no policy of this run can be promoted: the evaluation judges {judged} prompts, the gate needs "
-        f"{needed} (register.min_prompts {register.min_prompts}, register.min_rate {register.min_rate:g}); "
-        f"{mend}, or lower what the gate asks for"
+        f"{needed} (register.min_prompts {register.min_prompts}, min_decided {register.min_decided}, "
+        f"min_rate {register.min_rate:g}); {mend}, or lower what the gate asks for"
     )
 
 
 def needed_prompts(settings: Settings) -> int | None:
     """The fewest judged prompts on which the gate can pass; None where no number is enough.
 
-    They are `register.min_prompts`, and so many that the lower end of Wilson's interval can lie above
-    `register.min_rate`.
+    They are `register.min_prompts` and `register.min_decided`, and so many that the lower end of Wilson's
+    interval can lie above `register.min_rate`.
     """
-    rate, least = settings.register_.min_rate, settings.register_.min_prompts
-    confidence = settings.evaluate.confidence
+    register, confidence = settings.register_, settings.evaluate.confidence
+    rate, least = register.min_rate, max(register.min_prompts, register.min_decided)
     if rate >= 1:
         return None
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2

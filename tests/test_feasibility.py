@@ -165,10 +165,11 @@ def test_the_best_lower_end_is_the_best_of_all_outcomes(confidence: float) -> No
 
 @pytest.mark.parametrize(("rate", "least"), [(0.5, 4), (0.8, 14), (0.9, 29), (0.99, 284)])
 def test_the_gate_needs_exactly_so_many_prompts(rate: float, least: int) -> None:
-    asked = settings(register__min_rate=rate, register__min_prompts=1)
+    asked = settings(register__min_rate=rate, register__min_prompts=1, register__min_decided=1)
     assert needed_prompts(asked) == least
     assert best_lower_end(least, 0.95) > rate >= best_lower_end(least - 1, 0.95)
     assert needed_prompts(settings(register__min_rate=rate, register__min_prompts=300)) == 300
+    assert needed_prompts(settings(register__min_prompts=1)) == 100  # register.min_decided
     assert needed_prompts(settings(register__min_rate=1.0)) is None
 
 
@@ -181,7 +182,7 @@ def test_a_gate_that_nothing_can_pass_is_said_with_the_number_needed(
     assert "raise evaluate.prompts" in str(gate_warning(settings(evaluate__prompts=100), 500))
     assert "no interval lies above" in str(gate_warning(settings(register__min_rate=1.0), 500))
 
-    workspace.set({"register.min_prompts": 21, "evaluate.prompts": 1000})
+    workspace.set({"register.min_prompts": 21, "register.min_decided": 21, "evaluate.prompts": 1000})
     assert refuse(load_settings()) == []
     workspace.set({"register.min_prompts": 41})
     [line] = refuse(load_settings())  # of the built-in posts the parameters say how many are held out
