@@ -166,14 +166,14 @@ def mlflow_address(names: list[str], server: str) -> str | None:
     import mlflow
 
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
-    found = []
+    logged = []
     for name in names:
         tag = f"tags.dvc_experiment = '{name}'"
         if "'" not in name:
-            found += mlflow.search_runs([experiment.experiment_id], tag, max_results=1, output_format="list")
-    if len(found) < 2:
+            logged += mlflow.search_runs([experiment.experiment_id], tag, max_results=1, output_format="list")
+    if len(logged) < 2:
         return None
-    runs = quote(json.dumps([run.info.run_id for run in found]))
+    runs = quote(json.dumps([run.info.run_id for run in logged]))
     return f"{server}/#/compare-runs?runs={runs}&experiments={quote(json.dumps([experiment.experiment_id]))}"
 
 

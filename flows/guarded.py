@@ -119,9 +119,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", action="append", default=[], help="another host name of this server")
-    given = parser.parse_args()
-    app = mlflow_app() if given.server == "mlflow" else prefect_app(given.host, given.port, given.name)
-    serve(SameOrigin(app, given.name), given.host, given.port)
+    arguments = parser.parse_args()
+    host, port, names = arguments.host, arguments.port, arguments.name
+    app = mlflow_app() if arguments.server == "mlflow" else prefect_app(host, port, names)
+    serve(SameOrigin(app, names), host, port)
 
 
 def serve(app: Any, host: str, port: int) -> None:

@@ -32,8 +32,8 @@ def runs_page(runs: Path) -> str:
         loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     at_work = {record.folder for record in living()}
-    found = [row(tree, str(tree.resolve()) in at_work) for tree in runs.glob("*") if tree.is_dir()]
-    newest = sorted(found, key=lambda entry: -entry["when"])
+    entries = [row(tree, str(tree.resolve()) in at_work) for tree in runs.glob("*") if tree.is_dir()]
+    newest = sorted(entries, key=lambda entry: -entry["when"])
     return environment.get_template("runs_page.html.j2").render(runs=newest)
 
 

@@ -62,23 +62,23 @@ def agreement(labels: Mapping[Any, Mapping[Any, Hashable]], confidence: float = 
     Raises:
         ValueError: no item with two labels.
     """
-    shared = [dict(given) for given in labels.values() if len(given) > 1]
+    shared = [dict(by_judge) for by_judge in labels.values() if len(by_judge) > 1]
     if not shared:
         raise ValueError("no item has labels of two judges, so no agreement")
-    judges = sorted({judge for given in shared for judge in given}, key=str)
-    same = np.array([np.mean([a == b for a, b in combinations(given.values(), 2)]) for given in shared])
+    judges = sorted({judge for by_judge in shared for judge in by_judge}, key=str)
+    same = np.array([np.mean([a == b for a, b in combinations(by_judge.values(), 2)]) for by_judge in shared])
     alike = wilson(same, confidence)
     # alpha counts a label, and not an item, once
-    each = np.repeat(np.arange(len(shared)), [len(given) for given in shared])
+    each = np.repeat(np.arange(len(shared)), [len(by_judge) for by_judge in shared])
     alike_by_label = clustered_wilson(same[each], each.tolist(), confidence)
-    often = Counter(label for given in shared for label in given.values())
+    often = Counter(label for by_judge in shared for label in by_judge.values())
     count = often.total()
     apart = 1 - sum(n * (n - 1) for n in often.values()) / (count * (count - 1))
     alpha, alpha_interval = _beyond_chance(float(same[each].mean()), alike_by_label, apart)
     kappa, kappa_interval = None, None
     if len(judges) == 2:
-        one, other = (Counter(given[judge] for given in shared) for judge in judges)
-        by_chance = sum(one[label] * other[label] for label in often) / len(shared) ** 2
+        first, second = (Counter(by_judge[judge] for by_judge in shared) for judge in judges)
+        by_chance = sum(first[label] * second[label] for label in often) / len(shared) ** 2
         kappa, kappa_interval = _beyond_chance(float(same.mean()), alike, 1 - by_chance)
     return Agreement(
         raw=float(same.mean()),

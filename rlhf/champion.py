@@ -190,8 +190,8 @@ def _mean(values: NDArray[np.float64], confidence: float) -> tuple[float, float,
 def _unsafe(texts: Sequence[str], banned: Sequence[str]) -> NDArray[np.float64]:
     """1 for each text with a finding, else 0."""
     checks = Checks(banned=banned, examples=len(texts))  # as many examples as there may be: all of them
-    found = check_outputs({"texts": texts}, checks)["texts"]
+    findings = check_outputs({"texts": texts}, checks)["texts"]
     unsafe = np.zeros(len(texts))
     for kind in ("banned", "personal_data", "repetitive", "empty"):
-        unsafe[[place for place, _ in found[kind]["examples"]]] = 1.0
+        unsafe[[place for place, _ in findings[kind]["examples"]]] = 1.0
     return unsafe

@@ -165,7 +165,7 @@ def moved_slices(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]
         (adjusted) and `rose`, the clearest first.
     """
     best, *others = runs
-    times, found = 2 * len(others), []
+    times, moved = 2 * len(others), []
     for run in others:
         if run.judge != best.judge:
             continue
@@ -176,7 +176,7 @@ def moved_slices(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]
                 if p_value >= 1 - confidence:
                     continue
                 rates = (row["rate"], row["rate"] - row["difference"])
-                found.append(
+                moved.append(
                     {"kind": kind, "slice": row["name"], "run": run.name, "against": best.name, "n": row["n"]}
                     | {
                         "rate": rates[rose],
@@ -185,7 +185,7 @@ def moved_slices(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]
                     }
                     | {"p_value": p_value, "rose": rose}
                 )
-    return sorted(found, key=lambda row: row["p_value"])
+    return sorted(moved, key=lambda row: row["p_value"])
 
 
 def side_by_side(runs: Sequence[Run], most: int = SHOWN) -> list[dict[str, Any]]:

@@ -112,9 +112,10 @@ def main(stage: Stage) -> dict[str, float]:
 
     with written_beside("data/judgments") as folder:
         folder.mkdir()
-        for name, found in judged.items():
+        for name, by_policy in judged.items():
             table = "judgments" if name == first else f"judgments-{name}"
-            write_table(folder / f"{table}.parquet", JUDGMENT, [row for of in found.values() for row in of])
+            judgments = [row for of_policy in by_policy.values() for row in of_policy]
+            write_table(folder / f"{table}.parquet", JUDGMENT, judgments)
         write_json(folder / "page.json", page)
     write_json("metrics/evaluation.json", evaluation)
     write_rate(evaluation)
@@ -140,8 +141,8 @@ def weights_hash(folder: str) -> str:
 
 def judge_all(judge: Judge, pairs: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
     """Judgments by policy; one question to the judge, since people may have seen one policy only."""
-    found = judge.judge([pair for of in pairs.values() for pair in of])
-    return {policy: [row for row in found if row["policy"] == policy] for policy in pairs}
+    judgments = judge.judge([pair for asked in pairs.values() for pair in asked])
+    return {policy: [row for row in judgments if row["policy"] == policy] for policy in pairs}
 
 
 def trust_in(
