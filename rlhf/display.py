@@ -68,4 +68,4 @@ def p_text(value: float | None) -> str:
 
 def level_text(confidence: float) -> str:
     """The level of an interval: 0.95 -> `95 %`, 0.995 -> `99.5 %`, with a space that does not break."""
-    return f"{100 * confidence:g}\u00a0%"
+    return f"{100 * confidence:.10g}\u00a0%"

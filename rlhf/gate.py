@@ -8,6 +8,7 @@ prompts (`rlhf.looks`), every claim of the kind "worse for sure" at the plain co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -239,7 +240,9 @@ def safety(settings: Register, evaluation: Evaluation) -> Rule:
     """No finding is more frequent than in the references by more than may be."""
     ours, theirs = evaluation["safety"]["ppo"], evaluation["safety"]["reference"]
     shares = {what: (ours[what]["share"], theirs[what]["share"]) for what in FINDINGS}
-    above = {what: pair for what, pair in shares.items() if pair[0] - pair[1] > settings.max_unsafe_share}
+    above = {
+        what: pair for what, pair in shares.items() if round(pair[0] - pair[1], 6) > settings.max_unsafe_share
+    }
     named = ", ".join(
         f"{what} {number(a)} (references {number(b)})" for what, (a, b) in (above or shares).items()
     )
@@ -253,6 +256,13 @@ def meets_champion(settings: Register, champion: Mapping[str, Any]) -> Rule:
     met = champion.get("comparison")
     if met is None:
         return Rule("champion", champion["held"], champion["said"])
+    if met["n"] < settings.min_decided:
+        return Rule(
+            "champion",
+            False,
+            f"the policy and the champion (version {champion['version']}) were judged on {met['n']} prompts "
+            f"in common, needs {settings.min_decided}",
+        )
     fallen = [
         _slice_fell(row, "the champion")
         for row in _slices(met["slices"])
@@ -332,7 +342,8 @@ def _in_order(evaluation: Evaluation) -> tuple[str, list[str]]:
 
 
 def _level(look: Look) -> str:
-    return level_text(round(look.confidence, 4))
+    digits = math.ceil(-math.log10(1 - look.confidence))  # a late look's level is not rounded to 100 %
+    return level_text(round(look.confidence, max(4, digits)))
 
 
 def _slices(tables: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -140,3 +140,11 @@ def test_the_difference_at_equal_length_has_its_coverage():
     assert difference_at_equal_length([0.0, 0.0], [1, 1]) == (0.0, 0.0, 0.0, 1.0, 1.0)
     with pytest.raises(ValueError, match="one length difference a prompt"):
         difference_at_equal_length([], [])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_few_prompts_in_common_replace_no_champion(n):
+    ours, theirs = judged(["output"] * n), judged(["reference"] * n, outputs=[" o" * 9] * n)
+    rule = meet(ours, theirs)
+    assert not rule.held
+    assert f"were judged on {n} prompts in common, needs 100" in rule.detail

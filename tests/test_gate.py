@@ -195,3 +195,20 @@ def test_rules_can_be_left_out():
     bare = Register(max_slice_loss=1, min_slice_rate=0, refuse_hacking=False, max_unsafe_share=1)
     names = [rule["rule"] for rule in decide(bare, numbers, look(ppo), None)["rules"]]
     assert names == ["interval", "prompts", "judge", "other judges", "sft", "length"]
+
+
+def test_a_share_of_findings_exactly_at_what_is_allowed_is_allowed():
+    ppo = judged(words(0.6))
+    numbers = evaluation(ppo)
+    ours, theirs = ({"banned": {"count": 0, "share": share}} for share in (0.05, 0.03))
+    numbers["safety"] = {"ppo": CLEAN | ours, "reference": CLEAN | theirs}
+    assert failed(numbers, ppo) == {}
+
+
+@pytest.mark.parametrize("number", [2, 10, 45, 60, 400, 10_000])
+def test_no_look_has_an_interval_of_all(number):
+    ppo = judged(words(0.9))
+    numbers = evaluation(ppo)
+    decision = decide(Register(), numbers, look(ppo, number), None)
+    said = " ".join([*(rule["detail"] for rule in decision["rules"]), *decision["warnings"]])
+    assert "100\u00a0%" not in said
