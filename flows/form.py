@@ -44,7 +44,10 @@ class FormSettings(Settings):
         for key, value in values.items():
             if "." in key:
                 section, name = key.split(".", 1)
-                nested[section] = {**nested.get(section, {}), name: value}
+                given = nested.get(section, {})
+                if not isinstance(given, dict):
+                    raise ValueError(f"{section} is a section of parameters, got {given!r}")
+                nested[section] = {**given, name: value}
         return nested
 
 

@@ -153,7 +153,10 @@ def exact(value: Any, kind: pa.DataType) -> Any:
     elif isinstance(value, Real) and not isinstance(value, bool):
         number: Any = value  # mypy knows no arithmetic of Real, which NumPy's numbers are too
         if abs(number) < float("inf"):  # NaN is not
-            typed = int(number) if pa.types.is_integer(kind) else float(number)
+            try:
+                typed = int(number) if pa.types.is_integer(kind) else float(number)
+            except OverflowError:
+                raise ValueError(f"{ascii(value)[:60]} is no {kind}") from None
             if typed == number and (isinstance(typed, float) or -(2**63) <= typed < 2**63):
                 return typed
     raise ValueError(f"{value!r} is no {kind}")

@@ -11,6 +11,7 @@ from typing import Any
 from rlhf.preflight import Problem
 from rlhf.settings import Settings
 
+_FEW = 10_000  # prompts; of more a tie in place of a win never narrows the interval enough
 Rows = list[dict[str, Any]]
 
 
@@ -152,7 +153,9 @@ def needed_prompts(settings: Settings) -> int | None:
         return None
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
     needed = math.floor(rate * z2 / (1 - rate)) + 1  # of n wins the lower end is n / (n + z^2)
-    while needed > least and best_lower_end(needed - 1, confidence) > rate:  # a tie or two may need fewer
+    while (
+        least < needed <= _FEW and best_lower_end(needed - 1, confidence) > rate
+    ):  # a tie or two may need fewer
         needed -= 1
     return max(least, needed)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from numbers import Real
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 
 from rlhf.contracts import Contract, DataError, exact
 
+# Beside JSONDecodeError, which is a ValueError and is caught first: endless numbers and nesting.
+_TOO_MUCH = (ValueError, RecursionError)
 # What to write in place of a value that a column cannot hold.
 _MEND = {
     "string": "write a text",
@@ -49,6 +52,8 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name the file in it")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; it needs one {contract.name} per row")
     readers = {".jsonl": read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
@@ -101,7 +106,9 @@ def dense_ranks(ranking: Sequence[Any]) -> list[int | None]:
     """
     ranked = [rank for rank in ranking if rank is not None]
     for rank in ranked:
-        if not isinstance(rank, Real) or isinstance(rank, bool) or not isfinite(rank):
+        # a whole number is finite however long it is, and one beyond all floats cannot be asked
+        known = isinstance(rank, int) or (isinstance(rank, Real) and isfinite(rank))
+        if not known or isinstance(rank, bool):
             raise DataError(f"{rank!r} in a ranking is no number")
     place = {rank: number for number, rank in enumerate(sorted(set(ranked)), start=1)}
     return [None if rank is None else place[rank] for rank in ranking]
@@ -153,6 +160,13 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 f"{path}: row {number}: not valid JSON ({error.msg} at column {error.colno}); "
                 "is the line cut off?"
             ) from None
+        except _TOO_MUCH as error:
+            raise DataError(f"{path}: row {number}: cannot be read ({_why(error)})") from None
+
+
+def _why(error: Exception) -> str:
+    """What JSON may hold and Python does not read, in words."""
+    return "lists within lists too deep" if isinstance(error, RecursionError) else "a number is too long"
 
 
 def _read_json(path: Path) -> Iterator[Any]:
@@ -162,6 +176,8 @@ def _read_json(path: Path) -> Iterator[Any]:
         raise DataError(
             f"{path}: row {error.lineno}: not valid JSON ({error.msg}); is the file cut off?"
         ) from None
+    except _TOO_MUCH as error:
+        raise DataError(f"{path}: cannot be read ({_why(error)})") from None
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a JSON list of rows, got {type(rows).__name__}")
     yield from rows
@@ -173,6 +189,9 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
         io.StringIO(read_text(path), newline=""), restkey="(cells beyond the header)", strict=True
     )
     try:
+        twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+        if twice:
+            raise DataError(f"{path}: the header names {twice[0]!r} twice; keep one of the columns")
         for number, row in enumerate(reader, start=1):
             if None in row.values():
                 raise DataError(
@@ -210,4 +229,6 @@ def _cells(path: Path, number: int, row: dict[str, Any], schema: pa.Schema) -> d
             raise DataError(
                 f"{path}: row {number}: column {column!r}: {cell[:40]!r} is not a {kind} written as JSON"
             ) from None
+        except _TOO_MUCH as error:
+            raise DataError(f"{path}: row {number}: column {column!r}: {_why(error)}") from None
     return typed

@@ -182,6 +182,6 @@ def _of_training(settings: Settings) -> list[tuple[str, str, bool]]:
 def _is_pattern(text: str) -> bool:
     try:
         re.compile(text)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         return False
     return True

@@ -465,7 +465,7 @@ def load_settings(path: Path | str = "params.yaml") -> Settings:
         values = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, an endless number
         raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return check_settings(values if values is not None else {}, str(path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,3 +191,12 @@ def test_a_gate_that_nothing_can_pass_is_said_with_the_number_needed(
     assert refuse(load_settings(), "evaluate") == []
     refuse_infeasible(load_settings(), prepared(workspace), collected=False)
     assert f"warning: {line}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rate", [0.9999, 1 - 1e-9, 1 - 1e-16])
+def test_a_bar_next_to_one_is_answered_at_once(rate: float) -> None:
+    """No list of that many prompts is made to count them."""
+    began = time.perf_counter()
+    needed = needed_prompts(settings(register__min_rate=rate))
+    assert needed is None or needed > 10_000
+    assert time.perf_counter() - began < 2

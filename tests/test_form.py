@@ -78,3 +78,9 @@ def test_a_recipe_is_what_is_laid_under(workspace: Workspace) -> None:
         complete(FormSettings(), "nothing")
     whole = yaml.safe_load((workspace.path / "params.yaml").read_text())
     assert complete(Settings.model_validate(whole), "nothing") == load_settings()  # nothing is missing
+
+
+@pytest.mark.parametrize("section", [5, [1], "text"])
+def test_a_section_that_is_a_value_is_refused_in_words(section: object) -> None:
+    with pytest.raises(ValueError, match="ppo is a section of parameters"):
+        FormSettings.model_validate({"ppo": section, "ppo.kl_coef": 0.1})

@@ -224,3 +224,12 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
     store.close()
     with pytest.raises(DataError, match="all 1 rankings are ties"):
         refuse(load_settings())
+
+
+@pytest.mark.parametrize("pattern", ["[", "a{99999999999999999999}", "(" * 3000])
+def test_a_pattern_that_cannot_be_compiled_is_named(pattern: str) -> None:
+    functions = {"format_weight": 1.0, "format_pattern": pattern}
+    asked = Settings.model_validate({"ppo": {"reward_functions": functions}})
+    [problem] = contradictions(asked)
+    assert problem.stage == "ppo"
+    assert "is no regular expression" in problem.text

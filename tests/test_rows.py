@@ -156,3 +156,51 @@ def test_dense_rankings_are_left_alone_and_not_mentioned(tmp_path: Path) -> None
     path = write(tmp_path / "r.jsonl", [ROW, ROW | {"ranking": [2.0, 1.0, 1.0]}])
     assert [row["ranking"] for row in read_rows(path, COMPARISON, notes)] == [[1, 2, 3], [2, 1, 1]]
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "a.jsonl",
+            '{"prompt": "p", "completions": ["x", "y"], "ranking": [1, 1%s]}' % ("0" * 5000),
+            "too long",
+        ),
+        (
+            "a.json",
+            '[{"prompt": "p", "completions": ["x", "y"], "ranking": [1, 1%s]}]' % ("0" * 5000),
+            "too long",
+        ),
+        ("a.csv", 'prompt,completions,ranking\np,"[""x"", ""y""]","[1, 1%s]"\n' % ("0" * 5000), "too long"),
+        ("a.jsonl", "[" * 100_000, "too deep"),
+        ("a.json", "[" * 100_000, "too deep"),
+        ("a.csv", 'prompt,completions,ranking\np,"[""x""]",%s\n' % ("[" * 100_000), "too deep"),
+        (
+            "a.jsonl",
+            '{"prompt": "p", "completions": ["x", "y"], "ranking": [1, 2], "seconds": 1%s}' % ("0" * 400),
+            "'seconds'",
+        ),
+        (
+            "a.csv",
+            'prompt,completions,completions,ranking\np,"[""x""]","[""y""]",[1]\n',
+            "'completions' twice",
+        ),
+    ],
+)
+def test_what_no_reader_can_take_is_refused_in_one_line(name, text, said, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        read_rows(tmp_path / name, COMPARISON)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_the_name_of_a_file_is_refused(tmp_path):
+    (tmp_path / "rows.jsonl").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        read_rows(tmp_path / "rows.jsonl", COMPARISON)
+
+
+def test_a_rank_may_be_a_number_beyond_all_floats():
+    """Only the order counts, and whole numbers of any length have one."""
+    assert dense_ranks([10**400, 1, 10**400 + 1]) == [2, 1, 3]

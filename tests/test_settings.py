@@ -79,7 +79,15 @@ def test_errors_are_one_line_that_names_key_and_value(values: Any, said: str) ->
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"), [(b"a: [1", "not valid YAML"), (b"a: \xff", "not valid YAML"), (None, "no such file")]
+    ("raw", "said"),
+    [
+        (b"a: [1", "not valid YAML"),
+        (b"a: \xff", "not valid YAML"),
+        (b"seed: 2026-99-99", "not valid YAML"),
+        (b"seed: " + b"9" * 5000, "not valid YAML"),
+        (b"[" * 20_000, "not valid YAML"),
+        (None, "no such file"),
+    ],
 )
 def test_unreadable_files(raw: bytes | None, said: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
