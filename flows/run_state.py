@@ -56,7 +56,7 @@ class RunState:
             return f"complete: all {len(self.stages)} stages"
         text = str(self.state)
         if self.state == "partial":
-            text += f": ended after {self.ended[-1]}, as it was asked to"
+            text += f": ended {f'after {self.ended[-1]}' if self.ended else 'early'}, as it was asked to"
         elif self.failed:
             text += f" in {self.failed}"
         missing = [name for name in self.stages if name not in self.ended]

@@ -252,7 +252,10 @@ def verdict_of(runs: Sequence[Run], pairs: Sequence[Mapping[str, Any]], confiden
     """Which run is best, by how much, and whether that is sure."""
     best = runs[0]
     row = best.evaluation["policies"]["ppo"]
-    lines = [
+    lines = []
+    if any(not (first_trust(run.evaluation) or {"decides": True})["decides"] for run in runs):
+        lines.append("This decides nothing: a judge of these runs may not be believed, see the warnings.")
+    lines += [
         f"{best.name} has the highest rate: {rate_text(row)} of n = {row['n']} prompts preferred to the "
         f"reference, judge {best.judge}."
     ]

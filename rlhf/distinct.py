@@ -14,8 +14,13 @@ from collections.abc import Sequence
 
 # Marks that carry no meaning of their own, unless a number follows: 1.5 is not 15, and 2 - 3 is not 2 3.
 # Operators such as + * / < > = stay, since 2 + 3 and 2 * 3 are different questions.
-_MARKS = re.compile(r"[.,;:!?'\"`´‘’“”„«»…·•(){}\[\]_\-‐-―¿¡]++(?!\s*\d)")
+_MARKS = re.compile(r"[.,;:!?'\"`´‘’“”„«»…·•(){}\[\]_\-‐-―¿¡。、؟،؛।॥]++(?!\s*\d)")
 _ACCENT, _LAST_ACCENT = "\u0300", "\u036f"  # not all of category Mn: in Hindi that holds vowels
+# What shows nothing and is no format character: controls, fillers, the blank of braille, variation selectors.
+_INVISIBLE = re.compile(
+    "[\u0000-\u0008\u000e-\u001b\u007f-\u0084\u0086-\u009f\u115f\u1160\u3164\uffa0\u2800\u17b4\u17b5"
+    "\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
+)
 _LOOKED_AT = 2000  # prompts; the comparison of all pairs grows with their square
 _ALIKE = 0.8  # share of words in common from which two prompts are near-copies
 
@@ -29,7 +34,7 @@ def spelling(text: str) -> str:
     """
     plain = "".join(
         character
-        for character in unicodedata.normalize("NFKD", text)
+        for character in unicodedata.normalize("NFKD", _INVISIBLE.sub("", text))
         if not (_ACCENT <= character <= _LAST_ACCENT or unicodedata.category(character) == "Cf")
     ).casefold()
     return "".join(_MARKS.sub("", plain).split()) or text

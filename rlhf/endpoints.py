@@ -57,23 +57,24 @@ def key_for(url: str, variable: str, allowed: Allowed) -> str:
     """
     try:
         parts = httpx.URL(url)  # read as the client reads it
-    except httpx.InvalidURL as error:
-        raise DataError(f"evaluate.llm.url {url}: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.host:
+        host = parts.host
+    except (httpx.InvalidURL, UnicodeError) as error:  # the latter of a name that is no domain
+        raise DataError(f"evaluate.llm.url {' '.join(url.split())}: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
         raise DataError(f"evaluate.llm.url {url}: give one that begins with http:// or https://")
-    variables = allowed.get(f"{parts.host}:{parts.port}", allowed.get(parts.host))
-    if variables is None and not _is_loopback(parts.host):
+    variables = allowed.get(f"{host}:{parts.port}", allowed.get(host))
+    if variables is None and not _is_loopback(host):
         raise DataError(
-            f"evaluate.llm.url: prompts may not be sent to {parts.host}; hosts that may get them stand in "
+            f"evaluate.llm.url: prompts may not be sent to {host}; hosts that may get them stand in "
             f"{SERVICES} under llm"
         )
     if variable in (variables or []):
-        if parts.scheme == "http" and not _is_loopback(parts.host):
+        if parts.scheme == "http" and not _is_loopback(host):
             raise DataError(f"evaluate.llm.url {url}: a key goes over https only")
         return os.environ.get(variable, "").strip()
     if variables or variable != DEFAULT_KEY:
         raise DataError(
-            f"evaluate.llm.key_variable: {variable} may not be sent to {parts.host}; variables that may "
+            f"evaluate.llm.key_variable: {variable} may not be sent to {host}; variables that may "
             f"stand in {SERVICES} under llm"
         )
     return ""

@@ -172,7 +172,8 @@ def _wilson(mean: float, n: float, confidence: float) -> tuple[float, float]:
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(mean * n, n, alpha=1 - confidence, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
+    # of no win at all the lower end is 0, and not what rounding leaves of it
+    return max(0.0, float(low)) if mean > 0 else 0.0, min(1.0, float(high)) if mean < 1 else 1.0
 
 
 def compare_paired(first: Sequence[str], second: Sequence[str], confidence: float = 0.95) -> Paired:

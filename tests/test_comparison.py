@@ -224,3 +224,22 @@ def test_the_best_run_may_still_lose_to_the_reference() -> None:
     assert "lies below one half" in verdicts["lose"]
     assert "includes one half" in verdicts["level"]
     assert "one half" not in verdicts["win"]
+
+
+def test_a_judge_that_may_not_be_believed_decides_nothing_between_runs() -> None:
+    """Before the rates: who reads no further shall not take them for a result."""
+    runs = [make_run("a", draw(0.9, 100, 1)), make_run("b", draw(0.1, 100, 2))]
+    trust = {"decides": False, "reason": "this judge cannot tell good from random"}
+    doubted = [
+        replace(
+            run,
+            evaluation=run.evaluation
+            | {
+                "judge": {"key": "reward-model", "name": "reward-model", "kind": "model"},
+                "judges": {"reward-model": {"trust": trust}},
+            },
+        )
+        for run in runs
+    ]
+    assert compare_runs(doubted)["verdict"][0].startswith("This decides nothing")
+    assert compare_runs(runs)["verdict"][0].startswith("a has the highest rate")

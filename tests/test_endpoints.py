@@ -111,3 +111,10 @@ def test_a_run_is_refused_before_it_starts(tmp_path: Path, monkeypatch: pytest.M
     assert plan(None, None, changes | local).evaluate.llm.model == "m"
     with pytest.raises(DataError, match=r"PATH may not be sent to 127\.0\.0\.1"):
         plan(None, None, changes | local | {"evaluate.llm.key_variable": "PATH"})
+
+
+@pytest.mark.parametrize("url", ["http://xn--", "http://a\nb", "http://\u2488com"])
+def test_a_name_that_is_no_domain_is_refused_in_one_line(url):
+    with pytest.raises(DataError) as caught:
+        key_for(url, "OPENAI_API_KEY", {})
+    assert "\n" not in str(caught.value)

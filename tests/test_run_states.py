@@ -283,3 +283,9 @@ def test_a_run_ends_in_its_own_way_while_mlflow_is_away(
     flows.links.tell(state, str(UUID(int=1)), "parent", tmp_path)
     assert read_state(tmp_path) == state
     assert len(asked) == 2
+
+
+def test_a_partial_run_in_which_no_stage_ended_says_so():
+    assert str(RunState("run", 0.0, state="partial", stages=["ingest"])) == (
+        "partial: ended early, as it was asked to; without results: ingest"
+    )

@@ -230,3 +230,11 @@ def test_wilson_of_many_prompts_agrees_with_the_bootstrap_of_scipy():
     theirs = bootstrap((points,), np.mean, method="percentile", n_resamples=10_000, rng=3).confidence_interval
     assert wilson(points) == pytest.approx((theirs.low, theirs.high), abs=0.006)
     assert clustered_wilson(points, range(300)) == pytest.approx(wilson(points), abs=0.002)
+
+
+@pytest.mark.parametrize("n", [1, 3, 10, 100, 1000, 999])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_of_no_win_the_lower_end_is_0_and_of_no_loss_the_upper_end_1(n, confidence):
+    """What rounding leaves above 0 would lie above a bar of 0."""
+    assert wilson([0.0] * n, confidence)[0] == 0.0
+    assert wilson([1.0] * n, confidence)[1] == 1.0
