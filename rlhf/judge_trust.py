@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.display import rate_text
+from rlhf.distinct import first_of_spelling
 from rlhf.statistics import prompt_means, wilson
 
 ACCURACY = 0.5  # against people: they disagree among themselves, so only a coin is the measure
@@ -192,7 +193,10 @@ def measure(
     """
     kinds = controls(references, seed)
     said = {name: list(ask(f"control: {name}", pairs)) for name, pairs in kinds.items()}
-    checks = [_check(name, _points(words), KIND, confidence) for name, words in said.items()]
+    checks = [
+        _check(name, _by_prompt(kinds[name], _points(words)), KIND, confidence)
+        for name, words in said.items()
+    ]
     if checks:
         pairs = [pair for pairs_of in kinds.values() for pair in pairs_of]
         points = _points([word for words in said.values() for word in words])
@@ -362,7 +366,8 @@ def _check(name: str, points: Sequence[float], threshold: float, confidence: flo
 
 
 def _by_prompt(pairs: Sequence[Pair], points: Sequence[float], reference: str | None = None) -> list[float]:
-    """Mean points of each prompt, whose pairs share texts and so are no observations of their own.
+    """Mean points of each prompt, all spellings of which are one; pairs of a prompt share texts and so are no
+    observations of their own.
 
     Args:
         reference: leaves only the pairs in which the reference is the `better` text, or the `worse` one.
@@ -370,7 +375,9 @@ def _by_prompt(pairs: Sequence[Pair], points: Sequence[float], reference: str | 
     kept = [i for i, pair in enumerate(pairs) if reference in (None, pair.reference)]
     if not kept:
         return []
-    means: list[float] = prompt_means([points[i] for i in kept], [pairs[i].prompt for i in kept]).tolist()
+    means: list[float] = prompt_means(
+        [points[i] for i in kept], first_of_spelling([pairs[i].prompt for i in kept])
+    ).tolist()
     return means
 
 

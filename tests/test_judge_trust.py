@@ -237,3 +237,12 @@ def test_the_corrected_interval_covers_the_true_rate(truth, sens, spec, n, m):
         covered.append(result is None or result.low <= truth <= result.high)
     assert np.mean(covered) > 0.93
     assert np.mean(covered) >= np.mean(raw)
+
+
+def test_one_question_in_many_spellings_is_one_prompt_and_shows_nothing_of_a_judge():
+    rows = [row | {"prompt": "what now" + " " * i + "?"} for i, row in enumerate(ROWS)]
+    labelled = [Pair(row["prompt"], row["completion"], " what a poor answer") for row in rows]
+    trust = measure(right(1.0), rows, labelled, seed=1)
+    assert not trust.decides
+    assert trust.accuracy.n == 1
+    assert {check.n for check in trust.controls} == {1}
