@@ -80,7 +80,8 @@ def _few(evaluation: Mapping[str, Any]) -> list[str]:
     if n >= FEW:
         return []
     half = number((row["high"] - row["low"]) / 2, 2)
-    return [f"Only {n} prompts were judged: PPO's rate is known to about {half} in either direction."]
+    count = "1 prompt was" if n == 1 else f"{n} prompts were"
+    return [f"Only {count} judged: PPO's rate is known to about {half} in either direction."]
 
 
 def _of(count: int, n: int) -> str:

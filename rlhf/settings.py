@@ -135,6 +135,13 @@ class Collect(Section):
     )
     overlap: int = param(2, "labelers who rank each prompt of the shared pool", "labelers", ge=2, le=20)
 
+    @field_validator("groups")
+    @classmethod
+    def _shares(cls, groups: dict[str, float]) -> dict[str, float]:
+        if not (all(share >= 0 for share in groups.values()) and sum(groups.values()) < float("inf")):
+            raise ValueError("shares must be finite numbers of 0 or more")
+        return groups
+
 
 class Reward(Training):
     """The reward model, from rankings."""

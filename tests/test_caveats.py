@@ -48,3 +48,9 @@ def test_few_prompts_and_a_judge_that_decides_nothing():
         "The judge reward-model decides nothing: this judge cannot tell good from random: 0.5 of 40 controls."
     )
     assert prompts == "Only 46 prompts were judged: PPO's rate is known to about 0.14 in either direction."
+
+
+def test_one_prompt_is_said_in_the_singular():
+    few = {name: texts[:1] for name, texts in OUTPUTS.items()}
+    *_, prompt = caveats(evaluation(1), few, REFERENCES[:1], WEIGHTS)
+    assert prompt.startswith("Only 1 prompt was judged")
