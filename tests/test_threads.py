@@ -1,4 +1,4 @@
-"""Idle OpenMP threads sleep in every program of the project, unless a person decides otherwise."""
+"""Idle OpenMP threads soon sleep in every program of the project, unless a person decides otherwise."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ def run(program: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("package", ["rlhf", "tasks", "flows", "benchmarks"])
 def test_a_package_says_how_threads_wait_before_anything_loads_torch(package: str) -> None:
-    done = run(f"import os, sys, {package}\nprint(*map(os.environ.get, {SETTINGS}), 'torch' in sys.modules)")
-    assert done.stdout.split() == ["passive", "0", "False"]
+    done = run(f"import os, sys, {package}\nprint(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)")
+    assert done.stdout.split() == ["10000", "False"]
 
 
-def test_the_openmp_of_a_stage_does_not_spin() -> None:
+def test_the_openmp_of_a_stage_spins_shortly() -> None:
     """libgomp itself says what it read, as it is loaded."""
     said = run("import tasks.pretrain, torch", OMP_DISPLAY_ENV="verbose").stderr
-    assert re.search(r"OMP_WAIT_POLICY = 'PASSIVE'", said), said
-    assert re.search(r"GOMP_SPINCOUNT = '0'", said), said
+    assert re.search(r"GOMP_SPINCOUNT = '10000'", said), said
 
 
 @pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "1000"}])
