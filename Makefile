@@ -36,7 +36,7 @@ help:  ## this list
 		printf '%-16s %s\n' "$$command" "$$text"; done
 
 run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
-	@$(BIN)/python -m flows.rlhf $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
+	@$(BIN)/python -m flows.run $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
 		$(foreach change,$(SET),--set '$(change)')
 
 compare: $(READY)  ## compare runs: make compare A B, or RUNS="models:/rlhf-policy@champion B"
@@ -100,6 +100,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@# the stores' databases, here and not in the first run; neither of two that start at once makes the folder
 	@mkdir -p '$(STATE)'
-	@$(BIN)/python -c 'from tasks.context import connect; connect()' 2>/dev/null & mlflow=$$!; \
+	@$(BIN)/python -c 'from tasks.runtime.stage import connect; connect()' 2>/dev/null & mlflow=$$!; \
 		PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null && wait $$mlflow
 	@touch $@

@@ -31,18 +31,18 @@ from typing import Any
 import torch
 
 from benchmarks.reward_hacking import Unlogged
-from rlhf.contracts import COMPARISON, DEMONSTRATION, GOLD, read_json, read_table, with_ids, write_json
-from rlhf.evaluation import rates, rounded
-from rlhf.judge_trust import labelers_of, labelled_pairs, measure
-from rlhf.judges import Judge, ScoringJudge, asking, blind_pairs, gold_judge, simulated_judge
-from rlhf.policy import Policy, load_policy, new_model
-from rlhf.reward import score
-from rlhf.sampling import generate
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, read_json, read_table, with_ids, write_json
+from rlhf.judges.judge import Judge, ScoringJudge, asking, blind_pairs, gold_judge, simulated_judge
+from rlhf.measures.evaluation import rates, rounded
+from rlhf.measures.judge_trust import labelers_of, labelled_pairs, measure
+from rlhf.models.policy import Policy, load_policy, new_model
+from rlhf.models.sampling import generate
 from rlhf.settings import Settings, load_settings
+from rlhf.training.reward import score
 from rlhf.world.labelers import pool, rank
-from tasks.context import one_line_errors
 from tasks.evaluate import held_out
 from tasks.reward import fit
+from tasks.runtime.stage import one_line_errors
 
 FACTS, DEMONSTRATIONS = "data/gold/facts.parquet", "data/prepared/demonstrations.parquet"
 RANDOM = {"random": 0.7, "random, greedy": 0.0}  # policies of random weights -> temperature

@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from rlhf.contracts import DEMONSTRATION, GOLD, DataError, read_table, write_json
-from rlhf.policy import load_policy
-from rlhf.reward import RewardModel, score
-from rlhf.sampling import generate
+from rlhf.data.contracts import DEMONSTRATION, GOLD, DataError, read_table, write_json
+from rlhf.models.policy import load_policy
+from rlhf.models.sampling import generate
 from rlhf.settings import Settings, load_settings
-from rlhf.training import deterministic
+from rlhf.training.loop import deterministic
+from rlhf.training.reward import RewardModel, score
 from rlhf.world.gold import Quality, quality
 from tasks.collect import simulated
-from tasks.context import Stage, one_line_errors
 from tasks.reward import fit
+from tasks.runtime.stage import Stage, one_line_errors
 
 METHODS = ("none", "dawid-skene", "bradley-terry")
 GROUPS = {"expert": 0.3, "novice": 0.55, "spammer": 0.15}

@@ -41,8 +41,8 @@ import psutil
 import yaml
 
 from flows.workspace import parse_changes, plan, snapshot, write_params
-from rlhf.contracts import read_json, write_json
-from tasks.context import StageError, git_commit, one_line_errors
+from rlhf.data.contracts import read_json, write_json
+from tasks.runtime.stage import StageError, git_commit, one_line_errors
 
 REPEATS = 5  # of what has nothing to do; its median counts
 COLUMNS = ("python", "import", "data", "models", "training", "logging")
@@ -148,11 +148,11 @@ def measure(changes: list[str]) -> dict[str, Any]:
         bare, flow = root / "bare", root / "flow"
         for folder in (bare, flow):  # making the databases is part of the set-up
             copy_of_checkout(folder, changes)
-            timed(folder, sys.executable, "-c", "from tasks.context import connect; connect()")
+            timed(folder, sys.executable, "-c", "from tasks.runtime.stage import connect; connect()")
         home = f"PREFECT_HOME={flow}/.state/prefect"
         timed(flow, "env", home, sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y")
         stages = bare_stages(bare)
-        run = [sys.executable, "-m", "flows.rlhf"]
+        run = [sys.executable, "-m", "flows.run"]
         whole, _ = timed(flow, *run)
         idle = [several(flow, *run), several(flow, *run, "--name", "again")]
         with prefect_server(flow) as url:

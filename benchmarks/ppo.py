@@ -39,8 +39,8 @@ import yaml
 
 from benchmarks.ppo_models import SIZES, draw_prompts, write_models, write_prompts
 from benchmarks.ppo_run import PHASES, Spec, write_spec
-from rlhf.contracts import DataError, write_json
-from rlhf.ppo import PPOConfig
+from rlhf.data.contracts import DataError, write_json
+from rlhf.rl.trainer import PPOConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 HOW_TO_GET_TRL = "get it with `pip install --target DIR --no-deps trl==1.12.0` and give --trl DIR (or TRL112)"

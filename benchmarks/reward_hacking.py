@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.workspace import parse_changes, plan
-from rlhf.contracts import DataError, read_json, read_table, write_json
-from rlhf.evaluation import judge_snapshots
-from rlhf.judges import gold_judge
+from rlhf.data.contracts import DataError, read_json, read_table, write_json
+from rlhf.judges.judge import gold_judge
+from rlhf.measures.evaluation import judge_snapshots
+from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.settings import Settings, load_settings
-from rlhf.snapshots import SNAPSHOT
 from tasks import collect, ppo, reward
-from tasks.context import Stage, one_line_errors
+from tasks.runtime.stage import Stage, one_line_errors
 
 RUNS = ("hacking", "healthy")
 HEAD = (

@@ -27,13 +27,21 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
 from flows.comparison_page import comparison_markdown, comparison_page, print_comparison
-from flows.services import running_environment
+from flows.services.up import running_environment
 from flows.trace import fetch, find_version, outputs
 from flows.workspace import RUNS, experiments
-from rlhf.comparison import Run, compare_runs
-from rlhf.contracts import DEMONSTRATION, JUDGMENT, PROMPT, DataError, read_json, read_table, written_beside
+from rlhf.data.contracts import (
+    DEMONSTRATION,
+    JUDGMENT,
+    PROMPT,
+    DataError,
+    read_json,
+    read_table,
+    written_beside,
+)
+from rlhf.measures.comparison import Run, compare_runs
 from rlhf.settings import SettingsError, load_settings
-from tasks.context import EXPERIMENT, StageError, connect, flat, one_line_errors
+from tasks.runtime.stage import EXPERIMENT, StageError, connect, flat, one_line_errors
 
 FOLDER = Path("reports/compare")
 NEEDED = ("params.yaml", "dvc.lock", "metrics/evaluation.json", "data/judgments/judgments.parquet")
@@ -66,7 +74,7 @@ def compare(runs: list[str]) -> State:
 
 
 def compare_named(names: list[str]) -> dict[str, Any]:
-    """`rlhf.comparison.compare_runs` of runs by name.
+    """`rlhf.measures.comparison.compare_runs` of runs by name.
 
     Raises:
         DataError: fewer than two names, one twice, or a run that is not there or was not judged.

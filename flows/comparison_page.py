@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.display import (
+from rlhf.measures.display import (
     MISSING,
     difference_text,
     interval_text,
@@ -19,9 +19,9 @@ from rlhf.display import (
     rate_text,
     signed,
 )
-from rlhf.report import visible
+from rlhf.report.page import visible
 
-Result = Mapping[str, Any]  # of rlhf.comparison.compare_runs
+Result = Mapping[str, Any]  # of rlhf.measures.comparison.compare_runs
 
 
 def comparison_page(result: Result) -> str:

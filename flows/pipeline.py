@@ -3,7 +3,7 @@
 Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
 experiment and MLflow run have the same name. DVC owns the graph and decides what has to run: a stage whose
 code, parameters and inputs did not change ends at once. `dvc repro` does the same work without Prefect and
-gives the same files. The command is in flows/rlhf.py.
+gives the same files. The command is in flows/run.py.
 """
 
 # No `from __future__ import annotations`: `rlhf.serve(...)` hands the flow to the run's process by value, and
@@ -23,9 +23,10 @@ from prefect.utilities.urls import url_for
 
 from flows.form import FormSettings, complete
 from flows.links import KEY, links, tell
+from flows.machine import clear_dead, end_stage_runs, recorded
 from flows.mlflow_views import write_views
 from flows.run_state import RunState
-from flows.runs import clear_dead, end_stage_runs, recorded
+from flows.stages import Dvc, stage_task
 from flows.tracking import log_parameters, log_result
 from flows.upfront import refuse
 from flows.verdict import verdict_markdown
@@ -36,11 +37,10 @@ from flows.workspace import (
     save_experiment,
     with_data,
 )
-from rlhf.contracts import DataError
+from rlhf.data.contracts import DataError
 from rlhf.settings import Settings, SettingsError
-from tasks.context import PARENT_RUN, StageError, connect, start_parent_run
-from tasks.locks import alone
-from tasks.stage import Dvc, stage_task
+from tasks.runtime.locks import alone
+from tasks.runtime.stage import PARENT_RUN, StageError, connect, start_parent_run
 
 DEFAULTS = FormSettings()  # type: ignore[call-arg]
 

@@ -32,18 +32,18 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.prefect_api import prefect_api
+from flows.services.prefect import prefect_api
 from flows.workspace import RUNS, experiments, parse_changes, plan, snapshot
-from rlhf.contracts import DataError, write_json, written_beside
-from rlhf.display import LABELS, number
-from rlhf.figures import svg_text
-from rlhf.ladder import as_png, ladder, ladder_figure, markdown_table, shape
-from rlhf.policy import SIZES
-from rlhf.report import inline_svg
+from rlhf.data.contracts import DataError, write_json, written_beside
+from rlhf.measures.display import LABELS, number
+from rlhf.models.policy import SIZES
+from rlhf.report.by_size import as_png, ladder, ladder_figure, markdown_table, shape
+from rlhf.report.charts import svg_text
+from rlhf.report.page import inline_svg
 from rlhf.settings import SettingsError
-from tasks.context import StageError, connect, one_line_errors, state_dir
+from tasks.runtime.stage import StageError, connect, one_line_errors, state_dir
 
-CODE = ("rlhf", "tasks", "feedback/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
+CODE = ("rlhf", "tasks", "labeling/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
 # So shortly trained, 0.3M and 0.5M, of three layers, learn to copy late in some seeds (dev/LOG.md).
 SIZES_OF_THE_FIGURE = ("0.1M", "0.15M", "0.2M", "1M")
 SEEDS = (17, 18, 19)
@@ -147,7 +147,7 @@ def run_cell(cell: Cell) -> State:
         return Completed(name="Up to date", message=rates(cell))
     with get_client(sync_client=True) as client:
         server = str(client.api_url)
-    words = [sys.executable, "-m", "flows.rlhf", "--aside", "--until", "evaluate", "--name", cell.name]
+    words = [sys.executable, "-m", "flows.run", "--aside", "--until", "evaluate", "--name", cell.name]
     words += ["--recipe", cell.recipe] if cell.recipe else []
     for key, value in cell.changes.items():
         words += ["--set", f"{key}={json.dumps(value)}"]

@@ -23,11 +23,11 @@ from typing import Any
 
 import yaml
 
-from flows.services import running_environment
+from flows.services.up import running_environment
 from flows.workspace import RUNS, link_data, open_worktree
-from rlhf.contracts import COMPARISON, DataError, read_table
+from rlhf.data.contracts import COMPARISON, DataError, read_table
 from rlhf.settings import check_settings
-from tasks.context import StageError, connect, flat, one_line_errors
+from tasks.runtime.stage import StageError, connect, flat, one_line_errors
 
 COMPARISONS = "data/comparisons"
 VARYING = ("runs/", "reports/")  # MLflow run ids; pages carry times and names of runs

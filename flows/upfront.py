@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlhf.contracts import TABLES, DataError
-from rlhf.feasibility import gate_warning, problems_of_data, too_long
-from rlhf.judges import PEOPLE, human_judge
-from rlhf.preflight import cautions, contradictions
+from rlhf.data.contracts import TABLES, DataError
+from rlhf.data.sources import load
+from rlhf.judges.judge import PEOPLE, human_judge
 from rlhf.settings import Settings, SettingsError
-from rlhf.sources import load
-from tasks.context import StageError, stages
 from tasks.prepare import prepare
+from tasks.runtime.feasibility import gate_warning, problems_of_data, too_long
+from tasks.runtime.preflight import cautions, contradictions
+from tasks.runtime.stage import StageError, stages
 from tasks.stored_labels import stored_rankings
 
 REWARD_MODEL = Path("data/reward-model")

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlhf.contracts import read_json
-from rlhf.display import LABELS, in_order, interval_text, level_text, number
-from tasks.registry import standing
+from rlhf.data.contracts import read_json
+from rlhf.measures.display import LABELS, in_order, interval_text, level_text, number
+from tasks.runtime.registry import standing
 
 
 def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:

@@ -18,12 +18,12 @@ from typing import Any
 
 import yaml
 
-from flows.runs import living
-from rlhf.contracts import written_beside
-from rlhf.endpoints import key_for, load_allowed
+from flows.machine import living
+from rlhf.data.contracts import written_beside
+from rlhf.data.sources import source_hash
+from rlhf.judges.endpoints import key_for, load_allowed
 from rlhf.settings import Settings, SettingsError, check_settings, known_keys, load_settings
-from rlhf.sources import source_hash
-from tasks.context import KNOWN, StageError
+from tasks.runtime.stage import KNOWN, StageError
 
 RUNS = Path(".runs")
 KEPT = 10  # worktrees; older ones are removed, their experiments and outputs stay in DVC
@@ -159,7 +159,7 @@ def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> 
     """A git worktree at a commit that holds the files of the tree `content`, and no outputs of stages.
 
     A stage has outputs there, and an entry in dvc.lock, only once it has ended there. The dvc.lock of
-    `content` is laid aside: a stage that it still fits takes its entry from there (`Dvc` in tasks/stage.py).
+    `content` is laid aside: a stage that it still fits takes its entry from there (`Dvc` in flows/stages.py).
 
     Args:
         tree: the folder to make.

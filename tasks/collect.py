@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rlhf.contracts import (
+from rlhf.data.contracts import (
     COMPARISON,
     DEMONSTRATION,
     GOLD,
@@ -29,12 +29,12 @@ from rlhf.contracts import (
     write_table,
     written_beside,
 )
-from rlhf.policy import load_policy
-from rlhf.sampling import generate
+from rlhf.models.policy import load_policy
+from rlhf.models.sampling import generate
 from rlhf.settings import Settings
-from rlhf.training import deterministic
+from rlhf.training.loop import deterministic
 from rlhf.world.labelers import pool, rank
-from tasks.context import Stage, run
+from tasks.runtime.stage import Stage, run
 from tasks.stored_labels import stored_rankings
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.caveats import caveats
-from rlhf.contracts import (
+from rlhf.data.contracts import (
     COMPARISON,
     DEMONSTRATION,
     GOLD,
@@ -27,8 +26,11 @@ from rlhf.contracts import (
     write_table,
     written_beside,
 )
-from rlhf.distinct import near_copies
-from rlhf.evaluation import (
+from rlhf.data.distinct import near_copies
+from rlhf.judges.judge import FACTS, Judge, PairedJudge, Row, ScoringJudge, asking, blind_pairs, load_judge
+from rlhf.measures.alpha_spending import outcome
+from rlhf.measures.caveats import caveats
+from rlhf.measures.evaluation import (
     TIE_RULE,
     helped_by_model,
     judge_snapshots,
@@ -41,13 +43,13 @@ from rlhf.evaluation import (
     words,
     words_by_prompt,
 )
-from rlhf.judge_trust import NO_MODEL, Trust, labelers_of, labelled_pairs, measure, one_per_prompt
-from rlhf.judges import FACTS, Judge, PairedJudge, Row, ScoringJudge, asking, blind_pairs, load_judge
-from rlhf.looks import outcome
+from rlhf.measures.judge_trust import NO_MODEL, Trust, labelers_of, labelled_pairs, measure, one_per_prompt
+from rlhf.measures.summary import print_table
+from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.settings import Evaluate
-from rlhf.snapshots import SNAPSHOT
-from rlhf.summary import print_table
-from tasks.context import (
+from tasks.runtime.outcome import write_rate
+from tasks.runtime.past_evaluations import record_look
+from tasks.runtime.stage import (
     Stage,
     StageError,
     content_hash,
@@ -55,8 +57,6 @@ from tasks.context import (
     stages,
     state_dir,
 )
-from tasks.looks import record_look
-from tasks.outcome import write_rate
 
 POLICIES = ("pretrained", "sft", "ppo")
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
@@ -208,9 +208,9 @@ def sample_policies(stage: Stage, prompts: list[str]) -> tuple[dict[str, list[st
     """Outputs of every policy, and its KL to the SFT policy in nats a sequence."""
     import torch
 
-    from rlhf.logprobs import mean_kl
-    from rlhf.policy import load_policy
-    from rlhf.sampling import generate
+    from rlhf.models.logprobs import mean_kl
+    from rlhf.models.policy import load_policy
+    from rlhf.models.sampling import generate
 
     settings = stage.settings.evaluate
     torch.set_num_threads(stage.settings.threads)

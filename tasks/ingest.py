@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlhf import sources
-from rlhf.contracts import GOLD, TABLES, write_table, written_beside
-from tasks.context import Stage, run
+from rlhf.data import sources
+from rlhf.data.contracts import GOLD, TABLES, write_table, written_beside
+from tasks.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> dict[str, float]:

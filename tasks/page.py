@@ -13,17 +13,17 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from rlhf.contracts import read_json, written_beside
-from rlhf.figures import (
+from rlhf.data.contracts import read_json, written_beside
+from rlhf.report.charts import (
     calibration_figure,
     curve_figures,
     overoptimisation_figures,
     preference_figure,
     write_figures,
 )
-from rlhf.report import render_report
-from tasks.context import Stage, flat, git_commit, parent_run, stage_params
-from tasks.outcome import changed_parameters, in_short, total_cost
+from rlhf.report.page import render_report
+from tasks.runtime.outcome import changed_parameters, in_short, total_cost
+from tasks.runtime.stage import Stage, flat, git_commit, parent_run, stage_params
 
 FIGURES, PAGE = "reports/figures", "reports/report.html"
 
@@ -64,7 +64,7 @@ def write_page(stage: Stage, gate: Mapping[str, Any]) -> None:
 
 
 def about(stage: Stage, gate: Mapping[str, Any]) -> dict[str, Any]:
-    """The run: see `rlhf.report.render_report`. A stage that was run by hand has no name."""
+    """The run: see `rlhf.report.page.render_report`. A stage that was run by hand has no name."""
     cost = total_cost()
     return {
         "name": run_name(parent_run()),

@@ -18,18 +18,26 @@ from typing import Any
 
 import yaml
 
-from rlhf import reward_functions
-from rlhf.contracts import DEMONSTRATION, PROMPT, DataError, read_json, read_table, write_json, written_beside
-from rlhf.held_out import HeldOutJudge, LookJudge, ModelJudge
-from rlhf.policy import load_policy, save_model
-from rlhf.ppo import PPOConfig, PPOTrainer, RewardAdapter
-from rlhf.reward import load_adapters, load_reward
-from rlhf.sampling import generate
+from rlhf.data.contracts import (
+    DEMONSTRATION,
+    PROMPT,
+    DataError,
+    read_json,
+    read_table,
+    write_json,
+    written_beside,
+)
+from rlhf.models.policy import load_policy, save_model
+from rlhf.models.sampling import generate
+from rlhf.rl import reward_functions
+from rlhf.rl.early_stopping import HeldOutJudge, LookJudge, ModelJudge
+from rlhf.rl.snapshots import Snapshots, collect_snapshots
+from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.settings import Ppo
-from rlhf.snapshots import Snapshots, collect_snapshots
-from rlhf.training import arguments, deterministic, train, write_curve
+from rlhf.training.loop import arguments, deterministic, train, write_curve
+from rlhf.training.reward import load_adapters, load_reward
 from rlhf.world.panel import Panel
-from tasks.context import Stage, launch, run
+from tasks.runtime.stage import Stage, launch, run
 
 GIVEN = Path("data/reward-model")
 JUDGE = Path("models/judge/judge.json")

@@ -11,7 +11,7 @@ import hashlib
 import statistics
 from typing import Any
 
-from rlhf.contracts import (
+from rlhf.data.contracts import (
     SPLITS,
     TABLES,
     Contract,
@@ -23,7 +23,7 @@ from rlhf.contracts import (
     written_beside,
 )
 from rlhf.settings import Prepare
-from tasks.context import Stage, run
+from tasks.runtime.stage import Stage, run
 
 Rows = list[dict[str, Any]]
 SPLIT_TABLES = ("prompts", "demonstrations", "comparisons")

@@ -5,11 +5,11 @@
 Reads data/prepared; writes models/pretrained, metrics/pretrain.json, plots/pretrain.csv.
 """
 
-from rlhf.contracts import CORPUS, DEMONSTRATION, read_table, write_json
-from rlhf.policy import new_model, save_model, tokenizer_texts, train_tokenizer
-from rlhf.pretrain import pretrain
-from rlhf.training import deterministic, final_loss, write_curve
-from tasks.context import Stage, run
+from rlhf.data.contracts import CORPUS, DEMONSTRATION, read_table, write_json
+from rlhf.models.policy import new_model, save_model, tokenizer_texts, train_tokenizer
+from rlhf.training.loop import deterministic, final_loss, write_curve
+from rlhf.training.pretrain import pretrain
+from tasks.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> dict[str, float | None]:

@@ -1,7 +1,8 @@
 """Register the PPO policy as @challenger, and as @champion through the gate: `python -m tasks.register`.
 
 The same weights with the same evaluation are one version, however often this runs. The rules are in
-rlhf/gate.py; `runs/register.json`, the version's tags and its description say which of them held, and why.
+rlhf/measures/gate.py; `runs/register.json`, the version's tags and its description say which of them held,
+and why.
 The report of the run, which carries the decision, is written here too (tasks/page.py).
 """
 
@@ -14,19 +15,19 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.champion import against_champion
-from rlhf.contracts import DEMONSTRATION, JUDGMENT, PROMPT, DataError, read_json, read_table
-from rlhf.display import rate_text
-from rlhf.evaluation import rates
-from rlhf.gate import Look, decide
-from rlhf.judges import Row, blind_pairs, load_judge
-from rlhf.looks import level_of_look, outcome
-from tasks.context import Stage, StageError, content_hash, run, state_dir
-from tasks.locks import alone
-from tasks.looks import number_of_look, record_look
-from tasks.outcome import write_outcome
+from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT, DataError, read_json, read_table
+from rlhf.judges.judge import Row, blind_pairs, load_judge
+from rlhf.measures.alpha_spending import level_of_look, outcome
+from rlhf.measures.champion import against_champion
+from rlhf.measures.display import rate_text
+from rlhf.measures.evaluation import rates
+from rlhf.measures.gate import Look, decide
 from tasks.page import write_page
-from tasks.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder
+from tasks.runtime.locks import alone
+from tasks.runtime.outcome import write_outcome
+from tasks.runtime.past_evaluations import number_of_look, record_look
+from tasks.runtime.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder
+from tasks.runtime.stage import Stage, StageError, content_hash, run, state_dir
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 EVALUATION = Path("metrics/evaluation.json")
 JUDGMENTS = Path("data/judgments/judgments.parquet")
 PREPARED = Path("data/prepared")
-SERVED = Path(__file__).with_name("served_policy.py")
+SERVED = Path("mlflow/served_policy.py")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
 
 
@@ -81,8 +82,8 @@ def decide_and_promote(
     """Ask the gate, write its answer on the version, and move @champion where it says so.
 
     Returns:
-        What `rlhf.gate.decide` returns, with the version, the hash of its weights, the number of this look
-        and the comparison with the champion.
+        What `rlhf.measures.gate.decide` returns, with the version, the hash of its weights, the number of
+        this look and the comparison with the champion.
     """
     name, settings = version.name, stage.settings.register_
     look = look_of(stage, rows)
@@ -186,7 +187,7 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
 def meet_champion(
     stage: Stage, version: ModelVersion, champion: ModelVersion | None, rows: list[Row], look: int
 ) -> dict[str, Any]:
-    """The new policy against the champion: same prompts, settings and judge; see `rlhf.gate.decide`."""
+    """The new policy against the champion: same prompts, settings and judge."""
     if champion is None:
         return {"version": "", "held": True, "said": "there is no champion yet"}
     met: dict[str, Any] = {"version": str(champion.version)}
@@ -232,8 +233,8 @@ def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
     """Judgments by the first judge of a policy's outputs against the references of these judgments."""
     import torch
 
-    from rlhf.policy import load_policy
-    from rlhf.sampling import generate
+    from rlhf.models.policy import load_policy
+    from rlhf.models.sampling import generate
 
     torch.set_num_threads(stage.settings.threads)
     settings = stage.settings.evaluate

@@ -12,12 +12,13 @@ With `reward.labeler_weights` rankings count by what the labelers' overlap says 
 
 from typing import Any
 
-from feedback.quality.weights import labeler_weights
-from rlhf.calibration import reward_quality
-from rlhf.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
-from rlhf.judge_trust import by_score, labelers_of, labelled_pairs, measure
-from rlhf.policy import save_model
-from rlhf.reward import (
+from labeling.quality.weights import labeler_weights
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
+from rlhf.measures.calibration import reward_quality
+from rlhf.measures.judge_trust import by_score, labelers_of, labelled_pairs, measure
+from rlhf.models.policy import save_model
+from rlhf.training.loop import deterministic, final_loss, write_curve
+from rlhf.training.reward import (
     Adapters,
     RewardModel,
     accuracy,
@@ -30,8 +31,7 @@ from rlhf.reward import (
     shift_to_references,
     train_reward,
 )
-from rlhf.training import deterministic, final_loss, write_curve
-from tasks.context import Stage, run
+from tasks.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> dict[str, float | None]:

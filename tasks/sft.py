@@ -7,12 +7,12 @@ Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plo
 
 import os
 
-from rlhf.contracts import DEMONSTRATION, read_json, read_table, write_json
-from rlhf.policy import load_policy, save_model
-from rlhf.sampling import check_sampling, generate
-from rlhf.sft import sft, validation_loss
-from rlhf.training import deterministic, final_loss, write_curve
-from tasks.context import Stage, launch, run
+from rlhf.data.contracts import DEMONSTRATION, read_json, read_table, write_json
+from rlhf.models.policy import load_policy, save_model
+from rlhf.models.sampling import check_sampling, generate
+from rlhf.training.loop import deterministic, final_loss, write_curve
+from rlhf.training.sft import sft, validation_loss
+from tasks.runtime.stage import Stage, launch, run
 
 CURVE = "curve.json"  # beside the checkpoints, unrounded
 SHOWN_TOKENS = 48  # of the samples in MLflow, on which nothing depends

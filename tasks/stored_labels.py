@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.contracts import DataError
+from rlhf.data.contracts import DataError
 from rlhf.settings import Labels
-from tasks.context import label_store
+from tasks.runtime.stage import label_store
 
 
 def stored_rankings(labels: Labels) -> list[dict[str, Any]]:
@@ -16,12 +16,12 @@ def stored_rankings(labels: Labels) -> list[dict[str, Any]]:
         DataError: no version is named, the store has no such version, it holds no rankings or ties only, or
             other rankings than `labels.sha256` says.
     """
-    from feedback.exports import rows_hash, tables
-    from feedback.store import Store
+    from labeling.exports import rows_hash, tables
+    from labeling.store import Store
 
     if labels.version is None:
         raise DataError(
-            "collect.labelers is 'store', but collect.labels.version is not set; `python -m feedback export "
+            "collect.labelers is 'store', but collect.labels.version is not set; `python -m labeling export "
             "PROJECT FOLDER --cut` makes a version, and the flow `feedback` does all of it"
         )
     store = Store(label_store(), create=False)

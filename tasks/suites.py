@@ -14,7 +14,7 @@ from typing import Any
 import great_expectations.expectations as gxe
 import pandas as pd
 
-from rlhf.contracts import SPLITS, TABLES, row_id
+from rlhf.data.contracts import SPLITS, TABLES, row_id
 from rlhf.settings import Prepare
 
 Rows = list[dict[str, Any]]
@@ -198,7 +198,7 @@ _DERIVED = (
 def _table(name: str) -> list[Rule]:
     schema = TABLES[name].schema
     expected = gxe.ExpectTableColumnsToMatchSet(column_set=schema.names, exact_match=False)
-    rules = [Rule("the columns are those of the contract", expected, "see rlhf/contracts.py", None)]
+    rules = [Rule("the columns are those of the contract", expected, "see rlhf/data/contracts.py", None)]
     for field in schema:
         kind = "list" if "list" in str(field.type) else _PYTHON[str(field.type)]
         rules.append(

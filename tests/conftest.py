@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ import pytest
 import yaml
 
 from rlhf.settings import load_settings
-from tasks.context import Stage, stage_settings
+from tasks.runtime.stage import Stage, stage_settings
 
-pytest_plugins = ["labeling"]
+pytest_plugins = ["label_app"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 1200.0  # seconds until a test gives up on what should happen; how fast it happens is not tested
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 SMALL = {
     "ingest.corpus_posts": 200,
     "ingest.train_posts": 120,
@@ -54,6 +58,13 @@ class Quiet(Stage):
         pass
 
     log_figures = log_tags = log_samples = log_dataset = log_artifact = log_curve
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @dataclass

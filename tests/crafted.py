@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.evaluation import judges_agree, rates, rounded, slices
-from rlhf.gate import Look, decide
-from rlhf.looks import level_of_look
+from rlhf.measures.alpha_spending import level_of_look
+from rlhf.measures.evaluation import judges_agree, rates, rounded, slices
+from rlhf.measures.gate import Look, decide
 from rlhf.settings import Register
 
 CLEAN = {what: {"count": 0, "share": 0.0} for what in ("banned", "personal_data", "repetitive", "empty")}

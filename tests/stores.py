@@ -15,14 +15,13 @@ from uuid import UUID
 import boto3
 import pytest
 import yaml
-from conftest import PATIENCE
+from conftest import PATIENCE, free_port
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
-from test_services import free_port
 
 from benchmarks.postgres import Postgres
-from flows import services
+from flows.services import up as services
 
 BUCKET = "s3://rlhf"
 STORES = ("prefect", "mlflow", "label")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import Workspace
 
-from rlhf.contracts import DEMONSTRATION, DataError, row_id
+from rlhf.data.contracts import DEMONSTRATION, DataError, row_id
 from rlhf.settings import SettingsError, load_settings
-from tasks.context import StageError
+from tasks.runtime.stage import StageError
 
 Row = dict[str, Any]
 SPLIT = {0: "test", 1: "test", 2: "validation"}

@@ -25,13 +25,12 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
-from conftest import PATIENCE, ROOT, SMALL
-from test_services import free_port
+from conftest import PATIENCE, ROOT, SMALL, free_port
 
-from flows.service_settings import Config, load_config
-from rlhf.contracts import TABLES, DataError, read_table, write_table
+from flows.services.settings import Config, load_config
+from rlhf.data.contracts import TABLES, DataError, read_table, write_table
+from rlhf.data.sources import files
 from rlhf.settings import Prepare
-from rlhf.sources import files
 from tasks import suites, validate
 from tasks.prepare import SPLIT_TABLES, prepare
 

@@ -11,16 +11,16 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import save_file
-from test_training import DEMONSTRATIONS
+from small_base import DEMONSTRATIONS
 from tiny_ppo import PROMPTS, Stop, trainer_of, updates, words_tokenizer
 from torch.distributed.tensor import DTensor
 
-from rlhf import training
-from rlhf.contracts import write_json
-from rlhf.policy import load_policy, save_model
-from rlhf.ppo import PPOTrainer
-from rlhf.sft import sft
-from rlhf.training import deterministic
+from rlhf.data.contracts import write_json
+from rlhf.models.policy import load_policy, save_model
+from rlhf.rl.trainer import PPOTrainer
+from rlhf.training import loop as training
+from rlhf.training.loop import deterministic
+from rlhf.training.sft import sft
 
 CONFIGS = Path(__file__).parents[1] / "deploy/accelerate"
 # Nine steps. Of the last one TRL reads the accuracy off some examples only, if there are several processes.

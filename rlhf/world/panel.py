@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.contracts import GOLD, DataError, read_table
+from rlhf.data.contracts import GOLD, DataError, read_table
 from rlhf.world.labelers import rank
 
 

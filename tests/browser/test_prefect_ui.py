@@ -19,11 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import Workspace
+from conftest import Workspace, free_port
 from playwright.sync_api import Locator, Page, TimeoutError, expect, sync_playwright
-from test_services import free_port
 
-from flows import runs
+from flows import machine as runs
 from flows.workspace import experiments
 from rlhf.settings import load_settings
 

@@ -29,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 from tiny_ppo import trainer_of, words_tokenizer  # noqa: E402
 
-from rlhf.training import train  # noqa: E402
+from rlhf.training.loop import train  # noqa: E402
 
 STEPS_PER_UPDATE, SAVE_UPDATES = 4, 1
 SETTINGS = {

@@ -18,7 +18,7 @@ UPDATES = 6
 def lives() -> ForkServerContext:
     """Processes forked from one that has imported the libraries: those take longer than the run."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rlhf.ppo", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(["rlhf.rl.trainer", "transformers.models.llama.modeling_llama"])
     return context
 
 

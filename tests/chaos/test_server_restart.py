@@ -14,13 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Workspace
+from conftest import Workspace, free_port
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterType
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from test_services import free_port
 
-from flows import services
+from flows.services import up as services
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,7 +56,7 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
     try:
         with log.open("w") as handle:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows.rlhf", "--name", "held", "--aside", "--until", "sft"],
+                [sys.executable, "-m", "flows.run", "--name", "held", "--aside", "--until", "sft"],
                 stdout=handle,
                 stderr=subprocess.STDOUT,
             )

@@ -22,15 +22,15 @@ import pytest
 import yaml
 from conftest import Workspace, dvc
 from dvc.repo import Repo
-from labeling import answer, candidates, filled, person
+from label_app import answer, candidates, filled, person
 from stores import BUCKET, by_two_workers, servers
 
 from benchmarks.postgres import Postgres, binaries, temporary_postgres
-from feedback import queues
-from feedback.store import Store
 from flows.workspace import bring, snapshot
+from labeling import queues
+from labeling.store import Store
 from rlhf.settings import load_settings
-from tasks.context import content_hash
+from tasks.runtime.stage import content_hash
 
 pytestmark = pytest.mark.slow
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")

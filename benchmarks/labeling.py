@@ -1,0 +1,447 @@
+"""The labeling app under load, and with its server killed again and again.
+
+    python -m benchmarks.labeling                      # 200 people, 20,000 judgments, SQLite and PostgreSQL
+    python -m benchmarks.labeling --databases sqlite --judgments 2000 --kills 0
+    python -m benchmarks.labeling --cores 2 3          # the server on one core, its people on another
+
+One server process, its people in another process: each opens an item's page, waits about a second, sends
+the form, and has the next page. Timed (p50, p95, p99 in milliseconds) is what a labeler waits for: from
+sending the form until its response is there, which is the page with the next item; or with `--interfaces
+api` until the answer with the next item is. A request that fails is sent again with the same key until it
+is acknowledged, and that time counts. Afterwards every acknowledged key, and every pair of labeler and
+item, must stand in the store exactly once. Writes results/labeling-<date>-<machine>.json after each run;
+`fsync ms` is the median time that this disk takes to make 4 KiB durable, measured before the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import itertools
+import json
+import os
+import platform
+import random
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import sqlalchemy as sa
+
+from benchmarks.postgres import binaries, temporary_postgres
+from labeling import people, queues
+from labeling.queues import Candidate, Filling
+from labeling.schema import items, labels, users
+from labeling.store import Store
+from labeling.web.security import COOKIE
+
+KEY = re.compile(r'name="key" value="([^"]+)"')
+LIMIT_MS = 100.0
+HEADS = (
+    "database",
+    "",
+    "kills",
+    "judged",
+    "per s",
+    "p50",
+    "p95",
+    "p99",
+    "cpu ms",
+    "fsync ms",
+    "load",
+    "lost",
+)
+ROW = "{:<12}{:<7}{:>6}{:>8}{:>8}{:>9}{:>9}{:>9}{:>8}{:>9}{:>6}{:>6}{:>8}"
+
+
+@dataclass
+class Load:
+    """What is asked of the server.
+
+    Attributes:
+        people: labelers at once.
+        judgments: judgments in all.
+        pause: mean seconds between a page and its answer, uniform between half and one and a half of it.
+        kills: how often the server is killed, spread over the run.
+        interface: `pages`, what a browser does (send the form, whose response is the next item's page), or
+            `api`, what a program does (the same in JSON).
+    """
+
+    people: int = 200
+    judgments: int = 20_000
+    pause: float = 1.0
+    kills: int = 0
+    interface: str = "pages"
+
+
+@dataclass
+class Seen:
+    """What the labelers saw."""
+
+    left: int
+    acknowledged: list[tuple[int, str]] = field(default_factory=list)  # labeler and key
+    latencies: list[float] = field(default_factory=list)  # seconds, form to next item
+    retries: int = 0
+
+
+class Server:
+    """The app as a process, on a fixed port, so that it can be started again, on one core if one is named."""
+
+    def __init__(self, database: str, core: int | None = None) -> None:
+        self.core = core
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.database = database
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process and wait until it listens."""
+        words = ["-m", "labeling", "--db", self.database, "serve", "--port", str(self.port)]
+        self.process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+        if self.core is not None:
+            os.sched_setaffinity(self.process.pid, {self.core})  # before it has threads, which inherit it
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if line.startswith("labeling app"):
+                return
+        raise RuntimeError("the server did not start")
+
+    def kill(self) -> None:
+        """SIGKILL, as the out-of-memory killer would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop in peace."""
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def prepare(database: str, load: Load) -> tuple[int, list[str]]:
+    """A store with one queue of enough items and a signed-in labeler each; the queue's id and the tokens of
+    the users 1, 2, ..."""
+    store = Store(database)
+    text = "a sentence of a usual length about this and that, " * 4
+    made = [
+        Candidate(f"prompt {i}: {text}", (f"one {i}: {text}", f"two {i}: {text}"), ("a", "b"))
+        for i in range(load.judgments + load.people)
+    ]
+    with store.write() as tx:
+        project = queues.add_project(tx, "load", "benchmark")
+        queues.add_guideline(tx, project, "Be kind.", "benchmark")
+        queues.add_queue(tx, project, "q", "compare", "benchmark")
+        row = queues.queue_row(tx, "load", "q")
+        queues.add_items(tx, row, made, Filling(), "benchmark")
+        group = people.group_id(tx, "labelers")
+        names = [f"labeler {i}" for i in range(load.people)]
+        values = {"role": "labeler", "group_id": group, "active": True, "created": time.time()}
+        tx.execute(users.insert(), [values | {"name": name} for name in names])
+        tokens = [people.open_session(tx, people.id_of(tx, name)) for name in names]
+    store.close()
+    return row.id, tokens
+
+
+async def labeler(number: int, token: str, url: str, queue: int, load: Load, seen: Seen) -> None:
+    """One person: open the page, think, answer, and again."""
+    rng = random.Random(number)
+    headers = {"Cookie": f"{COOKIE}={token}", "Sec-Fetch-Site": "same-origin"}
+    if load.interface == "api":
+        headers = {"Authorization": f"Bearer {token}"}
+    page = f"{url}/work/{queue}"
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(headers=headers, connector=connector, auto_decompress=False) as session:
+        await asyncio.sleep(rng.uniform(0, load.pause))
+        key = await (
+            take(session, url, queue, seen) if load.interface == "api" else open_page(session, page, seen)
+        )
+        while key and seen.left > 0:
+            seen.left -= 1
+            await asyncio.sleep(rng.uniform(0.5 * load.pause, 1.5 * load.pause))
+            started = time.perf_counter()
+            point, given = rng.randint(1, 9), key
+            if load.interface == "api":
+                body = {"key": given, "choice": {"scale": point}}
+                key = await call(session, f"{url}/api/labels", body, seen)
+            else:
+                key = await open_page(session, page, seen, {"key": given, "scale": str(point)})
+            seen.acknowledged.append((number, given))
+            seen.latencies.append(time.perf_counter() - started)
+
+
+async def take(session: aiohttp.ClientSession, url: str, queue: int, seen: Seen) -> str | None:
+    """Take an item through the API; its key."""
+    return await call(session, f"{url}/api/queues/{queue}/next", {}, seen)
+
+
+async def call(session: aiohttp.ClientSession, url: str, body: dict[str, Any], seen: Seen) -> str | None:
+    """Call the API until it answers; the key of the item that it brings, or None."""
+    while True:
+        try:
+            async with session.post(url, json=body) as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise RuntimeError(f"{answer.status}: {text}")
+                item = json.loads(text)["item"]
+                return item and item["key"]
+        except (aiohttp.ClientError, OSError):
+            seen.retries += 1
+            await asyncio.sleep(0.1)
+
+
+async def open_page(
+    session: aiohttp.ClientSession, page: str, seen: Seen, form: dict[str, str] | None = None
+) -> str | None:
+    """Open the page, or send its form, until the next page comes; its key, or None when nothing is left."""
+    while True:
+        try:
+            async with session.request("POST" if form else "GET", page, data=form) as answer:
+                text = await answer.text()
+                if answer.status != 200:
+                    raise RuntimeError(f"{answer.status}: {text}")
+                found = KEY.search(text.split('id="answer"', 1)[-1])
+                return found[1] if found else None
+        except (aiohttp.ClientError, OSError):
+            seen.retries += 1
+            await asyncio.sleep(0.1)
+
+
+async def drive(server: Server, queue: int, tokens: list[str], load: Load) -> Seen:
+    """All labelers at once, and the kills."""
+    seen = Seen(left=load.judgments)
+    work = [
+        asyncio.create_task(labeler(number, token, server.url, queue, load, seen))
+        for number, token in enumerate(tokens, start=1)
+    ]
+    marks = [load.judgments * (i + 1) // (load.kills + 1) for i in range(load.kills)]
+    for mark in marks:
+        while len(seen.acknowledged) < mark and not all(task.done() for task in work):
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
+    await asyncio.gather(*work)
+    return seen
+
+
+def measure(database: str, load: Load, core: int | None = None) -> dict[str, Any]:
+    """Run a load against a fresh store and check what is stored.
+
+    Args:
+        database: URL of an empty database.
+        load: what is asked of the server.
+        core: which the server is pinned to.
+
+    Returns:
+        latencies in milliseconds, judgments a second, the processor time of the server and of the people in
+        milliseconds a judgment, the shares of time that the server's core was idle and that a virtual
+        machine's host gave it to others, retries, and the counts of `check`.
+    """
+    queue, tokens = prepare(database, load)
+    fsync, (idle, stolen) = fsync_ms(), idle_and_stolen(core)
+    server = Server(database, core)
+    before, own = spent(server), time.process_time()
+    started = time.perf_counter()
+    try:
+        seen = asyncio.run(drive(server, queue, tokens, load))
+        seconds = time.perf_counter() - started
+        used, own = spent(server) - before, time.process_time() - own
+        idle, stolen = (now - then for now, then in zip(idle_and_stolen(core), (idle, stolen), strict=True))
+    finally:
+        server.stop()
+    return {
+        "interface": load.interface,
+        "people": load.people,
+        "judgments": len(seen.acknowledged),
+        "kills": load.kills,
+        "seconds": round(seconds, 1),
+        "judgments_per_s": round(len(seen.acknowledged) / seconds, 1),
+        "server_cpu_ms": None if load.kills else round(1000 * used / load.judgments, 2),
+        "people_cpu_ms": round(1000 * own / load.judgments, 2),
+        "core_idle": None if core is None else round(idle / seconds, 3),
+        "core_stolen": None if core is None else round(stolen / seconds, 3),
+        "fsync_ms": fsync,
+        "load_average": os.getloadavg()[0],
+        "retries": seen.retries,
+        "latency_ms": percentiles(seen.latencies),
+        **check(database, seen.acknowledged),
+    }
+
+
+def spent(server: Server) -> float:
+    """Seconds of processor time that the server's process took so far."""
+    times = psutil.Process(server.process.pid).cpu_times()
+    return times.user + times.system
+
+
+def idle_and_stolen(core: int | None) -> tuple[float, float]:
+    """Seconds since the machine started that a core had nothing to do, or waited for a disk; and that a
+    virtual machine's host gave it to others (0 where the system does not tell)."""
+    if core is None:
+        return 0.0, 0.0
+    times = psutil.cpu_times(percpu=True)[core]
+    return times.idle + times.iowait, getattr(times, "steal", 0.0)
+
+
+def fsync_ms(times: int = 101) -> float:
+    """Median milliseconds until 4 KiB more of a file are on the disk of the temporary folder."""
+    found = []
+    with tempfile.TemporaryFile(buffering=0) as file:
+        for _ in range(times):
+            started = time.perf_counter()
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            found.append(time.perf_counter() - started)
+    return round(1000 * statistics.median(found), 2)
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Median, 95th and 99th percentile and maximum, in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=100)
+    named = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(seconds)}
+    return {name: round(1000 * value, 1) for name, value in named.items()}
+
+
+def check(database: str, acknowledged: list[tuple[int, str]]) -> dict[str, int]:
+    """How many acknowledged judgments are lost, or doubled, by labeler and key and by labeler and item, and
+    how many items have more than one label, which they should not."""
+    store = Store(database, create=False)
+    with store.read() as tx:
+        stored = Counter(map(tuple, tx.execute(sa.select(labels.c.user_id, labels.c.key))))
+        pairs = Counter(map(tuple, tx.execute(sa.select(labels.c.user_id, labels.c.item_id))))
+        per_item = sa.select(sa.func.count()).select_from(labels).group_by(labels.c.item_id)
+        crowded = sum(count > 1 for count in tx.scalars(per_item))
+        over = tx.scalar(sa.select(sa.func.count()).where(items.c.taken > items.c.target)) or 0
+    store.close()
+    return {
+        "stored": sum(stored.values()),
+        "lost": sum(one not in stored for one in acknowledged),
+        "doubled": sum(count > 1 for count in (stored | pairs).values())
+        + len(acknowledged)
+        - len(set(acknowledged)),
+        "items_with_two_labels": crowded,
+        "items_over_target": over,
+    }
+
+
+@contextmanager
+def fresh(kind: str) -> Iterator[str]:
+    """The URL of an empty database."""
+    if kind == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield f"sqlite:///{folder}/feedback.db"
+        return
+    found = binaries()
+    if found is None:
+        raise SystemExit(
+            "error: no PostgreSQL server here; install the package postgresql, or --databases sqlite"
+        )
+    with temporary_postgres(found) as server:
+        server.execute("CREATE DATABASE load")
+        yield server.url("load")
+
+
+def main() -> None:
+    """Measure, print the table, write the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.labeling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"]
+    )
+    parser.add_argument("--interfaces", nargs="+", choices=("pages", "api"), default=["pages", "api"])
+    parser.add_argument("--people", type=int, default=200)
+    parser.add_argument("--judgments", type=int, default=20_000)
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between page and answer")
+    parser.add_argument("--kills", type=int, nargs="+", default=[0, 20], help="one run for each number")
+    parser.add_argument(
+        "--cores",
+        type=int,
+        nargs=2,
+        metavar=("SERVER", "PEOPLE"),
+        help="pin the server to one core and its people to another",
+    )
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    runs = []
+    server_core, people_core = given.cores or (None, None)
+    print(ROW.format(*HEADS, "doubled"))
+    for interface, kind, kills in itertools.product(given.interfaces, given.databases, given.kills):
+        with fresh(kind) as database, pinned(people_core):
+            load = Load(given.people, given.judgments, given.pause, kills, interface)
+            run = measure(database, load, server_core)
+        runs.append({"database": kind, **run})
+        row = [kind, interface, kills, run["judgments"], run["judgments_per_s"]]
+        row += [run["latency_ms"][name] for name in ("p50", "p95", "p99")]
+        row += [run["server_cpu_ms"] or "-", run["fsync_ms"], round(run["load_average"], 1)]
+        print(ROW.format(*row, run["lost"], run["doubled"]), flush=True)
+        written = write(given.out, runs, given.cores)
+    print(f"wrote {written}")
+    quiet = [run for run in runs if not run["kills"]]
+    slow = [f"{run['database']} {run['interface']}" for run in quiet if run["latency_ms"]["p95"] > LIMIT_MS]
+    wrong = [run["database"] for run in runs if run["lost"] or run["doubled"] or run["items_over_target"]]
+    if slow or wrong:
+        raise SystemExit(
+            f"failed: slower than {LIMIT_MS:g} ms: {slow or 'none'}; lost or doubled: {wrong or 'none'}"
+        )
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """This process on one core for a while, if one is named."""
+    before = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def write(folder: Path, runs: list[dict[str, Any]], pins: list[int] | None) -> Path:
+    """Write the results with what they were measured on; the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cores = len(os.sched_getaffinity(0))
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "cores": cores,
+        "pinned": dict(zip(("server", "people"), pins, strict=True)) if pins else None,
+        "python": platform.python_version(),
+        "runs": runs,
+    }
+    name = f"labeling-{record['date']}-{platform.machine()}-{cores}cores.json"
+    (folder / name).write_text(json.dumps(record, indent=2) + "\n")
+    return folder / name
+
+
+def processor() -> str:
+    """The processor's name, as Linux says it."""
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

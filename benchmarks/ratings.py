@@ -1,0 +1,198 @@
+"""How often people prefer each system to the human reference: `python -m benchmarks.ratings PATH`.
+
+Reads a JSONL file, or a folder that holds `lqual.jsonl`, with one rated text a line, as in the CNN/DailyMail
+ratings of Chaganty, Mussmann and Liang 2018 (The Price of Debiasing Automatic Metrics, ACL):
+
+    {"id": "002494", "system": "pointer", "annotators": [0, 1], "prompts": {"overall": {"human": [0, 1]}}}
+
+One `id` is one article; the rows of system `reference` are the human-written texts. A system is preferred on
+an article where the mean of its ratings is above that of the reference's; equal means are a tie and count one
+half.
+
+For prompts with several human references, `python -m benchmarks.reference_control PATH` sets people
+against people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rlhf.data.contracts import DataError
+from rlhf.data.readers import read_jsonl
+from rlhf.measures.agreement import agreement
+from rlhf.measures.display import figure_text, interval_text
+from rlhf.measures.rates import preference_rate
+
+FILE = "lqual.jsonl"
+
+
+@dataclass(frozen=True)
+class Rated:
+    """One row: a system's text about an article, rated by some annotators."""
+
+    article: str
+    system: str
+    ratings: dict[str, float]  # annotator -> rating
+
+
+def read_ratings(path: Path | str, axis: str = "overall") -> list[Rated]:
+    """Ratings on one axis; see this module for the file.
+
+    Raises:
+        DataError: no such file, a row that lacks something, or an axis that is not there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE
+    if not path.exists():
+        raise DataError(f"{path}: no such file; give a JSONL file of ratings or a folder that holds {FILE}")
+    rows = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        where = f"{path}: row {number}"
+        try:
+            article, system, axes = str(row["id"]), str(row["system"]), dict(row["prompts"])
+            annotators = [str(annotator) for annotator in row["annotators"]]
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f"{where}: needs id, system, annotators and prompts; see benchmarks/ratings.py"
+            ) from None
+        try:
+            given = axes[axis]["human"]
+        except (KeyError, TypeError):
+            raise DataError(f"{where}: no ratings on {axis!r}; it has {', '.join(axes)}") from None
+        lists = isinstance(given, list) and isinstance(row["annotators"], list)
+        if not lists or not given or len(set(annotators)) != len(given):
+            raise DataError(f"{where}: needs one rating an annotator, as lists of equal length")
+        if not all(type(rating) in (int, float) and isfinite(rating) for rating in given):
+            raise DataError(f"{where}: ratings must be numbers, got {str(given)[:60]}")
+        rows.append(Rated(article, system, dict(zip(annotators, given, strict=True))))
+    if not rows:
+        raise DataError(f"{path}: no rows; it needs one rated text a line")
+    return rows
+
+
+def evaluate(rows: list[Rated], reference: str = "reference", confidence: float = 0.95) -> dict[str, Any]:
+    """Each system against the reference, and how far the annotators agree.
+
+    Args:
+        rows: see `read_ratings`. Where a system has several rows on one article, all their ratings count.
+        reference: the system that is the human reference.
+        confidence: coverage of the intervals, 0..1.
+
+    Returns:
+        `systems` by falling rate: rate, Wilson interval (low, high), n articles, wins, ties, losses, mean
+        rating of its rows; `agreement` of the annotators over all rows.
+
+    Raises:
+        DataError: no rows of the reference, or none of another system on the same articles.
+    """
+    given: dict[str, dict[str, list[float]]] = {}  # system -> article -> ratings
+    for row in rows:
+        given.setdefault(row.system, {}).setdefault(row.article, []).extend(row.ratings.values())
+    if reference not in given:
+        raise DataError(
+            f"no rows of system {reference!r}, so nothing to compare with; "
+            f"there are {', '.join(sorted(given))}"
+        )
+    rating = {
+        system: fmean(fmean(row.ratings.values()) for row in rows if row.system == system) for system in given
+    }
+    theirs = given.pop(reference)
+    found = {}
+    for system, articles in sorted(given.items()):
+        preferred = [
+            _better(fmean(mine), fmean(theirs[article]))
+            for article, mine in articles.items()
+            if article in theirs
+        ]
+        if preferred:
+            found[system] = {
+                **asdict(preference_rate(preferred, confidence)),
+                "mean_rating": rating[system],
+            }
+    if not found:
+        raise DataError(f"no article has both a {reference} and another system, so nothing can be compared")
+    return {
+        "judge": {"name": "annotators", "kind": "human"},
+        "reference": reference,
+        "reference_mean_rating": rating[reference],
+        "tie_rule": "equal mean ratings are a tie and count one half",
+        "confidence": confidence,
+        "systems": dict(sorted(found.items(), key=lambda item: -item[1]["rate"])),
+        "agreement": agreement(
+            {number: row.ratings for number, row in enumerate(rows)}, confidence
+        ).as_dict(),
+    }
+
+
+def _better(mine: float, theirs: float) -> str:
+    return "output" if mine > theirs else "reference" if mine < theirs else "tie"
+
+
+def show(result: dict[str, Any]) -> str:
+    """The result as a table in plain text."""
+    percent = f"{result['confidence']:.0%}"
+    lines = [
+        f"{'system':<12} {'preferred':>9}  {percent + ' Wilson':<14} {'n':>5}"
+        f" {'wins':>5} {'ties':>5} {'losses':>6} {'rating':>7}"
+    ]
+    for name, row in result["systems"].items():
+        wilson = interval_text(row)
+        lines.append(
+            f"{name:<12} {row['rate']:>9.3f}  {wilson:<14} {row['n']:>5}"
+            f" {row['wins']:>5} {row['ties']:>5} {row['losses']:>6} {row['mean_rating']:>7.3f}"
+        )
+    agreed = result["agreement"]
+    alpha = "undefined" if agreed["alpha"] is None else figure_text(agreed, "alpha")
+    lines += [
+        "",
+        f"Preferred to {result['reference']} (mean rating {result['reference_mean_rating']:.3f}); "
+        f"judges: people; {result['tie_rule']}.",
+        f"{agreed['judges']} annotators, {agreed['n']} texts: raw agreement "
+        f"{figure_text(agreed, 'raw')}, Krippendorff's alpha (nominal) {alpha}.",
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0 when all went well, 1 after one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ratings",
+        description="How often people prefer each system to the human reference, from ratings.",
+        epilog="Several human references a prompt? python -m benchmarks.reference_control sets one against "
+        "another.",
+    )
+    parser.add_argument("path", metavar="PATH", help=f"JSONL file of ratings, or a folder that holds {FILE}")
+    parser.add_argument("--axis", default="overall", help="what was rated (default: %(default)s)")
+    parser.add_argument("--reference", default="reference", help="system that is the human reference")
+    parser.add_argument(
+        "--confidence", type=_share, default=0.95, help="of the intervals (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    given = parser.parse_args(arguments)
+    try:
+        result = evaluate(read_ratings(given.path, given.axis), given.reference, given.confidence)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    result = {"axis": given.axis, **result}
+    print(json.dumps(result, indent=2) if given.json else show(result))
+    return 0
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Start the labeling app on this checkout's task and champion.
+
+    python -m flows.label [--port 8600]        or: make label
+
+The first time it makes the project `built-in` with a guideline and one queue of each kind, filled with the
+outputs that `collect` gathered, or, before the pipeline ran, with summaries by the built-in writers. `/ask`
+answers with the registry's @champion; a newly promoted one takes over without a restart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from labeling import queues
+from labeling.__main__ import first_operator, print_login
+from labeling.queues import Candidate, Filling
+from labeling.schema import KINDS
+from labeling.store import Store
+from rlhf.data.contracts import DataError
+from tasks.runtime.stage import connect, label_store, one_line_errors
+
+PROJECT = "built-in"
+COLLECTED = Path("data/comparisons/comparisons.parquet")
+ITEMS = 300  # of each queue
+WHO = "make label"
+GUIDELINE = """A good summary of a post
+
+1. It is right: every fact in it is in the post, and about the person who wrote it, not about others.
+2. It covers the post: who, what was done, when, where, what it cost, how the writer feels, what they ask.
+3. It is short and clear. No asides, nothing twice.
+
+A wrong fact is worse than a missing one. If two summaries are equally good, say so: ties are welcome.
+Skip what you cannot judge, and flag what an operator should see.
+"""
+
+
+class Champion:
+    """The model `name`@champion of the MLflow registry as `answer(prompt, n)`; looked up at most every
+    `every` seconds, loaded when it changed. `version` names what answered last."""
+
+    def __init__(self, name: str, every: float = 2.0) -> None:
+        self.name, self.every = name, every
+        self.version = ""
+        self._model: Any = None
+        self._looked = 0.0
+        self._turn = threading.Lock()  # one answer at a time: a model fills the processor anyway
+        self._asked = 0
+
+    def __call__(self, prompt: str, n: int) -> list[str]:
+        """`n` samples.
+
+        Raises:
+            DataError: no version is champion, or its files are missing.
+        """
+        with self._turn:
+            model = self._current()
+            answers = []
+            for _ in range(n):
+                self._asked += 1
+                answers += model.predict([prompt], params={"seed": self._asked})
+            return answers
+
+    def _current(self) -> Any:
+        import mlflow
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        if self._model is None:
+            connect()
+        elif time.monotonic() - self._looked < self.every:
+            return self._model
+        try:
+            found = MlflowClient().get_model_version_by_alias(self.name, "champion")
+            if self._model is None or self.version != f"{self.name}/{found.version}":
+                self._model = mlflow.pyfunc.load_model(f"models:/{self.name}/{found.version}")
+                self.version = f"{self.name}/{found.version}"
+        except (MlflowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"no model is @champion of {self.name} yet, or it cannot be read: {reason}"
+            ) from None
+        self._looked = time.monotonic()
+        return self._model
+
+
+def fill(store: Store) -> None:
+    """The project with a queue of each kind, unless it is there; one that no row fits stays empty."""
+    with store.read() as tx:
+        try:
+            queues.project_id(tx, PROJECT)
+            return
+        except DataError:
+            pass
+    found = queues.read_candidates(COLLECTED) if COLLECTED.exists() else written()
+    with store.write() as tx:
+        project = queues.add_project(tx, PROJECT, WHO)
+        queues.add_guideline(tx, project, GUIDELINE, WHO)
+        for kind in KINDS:
+            queues.add_queue(tx, project, kind, kind, WHO, overlap=2 if kind == "rank" else 1)
+            row = queues.queue_row(tx, PROJECT, kind)
+            if kind == "compare":
+                queues.add_items(tx, row, onboarding(), Filling("onboarding"), WHO)
+            filling = Filling(sampling="random", number=ITEMS, shared=0.15, repeats=0.05, seed=1)
+            try:
+                queues.add_items(tx, row, found, filling, WHO)
+            except DataError as error:  # rankings of one's own may have no references
+                print(f"the queue {kind} stays empty: {error}", flush=True)
+
+
+def written(number: int = ITEMS) -> list[Candidate]:
+    """Posts of the built-in world, each with a summary by four writers; the careful one's is the
+    reference."""
+    from rlhf.world.posts import draw_post
+    from rlhf.world.writers import WRITERS, write
+
+    rng, made = random.Random("label"), list[Candidate]()
+    while len(made) < number:
+        post = draw_post(rng, 0.2)
+        texts = {name: write(post, rng, name)[0].strip() for name in WRITERS}
+        if len(set(texts.values())) == len(texts):
+            made.append(
+                Candidate(post.text, tuple(texts.values()), tuple(texts), texts["careful"], source="built-in")
+            )
+    return made
+
+
+def onboarding() -> list[Candidate]:
+    """Three posts with a right and a wrong summary, told at once."""
+    from rlhf.world.posts import draw_post
+    from rlhf.world.writers import render
+
+    rng, made = random.Random("onboarding"), list[Candidate]()
+    while len(made) < 3:
+        post = draw_post(rng, 1.0)
+        wrong = {kind: post.decoys.get(kind, value) for kind, value in post.facts.items()}
+        right, other = render(post.facts, rng), render(wrong, rng)
+        if right != other:
+            slips = [(post.facts[kind], told) for kind, told in wrong.items() if told != post.facts[kind]]
+            why = "The worse summary tells another person's story:\n" + "\n".join(
+                f"- it says {told!r}; of the writer the post says {true!r}" for true, told in slips
+            )
+            made.append(
+                Candidate(
+                    post.text,
+                    (right, other),
+                    ("right", "wrong"),
+                    expected={"ranking": [1, 2]},
+                    explanation=why,
+                    source="built-in",
+                )
+            )
+    return made
+
+
+def stop_at_eof() -> None:
+    """Stop this process when its standard input ends."""
+    while os.read(0, 1024):  # not sys.stdin: a thread that waits in it is an error when Python ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.label",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8600, help="port (default 8600; 0 takes a free one)")
+    parser.add_argument("--name", action="append", default=[], help="another host name of this server")
+    parser.add_argument(
+        "--model", default="rlhf-policy", help="registered model whose @champion answers /ask"
+    )
+    parser.add_argument(
+        "--until-eof",
+        action="store_true",
+        help="also stop when standard input ends: when the program that started this one is gone",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    given = parser.parse_args()
+    with one_line_errors(given.traceback):
+        from labeling.web.server import serve
+
+        if given.until_eof:
+            threading.Thread(target=stop_at_eof, daemon=True).start()
+        store = Store(label_store())
+        fill(store)
+        print_login(first_operator(store), "operator")
+        serve(store, given.host, given.port, answer=Champion(given.model), names=given.name)
+
+
+if __name__ == "__main__":
+    main()

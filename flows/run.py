@@ -1,0 +1,121 @@
+"""The command that runs the whole pipeline.
+
+    python -m flows.run                                      # the built-in task
+    python -m flows.run --set ppo.kl_coef=0.1                # another parameter
+    python -m flows.run --recipe qa-feedback --data FILE     # a recipe
+
+Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
+experiment and MLflow run have the same name. The result of a run without a recipe is then put into the
+checkout, params.yaml included; `--aside` leaves the checkout as it is.
+
+A stage whose code, parameters and inputs did not change ends at once, and where none has to run there is no
+run either, unless it is given a name. The registry is asked whether it has the result; where it lost it, the
+stage `register` runs again. `dvc repro` does the same work without Prefect and gives the same
+files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from flows.mlflow_views import mlflow_page
+from flows.run_state import read_state
+from flows.services.prefect import prefect_api
+from flows.services.up import running_environment
+from flows.upfront import refuse
+from flows.verdict import show_verdict
+from flows.workspace import bring, parse_changes, plan, recipe_file, snapshot, up_to_date
+from tasks.runtime.registry import standing
+from tasks.runtime.stage import StageError, one_line_errors
+
+
+def main(words: list[str] | None = None) -> None:
+    """The command line; ends with exit code 1 and one line when a stage fails or the input is bad."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Parameters: `python -m rlhf.settings` lists them all. To watch a run while it trains, "
+        "start the services first: make up",
+    )
+    parser.add_argument("--recipe", metavar="NAME", help="a params file in recipes/, by name or path")
+    parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
+    )
+    parser.add_argument("--name", help="of the run in all three tools (default: one that Prefect makes up)")
+    parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
+    parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
+    arguments = parser.parse_args(words)
+    # a plain SIGTERM would leave the training behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
+    with one_line_errors():
+        # bad input ends here, before a server starts
+        settings = plan(arguments.recipe, arguments.data, parse_changes(arguments.set))
+        recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
+        wanted = arguments.name or arguments.until or arguments.aside or recipe
+        if not wanted and up_to_date(settings) and not lost_from_registry():
+            print(
+                "nothing to do: code, parameters and data are those of this result (with --name: a run of it)"
+            )
+            show_verdict(Path.cwd(), _where(None, Path.cwd()))
+            return
+        refuse(settings, arguments.until)
+        before = snapshot()
+        try:
+            with prefect_api():
+                from flows.pipeline import rlhf  # `prefect_api` has loaded it while the server started
+
+                named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf
+                state = named(settings, None, recipe, arguments.until, return_state=True)
+        except KeyboardInterrupt:
+            sys.exit("error: interrupted; the next run goes on from the last checkpoint")
+        if not state.is_completed():
+            raise StageError(state.message or f"the run ended {state.name}")
+        folder = Path(str(state.result()))
+        shown = folder
+        if not (recipe or arguments.aside):
+            changed = bring(folder, before)
+            if changed is None:
+                print(f"the checkout has changed meanwhile; `dvc exp apply {folder.name}` brings the result")
+            else:
+                shown = Path.cwd()
+                for line in changed:
+                    print(f"params.yaml: {line}")
+        reached = read_state(folder)
+        if reached and reached.whole:
+            show_verdict(shown, _where(folder.name, shown))
+        else:
+            print(reached)
+
+
+def lost_from_registry() -> bool:
+    """Whether the registry lacks what the checkout's result put there; says so. Then the stage runs again."""
+    there = standing()
+    if there and there.lost:
+        print(there)
+    return bool(there and there.lost)
+
+
+def _where(name: str | None, folder: Path) -> dict[str, str]:
+    """What there is to see of a result -> where; `name` is the run's, if it is known."""
+    running = running_environment()
+    pages = running.get("RLHF_PAGES") if name else None
+    of = "" if folder == Path.cwd() else f" RUN={name}"
+    return {
+        "report": os.path.relpath(folder / "reports/report.html"),
+        **({"experiment": f"dvc exp apply {name}"} if name else {}),
+        "Prefect": running.get("PREFECT_API_URL", "make prefect").removesuffix("/api"),
+        "MLflow": mlflow_page(running["MLFLOW_TRACKING_URI"])
+        if "MLFLOW_TRACKING_URI" in running
+        else "make mlflow",
+        "Data Docs": f"{pages}/{name}/reports/validation/prepared/index.html" if pages else f"make docs{of}",
+    }
+
+
+if __name__ == "__main__":
+    main()

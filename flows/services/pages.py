@@ -1,0 +1,111 @@
+"""The pages that runs write, on a port of their own: `python -m flows.services.pages` (started by make up).
+
+Only `/<run>/reports/...` of the worktrees is served. The pages show what models wrote, so they share no
+origin with Prefect, MLflow or the labeling app, and their content security policy runs no script of theirs
+and lets them load nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Collection
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from flows.services.guarded import SIGN_IN, signed_in
+from flows.services.runs_page import runs_page
+from flows.workspace import RUNS
+from labeling.web.origin import foreign
+
+HEADERS = {
+    # styles and figures stand in the pages themselves; no page needs a script
+    "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Files under `reports/` of a run; the list of runs at `/`."""
+
+    runs = RUNS
+    names: Collection[str] = ()
+    secret: str | None = None
+
+    def parse_request(self) -> bool:
+        """Read a request; answers those that are not to be served, whatever their method."""
+        return super().parse_request() and not self._refused()
+
+    def _refused(self) -> bool:
+        reason = foreign(self.headers.get("Host", ""), self.headers.get("Origin"), self.names)
+        if reason:
+            self.send_error(403, explain=f"refused: {reason}")
+        elif not signed_in(self.headers.get("Authorization"), self.secret):
+            body = b"sign in\n"
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="rlhf"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        else:
+            return False
+        return True
+
+    def do_GET(self) -> None:
+        if urlsplit(self.path).path == "/":
+            self._index()
+        else:
+            super().do_GET()
+
+    def translate_path(self, path: str) -> str:
+        """The file of a URL; a place that is not there for all that may not be seen."""
+        parts = [part for part in unquote(urlsplit(path).path).split("/") if part]
+        wanted = self.runs.joinpath(*parts).resolve()
+        allowed = len(parts) > 1 and parts[1] == "reports"
+        if allowed and wanted.is_relative_to((self.runs / parts[0] / "reports").resolve()):
+            return str(wanted)
+        return str(self.runs / "-" / "not-there")
+
+    def list_directory(self, path: Any) -> None:
+        self.send_error(404)
+
+    def end_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def _index(self) -> None:
+        body = runs_page(self.runs).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def main() -> None:
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.services.pages",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8700)
+    parser.add_argument("--name", action="append", default=[], help="another host name of this server")
+    given = parser.parse_args()
+    Handler.names, Handler.secret = {name.lower() for name in given.name}, os.environ.get(SIGN_IN)
+    with ThreadingHTTPServer((given.host, given.port), Handler) as server:
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

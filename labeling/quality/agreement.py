@@ -1,0 +1,136 @@
+"""How far people agree: raw agreement, Krippendorff's alpha, Cohen's kappa, with intervals by item.
+
+Raw agreement stands beside the others always: alpha and kappa are low where nearly every answer is the same
+one, however rarely people differ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+from rlhf.data.contracts import DataError
+from rlhf.measures.rates import clustered_wilson
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of one labeler about one unit, e.g. a pair of outputs.
+
+    Attributes:
+        unit: what was judged.
+        item: what was sampled: units of one prompt belong together.
+        labeler: who answered.
+        value: the answer, a category or a number.
+    """
+
+    unit: str
+    item: str
+    labeler: str
+    value: Any
+
+
+def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
+    """The pairs of comparisons as answers `first`, `second` or `tie`.
+
+    Which output counts as the first follows from the hash of its text: an order with a meaning (the reference
+    first, say) would make one answer frequent and alpha and kappa low.
+    """
+    found = []
+    for row in rows:
+        texts = row["completions"]
+        keys = [sha256(text.encode()).hexdigest()[:16] for text in texts]
+        for a, b in combinations(range(len(texts)), 2):
+            if keys[a] > keys[b]:
+                a, b = b, a
+            gap = row["ranking"][a] - row["ranking"][b]
+            value = "tie" if gap == 0 else "first" if gap < 0 else "second"
+            unit = f"{row['prompt']}\0{keys[a]}\0{keys[b]}"
+            found.append(Answer(unit, row["prompt"], row["labeler_id"] or "", value))
+    return found
+
+
+def agreement(given: Sequence[Answer], *, confidence: float = 0.95) -> dict[str, Any]:
+    """Agreement on the units that at least two people answered.
+
+    Alpha and kappa are 1 - disagreement / disagreement by chance; their intervals are that of the
+    disagreement by item, with chance as it was seen. Even answers that are all alike leave an interval.
+
+    Args:
+        given: answers; a labeler's later answer about a unit takes the place of an earlier one.
+        confidence: coverage of the intervals.
+
+    Returns:
+        `raw` (share of pairs of answers about one unit that are equal), `alpha` (nominal) and `kappa` (over
+        the same pairs of answers, each in both orders), each as {value, low, high}, and `units`, `items`,
+        `pairs`. A figure that does not exist, such as alpha where all answers are the same, is None.
+
+    Raises:
+        DataError: no unit has two answers.
+    """
+    latest = {(answer.unit, answer.labeler): answer for answer in given}
+    by_unit: dict[str, list[Answer]] = defaultdict(list)
+    for answer in latest.values():
+        by_unit[answer.unit].append(answer)
+    units = [answered for answered in by_unit.values() if len(answered) > 1]
+    if not units:
+        raise DataError("nothing was judged by two people: agreement needs overlapping labels")
+
+    pairs = [(unit[0].item, a.value, b.value) for unit in units for a, b in combinations(unit, 2)]
+    same, items = [float(a == b) for _, a, b in pairs], [item for item, _, _ in pairs]
+    raw, ends = fmean(same), clustered_wilson(same, items, confidence)
+    # kappa: every pair in both orders, so that both sides have one and the same distribution of answers
+    sides = Counter(value for _, *both in pairs for value in both)
+    apart = 1 - sum((count / sides.total()) ** 2 for count in sides.values())
+    # alpha counts an answer, and not a pair, once
+    alike = [fmean(a.value == b.value for a, b in combinations(unit, 2)) for unit in units]
+    points = [share for share, unit in zip(alike, units, strict=True) for _ in unit]
+    answered = [answer for unit in units for answer in unit]
+    often, total = Counter(answer.value for answer in answered), len(answered)
+    by_chance = 1 - sum(count * (count - 1) for count in often.values()) / (total * (total - 1))
+    alpha_ends = clustered_wilson(points, [answer.item for answer in answered], confidence)
+    return {
+        "raw": {"value": raw, "low": ends[0], "high": ends[1]},
+        "alpha": _beyond_chance(fmean(points), alpha_ends, by_chance),
+        "kappa": _beyond_chance(raw, ends, apart),
+        "units": len(units),
+        "items": len(set(items)),
+        "pairs": len(pairs),
+    }
+
+
+def _beyond_chance(same: float, ends: tuple[float, float], apart: float) -> dict[str, float | None]:
+    """Agreement beyond chance, where chance alone would give a share `apart` of unequal answers."""
+    if apart <= 0:
+        return {"value": None, "low": None, "high": None}
+    value, low, high = (1 - (1 - share) / apart for share in (same, *ends))
+    return {"value": value, "low": low, "high": high}
+
+
+def agreement_by(
+    rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], str], **options: Any
+) -> dict[str, dict[str, Any]]:
+    """`agreement` within each slice of comparisons, e.g. by group, by guideline version or by week.
+
+    Args:
+        rows: comparisons, with whatever more `key` reads (a time, say).
+        key: the slice of a row; both answers of a counted pair come from the same slice.
+
+    Returns:
+        by slice in sorted order; slices without overlap are left out.
+    """
+    slices: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        slices[key(row)].append(row)
+    found = {}
+    for name in sorted(slices):
+        try:
+            found[name] = agreement(answers(slices[name]), **options)
+        except DataError:
+            continue
+    return found

@@ -1,0 +1,169 @@
+"""The same work for programs, as JSON: sign in with `Authorization: Bearer TOKEN` (`python -m labeling user
+token`).
+
+Texts come in the order shown, without the names of their policies, and answers speak of that order.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from labeling import work
+from labeling.answers import Choice
+from labeling.people import User
+from labeling.web.asking import Asked, ask_model, give_feedback
+from labeling.web.fields import LONG, Id, Text
+from labeling.web.labeling import open_queues
+from labeling.web.security import SignedIn, Token, write_as
+
+router = APIRouter(prefix="/api", tags=["api"])
+
+
+class Queue(BaseModel):
+    """A queue that one may work in."""
+
+    id: int
+    project: str
+    name: str
+    kind: str
+    done: int
+    left: int
+
+
+class Item(BaseModel):
+    """An item handed out to one; `key` goes back with the answer."""
+
+    key: str
+    queue: int
+    kind: str
+    prompt: str
+    texts: list[str]
+    expires: float
+
+    @classmethod
+    def of(cls, found: work.Work | None) -> Item | None:
+        """What a program may see of an item."""
+        if found is None:
+            return None
+        return cls(
+            key=found.key,
+            queue=found.queue_id,
+            kind=found.kind,
+            prompt=found.prompt,
+            texts=found.texts,
+            expires=found.expires,
+        )
+
+
+class Next(BaseModel):
+    """The next item, or null when nothing is left for one."""
+
+    item: Item | None
+
+
+class Given(BaseModel):
+    """An answer: a choice, or a skip whose reason is the note."""
+
+    model_config = ConfigDict(extra="forbid")
+    key: Text = Field(max_length=100)
+    choice: Choice | None = None
+    note: Text = Field("", max_length=2000)
+
+
+class Stored(BaseModel):
+    """The stored label, and the next item of the same queue."""
+
+    label: int
+    item: Item | None
+
+
+class Question(BaseModel):
+    """A prompt for the served model."""
+
+    model_config = ConfigDict(extra="forbid")
+    prompt: Text = Field(min_length=1, max_length=LONG)
+    answers: int = Field(1, ge=1, le=2)
+
+
+class Verdict(BaseModel):
+    """Feedback on answers of the served model: a vote or an edit of one, a choice between two."""
+
+    model_config = ConfigDict(extra="forbid")
+    key: Text = Field(max_length=100)
+    choice: Choice
+    note: Text = Field("", max_length=2000)
+
+
+class Label(BaseModel):
+    """A stored label."""
+
+    label: int
+
+
+@router.get("/health")
+def health() -> dict[str, str]:
+    """Whether the app is up."""
+    return {"status": "ok"}
+
+
+@router.get("/queues")
+def list_queues(request: Request, user: SignedIn) -> list[Queue]:
+    """The queues that one may work in."""
+    with request.app.state.store.read() as tx:
+        return [
+            Queue(
+                id=row.id,
+                project=row.project,
+                name=row.name,
+                kind=row.kind,
+                done=mine.done,
+                left=mine.left,
+            )
+            for row in open_queues(tx, user)
+            for mine in [work.standing(tx, user, row.id)]
+        ]
+
+
+@router.post("/queues/{queue}/next")
+def next_item(request: Request, user: SignedIn, queue: Id) -> Next:
+    """Take the next item of a queue; the same one again until it is answered."""
+    store = request.app.state.store
+    with store.read() as tx:
+        item = work.held(tx, user, queue)
+    return Next(item=Item.of(item or work.next_work(store, user, queue)))
+
+
+@router.post("/labels")
+def give(request: Request, token: Token, given: Given) -> Stored:
+    """Store an answer; the same key again stores nothing and gives the same label."""
+
+    def store_it(tx: sa.Connection, user: User) -> work.Given:
+        return work.give_and_take(tx, user, given.key, given.choice, given.note)
+
+    done = write_as(request, token, store_it)
+    item = done.next or work.next_work(request.app.state.store, request.state.user, done.queue_id)
+    return Stored(label=done.label, item=Item.of(item))
+
+
+@router.post("/labels/{label}/undo")
+def undo(request: Request, user: SignedIn, label: Id) -> Next:
+    """Take one of one's own labels back; its item is the next one again."""
+    store = request.app.state.store
+    with store.write() as tx:
+        queue = work.undo(tx, user, label)
+        return Next(item=Item.of(work.held(tx, user, queue)))
+
+
+@router.post("/ask")
+def ask(request: Request, user: SignedIn, question: Question) -> Asked:
+    """Ask the served model for one or two answers."""
+    return ask_model(request.app.state, user, question.prompt, question.answers)
+
+
+@router.post("/ask/feedback")
+def feedback(request: Request, user: SignedIn, verdict: Verdict) -> Label:
+    """Say what the answers were worth."""
+    label = give_feedback(request.app.state.store, user, verdict.key, verdict.choice, verdict.note)
+    return Label(label=label)

@@ -1,0 +1,1 @@
+"""Who prefers what: people, reward models and language models as judges of blind pairs."""

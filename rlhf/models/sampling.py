@@ -1,0 +1,204 @@
+"""Sampling from a policy: responses to prompts side by side, each with noise of its own.
+
+Prompts are padded on the left.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedTokenizerFast
+
+from rlhf.data.contracts import DataError
+from rlhf.models.batches import left_pad, positions
+from rlhf.models.policy import Policy, context_length
+from rlhf.models.template import content_ids
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], longest: int
+) -> list[list[int]]:
+    """Token ids of prompts, cut on the left to `longest` tokens so that the answer cue at the end stays."""
+    return [row[-longest:] for row in content_ids(tokenizer, prompts)]
+
+
+@torch.no_grad()
+def sample(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    stop: Sequence[int],
+    pad: int,
+    temperature: float,
+    uniforms: torch.Tensor,
+    keep: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
+) -> list[list[int]]:
+    """Sample a response to each prompt: token ids up to and including a stop token.
+
+    Args:
+        stop: ids that end a response.
+        temperature: 0 is greedy.
+        uniforms: numbers in [0, 1), [prompts, longest response]: the noise of every draw, so that what a row
+            draws does not depend on its neighbours.
+        keep: takes the rows that are still in the batch at each step and their logits, [rows, vocabulary].
+    """
+    model.eval()
+    device = model.device
+    ids, mask = (x.to(device) for x in left_pad(prompts, pad))
+    stops = torch.tensor(list(stop), device=device)
+    longest = uniforms.shape[1]
+    responses = torch.full((len(prompts), longest), pad, dtype=torch.long, device=device)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    rows = torch.arange(len(prompts), device=device)  # those still in the batch
+    uniforms, cache, position = uniforms.to(device), DynamicCache(config=model.config), positions(mask)
+    for t in range(longest):
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        if keep is not None:
+            keep.append((rows, logits.float()))
+        token = _draw(logits.float(), temperature, uniforms[rows, t])
+        going = ~ended[rows]
+        responses[rows[going], t] = token[going]
+        ended[rows] |= torch.isin(token, stops)
+        left = ~ended[rows]
+        alive = int(left.sum())
+        if not alive:
+            break
+        if alive <= 0.75 * len(rows):  # leaving a few finished rows in costs less than copying the cache
+            cache.batch_select_indices(left.nonzero().squeeze(-1))
+            rows, token, mask, position = rows[left], token[left], mask[left], position[left]
+        ids, position = token.unsqueeze(-1), position[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+    out = responses.tolist()
+    last = torch.isin(responses, stops)
+    ends = torch.where(last.any(1), last.int().argmax(1) + 1, longest).tolist()
+    return [row[:end] for row, end in zip(out, ends, strict=True)]
+
+
+def _draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> torch.Tensor:
+    """One token a row by inverting the distribution function."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    summed = (logits / temperature).softmax(-1).double().cumsum(-1)
+    return (
+        torch.searchsorted(summed, (uniform * summed[:, -1]).unsqueeze(-1), right=True)
+        .squeeze(-1)
+        .clamp_max(logits.shape[-1] - 1)
+    )
+
+
+def check_sampling(model: Any) -> None:
+    """Check that sampling draws from the logits that a plain forward over the same ids has.
+
+    Prompts of unlike lengths stand side by side and one of them ends early, as they do in `sample`. A model
+    that passed is not checked again.
+
+    Raises:
+        DataError: they differ: the model does not keep what it read as `sample` has it.
+    """
+    if model in _SAMPLES_RIGHT:
+        return
+    name = type(model).__name__
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    random = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(vocabulary, (n,), generator=random).tolist() for n in (3, 9, 6)]
+    uniforms = torch.rand(len(prompts), 6, generator=random, dtype=torch.float64)
+
+    def plain(ids: list[int]) -> torch.Tensor:
+        return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
+
+    with torch.no_grad():
+        model.eval()
+        first = _draw(plain(prompts[0])[-1:], 1.0, uniforms[:1, 0].to(model.device))
+        steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+        try:
+            responses = sample(
+                model, prompts, stop=first.tolist(), pad=0, temperature=1.0, uniforms=uniforms, keep=steps
+            )
+        except (
+            AttributeError,
+            IndexError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise DataError(f"{name} cannot be sampled with a cache ({str(error)[:100]})") from None
+        rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+        logits = [plain(row) for row in rows]
+    if not all(torch.isfinite(row).all() for row in logits):
+        raise DataError(f"{name}: its logits are not finite, so its weights are broken")
+    worst = max(
+        ((ours - logits[i][len(prompts[i]) + t - 1]).square().mean().sqrt() / logits[i].std()).item()
+        for t, (left, batch) in enumerate(steps)
+        for i, ours in zip(left.tolist(), batch, strict=True)
+        if t < len(responses[i])  # a row that has ended may wait in the batch
+    )
+    if not worst < (1e-2 if model.dtype == torch.float32 else 0.3):
+        raise DataError(
+            f"{name}: sampling with a cache gives other logits than a plain forward, by {worst:.2g} of their "
+            "standard deviation; this kind of model cannot be sampled here"
+        )
+    _SAMPLES_RIGHT.add(model)
+
+
+_SAMPLES_RIGHT: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def stop_ids(policy: Policy) -> list[int]:
+    """The ids that end a response: EOS, and what the model's generation config adds to it."""
+    ids = policy.model.generation_config.eos_token_id
+    return sorted(
+        {policy.tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids] if ids is not None else [])}
+    )
+
+
+def generate(
+    policy: Policy,
+    prompts: list[str],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    batch_size: int = 256,
+) -> list[str]:
+    """Completions of prompts as text, EOS and what follows it removed.
+
+    Deterministic for a seed, a batch size and a number of threads.
+    """
+    tokenizer = policy.tokenizer
+    check_sampling(policy.model)
+    room = context_length(policy.model) - max_new_tokens
+    if room < 1:
+        raise DataError(
+            f"the model's context is {room + max_new_tokens} tokens: no room for {max_new_tokens} new ones"
+        )
+    rows = encode_prompts(tokenizer, prompts, room)
+    texts = [""] * len(prompts)
+    # Rows of like length together: less padding. The order is a function of the prompts, so runs repeat.
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
+    noise = torch.rand(
+        len(rows), max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        out = sample(
+            policy.model,
+            [rows[i] for i in batch],
+            stop=stop_ids(policy),
+            pad=tokenizer.pad_token_id,
+            temperature=temperature,
+            uniforms=noise[batch],
+        )
+        for i, text in zip(batch, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
+            texts[i] = text
+    return texts

@@ -1,0 +1,1 @@
+"""What people are shown: the report of a run, its charts, preference by model size."""

@@ -1,0 +1,1 @@
+"""Learning from the policy's own samples: proximal policy optimisation."""

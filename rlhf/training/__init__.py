@@ -1,0 +1,1 @@
+"""Learning from given data: pretraining, supervised fine-tuning, reward modelling."""

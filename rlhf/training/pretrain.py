@@ -1,0 +1,80 @@
+"""Pretraining: next-token prediction on the texts of the corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from rlhf.data.contracts import DataError
+from rlhf.models.batches import right_pad
+from rlhf.models.policy import context_length
+from rlhf.models.template import content_ids
+from rlhf.training.loop import Curve, InOrder, MuonAdamW, arguments, reading_order, train
+
+
+def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -> list[list[int]]:
+    """Ids of every text with its EOS; a text longer than `longest` tokens becomes several pieces.
+
+    Raises:
+        DataError: no text.
+    """
+    rows = []
+    for row in content_ids(tokenizer, texts):
+        row = [*row, tokenizer.eos_token_id]
+        rows += [row[i : i + longest] for i in range(0, len(row), longest)]
+    rows = [row for row in rows if len(row) > 1]
+    if not rows:
+        raise DataError("the corpus is empty; bring a corpus or demonstrations")
+    return rows
+
+
+class Pretrainer(InOrder, Trainer):
+    """`Trainer` with a fixed reading order."""
+
+
+def pretrain(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    *,
+    checkpoints: Path,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    muon_learning_rate: float,
+    save_every: int,
+    curve: Curve | None = None,
+) -> list[dict[str, float]]:
+    """Train `model` in place on `texts`; returns its loss curve."""
+    rows = pieces(tokenizer, texts, context_length(model))
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        # Padded behind their ends, texts need no mask: attention is causal and the labels leave padding out.
+        ids, lengths = right_pad([row["input_ids"] for row in batch], tokenizer.pad_token_id)
+        padding = torch.arange(ids.shape[1]) >= lengths.unsqueeze(1)
+        return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
+
+    args = TrainingArguments(
+        **arguments(checkpoints, seed=seed, save_every=save_every),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(50, steps // 10),
+    )
+    optimizer = MuonAdamW(model, muon_lr=muon_learning_rate, adamw_lr=learning_rate, weight_decay=0.01)
+    trainer = Pretrainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_dict({"input_ids": rows}),
+        data_collator=collate,
+        optimizers=(optimizer, None),  # the scheduler is the trainer's own
+    )
+    # Whole texts, those of like length together: hardly any padding.
+    trainer.order = reading_order(list(map(len, rows)), batch_size=batch_size, steps=steps, seed=seed)
+    return train(trainer, curve)

@@ -1,0 +1,323 @@
+"""The reward model: from rankings to one score a response, with TRL's `RewardTrainer`.
+
+All pairs of one ranking are one batch element (Ouyang et al. 2022, section 3.5: shuffled pairs overfit), so K
+responses are read once for up to K(K-1)/2 pairs, and what they have in common, their prompt, once for all K.
+Ties give no pair.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import logsigmoid
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from trl import RewardConfig, RewardTrainer
+
+from rlhf.data.contracts import DataError
+from rlhf.models.batches import right_pad
+from rlhf.models.logprobs import sequence_scores
+from rlhf.models.packing import batch_scores, check_scores, pack, side_by_side
+from rlhf.models.policy import context_length, settle_pad
+from rlhf.models.template import Prompt, answered_ids
+from rlhf.training.loop import Curve, InOrder, arguments, reading_order, train
+
+
+@dataclass
+class RewardModel:
+    """A one-label sequence-classification model and its tokenizer."""
+
+    model: Any  # a PreTrainedModel with a `score` head
+    tokenizer: Any
+
+
+def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
+    """A reward model with a policy's body and a fresh head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
+    reward = _load(path, num_labels=1)
+    generator = torch.Generator().manual_seed(seed)
+    width = reward.model.config.hidden_size
+    with torch.no_grad():
+        weight = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
+        reward.model.score.weight.copy_(weight)
+    return reward
+
+
+@dataclass
+class Adapters:
+    """LoRA adapters of a reward model, apart from the body that they are on.
+
+    Attributes:
+        config: their `peft` configuration; weights: their state dict.
+    """
+
+    config: Any
+    weights: dict[str, torch.Tensor]
+
+
+def add_lora(reward: RewardModel, rank: int) -> Any:
+    """Have only LoRA adapters on the body (Hu et al. 2021) and the head learn; returns the peft model."""
+    from peft import LoraConfig, get_peft_model
+
+    body = reward.model.base_model
+    linear = {name.split(".")[-1] for name, m in body.named_modules() if isinstance(m, torch.nn.Linear)}
+    adapted = get_peft_model(
+        reward.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(linear))
+    )
+    reward.model.score.requires_grad_(True)
+    return adapted
+
+
+def merge_lora(reward: RewardModel, adapted: Any) -> Adapters:
+    """Merge the adapters into the model's weights and return them."""
+    from peft import get_peft_model_state_dict
+
+    weights = {name: p.detach().clone() for name, p in get_peft_model_state_dict(adapted).items()}
+    config = adapted.peft_config["default"]
+    reward.model = adapted.merge_and_unload()
+    return Adapters(config, weights)
+
+
+def save_adapters(adapters: Adapters, folder: Path) -> None:
+    """Write adapters as a peft folder."""
+    folder.mkdir(parents=True)
+    adapters.config.save_pretrained(folder)
+    save_file(adapters.weights, folder / "adapter_model.safetensors")
+
+
+def load_adapters(folder: Path) -> Adapters | None:
+    """Adapters written by `save_adapters`; None where there are none."""
+    if not folder.exists():
+        return None
+    from peft import PeftConfig
+
+    return Adapters(PeftConfig.from_pretrained(str(folder)), load_file(folder / "adapter_model.safetensors"))
+
+
+def load_reward(path: Path | str) -> RewardModel:
+    """Load a trained reward model.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if not (Path(path) / "config.json").exists():
+        raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
+    return _load(path)
+
+
+def _load(path: Path | str, **more: Any) -> RewardModel:
+    config = AutoConfig.from_pretrained(path)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise DataError(f"{path}: transformers has no sequence classification for {config.model_type} models")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, use_safetensors=True, dtype=torch.float32, **more
+    )
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    settle_pad(model, tokenizer, str(path))
+    return RewardModel(model.eval(), tokenizer)
+
+
+def encode(reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
+    """Ids of prompt + completion + EOS; what is too long loses the start of its prompt."""
+    return answered_ids(reward.tokenizer, prompts, completions, context_length(reward.model))
+
+
+@torch.no_grad()
+def score(
+    reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 128
+) -> list[float]:
+    """Scores of completions; references score 0 on average once the model is shifted."""
+    reward.model.eval()
+    rows = encode(reward, prompts, completions)
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
+    scores = [0.0] * len(rows)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids, lengths = right_pad([rows[i] for i in batch], reward.tokenizer.pad_token_id)
+        device = reward.model.device
+        found = sequence_scores(reward.model, ids.to(device), lengths.to(device))
+        for i, value in zip(batch, found.tolist(), strict=True):
+            scores[i] = value
+    return scores
+
+
+def shift_to_references(reward: RewardModel, references: list[dict[str, Any]]) -> float:
+    """Set `config.reward_shift` so that these demonstrations score 0 on average; returns the shift."""
+    reward.model.config.reward_shift = 0.0
+    scores = score(reward, [r["prompt"] for r in references], [r["completion"] for r in references])
+    reward.model.config.reward_shift = sum(scores) / len(scores)
+    return reward.model.config.reward_shift
+
+
+def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
+    """(better, worse) indices of a ranking in which 1 is best; ties give no pair."""
+    ordered = []
+    for a, b in combinations(range(len(ranking)), 2):
+        if ranking[a] != ranking[b]:
+            ordered.append((a, b) if ranking[a] < ranking[b] else (b, a))
+    return ordered
+
+
+def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
+    """Rankings of each reference above n references of other prompts, which need no labeler.
+
+    A model that saw only answers to their own prompt may judge them without reading it; these pairs can be
+    told apart by the prompt alone (Liu et al. 2024, arXiv:2409.13156, non-contextual pairs).
+
+    Args:
+        references: with `prompt` and `completion`; n: others each; seed: which ones.
+    """
+    if n < 1 or len(references) < 2:
+        return []
+    rng = random.Random(f"contrast/{seed}")
+    rows = []
+    for row in references:
+        others = [rng.choice(references)["completion"] for _ in range(n)]
+        texts = list(dict.fromkeys([row["completion"], *others]))
+        rows.append({"prompt": row["prompt"], "completions": texts, "ranking": [1] + [2] * (len(texts) - 1)})
+    return rows
+
+
+class RankingTrainer(InOrder, RewardTrainer):
+    """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them."""
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        return dataset  # `train_reward` has encoded it
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns: Any = ["sequences", "pairs", "weight"]
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Bradley-Terry loss: a weighted mean over prompts of the mean over a prompt's pairs."""
+        scores = batch_scores(self.accelerator.unwrap_model(model), inputs)
+        margin = scores[inputs["better"]] - scores[inputs["worse"]]
+        loss = -(logsigmoid(margin) * inputs["weight"]).sum()
+        metrics = self._metrics["train" if model.training else "eval"]
+        metrics["accuracy"].append((margin > 0).float().mean().item())
+        metrics["margin"].append(margin.mean().item())
+        return (loss, scores) if return_outputs else loss
+
+
+def train_reward(
+    reward: RewardModel,
+    comparisons: list[dict[str, Any]],
+    *,
+    checkpoints: Path,
+    seed: int,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    save_every: int,
+    weights: Sequence[float] | None = None,
+    curve: Curve | None = None,
+) -> list[dict[str, float]]:
+    """Train `reward` in place on comparisons; returns its loss curve.
+
+    Args:
+        weights: how much each comparison counts; a mean of 1 leaves the size of the steps as it is.
+
+    Raises:
+        DataError: no comparison with a strict preference.
+    """
+    examples: dict[str, list[Any]] = {"sequences": [], "pairs": [], "weight": []}
+    rows = [
+        (row, found, weight)
+        for row, weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True)
+        if (found := pairs(row["ranking"]))
+    ]
+    flat = [(row["prompt"], text) for row, _, _ in rows for text in row["completions"]]
+    encoded = iter(encode(reward, [prompt for prompt, _ in flat], [text for _, text in flat]) if flat else [])
+    for row, found, weight in rows:
+        examples["sequences"].append([next(encoded) for _ in row["completions"]])
+        examples["pairs"].append(found)
+        examples["weight"].append(weight)
+    if not examples["pairs"]:
+        raise DataError("there is no comparison with a strict preference to train the reward model on")
+    pad = reward.tokenizer.pad_token_id
+    by_length = sorted(examples["sequences"], key=lambda rows: max(map(len, rows)))
+    packs = check_scores(reward.model, [by_length[0], by_length[-1]], pad)
+    layout = pack if packs else side_by_side
+    if not packs:
+        name = type(reward.model).__name__
+        print(
+            f"{name}: packed rankings would score otherwise; each answer has its prompt to itself", flush=True
+        )
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        better, worse, weight, offset = [], [], [], 0
+        for row in rows:
+            for a, b in row["pairs"]:
+                better.append(offset + a)
+                worse.append(offset + b)
+                weight.append(row["weight"] / len(row["pairs"]) / len(rows))
+            offset += len(row["sequences"])
+        return layout([row["sequences"] for row in rows], pad) | {
+            "better": torch.tensor(better),
+            "worse": torch.tensor(worse),
+            "weight": torch.tensor(weight),
+        }
+
+    steps = math.ceil(epochs * len(examples["pairs"]) / batch_size)
+    args = RewardConfig(
+        **arguments(checkpoints, seed=seed, save_every=save_every),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=10,
+        max_length=None,
+        gradient_checkpointing=False,
+    )
+    trainer = RankingTrainer(
+        model=reward.model,
+        args=args,
+        train_dataset=Dataset.from_dict(examples),
+        processing_class=reward.tokenizer,
+        data_collator=collate,
+    )
+    lengths = [max(map(len, sequences)) for sequences in examples["sequences"]]
+    trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
+    return train(trainer, curve)
+
+
+def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Agreement of the reward model with held-out labelers, by pair.
+
+    Returns:
+        for `all` and each labeler group: `accuracy`, `pairs`, `prefers_longer` (share of pairs in which the
+        model prefers the longer text) and `labelers_prefer_longer`; the two None where
+        no pair differs in length.
+    """
+    flat = [(row["prompt"], text) for row in comparisons for text in row["completions"]]
+    scores = iter(score(reward, [p for p, _ in flat], [c for _, c in flat]))
+    counts: dict[str, list[tuple[bool, bool | None, bool | None]]] = {}
+    for row in comparisons:
+        own = [next(scores) for _ in row["completions"]]
+        lengths = [len(text.split()) for text in row["completions"]]
+        for a, b in pairs(row["ranking"]):
+            right, longer = own[a] > own[b], lengths[a] > lengths[b]
+            by_length = lengths[a] != lengths[b]
+            result = (right, longer == right if by_length else None, longer if by_length else None)
+            for group in ("all", row["labeler_group"] or "unknown"):
+                counts.setdefault(group, []).append(result)
+    return {group: _summary(results) for group, results in counts.items()}
+
+
+def _summary(results: list[tuple[bool, bool | None, bool | None]]) -> dict[str, Any]:
+    model = [longer for _, longer, _ in results if longer is not None]
+    people = [longer for _, _, longer in results if longer is not None]
+    return {
+        "accuracy": sum(right for right, _, _ in results) / len(results),
+        "pairs": len(results),
+        "prefers_longer": sum(model) / len(model) if model else None,
+        "labelers_prefer_longer": sum(people) / len(people) if people else None,
+    }

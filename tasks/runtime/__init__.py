@@ -1,0 +1,1 @@
+"""What every stage has: its settings, its key, its tracking run, the places where things lie."""

@@ -1,0 +1,171 @@
+"""What data cannot do for the parameters, known before anything trains: too long, too few, only ties."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any
+
+from rlhf.settings import Settings
+from tasks.runtime.preflight import Problem
+
+_FEW = 10_000  # prompts; of more a tie in place of a win never narrows the interval enough
+Rows = list[dict[str, Any]]
+
+
+def too_long(
+    settings: Settings, prompts: Sequence[str], count: Callable[[], Sequence[int]]
+) -> Problem | None:
+    """Prompts that the context cannot hold beside a response and that ppo.max_prompt_length does not cut.
+
+    Args:
+        settings: every parameter.
+        prompts: of all splits.
+        count: how many tokens each has, or has at least; asked only where `most_tokens` leaves it open.
+    """
+    length = max(settings.ppo.response_length, settings.evaluate.response_length)
+    room, longest = settings.model.context - length, settings.ppo.max_prompt_length or math.inf
+    kind = settings.model.tokenizer
+    if room < 1 or longest <= room or all(most_tokens(kind, prompt) <= room for prompt in prompts):
+        return None
+    counts = [min(tokens, longest) for tokens in count()]
+    over = [number for number, tokens in enumerate(counts) if tokens > room]
+    if not over:
+        return None
+    worst = max(over, key=counts.__getitem__)
+    return Problem(
+        "ppo",
+        f"{len(over)} of {len(prompts)} prompts are too long: model.context {settings.model.context} leaves "
+        f"{room} tokens beside a response of {length}, and {ascii(prompts[worst])[:40]} has "
+        f"{counts[worst]:.0f}; set ppo.max_prompt_length to {room} to cut their start, raise model.context, "
+        "or shorten them",
+    )
+
+
+def most_tokens(kind: str, text: str) -> int:
+    """Tokens that a text cannot exceed, whatever its tokenizer has learnt; counted without loading one.
+
+    Args:
+        kind: `word`, whose tokens are signs and whole words; `bpe`, whose tokens are a byte or more.
+        text: any text.
+    """
+    return len(re.findall(r"[\w']+|[^\w']", text)) if kind == "word" else len(text.encode())
+
+
+def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: bool = False) -> list[Problem]:
+    """What the rows that `prepare` makes cannot do for these parameters, in the order of the stages.
+
+    Args:
+        settings: every parameter.
+        tables: demonstrations and comparisons, with their splits.
+        collected: whether the comparisons are all there will be, whoever gave them.
+    """
+    demonstrations, comparisons = _by_split(tables["demonstrations"]), tables["comparisons"]
+    rankings = _by_split([row for row in comparisons if len(set(row["ranking"] or ())) > 1])
+    given, ppo = collected or settings.collect.labelers == "given", settings.ppo
+    judged = _by_split(comparisons) if given else demonstrations  # whose split judge makes a judge
+    asks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None
+    empty = [split for split in ("train", "validation", "test") if not demonstrations.get(split)]
+    ties = len(comparisons) - sum(rankings.values())
+    lacks = [] if demonstrations.get("judge") else ["no demonstrations"]
+    lacks += ["no rankings with a preference"] if given and not rankings.get("judge") else []
+    return [
+        Problem(stage, text)
+        for stage, text, holds in (
+            (
+                "validate",
+                "collect.labelers is given, and the data has no comparisons: add them, or set it to store "
+                "where people label",
+                given and not comparisons,
+            ),
+            (
+                "validate",
+                f"there are no demonstrations in split {' and '.join(empty)}: give rows a split, raise "
+                "prepare.test_share and prepare.validation_share, or bring more rows",
+                bool(empty),
+            ),
+            (
+                "reward",
+                f"no ranking in split train prefers one text to another, {ties} of all {len(comparisons)} "
+                "rankings are ties: the reward model would learn nothing; bring rankings with a preference",
+                given and bool(comparisons) and not rankings.get("train"),
+            ),
+            (
+                "ppo",
+                "the held-out judge of PPO needs two prompts in split validation, there are "
+                f"{demonstrations.get('validation', 0)}: raise prepare.validation_share, or set "
+                "ppo.judge_tolerance to null to train without it",
+                asks
+                and (ppo.judge == "simulated" or bool(judged.get("judge")))
+                and demonstrations.get("validation", 0) < 2,
+            ),
+            (
+                "evaluate",
+                f"evaluate.judges has reward-model, and split judge has {' and '.join(lacks)} to learn from: "
+                "raise prepare.judge_share or bring more rows",
+                "reward-model" in settings.evaluate.judges and bool(lacks),
+            ),
+        )
+        if holds
+    ]
+
+
+def _by_split(rows: Rows) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["split"]] = counts.get(row["split"], 0) + 1
+    return counts
+
+
+def gate_warning(settings: Settings, prompts: int) -> str | None:
+    """A line where the gate can never let a policy through, however good, for want of judged prompts.
+
+    Args:
+        settings: every parameter.
+        prompts: held-out prompts that have a reference.
+    """
+    judged, needed = min(prompts, settings.evaluate.prompts), needed_prompts(settings)
+    register = settings.register_
+    if needed is None:
+        return f"no policy can be promoted: no interval lies above register.min_rate {register.min_rate:g}"
+    if judged >= needed:
+        return None
+    capped = prompts > settings.evaluate.prompts
+    mend = "raise evaluate.prompts" if capped and prompts >= needed else "bring more held-out prompts"
+    return (
+        f"no policy of this run can be promoted: the evaluation judges {judged} prompts, the gate needs "
+        f"{needed} (register.min_prompts {register.min_prompts}, min_decided {register.min_decided}, "
+        f"min_rate {register.min_rate:g}); {mend}, or lower what the gate asks for"
+    )
+
+
+def needed_prompts(settings: Settings) -> int | None:
+    """The fewest judged prompts on which the gate can pass; None where no number is enough.
+
+    They are `register.min_prompts` and `register.min_decided`, and so many that the lower end of Wilson's
+    interval can lie above `register.min_rate`.
+    """
+    register, confidence = settings.register_, settings.evaluate.confidence
+    rate, least = register.min_rate, max(register.min_prompts, register.min_decided)
+    if rate >= 1:
+        return None
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    needed = math.floor(rate * z2 / (1 - rate)) + 1  # of n wins the lower end is n / (n + z^2)
+    while (
+        least < needed <= _FEW and best_lower_end(needed - 1, confidence) > rate
+    ):  # a tie or two may need fewer
+        needed -= 1
+    return max(least, needed)
+
+
+def best_lower_end(n: int, confidence: float) -> float:
+    """The highest lower end of the interval of a rate that n judged prompts can give.
+
+    It is that of wins alone or of wins and very few ties: a tie varies less than a coin toss, so that of few
+    prompts one tie narrows the interval by more than it costs.
+    """
+    from rlhf.measures.rates import wilson  # here, since it loads SciPy
+
+    return max(wilson([1.0] * (n - ties) + [0.5] * ties, confidence)[0] for ties in range(min(n, 3) + 1))

@@ -1,0 +1,439 @@
+"""What every stage has: its settings, its key, its MLflow run, its checkpoints, and one-line errors.
+
+A stage is a function `main(stage: Stage) -> dict` (its key figures) and ends with `run("name", main)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import yaml
+
+from rlhf.data.contracts import DataError, write_json
+from rlhf.settings import Settings, SettingsError, load_settings
+from tasks.runtime.declared import Declared, UndeclaredParameter
+from tasks.runtime.preflight import contradictions
+
+EXPERIMENT = "rlhf-pipeline"
+CODE = ("rlhf/", "tasks/", "labeling/", "flows/", "mlflow/")
+FINAL = "final/"  # opens the names of a run's final figures in MLflow, which are no points of its curves
+# In a run's worktree: the dvc.lock that the checkout had. The worktree's own begins empty, because a stage
+# has outputs only once it has ended in this run; else a run that ends early would show another's results.
+KNOWN = Path(".dvc/tmp/checkout.lock")
+_WORKER_OF = "RLHF_WORKER_OF"  # the MLflow run of the stage whose training process this is
+PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
+
+
+class StageError(RuntimeError):
+    """A stage cannot do its work: one line that says what is wrong and how to mend it."""
+
+
+@dataclass
+class Stage:
+    """One execution of a stage.
+
+    Attributes:
+        name: the stage's name in dvc.yaml.
+        settings: the validated parameters that dvc.yaml declares for the stage; reading another one raises.
+        key: hash of the stage's code, parameters and inputs.
+        run_id: the stage's MLflow run.
+        record: what the stage adds to `runs/<stage>.json` besides its figures.
+    """
+
+    name: str
+    settings: Settings
+    key: str
+    run_id: str
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder for this key's checkpoints: git-ignored, no DVC output, so that a killed stage can go on.
+
+        It is in the main checkout, whichever worktree the stage runs in, unless `RLHF_CHECKPOINTS` names
+        another place: the next run goes on where this one was killed.
+        """
+        root = os.environ.get("RLHF_CHECKPOINTS") or _main_checkout() / "checkpoints"
+        return Path(root) / self.name / self.key
+
+    def log_curve(self, values: dict[str, float], step: int) -> None:
+        """Log points of curves at a step; a tracking server that is away does not hold up the training."""
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric
+
+        # not mlflow.log_metrics: that one reads the run first, and waits for the server to do so
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in values.items()]
+        MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
+
+    def log_figures(self, values: Mapping[str, float | None]) -> None:
+        """Log single numbers of this run as `final/<name>`; a figure that does not exist is left out.
+
+        Under the name of a curve MLflow would draw such a number as a point of the curve, at step 0.
+        """
+        import mlflow
+
+        mlflow.log_metrics({FINAL + name: float(v) for name, v in values.items() if v is not None})
+
+    def log_tags(self, values: dict[str, str]) -> None:
+        """Put tags on this run."""
+        import mlflow
+
+        mlflow.set_tags(values)
+
+    def log_samples(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Log a table of texts as the artifact `name`.json, browsable in MLflow."""
+        import mlflow
+        import pandas as pd
+
+        mlflow.log_table(pd.DataFrame(rows), artifact_file=f"{name}.json")
+
+    def log_dataset(self, path: str, rows: list[dict[str, Any]], context: str) -> None:
+        """Log the rows of the file `path` as a dataset of this run.
+
+        Its digest is DVC's hash, or for what this stage has written the MD5 of the file: dvc.lock still has
+        the hash that the stage's outputs had when it ran before.
+        """
+        import mlflow
+        import pandas as pd
+
+        frame = pd.DataFrame(rows[:1000])  # schema and profile only; the digest names the whole
+        own = any(Path(path).is_relative_to(out) for out in stages()[self.name].get("outs", []))
+        digest = (None if own else dvc_hash(path)) or hashlib.md5(Path(path).read_bytes()).hexdigest()
+        dataset = mlflow.data.from_pandas(frame, name=Path(path).stem, digest=digest)
+        mlflow.log_input(dataset, context=context, tags={"path": path, "rows": str(len(rows))})
+
+    def log_artifact(self, path: str | Path) -> None:
+        """Log a file or a folder."""
+        import mlflow
+
+        if Path(path).is_dir():
+            mlflow.log_artifacts(str(path), artifact_path=Path(path).name)
+        else:
+            mlflow.log_artifact(str(path))
+
+
+def run(
+    name: str,
+    main: Callable[[Stage], Mapping[str, float | None] | None],
+    stage_of: dict[str, str] | None = None,
+    worker: Callable[[Stage], None] | None = None,
+) -> None:
+    """Run a stage as a command: `python -m tasks.<stage> [--traceback]`.
+
+    A module that is more than one stage gives `stage_of`: argument -> stage in dvc.yaml; one that trains in
+    several processes gives `worker`, which each process that `launch` starts runs in place of `main`.
+
+    Writes `runs/<stage>.json` (MLflow run id, git revision, key figures). Bad input ends in one line and exit
+    code 1.
+    """
+    doc = sys.modules["__main__"].__doc__ or ""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tasks.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Parameters come from params.yaml; `python -m rlhf.settings` lists them all.",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
+    if stage_of:
+        parser.add_argument("what", choices=list(stage_of), help="what to run on")
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.traceback):
+        if worker and os.environ.get(_WORKER_OF):
+            connect()
+            worker(Stage(name, stage_settings(name), stage_key(name), os.environ[_WORKER_OF]))
+            return
+        execute(stage_of[arguments.what] if stage_of else name, main)
+
+
+def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) -> None:
+    """Run the stage's worker here, or in `processes` processes of this machine through `accelerate launch`.
+
+    Args:
+        config: config file of accelerate; None for DDP on this machine.
+
+    Raises:
+        DataError: there is no such file.
+        StageError: a process failed; its own line stands above.
+    """
+    settings = stage.settings
+    if settings.processes == 1:
+        worker(stage)
+        return
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(settings.processes)]
+    if config:
+        if not Path(config).is_file():
+            raise DataError(f"{stage.name}.accelerate: no such file: {config}; deploy/accelerate has some")
+        command += ["--config_file", config]
+    else:
+        # --multi_gpu also starts CPU processes where there is no GPU; --cpu would want MPI
+        command += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--num_cpu_threads_per_process", str(settings.threads), "--main_process_port", "0"]
+    done = subprocess.run(
+        [*command, "-m", f"tasks.{stage.name}"], env={**os.environ, _WORKER_OF: stage.run_id}, check=False
+    )
+    if done.returncode:
+        raise StageError(f"{stage.name}: a training process ended with exit code {done.returncode}")
+
+
+@contextmanager
+def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
+    """End the process with one line on stderr for an expected error, in place of a traceback."""
+    try:
+        yield
+    except (DataError, SettingsError, StageError, UndeclaredParameter) as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def refuse_contradictions(settings: Settings, name: str) -> None:
+    """Refuse parameters that contradict each other before the first training.
+
+    Under plain `dvc repro` a stage may be the first of all that are to come; by hand it is this one alone. A
+    flow has asked for the stages that it runs.
+
+    Raises:
+        SettingsError: there are some.
+    """
+    if os.environ.get(PARENT_RUN):
+        return
+    whole = _dvc_process() is not None
+    found = [problem.text for problem in contradictions(settings) if whole or problem.stage == name]
+    if found:
+        raise SettingsError(f"params.yaml: {found[0]}")
+
+
+def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None]) -> None:
+    """Run a stage inside its MLflow run; the body of `run`, and what tests call."""
+    settings = load_settings()
+    refuse_contradictions(settings, name)
+    key = stage_key(name)
+    started = time.time()
+    import mlflow
+
+    connect()
+    parent = parent_run()
+    whole = mlflow.get_run(parent).info.run_name if parent else ""
+    tags = {"stage": name, "stage_key": key, "git_commit": git_commit(), "seed": str(settings.seed)}
+    tags |= {"size": settings.model.scale, "source": settings.ingest.source}
+    with mlflow.start_run(
+        # in a legend of several runs' curves, the stage alone would name all of them
+        run_name=f"{name} {whole}".strip(),
+        parent_run_id=parent,
+        tags=tags,
+        log_system_metrics=True,
+    ) as active:
+        stage = Stage(name, stage_settings(name), key, active.info.run_id)
+        mlflow.log_params(flat(stage_params(name)))
+        figures = main(stage) or {}
+        stage.log_figures(figures)
+        mlflow.flush_async_logging() if hasattr(mlflow, "flush_async_logging") else None
+    record = {
+        "run_id": stage.run_id,
+        "git_commit": tags["git_commit"],
+        "stage_key": key,
+        "cost": stage_cost(),
+    }
+    record["figures"] = figures
+    write_json(f"runs/{name}.json", stage.record | record)
+    print(f"{name}: done in {time.time() - started:.1f} s", file=sys.stderr)
+
+
+def stage_cost() -> dict[str, float]:
+    """What this process has cost: `seconds` since it began, and `memory_mb`, its or a child's peak."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    seconds = time.time() - psutil.Process().create_time()
+    return {"seconds": round(seconds, 1), "memory_mb": round(peak / 1024, 1)}
+
+
+def connect() -> None:
+    """Point MLflow at the one tracking store that all three ways of running share."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Curves in batches of a second. Without this the end of a training waits two seconds for an empty queue.
+    os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        state = state_dir()
+        state.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{state / 'mlflow.db'}")
+        if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
+            MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+    mlflow.set_system_metrics_sampling_interval(5)
+
+
+def state_dir() -> Path:
+    """Where services keep their state: `.state` in the main checkout, shared by its worktrees."""
+    if os.environ.get("RLHF_STATE"):
+        return Path(os.environ["RLHF_STATE"]).resolve()
+    return _main_checkout() / ".state"
+
+
+def label_store() -> str:
+    """The database of the label store: `FEEDBACK_DB`, else `feedback.db` in the state folder."""
+    return os.environ.get("FEEDBACK_DB") or f"sqlite:///{state_dir() / 'feedback.db'}"
+
+
+def _main_checkout() -> Path:
+    common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
+    return Path(common).parent if common else Path.cwd()
+
+
+def parent_run() -> str | None:
+    """The pipeline execution's MLflow run: handed down by the flow, else one per `dvc repro` process."""
+    if os.environ.get(PARENT_RUN):
+        return os.environ[PARENT_RUN]
+    process = _dvc_process()
+    return _run_of_process(f"{process.pid}-{process.create_time():.0f}") if process else None
+
+
+def _dvc_process() -> psutil.Process | None:
+    """The `dvc` command above this process."""
+    for process in psutil.Process().parents():
+        words = process.cmdline()
+        if any(Path(word).name == "dvc" for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
+            return process
+    return None
+
+
+def _run_of_process(execution: str) -> str:
+    import mlflow
+    from mlflow import MlflowClient
+
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT], filter_string=f"tags.execution = '{execution}'", output_format="list"
+    )
+    if found:
+        return found[0].info.run_id
+    name = f"dvc-repro-{time.strftime('%Y%m%d-%H%M%S')}"
+    started = start_parent_run(name, MlflowClient(), execution)
+    MlflowClient().set_terminated(started, "FINISHED")  # nobody is left to close it when dvc ends
+    return started
+
+
+def start_parent_run(name: str, client: Any, execution: str) -> str:
+    """Open a run for a whole pipeline execution and return its id; its children are the stages.
+
+    The caller closes it.
+    """
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    tags = {"mlflow.runName": name, "execution": execution, "git_commit": git_commit(), "stage": "pipeline"}
+    started = client.create_run(experiment.experiment_id, tags=tags, run_name=name)
+    return started.info.run_id
+
+
+@functools.cache
+def stages() -> dict[str, Any]:
+    """The stages of dvc.yaml; DVC owns the graph, this only looks one entry up."""
+    return yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+
+
+def stage_params(name: str) -> dict[str, Any]:
+    """The parameters that dvc.yaml says a stage depends on, with defaults filled in."""
+    values: dict[str, Any] = load_settings().model_dump(by_alias=True)
+    chosen = {}
+    for key in stages()[name].get("params", []):
+        value: Any = values
+        for part in key.split("."):
+            value = value[part]
+        chosen[key] = value
+    return chosen
+
+
+def stage_settings(name: str) -> Settings:
+    """The settings as a stage may read them: what its entry in dvc.yaml declares, and nothing else."""
+    return cast(Settings, Declared(load_settings(), stages()[name].get("params", []), name))
+
+
+def stage_key(name: str) -> str:
+    """Hash of a stage's command, parameters and input files (code included): 16 hex digits.
+
+    Raises:
+        StageError: the stage is not in dvc.yaml, or an input is missing.
+    """
+    if name not in stages():
+        raise StageError(f"dvc.yaml has no stage {name!r}; it has {', '.join(stages())}")
+    digest = hashlib.sha256(repr((stages()[name]["cmd"], sorted(flat(stage_params(name)).items()))).encode())
+    for dep in stages()[name].get("deps", []):
+        path = Path(dep)
+        if not path.exists():
+            raise StageError(f"{name}: input {dep} is missing; `dvc repro {name}` makes it")
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                digest.update(f"{file.as_posix()}\0".encode())
+                with file.open("rb") as handle:
+                    digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def content_hash(path: Path | str) -> str:
+    """Hash of a file, or of a folder's files and their names: 16 hex digits, the same on any machine."""
+    root, digest = Path(path), hashlib.sha256()
+    for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def dvc_hash(path: str) -> str | None:
+    """DVC's hash of an output, or of the output folder that holds it; None before DVC has seen it."""
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text())
+    except FileNotFoundError:
+        return None
+    for stage in lock.get("stages", {}).values():
+        for out in stage.get("outs", []):
+            if path == out["path"] or path.startswith(out["path"] + "/"):
+                return out["md5"]
+    return None
+
+
+def git_commit() -> str:
+    """The checkout's commit, with `-dirty` when what a stage could run is not what the commit holds.
+
+    Parameters and data do not count, because they are recorded by themselves. A new file counts where our
+    code is, and nowhere else: in a run's worktree git knows all new files of the checkout, leftovers too.
+    Empty outside git.
+    """
+    commit = _git("rev-parse", "HEAD")
+    recorded = (":!dvc.lock", ":!params.yaml", ":!data")
+    states = _git("status", "--porcelain", "--untracked-files=all", "--", ".", *recorded) if commit else ""
+    changes = [line.split(maxsplit=1) for line in states.splitlines()]
+    new = ("??", "A", "AM")
+    dirty = any(state not in new or path.strip('"').startswith(CODE) for state, path in changes)
+    return commit + ("-dirty" if dirty else "")
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as dotted key -> value."""
+    dotted: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            dotted |= flat(value, f"{prefix}{key}.")
+        else:
+            dotted[prefix + key] = value
+    return dotted

@@ -1,0 +1,168 @@
+"""The services' settings file, starting and stopping, and the pages of the runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import psutil
+import pytest
+import yaml
+from conftest import PATIENCE, ROOT, free_port
+
+from flows.services import settings as service_settings
+from flows.services import up as services
+from rlhf.data.contracts import DataError
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RLHF_STATE", str(tmp_path / ".state"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path
+
+
+def test_the_settings_file_is_valid_and_holds_the_defaults() -> None:
+    assert services.load_config(ROOT / "services.yaml") == services.Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("prefect: {port: 99999}", "prefect.port: Input should be less than or equal to 65535"),
+        ("prefekt: {port: 1}", "prefekt: Extra inputs are not permitted"),
+        ("prefect: {port: 4200, database: 'postgresql://u:${NOT_SET_HERE}@h/d'}", "NOT_SET_HERE is not set"),
+        ("prefect: [", "not valid YAML"),
+    ],
+)
+def test_bad_settings_end_in_one_line(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "services.yaml").write_text(text)
+    with pytest.raises(DataError, match=r"services\.yaml: ") as error:
+        services.load_config(tmp_path / "services.yaml")
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_password_comes_from_the_environment_and_is_in_no_command_line(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "s3cret")
+    stores = {"port": 1, "database": "postgresql://u:${SECRET}@h/d"}
+    Path("services.yaml").write_text(yaml.safe_dump({"prefect": stores, "mlflow": stores}))
+    started = {service.name: service for service in services.services(services.load_config())}
+    prefect, mlflow = started["prefect"], started["mlflow"]
+    assert prefect.env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == "postgresql+asyncpg://u:s3cret@h/d"
+    assert mlflow.env["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://u:s3cret@h/d"
+    assert not any("s3cret" in word for service in started.values() for word in service.command)
+
+
+def test_up_starts_once_and_down_stops_exactly_that(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = services.Config(pages=service_settings.Pages(port=free_port()))
+    pages = next(service for service in services.services(config) if service.name == "pages")
+    other = subprocess.Popen([*pages.command[:-1], str(free_port())])
+    try:
+        for _ in range(2):
+            services._start(config, pages)
+            services._wait(pages)
+        [process] = [
+            p for p in psutil.process_iter(["cmdline"]) if str(config.pages.port) in (p.info["cmdline"] or [])
+        ]
+        assert services.running_environment() == {"RLHF_PAGES": f"http://127.0.0.1:{config.pages.port}"}
+        assert services.down() == ["pages"]
+        assert not process.is_running()
+        assert other.poll() is None
+        assert services.down() == []
+        assert services.running_environment() == {}
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("name", ["prefect", "mlflow", "label"])
+def test_one_service_alone_has_the_port_and_the_store_of_the_settings(
+    name: str, state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, store = free_port(), {"database": "postgresql://u:${SECRET}@h/d"}
+    monkeypatch.setenv("SECRET", "s3cret")
+    Path("services.yaml").write_text(yaml.safe_dump({name: {"port": port, **store}}))
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda _, words, env: became.extend([words, env]))
+    services.main(["serve", name])
+    words, env = became
+    assert words[words.index("--port") + 1] == str(port)
+    assert any(value.endswith("://u:s3cret@h/d") for value in env.values())
+    assert not any("s3cret" in word for word in words)
+    assert f"{name}: http://127.0.0.1:{port}" in capsys.readouterr().out
+    if name == "label":  # no server runs here to be asked
+        assert "MLFLOW_TRACKING_URI" not in env
+
+
+@pytest.mark.parametrize("name", ["prefect", "mlflow", "label"])
+def test_make_starts_a_service_as_the_settings_say(name: str) -> None:
+    said = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", name], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.rstrip().endswith(f"-m flows.services serve {name}")
+
+
+def test_a_number_that_another_process_has_now_is_not_stopped(state: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        started = psutil.Process(other.pid).create_time() - 1000
+        services.write_json(services._record_path("worker"), {"pid": other.pid, "started": started})
+        assert services.down() == []
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_taken_port_and_a_service_that_ends_are_one_line(state: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = services.Config(pages=service_settings.Pages(port=taken.getsockname()[1]))
+        with pytest.raises(
+            DataError, match=r"pages: cannot listen on .* choose another port in services.yaml"
+        ):
+            services._refuse_taken(config, "pages")
+    broken = services.Service("label", [sys.executable, "-c", "exit('error: no')"], {}, lambda: False)
+    services._start(config, broken)
+    with pytest.raises(DataError, match="label ended at once: error: no"):
+        services._wait(broken)
+
+
+def test_pages_serve_reports_and_nothing_else(state: Path) -> None:
+    for path in ("one/reports/report.html", "one/params.yaml", "one/reports/validation/prepared/index.html"):
+        Path(".runs", path).parent.mkdir(parents=True, exist_ok=True)
+        Path(".runs", path).write_text("content of " + path)
+    Path(".runs/one/reports/out.html").symlink_to("../params.yaml")
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-m", "flows.services.pages", "--port", str(port)])
+    try:
+        end = time.monotonic() + PATIENCE
+        while not services._answers(f"http://127.0.0.1:{port}") and time.monotonic() < end:
+            time.sleep(0.1)
+        with urlopen(f"http://127.0.0.1:{port}/") as answer:
+            index = answer.read().decode()
+        assert 'href="one/reports/report.html"' in index
+        assert 'href="one/reports/validation/prepared/index.html"' in index
+        with urlopen(f"http://127.0.0.1:{port}/one/reports/report.html") as answer:
+            assert answer.read() == b"content of one/reports/report.html"
+        hidden = ["one/params.yaml", "one/reports/../params.yaml", "one/reports/%2e%2e/params.yaml", "one"]
+        for path in [*hidden, "one/reports/", "one/reports/out.html", "../.state/x", "one/reports"]:
+            with pytest.raises(HTTPError) as refused:
+                urlopen(f"http://127.0.0.1:{port}/{path}")
+            assert refused.value.code == 404, path
+    finally:
+        server.send_signal(signal.SIGKILL)
+        server.wait()

@@ -1,0 +1,86 @@
+"""Prefect's form: ten parameters first, the others folded; what it sends becomes the settings of a run."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from conftest import Workspace
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import ValidationError, validate
+
+from flows.form import FIRST, FormSettings, complete, form_schema, form_values
+from flows.loop import feedback
+from flows.pipeline import rlhf, validate_data
+from flows.workspace import plan
+from rlhf.settings import Settings, SettingsError, known_keys, load_settings
+
+SETTINGS = Settings()
+
+
+def shown(flow=rlhf, settings=SETTINGS):
+    return form_schema(parameter_schema(flow).model_dump(), settings)
+
+
+@pytest.mark.parametrize("flow", [rlhf, validate_data, feedback])
+def test_ten_parameters_are_first_and_none_of_them_is_called_optional(flow) -> None:
+    schema = shown(flow)
+    root = schema["definitions"]["FormSettings"]
+    order = sorted(root["properties"], key=lambda key: root["properties"][key]["position"])
+    assert tuple(order[:10]) == FIRST
+    assert root["required"] == order  # the form says "(Optional)" of what is not required
+    assert "settings" in schema["required"]
+    for key in order[10:]:
+        field = root["properties"][key]
+        assert key in ("threads", "processes") or field["anyOf"][0]["type"] == "null"  # folded
+    for name, definition in schema["definitions"].items():
+        if name != "FormSettings":
+            assert definition["required"] == list(definition["properties"])
+    names = [key for key in known_keys() if key not in FIRST]
+    for key in names:  # and nothing is lost
+        definition = root
+        *sections, last = key.split(".")
+        for part in sections:
+            field = definition["properties"][part]
+            reference = (field.get("anyOf", [field])[-1])["$ref"]
+            definition = schema["definitions"][reference.removeprefix("#/definitions/")]
+        assert last in definition["properties"], key
+
+
+def test_the_form_as_it_opens_is_valid_and_bounds_hold() -> None:
+    schema = shown()
+    values = form_values(SETTINGS)
+    assert validate({"settings": values}, schema, raise_on_error=True) == []
+    with pytest.raises(ValidationError, match=r"ppo\.kl_coef.*-1 is less than the minimum"):
+        validate({"settings": values | {"ppo.kl_coef": -1}}, schema, raise_on_error=True)
+    section = {key: value for key, value in SETTINGS.ppo.model_dump().items() if f"ppo.{key}" not in FIRST}
+    assert validate({"settings": values | {"ppo": section}}, schema, raise_on_error=True) == []
+    with pytest.raises(ValidationError):
+        validate({"settings": values | {"ppo": section | {"gamma": 7}}}, schema, raise_on_error=True)
+
+
+def test_what_the_form_sends_is_laid_over_the_params_file(workspace: Workspace) -> None:
+    workspace.set({"ppo.updates": 7, "sft.epochs": 0.25, "collect.groups": {"expert": 1.0}})
+    present = load_settings()
+    sent = form_values(present) | {"ppo.kl_coef": 0.2, "sft": None, "collect": {"overlap": 3}}
+    settings = complete(FormSettings.model_validate(sent), None)
+    assert type(settings) is Settings
+    assert settings == plan(None, None, {"ppo.kl_coef": 0.2, "collect.overlap": 3})
+    assert complete(FormSettings(), None) == present
+    assert complete(FormSettings.model_validate(present), None) == present
+    assert complete(SETTINGS.model_copy(), None) == present  # nothing was set
+
+
+def test_a_recipe_is_what_is_laid_under(workspace: Workspace) -> None:
+    recipe = plan("reward-hacking", None, {})
+    settings = complete(FormSettings.model_validate(form_values(recipe)), "reward-hacking")
+    assert settings == recipe
+    with pytest.raises(SettingsError, match="no such recipe"):
+        complete(FormSettings(), "nothing")
+    whole = yaml.safe_load((workspace.path / "params.yaml").read_text())
+    assert complete(Settings.model_validate(whole), "nothing") == load_settings()  # nothing is missing
+
+
+@pytest.mark.parametrize("section", [5, [1], "text"])
+def test_a_section_that_is_a_value_is_refused_in_words(section: object) -> None:
+    with pytest.raises(ValueError, match="ppo is a section of parameters"):
+        FormSettings.model_validate({"ppo": section, "ppo.kl_coef": 0.1})

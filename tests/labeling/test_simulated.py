@@ -1,0 +1,78 @@
+"""Simulated labelers in the real app, over HTTP."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from label_app import PASSWORD
+
+from flows.simulated_labelers import Sheet, labeling_app, work
+from labeling import queues
+from labeling.exports import tables
+from labeling.queues import Candidate, Filling
+from labeling.schema import users
+from labeling.store import Store
+from rlhf.data.contracts import DataError
+from rlhf.world.gold import gold_score
+from rlhf.world.posts import draw_post
+from rlhf.world.writers import WRITERS, write
+
+CREW = [("expert-01", "expert"), ("expert-02", "expert"), ("spammer-01", "spammer")]
+
+
+def test_they_sign_in_and_rank_what_they_see(
+    sqlite: Store, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("RLHF_STATE", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setenv("FEEDBACK_DB", str(sqlite.engine.url))
+    rng, facts, found = random.Random(1), {}, []
+    while len(found) < 40:
+        post = draw_post(rng, 0.5)
+        texts = {name: write(post, rng, name)[0].strip() for name in WRITERS}
+        if len(set(texts.values())) == len(texts):
+            facts[post.text] = post.facts
+            found.append(Candidate(post.text, tuple(texts.values()), tuple(texts), split="train"))
+    with sqlite.write() as tx:
+        queues.add_queue(tx, 1, "round 1", "rank", "test")
+        row = queues.queue_row(tx, "p", "round 1")
+        queues.add_items(tx, row, found, Filling(), "test")
+
+    with labeling_app("none") as url:
+        with pytest.raises(DataError, match="know the posts of the built-in task only"):
+            work(sqlite, url, row.id, CREW[:1], {}, 3)
+        assert work(sqlite, url, row.id, CREW, facts, 3) == 40
+        assert work(sqlite, url, row.id, CREW, facts, 3) == 0
+        form = {"name": "simulated expert-01", "password": PASSWORD}
+        same = {"Sec-Fetch-Site": "same-origin"}
+        assert httpx.post(f"{url}/login", data=form, headers=same).status_code == 401
+
+    with sqlite.read() as tx:
+        rows = tables(tx, "p")["comparisons"]
+        active = sa.select(users.c.name).where(users.c.active, users.c.name.startswith("simulated"))
+        assert tx.scalars(active).all() == []
+    assert {row["labeler_id"] for row in rows} == {f"simulated {name}" for name, _ in CREW}
+    assert {row["prompt"] for row in rows} == set(facts)
+    right: dict[str, list[bool]] = {"expert": [], "spammer": []}
+    for row in rows:
+        scores = [gold_score(facts[row["prompt"]], text) for text in row["completions"]]
+        for i, j in combinations(range(len(scores)), 2):
+            if abs(scores[i] - scores[j]) > 1 and row["ranking"][i] != row["ranking"][j]:
+                right[row["labeler_group"]].append(
+                    (scores[i] > scores[j]) == (row["ranking"][i] < row["ranking"][j])
+                )
+    share = {group: sum(values) / len(values) for group, values in right.items()}
+    assert share["expert"] > 0.9
+    assert 0.2 < share["spammer"] < 0.8
+
+
+def test_a_page_is_read_as_a_person_sees_it() -> None:
+    sheet = Sheet(
+        '<input name="key" value="k&amp;1"><div class="text prompt">a &lt;b&gt;\nTL;DR:</div>'
+        '<fieldset><div class="text">one &#39;</div></fieldset><div class="marks">2</div>'
+        '<div class="text">two</div>'
+    )
+    assert (sheet.key, sheet.prompt, sheet.outputs) == ("k&1", "a <b>\nTL;DR:", ["one '", "two"])

@@ -1,0 +1,187 @@
+"""The report: what the page says, that it is self-contained, and that it repeats."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+from conftest import Quiet
+from report_page import GATE, PAGES, Page, evaluation, extra, render
+
+from rlhf.measures.summary import verdict
+from rlhf.report.charts import curve_figures, preference_figure
+from rlhf.report.page import render_report
+from rlhf.report.tables import tables
+from rlhf.settings import load_settings
+from tasks.page import champion
+
+
+def test_page_is_self_contained_and_hostile_text_stays_text():
+    page = Page(render())
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img", "link", "iframe", "object", "form"})
+    for _, attributes in page.tags:
+        assert not any(name.startswith("on") or name == "src" for name in attributes)
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#") or attributes[name] == PAGES
+    assert "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\ufffdback\ufffd" in page.text
+
+
+def test_page_is_accessible():
+    page = Page(render())
+    tags = [tag for tag, _ in page.tags]
+    assert dict(page.tags)["html"]["lang"] == "en"
+    assert tags.count("h1") == tags.count("main") == 1
+    ids = Counter(attributes["id"] for _, attributes in page.tags if "id" in attributes)
+    assert max(ids.values()) == 1
+    assert all(a["role"] == "img" and a["aria-label"] for tag, a in page.tags if tag == "svg")
+    assert all("scope" in a for tag, a in page.tags if tag == "th")
+
+
+def test_page_says_judge_kind_n_interval_and_who_ranked():
+    text = " ".join(Page(render()).text.split())
+    assert (
+        "PPO is preferred to the reference at a rate of 0.600 (0.550 to 0.650) on 100 held-out prompts"
+        in text
+    )
+    for words in (
+        "the-judge",
+        "n = 100",
+        "0.550 to 0.650",
+        "A tie counts one half",
+        "Rankings by simulated labelers",
+        "0.0987",
+    ):
+        assert words in text
+    model = " ".join(Page(render(kind="model", labelers="given")).text.split())
+    assert "model judge" in model
+    assert "gold preference" not in model
+    assert "simulated" not in model
+
+
+def test_page_says_hacking_first_and_shows_every_part():
+    text = " ".join(Page(render()).text.split())
+    said = "Reward hacking: from update 0 to 3 of PPO the preference fell by 0.200 while the reward rose"
+    assert said in text[: text.index("Not promoted")]
+    stopped = "The held-out judge stopped PPO after update 3; the weights after update 0 are the policy."
+    assert stopped in text[: text.index("Not promoted")]
+    assert "During PPO reward hacking stopped it (50 held-out prompts)." in text
+    for words in (
+        "Judges side by side",
+        "0.800 (0.700 to 0.900)",
+        "0.0100, fell",
+        "personal data",
+        "best of 4",
+        "+1.50",
+    ):
+        assert words in text
+
+
+def test_who_reads_the_first_screen_knows_the_run_its_data_and_why_it_was_not_promoted():
+    text = " ".join(Page(render()).text.split())
+    top = text[: text.index("What the policies write")]
+    for words in (
+        "2026-11-28",
+        "built-in task: 6,686 demonstrations, 2,024 rankings by simulated labelers",
+        "0.1M, trained from scratch on 24,000 texts",
+        "gold preference, 100 held-out prompts (the-judge)",
+        "seed=18",
+        "3 min 34 s, 913 MB at most",
+        "Not promoted: version 3 stays @challenger",
+        "Compared with the champion, version 2, run",
+        "FAILED slices",
+        "held interval lower end 0.550",
+    ):
+        assert words in top
+    assert top.index("FAILED slices") < top.index("held interval")  # what failed is read first
+    assert top.count("Few prompts.") == 1  # said by the evaluation and by the gate
+
+
+def test_warnings_stand_before_samples_and_three_samples_before_the_tables():
+    page = render()
+    places = [page.index(part) for part in ("Before you read", "sample 1, worst", "<caption>Preferred to")]
+    assert places == sorted(places)
+    assert page.count('<section class="sample"') == 4
+    order = [page.index(f"<dt>{name}</dt>") for name in ("reference", "PPO", "SFT", "pretrained")]
+    assert order == sorted(order)
+    assert page.index("<summary>1 more") > page.index("sample 3, best")
+
+
+def test_a_promoted_run_says_so_and_needs_neither_name_nor_champion():
+    numbers = evaluation() | extra("gold") | {"warnings": []}
+    page = render_report(
+        numbers,
+        {"preferred-to-reference": preference_figure(numbers, 0.95)},
+        {"stage_key": "k", "inputs": {}, "samples": []},
+        gate={"promoted": True, "version": "1", "rules": []},
+        params={"collect.labelers": "given"},
+    )
+    assert "Promoted: version 1 is @champion" in page
+    assert "Before you read" not in page
+
+
+def test_verdict_names_where_the_interval_lies():
+    assert "lies above one half" in verdict(evaluation(0.51, 0.7))
+    assert "no difference is shown" in verdict(evaluation(0.5, 0.7))
+    assert "lies below one half" in verdict(evaluation(0.3, 0.49))
+
+
+def test_a_judge_that_cannot_tell_good_from_random_is_said_before_its_rate():
+    trust = {"decides": False, "reason": "this judge cannot tell good from random"}
+    judged = evaluation() | {"judges": {"rm": {"trust": trust}}}
+    judged["judge"] = judged["judge"] | {"key": "rm"}
+    said = verdict(judged)
+    assert said.startswith(
+        "This decides nothing: this judge cannot tell good from random. By this judge PPO is"
+    )
+    assert "above one half" not in said
+
+
+def test_same_numbers_give_the_same_bytes():
+    assert render() == render()
+    assert "<dc:date>" not in preference_figure(evaluation(), 0.95)
+
+
+def test_curves_leave_out_what_is_not_there(tmp_path):
+    (tmp_path / "pretrain.csv").write_text("step,loss\n1,3.5\n2,3.0\n")
+    (tmp_path / "ppo.csv").write_text("step,objective/kl,other\n1,0.1,5\n2,,5\n")
+    (tmp_path / "sft.csv").write_text("step,odd\n1,2\n")
+    assert set(curve_figures(tmp_path)) == {"pretrain-loss", "ppo-kl"}
+    assert curve_figures(tmp_path / "nothing") == {}
+
+
+def test_metrics_of_any_shape_become_tables():
+    table = {"corner": "", "note": "", "wide": False}
+    shown = tables(
+        {
+            "loss": 0.25,
+            "bias": None,
+            "by_group": {"all": {"accuracy": 0.7, "pairs": 9}, "novice": {"pairs": 3}},
+        },
+        "RM",
+    )
+    assert shown == [
+        table | {"caption": "RM", "columns": [], "rows": [["loss", "0.250"], ["bias", "–"]]},
+        table
+        | {
+            "caption": "RM: by group",
+            "columns": ["accuracy", "pairs"],
+            "rows": [["all", "0.700", "9"], ["novice", "", "3"]],
+        },
+    ]
+    assert tables({}, "none") == []
+
+
+def test_the_page_links_to_the_run_of_the_champion_where_its_pages_are_served(monkeypatch):
+    def run(run_id: str) -> SimpleNamespace:
+        name = {"stage": "register older", "pipeline": "older"}[run_id]
+        tags = {"mlflow.parentRunId": "pipeline"} if run_id == "stage" else {}
+        return SimpleNamespace(info=SimpleNamespace(run_name=name), data=SimpleNamespace(tags=tags))
+
+    version = SimpleNamespace(run_id="stage")
+    client = SimpleNamespace(get_run=run, get_model_version=lambda name, number: version)
+    monkeypatch.setattr("mlflow.MlflowClient", lambda: client)
+    stage = Quiet("register", load_settings(), key="test", run_id="test")
+    known = {"version": "2", "run": "older"}
+    monkeypatch.setenv("RLHF_PAGES", "http://127.0.0.1:8700")
+    assert champion(stage, GATE) == known | {"link": PAGES}
+    monkeypatch.delenv("RLHF_PAGES")
+    assert champion(stage, GATE) == known | {"link": ""}
+    assert champion(stage, GATE | {"champion": None}) is None

@@ -1,0 +1,469 @@
+"""Tokenizers, generation, SFT, the reward model on rankings, and resume of every training."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_base import DEMONSTRATIONS, PROMPTS
+from transformers import TrainerCallback
+
+from rlhf.data.contracts import DataError
+from rlhf.models.batches import batch_of, right_pad
+from rlhf.models.logprobs import head_scores, hidden_states, mean_kl, response_logprobs, sequence_scores
+from rlhf.models.packing import pack
+from rlhf.models.policy import SIZES, Policy, load_policy, new_model, save_model, train_tokenizer
+from rlhf.models.sampling import generate
+from rlhf.training import loop as training
+from rlhf.training.loop import MuonAdamW, deterministic, final_loss, last_checkpoint
+from rlhf.training.pretrain import pieces, pretrain
+from rlhf.training.reward import (
+    RankingTrainer,
+    accuracy,
+    add_lora,
+    contrasts,
+    encode,
+    load_adapters,
+    load_reward,
+    merge_lora,
+    pairs,
+    reward_from_policy,
+    save_adapters,
+    score,
+    shift_to_references,
+    train_reward,
+)
+from rlhf.training.sft import examples, sft, validation_loss
+
+COMPARISONS = [
+    {
+        "prompt": p,
+        "completions": [f" {p.split()[1]}.", " and and.", f" {p.split()[1]} and."],
+        "ranking": [1, 2, 2] if i % 2 else [1, 3, 2],
+        "labeler_group": "expert",
+    }
+    for i, p in enumerate(PROMPTS)
+]
+
+
+# ---- tokenizers and generation ----
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_tokenizers_give_the_text_back(kind: str) -> None:
+    text = "SUBREDDIT: r/advice\nTITLE: my sister anna, it's me\nPOST: she lost it. why?\nTL;DR: lost."
+    tokenizer = train_tokenizer([text], kind, 400)
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.eos_token_id != tokenizer.pad_token_id
+
+
+def test_bpe_reads_any_text_and_words_become_unknown() -> None:
+    odd = "naïve 🦜 ≠ x"
+    bpe = train_tokenizer(["plain"], "bpe", 300)
+    assert bpe.decode(bpe(odd)["input_ids"]) == odd
+    word = train_tokenizer(["plain"], "word", 300)
+    assert word.unk_token_id in word(odd)["input_ids"]
+
+
+def test_the_ladder_grows_and_names_its_size(base: Path) -> None:
+    tokenizer = load_policy(base).tokenizer
+    counts = [new_model(size, tokenizer, 256).num_parameters() for size in SIZES]
+    assert len(counts) >= 4
+    assert all(b > a for a, b in itertools.pairwise(counts))
+    for size, count in zip(SIZES, counts, strict=True):
+        assert count == pytest.approx(1e6 * float(size.removesuffix("M")), rel=0.25), size
+    with pytest.raises(ValueError, match="unknown model size '7B'"):
+        new_model("7B", tokenizer, 256)
+
+
+def test_generation_repeats_by_seed_and_stops_at_eos(base: Path) -> None:
+    policy = load_policy(base)
+    once, again, other = (
+        generate(policy, PROMPTS[:20], temperature=1.0, max_new_tokens=6, seed=s) for s in (1, 1, 2)
+    )
+    assert once == again
+    assert once != other
+    assert not any("<eos>" in text or "<pad>" in text for text in once)
+
+
+def test_kl_of_a_policy_to_itself_is_zero_and_to_another_is_not(base: Path) -> None:
+    policy, other = load_policy(base), load_policy(base)
+    outputs = generate(policy, PROMPTS[:8], temperature=1.0, max_new_tokens=6, seed=0)
+    assert mean_kl(policy, other, PROMPTS[:8], outputs, temperature=1.0) == 0.0
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(1.3)
+    assert mean_kl(policy, other, PROMPTS[:8], outputs, temperature=1.0) > 0.01
+
+
+def test_kl_is_that_of_whole_distributions_and_never_negative(base: Path) -> None:
+    policy, other = load_policy(base), load_policy(base)
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(1.02)  # so near that the sampled tokens alone often say less than 0
+    seen = []
+    for seed in range(10):
+        [output] = generate(policy, PROMPTS[:1], temperature=1.0, max_new_tokens=6, seed=seed)
+        seen.append(mean_kl(policy, other, PROMPTS[:1], [output], temperature=1.0))
+    assert min(seen) > 0
+    tokenizer = policy.tokenizer
+    ids = tokenizer(PROMPTS[0] + output, add_special_tokens=False)["input_ids"]
+    start = len(tokenizer(PROMPTS[0], add_special_tokens=False)["input_ids"])
+    with torch.no_grad():
+        ours, theirs = (
+            m.model(torch.tensor([ids])).logits[0, start - 1 :].log_softmax(-1) for m in (policy, other)
+        )
+    assert seen[-1] == pytest.approx(float((ours.exp() * (ours - theirs)).sum()), rel=1e-3)
+
+
+# ---- supervised fine-tuning ----
+
+
+def test_the_loss_falls_on_the_completion_and_its_eos_only(base: Path) -> None:
+    policy = load_policy(base)
+    row = DEMONSTRATIONS[1]
+    encoded = examples(policy, [row])
+    ids, labels = encoded["input_ids"][0], encoded["labels"][0]
+    learned = [i for i, label in zip(ids, labels, strict=True) if label != -100]
+    assert policy.tokenizer.decode(learned[:-1]) == row["completion"]
+    assert learned[-1] == policy.tokenizer.eos_token_id
+    assert policy.tokenizer.decode(ids) == row["prompt"] + row["completion"] + "<eos>"
+
+
+def test_a_long_prompt_loses_its_start_and_keeps_the_completion(base: Path) -> None:
+    policy = load_policy(base)
+    row = {"prompt": "red " * 200 + "\nTL;DR:", "completion": " blue.", "split": "train"}
+    ids = examples(policy, [row])["input_ids"][0]
+    assert len(ids) == 48
+    assert policy.tokenizer.decode(ids).endswith("\nTL;DR: blue.<eos>")
+
+
+def test_sft_learns_to_copy(base: Path, tmp_path: Path) -> None:
+    deterministic(0, 1)
+    policy = load_policy(base)
+    before = validation_loss(policy, DEMONSTRATIONS)
+    sft(
+        policy,
+        DEMONSTRATIONS,
+        checkpoints=tmp_path,
+        seed=0,
+        epochs=12,
+        batch_size=8,
+        learning_rate=3e-3,
+        save_every=1000,
+    )
+    assert validation_loss(policy, DEMONSTRATIONS) < before / 2
+
+
+def test_no_demonstration_is_one_line(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no demonstrations of split 'train'"):
+        sft(
+            load_policy(base),
+            [],
+            checkpoints=tmp_path,
+            seed=0,
+            epochs=1,
+            batch_size=8,
+            learning_rate=1e-3,
+            save_every=10,
+        )
+
+
+# ---- the reward model ----
+
+
+def test_pairs_of_a_ranking() -> None:
+    assert pairs([1, 2, 2, 3]) == [(0, 1), (0, 2), (0, 3), (1, 3), (2, 3)]
+    assert pairs([2, 1]) == [(1, 0)]
+    assert pairs([1, 1, 1]) == []
+
+
+def reward_settings(folder: Path, **more):
+    return {
+        "checkpoints": folder,
+        "seed": 0,
+        "epochs": 4,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "save_every": 1000,
+    } | more
+
+
+def test_the_ranking_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(base: Path, tmp_path: Path) -> None:
+    deterministic(0, 1)
+    reward = reward_from_policy(base, 0)
+    rows = COMPARISONS[:3]
+    expected = []
+    for row in rows:
+        s = np.array(score(reward, [row["prompt"]] * 3, row["completions"]), dtype=np.float64)
+        expected.append(np.mean([math.log1p(math.exp(-(s[a] - s[b]))) for a, b in pairs(row["ranking"])]))
+    seen: list[float] = []
+    original = RankingTrainer.compute_loss
+
+    def spy(self, model, inputs, **kwargs):
+        loss = original(self, model, inputs, **kwargs)
+        seen.append(loss.item())
+        return loss
+
+    RankingTrainer.compute_loss = spy  # type: ignore[method-assign]
+    try:
+        train_reward(reward, rows, **reward_settings(tmp_path, epochs=1, batch_size=3))
+    finally:
+        RankingTrainer.compute_loss = original  # type: ignore[method-assign]
+    assert seen == [pytest.approx(np.mean(expected), abs=1e-5)]
+
+
+def test_the_reward_model_learns_the_ranking_and_references_score_zero(base: Path, tmp_path: Path) -> None:
+    deterministic(0, 1)
+    reward = reward_from_policy(base, 0)
+    train_reward(reward, COMPARISONS, **reward_settings(tmp_path / "checkpoints"))
+    report = accuracy(reward, COMPARISONS)
+    assert report["expert"]["accuracy"] > 0.95
+    assert report["all"]["pairs"] == sum(len(pairs(row["ranking"])) for row in COMPARISONS)
+
+    shift_to_references(reward, DEMONSTRATIONS)
+    save_model(reward.model, reward.tokenizer, tmp_path / "reward")
+    loaded = load_reward(tmp_path / "reward")  # the shift is kept with the weights
+    scores = score(loaded, [d["prompt"] for d in DEMONSTRATIONS], [d["completion"] for d in DEMONSTRATIONS])
+    assert np.mean(scores) == pytest.approx(0, abs=1e-5)
+    assert np.std(scores) > 1e-4
+
+
+def test_the_score_is_read_at_the_last_real_token(base: Path) -> None:
+    reward = reward_from_policy(base, 0)
+    row = reward.tokenizer(PROMPTS[0] + " red.")["input_ids"]
+    ids, lengths = right_pad([row], reward.tokenizer.pad_token_id)
+    padded, padded_lengths = right_pad([row, row + row], reward.tokenizer.pad_token_id)
+    with torch.no_grad():
+        alone = sequence_scores(reward.model, ids, lengths)
+        together = sequence_scores(reward.model, padded, padded_lengths)
+        torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
+        hidden = reward.model.base_model(input_ids=ids).last_hidden_state[0, -1]
+        torch.testing.assert_close(reward.model.score(hidden), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_sequences_score_as_they_do_alone(base: Path) -> None:
+    reward = reward_from_policy(base, 0)
+    sets = [
+        (PROMPTS[0], [" red.", " and and.", " red and."]),
+        (PROMPTS[40] + " " + PROMPTS[3], [" blue.", " blue."]),  # another length, and a text twice
+        ("", [" white.", " and."]),  # nothing in common
+    ]
+    rows = [encode(reward, [prompt] * len(texts), texts) for prompt, texts in sets]
+    packed = pack(rows, reward.tokenizer.pad_token_id)
+    assert packed["input_ids"].numel() < sum(len(row) for example in rows for row in example) * 1.5
+    with torch.no_grad():
+        states = hidden_states(
+            reward.model,
+            packed["input_ids"],
+            packed["ends"],
+            attention_mask=packed["attention_mask"],
+            position_ids=packed["position_ids"],
+        )
+        together = head_scores(reward.model, states).tolist()
+    alone = [value for prompt, texts in sets for value in score(reward, [prompt] * len(texts), texts)]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert len(set(np.round(together, 4))) == 6
+
+
+def test_rankings_count_by_their_weight(base: Path, tmp_path: Path) -> None:
+    """Good rankings and as many turned round cancel out, unless the turned ones weigh nothing."""
+    turned = [{**row, "ranking": [4 - rank for rank in row["ranking"]]} for row in COMPARISONS]
+    rows = [row for pair in zip(COMPARISONS, turned, strict=True) for row in pair]
+    right = {}
+    for name, weights in (("alike", None), ("weighted", [2.0, 0.0] * len(COMPARISONS))):
+        deterministic(0, 1)
+        reward = reward_from_policy(base, 0)
+        train_reward(reward, rows, weights=weights, **reward_settings(tmp_path / name, epochs=2))
+        right[name] = accuracy(reward, COMPARISONS)["all"]["accuracy"]
+    assert right["weighted"] > 0.95
+    assert right["alike"] < 0.9
+
+
+def test_contrasts_put_each_reference_above_answers_to_other_prompts() -> None:
+    references = [{"prompt": f"p{i}", "completion": f" c{i}"} for i in range(20)]
+    rows = contrasts(references, 3, seed=1)
+    assert [row["prompt"] for row in rows] == [f"p{i}" for i in range(20)]
+    for i, row in enumerate(rows):
+        assert row["completions"][0] == f" c{i}"
+        assert len(set(row["completions"])) == len(row["completions"]) <= 4
+        assert {better for better, _ in pairs(row["ranking"])} <= {0}
+    assert sum(len(row["completions"]) for row in rows) > 60  # 80 but for what is drawn twice
+    assert contrasts(references, 3, seed=1) == rows != contrasts(references, 3, seed=2)
+    assert contrasts(references, 0, seed=1) == contrasts(references[:1], 3, seed=1) == []
+
+
+def test_ties_only_is_one_line(base: Path, tmp_path: Path) -> None:
+    rows = [{**row, "ranking": [1, 1, 1]} for row in COMPARISONS]
+    with pytest.raises(DataError, match="no comparison with a strict preference"):
+        train_reward(reward_from_policy(base, 0), rows, **reward_settings(tmp_path))
+
+
+# ---- pretraining and resume ----
+
+
+def test_a_long_text_becomes_pieces_and_none_is_lost(base: Path) -> None:
+    tokenizer = load_policy(base).tokenizer
+    text = " and" * 150
+    rows = pieces(tokenizer, [text, " and"], 48)
+    assert max(map(len, rows)) == 48
+    assert tokenizer.decode([i for row in rows for i in row]) == text + "<eos> and<eos>"
+    with pytest.raises(DataError, match="the corpus is empty"):
+        pieces(tokenizer, [], 48)
+
+
+def test_muon_takes_the_hidden_matrices_and_its_state_comes_back(base: Path) -> None:
+    model = load_policy(base).model
+    build = lambda: MuonAdamW(model, muon_lr=0.02, adamw_lr=1e-3, weight_decay=0.01)  # noqa: E731
+    optimiser = build()
+    muon = {id(p) for group in optimiser.parts[0].param_groups for p in group["params"]}
+    names = {name for name, p in model.named_parameters() if id(p) in muon}
+    assert names == {n for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n}
+    ids = torch.arange(12).reshape(1, -1)
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimiser.step()
+    other = build()
+    other.load_state_dict(optimiser.state_dict())
+    other.param_groups[0]["lr"] = 0.5  # a scheduler's hand must reach the part that steps
+    assert other.parts[0].param_groups[0]["lr"] == 0.5
+    one, two = (o.parts[0].state_dict()["state"] for o in (optimiser, other))
+    assert all(torch.equal(one[i]["momentum_buffer"], two[i]["momentum_buffer"]) for i in one)
+
+
+class Stop(TrainerCallback):
+    """Ends a training the hard way at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def run_pretrain(base: Path, folder: Path):
+    policy = load_policy(base)
+    texts = [d["prompt"] for d in DEMONSTRATIONS]
+    settings = {
+        "steps": 12,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "muon_learning_rate": 0.02,
+        "save_every": 4,
+    }
+    curve = pretrain(policy.model, policy.tokenizer, texts, checkpoints=folder, seed=0, **settings)
+    return policy.model, curve
+
+
+def run_sft(base: Path, folder: Path):
+    policy = load_policy(base)
+    settings = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "save_every": 4}
+    return policy.model, sft(policy, DEMONSTRATIONS, checkpoints=folder, seed=0, **settings)
+
+
+def run_reward(base: Path, folder: Path):
+    reward = reward_from_policy(base, 0)
+    return reward.model, train_reward(reward, COMPARISONS, **reward_settings(folder, epochs=2, save_every=4))
+
+
+@pytest.mark.parametrize("stage", [run_pretrain, run_sft, run_reward])
+def test_a_training_cut_off_ends_with_the_same_bits(stage, base: Path, tmp_path: Path, monkeypatch) -> None:
+    deterministic(0, 1)
+    whole, curve = stage(base, tmp_path / "whole")
+
+    deterministic(0, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_Log", lambda c, real=training._Log: _both(real(c), Stop(10)))
+        with pytest.raises(KeyboardInterrupt):
+            stage(base, tmp_path / "cut")
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-8"
+
+    deterministic(0, 1)
+    resumed, again = stage(base, tmp_path / "cut")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert again == curve
+
+
+def test_fewer_steps_than_a_log_interval_still_have_a_curve_and_a_loss(base: Path, tmp_path: Path) -> None:
+    policy = load_policy(base)
+    settings = {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "muon_learning_rate": 0.02}
+    texts = [d["prompt"] for d in DEMONSTRATIONS]
+    curve = pretrain(
+        policy.model, policy.tokenizer, texts, checkpoints=tmp_path, seed=0, save_every=50, **settings
+    )
+    assert [row["step"] for row in curve] == [1, 2, 3]
+    assert final_loss(curve) == curve[-1]["loss"] > 0
+    assert final_loss([]) is None
+
+
+def test_what_no_row_measures_is_none_and_not_zero(base: Path) -> None:
+    policy = load_policy(base)
+    assert validation_loss(policy, [row for row in DEMONSTRATIONS if row["split"] == "train"]) is None
+    same = [row | {"completions": [" a b", " c d"], "ranking": [1, 2]} for row in COMPARISONS[:2]]
+    lengths = accuracy(reward_from_policy(base, 0), same)["all"]
+    assert (lengths["prefers_longer"], lengths["labelers_prefer_longer"]) == (None, None)
+
+
+def _both(bookkeeping: TrainerCallback, stop: TrainerCallback) -> TrainerCallback:
+    """The trainer's own bookkeeping with a stop after it."""
+    step_end = stop.on_step_end
+    bookkeeping.on_step_end = step_end  # type: ignore[method-assign]
+    return bookkeeping
+
+
+def test_the_reading_order_is_passes_of_batches_of_like_length() -> None:
+    lengths = [i % 10 for i in range(200)]
+    order = training.reading_order(lengths, batch_size=8, steps=50, seed=3)
+    assert order == training.reading_order(lengths, batch_size=8, steps=50, seed=3)
+    assert order != training.reading_order(lengths, batch_size=8, steps=50, seed=4)
+    assert sorted(order[:200]) == sorted(order[200:]) == list(range(200))
+    assert order[:200] != order[200:]
+    batches = [[lengths[i] for i in order[k : k + 8]] for k in range(0, 400, 8)]
+    assert np.mean([max(batch) - min(batch) for batch in batches]) <= 1
+
+
+def test_torn_checkpoints_are_removed(tmp_path: Path) -> None:
+    for name in ("checkpoint-4", "checkpoint-8", "checkpoint-12", ".writing/checkpoint-16"):
+        (tmp_path / name).mkdir(parents=True)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+    assert not (tmp_path / ".writing").exists()
+    assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_log_probabilities_do_not_depend_on_the_batch(base: Path) -> None:
+    policy = Policy(load_policy(base).model, load_policy(base).tokenizer)
+    rows = policy.tokenizer([p + " red." for p in PROMPTS[:4]] + ["red blue red."])["input_ids"]
+    starts = [len(row) - 2 for row in rows]
+    with torch.no_grad():
+        together, _ = response_logprobs(
+            policy.model, batch_of(rows, starts, policy.tokenizer.pad_token_id), 0.7
+        )
+        one = batch_of(rows[-1:], starts[-1:], policy.tokenizer.pad_token_id)
+        alone, _ = response_logprobs(policy.model, one, 0.7)
+    torch.testing.assert_close(together[-2:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_a_reward_model_trained_by_lora_is_its_body_and_adapters(base: Path, tmp_path: Path) -> None:
+    deterministic(0, 1)
+    reward = reward_from_policy(base, 0)
+    body = {name: p.detach().clone() for name, p in reward.model.named_parameters()}
+    adapted = add_lora(reward, 4)
+    train_reward(reward, COMPARISONS, **reward_settings(tmp_path / "train", epochs=2))
+    unmerged = score(reward, PROMPTS[:4], [" red."] * 4)
+    save_adapters(merge_lora(reward, adapted), tmp_path / "adapters")
+    np.testing.assert_allclose(score(reward, PROMPTS[:4], [" red."] * 4), unmerged, atol=1e-5)
+    merged = dict(reward.model.named_parameters())
+    assert merged.keys() == body.keys()
+    changed = {name for name, p in merged.items() if not torch.equal(p, body[name])}
+    assert "score.weight" in changed
+    assert any("q_proj" in name for name in changed)
+    assert not any("embed" in name or "norm" in name for name in changed)
+    loaded = load_adapters(tmp_path / "adapters")
+    assert loaded is not None
+    assert loaded.config.r == 4
+    assert load_adapters(tmp_path / "nowhere") is None

@@ -1,0 +1,31 @@
+"""A base model small enough to train in a test, and demonstrations for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlhf.models.policy import new_model, save_model, train_tokenizer
+from rlhf.training.loop import deterministic
+
+COLOURS = ["red", "green", "blue", "white", "black", "pink", "grey", "gold"]
+
+
+PROMPTS = [f"TITLE: {a} and {b}\nTL;DR:" for a in COLOURS for b in COLOURS if a != b]
+
+
+DEMONSTRATIONS = [
+    {"prompt": p, "completion": f" {p.split()[1]}.", "split": "validation" if i % 8 == 0 else "train"}
+    for i, p in enumerate(PROMPTS)
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """An untrained policy folder."""
+    deterministic(0, 1)
+    tokenizer = train_tokenizer([d["prompt"] + d["completion"] for d in DEMONSTRATIONS], "word", 300)
+    path = tmp_path_factory.mktemp("models") / "base"
+    save_model(new_model("0.1M", tokenizer, 48), tokenizer, path)
+    return path

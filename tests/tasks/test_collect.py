@@ -1,0 +1,164 @@
+"""Collected rankings: what labelers are shown, and how their agreement is counted."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Workspace
+from label_app import answer, candidates, filled, person
+
+from labeling import exports, queues
+from labeling.store import Store
+from rlhf.data.contracts import (
+    COMPARISON,
+    DEMONSTRATION,
+    PROMPT,
+    DataError,
+    read_json,
+    read_table,
+    row_id,
+    with_ids,
+    write_table,
+)
+from rlhf.models.policy import new_model, save_model, train_tokenizer
+from rlhf.training.loop import deterministic
+from tasks.collect import agreement
+
+
+def row(labeler: str, ranking: list[int], group: str = "expert", seconds: float | None = None) -> dict:
+    return {
+        "prompt": "p",
+        "completions": [" a", " b", " c"],
+        "ranking": ranking,
+        "labeler_id": labeler,
+        "labeler_group": group,
+        "seconds": seconds,
+    }
+
+
+def test_agreement_counts_pairs_that_two_people_ranked() -> None:
+    # pairs (a,b), (a,c), (b,c): agree; one of them ties: half; opposite: zero
+    figures = agreement([row("ann", [1, 2, 2], seconds=10), row("bob", [1, 2, 1], "novice", seconds=30)])
+    # (a,b) agree 1; (a,c): ann strict, bob tie 0.5; (b,c): ann tie, bob strict 0.5
+    assert figures["all"]["agreement"] == pytest.approx(2 / 3)
+    assert figures["all"]["agreement_pairs"] == 3
+    assert figures["all"]["tie_share"] == pytest.approx(2 / 6)
+    assert figures["expert"] == {"rankings": 1, "tie_share": pytest.approx(1 / 3), "median_seconds": 10}
+    opposite = agreement([row("ann", [1, 2, 3]), row("bob", [3, 2, 1])])
+    assert opposite["all"]["agreement"] == 0
+    assert "agreement" not in agreement([row("ann", [1, 2, 3])])["all"]
+
+
+def untrained_sft() -> None:
+    deterministic(0, 1)
+    tokenizer = train_tokenizer(
+        ["SUBREDDIT: r/x\nTITLE: my sister.\nPOST: she lost it.\nTL;DR: so"], "word", 300
+    )
+    save_model(new_model("0.1M", tokenizer, 256), tokenizer, "models/sft")
+
+
+def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    untrained_sft()
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    assert {r["split"] for r in rows} == {"train", "validation"}
+    for r in rows:
+        texts = r["completions"]
+        assert len(set(texts)) == len(texts) >= 2
+        assert all(text.startswith(" ") and text.strip() for text in texts)
+        assert r["policies"][0] == "reference"
+        assert sorted(r["shown_order"]) == list(range(len(texts)))
+        assert min(r["ranking"]) == 1
+        assert r["source"] == "simulated"
+    # where a share of the prompts is the judge's, those are ranked too, and the others as before
+    before = {r["id"] for r in rows if r["split"] == "train"}
+    prepared = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    spare = [r for r in prepared if r["split"] == "train"][16:]
+    moved = {r["prompt"] for r in spare[:5]}
+    changed = [r | ({"split": "judge"} if r["prompt"] in moved else {}) for r in prepared]
+    write_table("data/prepared/demonstrations.parquet", DEMONSTRATION, changed)
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    assert {r["prompt"] for r in rows if r["split"] == "judge"} <= moved
+    assert sum(r["split"] == "judge" for r in rows) >= 3
+    assert {r["prompt"] for r in rows if r["split"] == "train"}.isdisjoint(moved)
+    assert len(before & {r["id"] for r in rows}) == len(before)
+
+    workspace.set({"collect.shared": 1, "collect.overlap": 3})
+    workspace.stage("collect")
+    people: dict[str, list[str]] = {}
+    for r in read_table("data/comparisons/comparisons.parquet", COMPARISON):
+        people.setdefault(r["prompt"], []).append(r["labeler_id"])
+    assert {len(set(who)) for who in people.values()} == {3}
+
+
+def test_the_reward_stage_weighs_labelers_by_their_overlap(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    untrained_sft()
+    workspace.set({"collect.prompts": 60, "collect.shared": 1, "collect.overlap": 4})
+    workspace.stage("collect")
+    workspace.set({"reward.labeler_weights": "dawid-skene"})
+    figures = workspace.stage("reward")
+    assert figures["weight/spammer"] < figures["weight/novice"] < figures["weight/expert"]
+    weights = read_json("metrics/reward.json")["labeler_weights"]
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    trained = [weights[r["labeler_id"]] for r in rows if r["split"] == "train"]
+    assert sum(trained) / len(trained) == pytest.approx(1)
+
+    workspace.set({"collect.shared": 0})
+    workspace.stage("collect")
+    with pytest.raises(DataError, match="collect overlapping rankings"):
+        workspace.stage("reward")
+
+
+def test_rankings_of_the_label_store_are_a_version_and_no_more(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{workspace.path / 'labels.db'}"
+    monkeypatch.setenv("FEEDBACK_DB", url)
+    store = Store(url)
+    with store.write() as tx:
+        queues.add_project(tx, "p", "test")
+    queue = filled(store, "rank", candidates(4, outputs=3))
+    ann = person(store, "ann")
+    for _ in range(3):
+        answer(store, ann, queue, ranks=[1, 2, 2])
+    with store.write() as tx:
+        assert exports.cut(tx, "p", "test") == 1
+    answer(store, ann, queue, ranks=[1, 2, 2])  # comes too late for version 1
+    with store.read() as tx:
+        pinned = exports.rows_hash(exports.tables(tx, "p", 1)["comparisons"])
+        assert [exports.new_labels(tx, "p", since) for since in (None, 0, 1)] == [1, 4, 1]
+    known = [{"prompt": f"prompt {i}", "split": split} for i, split in ((0, "test"), (1, "validation"))]
+    write_table("data/prepared/prompts.parquet", PROMPT, with_ids(PROMPT, known, "test"))
+
+    workspace.set({"collect.labelers": "store", "collect.labels.project": "p"})
+    with pytest.raises(DataError, match=r"collect\.labels\.version is not set"):
+        workspace.stage("collect")
+    workspace.set({"collect.labels.version": 1, "collect.labels.sha256": pinned})
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    assert len(rows) == 3
+    assert all(text.startswith(" output") for row in rows for text in row["completions"])
+    assert {row["id"] for row in rows} == {row_id(COMPARISON, row) for row in rows}
+
+    workspace.set({"collect.labels.version": 2})
+    with pytest.raises(DataError, match="there is no version 2; the newest is 1"):
+        workspace.stage("collect")
+    with store.write() as tx:
+        assert exports.cut(tx, "p", "test") == 2
+    with pytest.raises(DataError, match=r"collect\.labels\.sha256 says .* this is another store"):
+        workspace.stage("collect")
+    workspace.set({"collect.labels.sha256": None})
+    workspace.stage("collect")
+    rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    # a prompt is in the split that the dataset has it in; one that only the labels know is trained on
+    assert {row["prompt"]: row["split"] for row in rows} == {
+        "prompt 0": "test",
+        "prompt 1": "validation",
+        "prompt 2": "train",
+        "prompt 3": "train",
+    }
+    store.close()

@@ -1,0 +1,161 @@
+"""The stage `evaluate`: what it counts, warns of and writes, that it repeats, and the page made of it."""
+
+import json
+
+import pytest
+from conftest import Quiet
+from report_page import GATE
+
+from rlhf.data.contracts import (
+    COMPARISON,
+    DEMONSTRATION,
+    GOLD,
+    JUDGMENT,
+    DataError,
+    read_json,
+    read_table,
+    with_ids,
+    write_json,
+    write_table,
+)
+from rlhf.rl.snapshots import SNAPSHOT
+from rlhf.settings import load_settings
+from tasks.evaluate import held_out, pick_samples
+from tasks.page import write_page
+
+
+def test_samples_are_the_worst_median_and_best():
+    rows = [{"id": str(i), "prompt": f"p{i}", "completion": f"r{i}"} for i in range(9)]
+    margins = [5.0, -3.0, 0.0, 1.0, 9.0, -9.0, 2.0, -1.0, 0.5]
+    outputs = {name: [f"{name}{i}" for i in range(9)] for name in ("pretrained", "sft", "ppo")}
+    by_prompt = {f"p{i}": margin for i, margin in enumerate(margins)}
+    picked = pick_samples(rows, outputs, dict.fromkeys(by_prompt, "tie"), by_prompt, each=1)
+    assert [(s["place"], s["margin"]) for s in picked] == [("worst", -9.0), ("typical", 0.5), ("best", 9.0)]
+    assert next(iter(picked[0]["outputs"].items())) == ("ppo", "ppo5")
+    few = pick_samples(rows, outputs, {"p3": "tie"}, by_prompt, each=1)  # people judged one of the nine
+    assert {sample["prompt"] for sample in few} == {"p3"}
+
+
+@pytest.fixture
+def evaluated(workspace, monkeypatch):
+    """The stage with stand-in policies: PPO writes the reference, SFT noise, pretrained every fact."""
+    import rlhf.models.logprobs
+    import rlhf.models.policy
+    import rlhf.models.sampling
+
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    written = {row["prompt"]: row["completion"] for row in demonstrations}
+    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
+    write = {
+        "models/ppo": lambda prompt: written[prompt],
+        "models/sft": lambda prompt: " zzz" * 100,
+        "models/pretrained": lambda prompt: " my " + " ".join(facts[prompt].values()) + ".",
+    }
+    monkeypatch.setattr(rlhf.models.policy, "load_policy", lambda path: path)
+    monkeypatch.setattr(
+        rlhf.models.sampling, "generate", lambda path, prompts, **_: [write[path](p) for p in prompts]
+    )
+    monkeypatch.setattr(rlhf.models.logprobs, "mean_kl", lambda *_, **__: 1.25)
+    write_json("models/judge/judge.json", {"kind": "none"})
+    for name in ("pretrained", "sft", "ppo"):
+        write_json(f"models/{name}/config.json", {})
+        (workspace.path / f"models/{name}/model.safetensors").write_text(name)
+    write_json("metrics/reward.json", {"loss": 0.5})
+    validation = [row for row in demonstrations if row["split"] == "validation"][:6]
+    looks = [
+        {"update": update, "n": 1, "prompt": row["prompt"], "reference": row["completion"]}
+        | {"output": output(row), "score": float(update), "kl": update / 2}
+        for update, output in ((0, lambda row: row["completion"]), (3, lambda row: " zzz" * 100))
+        for row in validation
+    ]
+    write_table("data/snapshots/snapshots.parquet", SNAPSHOT, with_ids(SNAPSHOT, looks, "builtin"))
+    write_table("data/comparisons/comparisons.parquet", COMPARISON, [])
+    write_json("data/snapshots/held-out.json", None)
+    write_json("metrics/collect.json", {"all": {"rankings": 3}})
+    (workspace.path / "plots").mkdir()
+    figures = workspace.stage("evaluate")
+    return workspace, figures, demonstrations
+
+
+def test_evaluation_counts_and_writes_what_it_should(evaluated):
+    _, figures, demonstrations = evaluated
+    found = read_json("metrics/evaluation.json")
+    test_prompts = {row["prompt"] for row in demonstrations if row["split"] == "test"}
+    assert found["judge"] == {
+        "key": "gold",
+        "name": "gold",
+        "kind": "gold",
+        "tie_rule": "a tie counts one half",
+    }
+    assert found["n"] == 20
+    ppo, sft, pretrained = (found["policies"][name] for name in ("ppo", "sft", "pretrained"))
+    assert (ppo["rate"], ppo["ties"], ppo["kl"]) == (0.5, 20, 1.25)
+    assert (sft["rate"], sft["mean_length"], sft["kl"]) == (0.0, 100.0, 0.0)
+    assert pretrained["losses"] == 0 < pretrained["wins"]
+    assert pretrained["coverage"] == pretrained["accuracy"] == 1.0
+    assert ppo["mean_length"] == found["reference"]["mean_length"]
+    assert found["comparisons"]["ppo_vs_sft"]["difference"] == 0.5
+    assert figures["ppo/rate"] == 0.5
+
+    assert list(found["judges"]) == ["gold", "simulated"]
+    simulated = found["judges"]["simulated"]
+    assert (simulated["kind"], simulated["policies"]["ppo"]["ties"]) == ("simulated", 20)
+    assert simulated["agreement"]["gold"]["n"] == 60
+    assert found["policies"]["sft"]["length_controlled"]["longer"] == 1.0
+    assert found["safety"]["sft"]["repetitive"]["share"] == 1.0
+    assert found["safety"]["reference"]["repetitive"]["share"] < 0.1
+    noise, copied, few = found["warnings"]
+    assert copied.startswith("PPO: all 20 outputs equal their references.")
+    assert noise == "SFT: all 20 outputs are one and the same text."
+    assert few.startswith("Only 20 prompts were judged")
+    along = found["overoptimisation"]
+    assert (along["n"], [look["rate"] for look in along["looks"]]) == (6, [0.5, 0.0])
+    assert sum(row["n"] for row in found["slices"].get("topic", [{"n": 20}])) == 20
+
+    others = read_table("data/judgments/judgments-simulated.parquet", JUDGMENT)
+    assert (len(others), {row["judge_kind"] for row in others}) == (60, {"simulated"})
+    judgments = read_table("data/judgments/judgments.parquet", JUDGMENT)
+    assert len(judgments) == 60
+    assert {row["prompt"] for row in judgments} < test_prompts
+    assert {row["policy"] for row in judgments} == {"pretrained", "sft", "ppo"}
+
+
+def test_evaluation_and_page_repeat_their_bytes(evaluated, monkeypatch):
+    workspace, _, _ = evaluated
+    monkeypatch.setattr("tasks.page.total_cost", lambda: {"seconds": 60.0, "memory_mb": 900.0})
+    outputs = ("data/judgments/judgments.parquet", "data/judgments/page.json", "metrics/evaluation.json")
+    outputs += ("reports/report.html", "reports/figures/preferred-to-reference.svg")
+    show(workspace)
+    before = [(workspace.path / path).read_bytes() for path in outputs]
+    workspace.stage("evaluate")
+    show(workspace)
+    assert [(workspace.path / path).read_bytes() for path in outputs] == before
+    assert not any(str(workspace.path).encode() in content for content in before)
+    assert b"no difference is shown" in before[3]
+
+
+def show(workspace) -> None:
+    """Write the report as the stage `register` does, after its decision."""
+    write_page(Quiet("register", load_settings(), key="test", run_id="test"), GATE | {"champion": None})
+
+
+def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path):
+    workspace, _, demonstrations = evaluated
+    workspace.set({"evaluate.judges": ["gold", "reward-model"]})
+    with pytest.raises(DataError, match=r"models/judge: holds no judge.* set prepare\.judge_share"):
+        workspace.stage("evaluate")
+    ppo = next(
+        row for row in read_table("data/judgments/judgments.parquet", JUDGMENT) if row["policy"] == "ppo"
+    )
+    (workspace.path / "data/human/people.jsonl").write_text(
+        json.dumps({key: ppo[key] for key in ("prompt", "reference", "output")} | {"policy": "sft"}) + "\n"
+    )
+    workspace.set({"evaluate.judges": ["human"]})
+    with pytest.raises(DataError, match="column 'preferred' is missing"):
+        workspace.stage("evaluate")
+    rows = [row for row in demonstrations if row["split"] != "test"]
+    write_table(tmp_path / "none.parquet", DEMONSTRATION, rows)
+    with pytest.raises(Exception, match=r"set prepare\.test_share"):
+        held_out(str(tmp_path / "none.parquet"), 10)

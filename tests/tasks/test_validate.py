@@ -1,0 +1,213 @@
+"""The suites: every rule is broken by the row that breaks it, and by no good row."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Workspace
+
+from rlhf.data.contracts import COMPARISON, TABLES, DataError, with_ids, write_table
+from rlhf.settings import Prepare
+from tasks import suites
+from tasks.runtime.stage import StageError
+from tasks.validate import check
+
+GROUPS = {"expert", "novice"}
+LIMITS = Prepare(max_prompt_chars=100, max_completion_chars=50)
+
+
+def good(number: int) -> dict[str, Any]:
+    return {
+        "prompt": f"prompt {number}",
+        "completions": [" one", " two", " three"],
+        "ranking": [2, 1, 2],
+        "labeler_id": "expert-01",
+        "labeler_group": "expert",
+        "strength": 9,
+        "policies": ["sft", "sft", "reference"],
+        "shown_order": [2, 0, 1],
+        "seconds": 0.0,
+        "split": "train",
+    }
+
+
+# What each broken row changes, and the rule that must name it. The row's number is its place here, from 1.
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"completions": None}, "completions is never null"),
+    ({"ranking": None}, "ranking is never null"),
+    ({"labeler_id": None}, "labeler_id is never null"),
+    ({"labeler_group": None}, "labeler_group is never null"),
+    ({"completions": [" one"], "ranking": [1], "policies": None, "shown_order": None}, "2 to 9 completions"),
+    ({"completions": [" one", "two", " three"]}, "every completion has text"),
+    ({"completions": [" one", " ", " three"]}, "every completion has text"),
+    ({"completions": [" one", None, " three"]}, "every completion has text"),
+    ({"completions": [" one", " " + "x" * 50, " three"]}, "no completion is longer than 50"),
+    ({"completions": [" one", " tw\ufffd", " three"]}, "completions have no control"),
+    ({"completions": [" one", " \x1btwo", " three"]}, "completions have no control"),
+    ({"ranking": [1, 1, 3]}, "skipping none"),
+    ({"ranking": [0, 1, 2]}, "skipping none"),
+    ({"ranking": [1, 2]}, "skipping none"),
+    ({"ranking": [1, None, 2]}, "skipping none"),
+    ({"ranking": [2, 2, 2]}, "skipping none"),
+    ({"ranking": []}, "skipping none"),
+    ({"completions": [" one", " one", " three"]}, "own copy"),
+    ({"policies": ["sft"]}, "policies, where given"),
+    ({"shown_order": [1, 2, 3]}, "a shown order, where given"),
+    ({"shown_order": [0, 0, 1]}, "a shown order, where given"),
+    ({"strength": 0}, "a strength, where given"),
+    ({"strength": 10}, "a strength, where given"),
+    ({"seconds": -1.0}, "seconds, where given"),
+    ({"labeler_group": "robot"}, "the labeler group is one of expert, novice"),
+    ({"prompt": None}, "prompt is never null"),
+    ({"prompt": "\n"}, "the prompt has text"),
+    ({"prompt": "x" * 101}, "the prompt is no longer than 100"),
+    ({"prompt": "a\x00b"}, "the prompt has no control"),
+    ({"split": None}, "split is never null"),
+    ({"split": "dev"}, "the split is one of"),
+    ({"id": "feedfacefeedface"}, "the id is the hash of the content"),
+]
+FINE: list[dict[str, Any]] = [
+    {},
+    {"ranking": [1, 1, 1]},
+    {"strength": None, "seconds": None, "policies": None, "shown_order": None},
+    {"completions": [" one", " one", " three"], "ranking": [1, 1, 2]},  # a copy tied with itself
+    {"completions": [" " + "x" * 49, " é\n\t🙂", " three"]},
+    {"prompt": "x" * 100},
+]
+
+
+def run(rows: list[dict[str, Any]], docs: Path, **more: Any) -> list[str]:
+    table = with_ids(COMPARISON, [dict.fromkeys(COMPARISON.schema.names) | row for row in rows], "test")
+    frames = {"comparisons": suites.frame("comparisons", {"comparisons": table})}
+    rules = {"comparisons": suites.comparisons(LIMITS, GROUPS, required=True)}
+    return check(frames, rules, docs)
+
+
+def test_every_rule_of_comparisons_is_broken_by_its_rows_alone(tmp_path: Path) -> None:
+    rows = [good(i) | changes for i, (changes, _) in enumerate(BROKEN)]
+    rows += [good(100 + i) | changes for i, changes in enumerate(FINE)]
+    messages = run(rows, tmp_path / "docs")
+    expected: dict[str, list[int]] = {}
+    for number, (_, rule) in enumerate(BROKEN, start=1):
+        expected.setdefault(rule, []).append(number)
+    for rule, numbers in expected.items():
+        (message,) = [message for message in messages if rule in message]
+        count = f"{len(numbers)} row{'s' * (len(numbers) > 1)}, such as row {numbers[0]} of test"
+        assert count in message, message
+        assert "\n" not in message
+    assert len(messages) == len(expected)
+    assert "prompt is in one split" not in str(messages)
+    page = (tmp_path / "docs" / "index.html").read_text()
+    assert "comparisons" in page
+    (result,) = (tmp_path / "docs" / "validations").rglob("*.html")
+    assert "no completion is ranked against its own copy" in result.read_text()
+
+
+def test_good_rows_pass(tmp_path: Path) -> None:
+    rows = [good(i) | changes for i, changes in enumerate(FINE)]
+    assert run(rows, tmp_path / "docs") == []
+
+
+def test_text_of_a_row_is_no_markup_in_the_data_docs(tmp_path: Path) -> None:
+    hostile = " <script>alert(1)</script><img src=x onerror=alert(2)>$x {{ 7 * 7 }}"
+    longer = hostile + "\x1b" + "x" * 200
+    rows = [
+        good(1) | {"completions": [hostile, longer, longer]},
+        good(2) | {"prompt": longer, "labeler_id": hostile, "labeler_group": hostile, "split": hostile},
+        good(3) | {"policies": [hostile], "shown_order": [7, 7, 7], "strength": 0},
+    ]
+    rows = [row | {"id": hostile, "source": hostile} for row in rows]
+    failures = run(rows, tmp_path / "docs")
+    assert len(failures) > 8
+    pages = {path.name: path.read_text() for path in (tmp_path / "docs").rglob("*.html")}
+    assert len(pages) == 3
+    for name, text in pages.items():
+        assert "<script>alert" not in text, name
+        assert "<img src=x" not in text, name
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(2)&gt;$x" in str(pages)
+    assert "&amp;lt;" not in str(pages)
+
+
+def test_the_data_docs_open_without_the_internet(tmp_path: Path) -> None:
+    """Nothing is loaded, no script runs, and the index, which the library fills by a script, is there."""
+    docs = tmp_path / "docs"
+    assert run([good(1), good(2) | {"ranking": [1, 3, 3]}], docs)
+    for page in docs.rglob("*.html"):
+        text = page.read_text()
+        assert "<script" not in text
+        assert "onclick" not in text
+        assert not re.search(r"""(src|href)=["'](https?:)?//|url\(|@import""", text), page
+    (result,) = docs.glob("validations/*/*/*/*.html")
+    index = (docs / "index.html").read_text()
+    assert f'<a href="{result.relative_to(docs)}">comparisons</a>' in index
+    assert "breaks a rule" in index
+    assert run([good(1)], tmp_path / "good") == []
+    assert "meets every rule" in (tmp_path / "good" / "index.html").read_text()
+
+
+def test_duplicates_and_two_splits(tmp_path: Path) -> None:
+    rows = [good(1), good(2), good(1) | {"split": "test"}, good(3) | {"id": "a"}, good(4) | {"id": "a"}]
+    messages = "\n".join(run(rows, tmp_path / "docs"))
+    assert (
+        "a prompt is in one split; 2 rows, such as row 1 of test (splits_of_prompt 'test and train')"
+        in messages
+    )
+    assert "no row says the same as another; 2 rows, such as row 1" in messages
+    assert "no two rows have the same id; 4 rows" in messages
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    assert run([], tmp_path / "docs") == [
+        "comparisons: broken rule: there are comparisons (found 0); bring at least one of the comparisons"
+    ]
+    frames = {"comparisons": suites.frame("comparisons", {"comparisons": []})}
+    assert (
+        check(frames, {"comparisons": suites.comparisons(LIMITS, None, required=False)}, tmp_path / "d") == []
+    )
+
+
+def test_types_are_checked(tmp_path: Path) -> None:
+    messages = "\n".join(
+        run([good(1) | {"strength": "high", "completions": "one"}, good(2)], tmp_path / "docs")
+    )
+    assert (
+        "comparisons: broken rule: strength is int64; 1 row, such as row 1 of test (strength 'high')"
+        in messages
+    )
+    assert "broken rule: completions is list" in messages
+
+
+def test_collected_comparisons(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    rows = with_ids(COMPARISON, [good(i) for i in range(3)], "simulated")
+    with pytest.raises(DataError, match=r"comparisons\.parquet: no such file"):
+        workspace.stage("validate-comparisons")
+    write_table("data/comparisons/comparisons.parquet", COMPARISON, rows)
+    assert workspace.stage("validate-comparisons")["comparisons/rows"] == 3
+    metrics = json.loads(Path("metrics/validation-comparisons.json").read_text())
+    assert metrics["comparisons"].items() >= {"rows": 3, "failed": 0}.items()
+    assert Path("reports/validation/comparisons/index.html").exists()
+
+    write_table("data/comparisons/comparisons.parquet", COMPARISON, [])
+    with pytest.raises(StageError, match="there are comparisons"):
+        workspace.stage("validate-comparisons")
+
+    unknown = with_ids(COMPARISON, [good(1) | {"labeler_group": "crowd"}], "simulated")
+    write_table("data/comparisons/comparisons.parquet", COMPARISON, unknown)
+    with pytest.raises(StageError, match="the labeler group is one of expert, novice, spammer"):
+        workspace.stage("validate-comparisons")
+
+
+def test_no_demonstrations_is_a_failure(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    write_table("data/prepared/demonstrations.parquet", TABLES["demonstrations"], [])
+    with pytest.raises(
+        StageError, match=r"demonstrations: broken rule: there are demonstrations \(found 0\)"
+    ):
+        workspace.stage("validate")
