@@ -31,18 +31,22 @@ from typing import Any
 import torch
 
 from benchmarks.reward_hacking import Unlogged
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, read_json, read_table, with_ids, write_json
-from rlhf.judges.judge import Judge, ScoringJudge, asking, blind_pairs, gold_judge, simulated_judge
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, with_ids
+from rlhf.data.files import read_json, write_json
+from rlhf.data.table import read_table
+from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs
 from rlhf.measures.evaluation import rates, rounded
-from rlhf.measures.judge_trust import labelers_of, labelled_pairs, measure
-from rlhf.models.policy import Policy, load_policy, new_model
+from rlhf.measures.judge_trust import asking, labelers_of, labelled_pairs, measure
+from rlhf.models.policy import Policy, load_policy
+from rlhf.models.reward_model import score
 from rlhf.models.sampling import generate
+from rlhf.models.scratch import new_model
 from rlhf.settings import Settings, load_settings
-from rlhf.training.reward import score
+from rlhf.world.judges import gold_judge, simulated_judge
 from rlhf.world.labelers import pool, rank
 from tasks.evaluate import held_out
 from tasks.reward import fit
-from tasks.runtime.stage import one_line_errors
+from tasks.runtime.errors import one_line_errors
 
 FACTS, DEMONSTRATIONS = "data/gold/facts.parquet", "data/prepared/demonstrations.parquet"
 RANDOM = {"random": 0.7, "random, greedy": 0.0}  # policies of random weights -> temperature

@@ -22,16 +22,20 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from rlhf.data.contracts import DEMONSTRATION, GOLD, DataError, read_table, write_json
+from rlhf.compute import deterministic
+from rlhf.data.contracts import DEMONSTRATION, GOLD
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
+from rlhf.data.table import read_table
 from rlhf.models.policy import load_policy
+from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import generate
 from rlhf.settings import Settings, load_settings
-from rlhf.training.loop import deterministic
-from rlhf.training.reward import RewardModel, score
 from rlhf.world.gold import Quality, quality
 from tasks.collect import simulated
 from tasks.reward import fit
-from tasks.runtime.stage import Stage, one_line_errors
+from tasks.runtime.errors import one_line_errors
+from tasks.runtime.stage import Stage
 
 METHODS = ("none", "dawid-skene", "bradley-terry")
 GROUPS = {"expert": 0.3, "novice": 0.55, "spammer": 0.15}

@@ -43,8 +43,10 @@ import psutil
 import sqlalchemy as sa
 
 from benchmarks.postgres import binaries, temporary_postgres
-from labeling import people, queues
-from labeling.queues import Candidate, Filling
+from labeling import items as items_
+from labeling import people
+from labeling import projects as projects_
+from labeling.items import Candidate, Filling
 from labeling.schema import items, labels, users
 from labeling.store import Store
 from labeling.web.security import COOKIE
@@ -146,11 +148,11 @@ def prepare(database: str, load: Load) -> tuple[int, list[str]]:
         for i in range(load.judgments + load.people)
     ]
     with store.write() as tx:
-        project = queues.add_project(tx, "load", "benchmark")
-        queues.add_guideline(tx, project, "Be kind.", "benchmark")
-        queues.add_queue(tx, project, "q", "compare", "benchmark")
-        row = queues.queue_row(tx, "load", "q")
-        queues.add_items(tx, row, made, Filling(), "benchmark")
+        project = projects_.add_project(tx, "load", "benchmark")
+        projects_.add_guideline(tx, project, "Be kind.", "benchmark")
+        projects_.add_queue(tx, project, "q", "compare", "benchmark")
+        row = projects_.queue_row(tx, "load", "q")
+        items_.add_items(tx, row, made, Filling(), "benchmark")
         group = people.group_id(tx, "labelers")
         names = [f"labeler {i}" for i in range(load.people)]
         values = {"role": "labeler", "group_id": group, "active": True, "created": time.time()}

@@ -41,8 +41,9 @@ import psutil
 import yaml
 
 from flows.workspace import parse_changes, plan, snapshot, write_params
-from rlhf.data.contracts import read_json, write_json
-from tasks.runtime.stage import StageError, git_commit, one_line_errors
+from rlhf.data.files import read_json, write_json
+from tasks.runtime.errors import StageError, one_line_errors
+from tasks.runtime.places import git_commit
 
 REPEATS = 5  # of what has nothing to do; its median counts
 COLUMNS = ("python", "import", "data", "models", "training", "logging")

@@ -39,7 +39,8 @@ import yaml
 
 from benchmarks.ppo_models import SIZES, draw_prompts, write_models, write_prompts
 from benchmarks.ppo_run import PHASES, Spec, write_spec
-from rlhf.data.contracts import DataError, write_json
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
 from rlhf.rl.trainer import PPOConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,7 +29,7 @@ from transformers import (
 from transformers.utils import logging
 
 from benchmarks.ppo_models import TEMPERATURE, arithmetic
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 PHASES = ("generation", "scoring", "optimisation")
 
@@ -172,8 +172,8 @@ def run_trl(spec: Spec) -> dict[str, Any]:
 
 def run_ours(spec: Spec) -> dict[str, Any]:
     """`rlhf.rl.trainer.PPOTrainer`, called as the stage `ppo` calls it."""
+    from rlhf.compute import deterministic
     from rlhf.rl.trainer import PPOConfig, PPOTrainer
-    from rlhf.training.loop import deterministic
 
     deterministic(spec.seed, torch.get_num_threads())
     tokenizer, policy, reward = _load(spec)
@@ -212,8 +212,8 @@ def _reward_adapter(reward: Any, config: Any) -> Any:
     """A reward model of the shared backbone: new adapters, and the head of `reward`."""
     from peft import get_peft_model, get_peft_model_state_dict
 
+    from rlhf.models.adapters import Adapters
     from rlhf.rl.trainer import RewardAdapter
-    from rlhf.training.reward import Adapters
 
     head = reward.score.weight.detach().clone()
     weights = get_peft_model_state_dict(get_peft_model(reward, config))

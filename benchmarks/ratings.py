@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.data.readers import read_jsonl
 from rlhf.measures.agreement import agreement
 from rlhf.measures.display import figure_text, interval_text

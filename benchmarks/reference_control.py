@@ -29,10 +29,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import DEMONSTRATION, DataError
+from rlhf.data.contracts import DEMONSTRATION
+from rlhf.data.errors import DataError
 from rlhf.data.readers import read_jsonl, read_rows
-from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs, model_judge, same
+from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs, same
 from rlhf.judges.language_model import Endpoint, LlmJudge
+from rlhf.judges.reward_model import model_judge
 from rlhf.measures.display import figure_text, interval_text, rate_text
 from rlhf.measures.length_control import length_controlled_rate
 from rlhf.measures.rates import preference_rate, prompt_means, to_points, wilson

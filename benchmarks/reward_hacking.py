@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from flows.workspace import parse_changes, plan
-from rlhf.data.contracts import DataError, read_json, read_table, write_json
-from rlhf.judges.judge import gold_judge
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json
+from rlhf.data.table import read_table
 from rlhf.measures.evaluation import judge_snapshots
 from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.settings import Settings, load_settings
+from rlhf.world.judges import gold_judge
 from tasks import collect, ppo, reward
-from tasks.runtime.stage import Stage, one_line_errors
+from tasks.runtime.errors import one_line_errors
+from tasks.runtime.stage import Stage
 
 RUNS = ("hacking", "healthy")
 HEAD = (

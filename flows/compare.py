@@ -30,18 +30,15 @@ from flows.comparison_page import comparison_markdown, comparison_page, print_co
 from flows.services.up import running_environment
 from flows.trace import fetch, find_version, outputs
 from flows.workspace import RUNS, experiments
-from rlhf.data.contracts import (
-    DEMONSTRATION,
-    JUDGMENT,
-    PROMPT,
-    DataError,
-    read_json,
-    read_table,
-    written_beside,
-)
+from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, written_beside
+from rlhf.data.table import read_table
 from rlhf.measures.comparison import Run, compare_runs
 from rlhf.settings import SettingsError, load_settings
-from tasks.runtime.stage import EXPERIMENT, StageError, connect, flat, one_line_errors
+from tasks.graph import flat
+from tasks.runtime.errors import StageError, one_line_errors
+from tasks.runtime.tracking import EXPERIMENT, connect
 
 FOLDER = Path("reports/compare")
 NEEDED = ("params.yaml", "dvc.lock", "metrics/evaluation.json", "data/judgments/judgments.parquet")

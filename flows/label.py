@@ -18,13 +18,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labeling import queues
+from labeling import items as items_
+from labeling import projects as projects_
 from labeling.__main__ import first_operator, print_login
-from labeling.queues import Candidate, Filling
+from labeling.items import Candidate, Filling
 from labeling.schema import KINDS
 from labeling.store import Store
-from rlhf.data.contracts import DataError
-from tasks.runtime.stage import connect, label_store, one_line_errors
+from rlhf.data.errors import DataError
+from tasks.runtime.errors import one_line_errors
+from tasks.runtime.places import label_store
+from tasks.runtime.tracking import connect
 
 PROJECT = "built-in"
 COLLECTED = Path("data/comparisons/comparisons.parquet")
@@ -94,22 +97,22 @@ def fill(store: Store) -> None:
     """The project with a queue of each kind, unless it is there; one that no row fits stays empty."""
     with store.read() as tx:
         try:
-            queues.project_id(tx, PROJECT)
+            projects_.project_id(tx, PROJECT)
             return
         except DataError:
             pass
-    found = queues.read_candidates(COLLECTED) if COLLECTED.exists() else written()
+    found = items_.read_candidates(COLLECTED) if COLLECTED.exists() else written()
     with store.write() as tx:
-        project = queues.add_project(tx, PROJECT, WHO)
-        queues.add_guideline(tx, project, GUIDELINE, WHO)
+        project = projects_.add_project(tx, PROJECT, WHO)
+        projects_.add_guideline(tx, project, GUIDELINE, WHO)
         for kind in KINDS:
-            queues.add_queue(tx, project, kind, kind, WHO, overlap=2 if kind == "rank" else 1)
-            row = queues.queue_row(tx, PROJECT, kind)
+            projects_.add_queue(tx, project, kind, kind, WHO, overlap=2 if kind == "rank" else 1)
+            row = projects_.queue_row(tx, PROJECT, kind)
             if kind == "compare":
-                queues.add_items(tx, row, onboarding(), Filling("onboarding"), WHO)
+                items_.add_items(tx, row, onboarding(), Filling("onboarding"), WHO)
             filling = Filling(sampling="random", number=ITEMS, shared=0.15, repeats=0.05, seed=1)
             try:
-                queues.add_items(tx, row, found, filling, WHO)
+                items_.add_items(tx, row, found, filling, WHO)
             except DataError as error:  # rankings of one's own may have no references
                 print(f"the queue {kind} stays empty: {error}", flush=True)
 

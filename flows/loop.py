@@ -35,13 +35,16 @@ from flows.upfront import refuse
 from flows.workspace import parse_changes, plan, with_data
 from labeling.exports import cut, new_labels, newest_version, rows_hash, tables
 from labeling.store import Store
-from rlhf.data.contracts import DataError, write_json
-from rlhf.data.sources import load
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
 from rlhf.measures.display import rate_text
 from rlhf.settings import Settings, SettingsError
 from rlhf.world.labelers import pool
+from tasks.ingest import load
+from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.locks import alone
-from tasks.runtime.stage import EXPERIMENT, FINAL, StageError, connect, label_store, one_line_errors
+from tasks.runtime.places import label_store
+from tasks.runtime.tracking import EXPERIMENT, FINAL, connect
 
 WHO = "flow feedback"
 ENOUGH = "labels.enough"  # the event

@@ -18,8 +18,9 @@ from uuid import UUID
 import psutil
 
 from flows.run_state import read_state
-from rlhf.data.contracts import write_json
-from tasks.runtime.stage import PARENT_RUN, state_dir
+from rlhf.data.files import write_json
+from tasks.runtime.places import state_dir
+from tasks.runtime.tracking import PARENT_RUN
 
 
 @dataclass(frozen=True)

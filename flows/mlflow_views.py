@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from tasks.runtime.stage import EXPERIMENT, FINAL
+from tasks.runtime.tracking import EXPERIMENT, FINAL
 
 TAG = "mlflow.sharedViewState."
 RATE = f"{FINAL}ppo/rate"

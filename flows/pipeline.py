@@ -37,10 +37,11 @@ from flows.workspace import (
     save_experiment,
     with_data,
 )
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.settings import Settings, SettingsError
+from tasks.runtime.errors import StageError
 from tasks.runtime.locks import alone
-from tasks.runtime.stage import PARENT_RUN, StageError, connect, start_parent_run
+from tasks.runtime.tracking import PARENT_RUN, connect, start_parent_run
 
 DEFAULTS = FormSettings()  # type: ignore[call-arg]
 

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from flows.label import GUIDELINE
-from labeling import queues
-from labeling.queues import Candidate, Filling
+from labeling import items as items_
+from labeling import projects as projects_
+from labeling.items import Candidate, Filling
 from labeling.schema import items, projects
 from labeling.schema import queues as all_queues
 from labeling.store import Store
-from rlhf.data.contracts import DEMONSTRATION, DataError, read_table
+from rlhf.data.contracts import DEMONSTRATION
+from rlhf.data.errors import DataError
+from rlhf.data.table import read_table
 from rlhf.settings import Settings
 from tasks.collect import candidates
 from tasks.runtime.registry import find_champion, policy_folder
@@ -90,10 +93,10 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
     )
     with store.write() as tx:
         if tx.scalar(sa.select(projects.c.id).where(projects.c.name == project)) is None:
-            queues.add_guideline(tx, queues.add_project(tx, project, WHO), GUIDELINE, WHO)
+            projects_.add_guideline(tx, projects_.add_project(tx, project, WHO), GUIDELINE, WHO)
         queue = queue_of_round(number)
-        queues.add_queue(tx, queues.project_id(tx, project), queue, "rank", WHO)
-        return queues.add_items(tx, queues.queue_row(tx, project, queue), made, filling, WHO)
+        projects_.add_queue(tx, projects_.project_id(tx, project), queue, "rank", WHO)
+        return items_.add_items(tx, projects_.queue_row(tx, project, queue), made, filling, WHO)
 
 
 def served(settings: Settings) -> tuple[Path, str]:

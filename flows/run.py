@@ -29,8 +29,8 @@ from flows.services.up import running_environment
 from flows.upfront import refuse
 from flows.verdict import show_verdict
 from flows.workspace import bring, parse_changes, plan, recipe_file, snapshot, up_to_date
+from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.registry import standing
-from tasks.runtime.stage import StageError, one_line_errors
 
 
 def main(words: list[str] | None = None) -> None:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rlhf.data.contracts import DataError, read_json, write_json
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json
 
 PATH = Path(".dvc/tmp/run.json")  # in the worktree; neither git nor DVC takes it into the experiment
 

@@ -20,7 +20,7 @@ import httpx
 
 from labeling import people
 from labeling.store import Store
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.world.labelers import rank
 
 WHO = "simulated loop"

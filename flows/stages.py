@@ -33,8 +33,9 @@ from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
 from flows.progress import Progress
+from tasks.graph import stage_key
+from tasks.runtime.places import KNOWN
 from tasks.runtime.registry import standing
-from tasks.runtime.stage import KNOWN, stage_key
 
 if TYPE_CHECKING:
     from dvc.stage.loader import StageLoader

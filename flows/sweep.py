@@ -34,14 +34,17 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.services.prefect import prefect_api
 from flows.workspace import RUNS, experiments, parse_changes, plan, snapshot
-from rlhf.data.contracts import DataError, write_json, written_beside
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json, written_beside
 from rlhf.measures.display import LABELS, number
-from rlhf.models.policy import SIZES
+from rlhf.models.scratch import SIZES
 from rlhf.report.by_size import as_png, ladder, ladder_figure, markdown_table, shape
 from rlhf.report.charts import svg_text
 from rlhf.report.page import inline_svg
 from rlhf.settings import SettingsError
-from tasks.runtime.stage import StageError, connect, one_line_errors, state_dir
+from tasks.runtime.errors import StageError, one_line_errors
+from tasks.runtime.places import state_dir
+from tasks.runtime.tracking import connect
 
 CODE = ("rlhf", "tasks", "labeling/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
 # So shortly trained, 0.3M and 0.5M, of three layers, learn to copy late in some seeds (dev/LOG.md).

@@ -25,9 +25,13 @@ import yaml
 
 from flows.services.up import running_environment
 from flows.workspace import RUNS, link_data, open_worktree
-from rlhf.data.contracts import COMPARISON, DataError, read_table
+from rlhf.data.contracts import COMPARISON
+from rlhf.data.errors import DataError
+from rlhf.data.table import read_table
 from rlhf.settings import check_settings
-from tasks.runtime.stage import StageError, connect, flat, one_line_errors
+from tasks.graph import flat
+from tasks.runtime.errors import StageError, one_line_errors
+from tasks.runtime.tracking import connect
 
 COMPARISONS = "data/comparisons"
 VARYING = ("runs/", "reports/")  # MLflow run ids; pages carry times and names of runs

@@ -17,11 +17,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
 from flows.verdict import verdict_figures
-from rlhf.data.contracts import read_json
+from rlhf.data.files import read_json
 from rlhf.measures.summary import first_trust
 from rlhf.settings import Settings
+from tasks.graph import flat
 from tasks.runtime.outcome import changed_parameters, in_short
-from tasks.runtime.stage import FINAL, flat
+from tasks.runtime.tracking import FINAL
 
 DATA = {"data/raw": "source", "data/prepared": "training", "data/comparisons": "rankings"}
 CURVES = ("loss", "accuracy", "objective/scores", "objective/kl", "objective/entropy", "val/response_length")

@@ -8,14 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import TABLES, DataError
-from rlhf.data.sources import load
-from rlhf.judges.judge import PEOPLE, human_judge
+from rlhf.data.contracts import TABLES
+from rlhf.data.errors import DataError
+from rlhf.judges.people import human_judge
 from rlhf.settings import Settings, SettingsError
+from tasks.graph import stages
+from tasks.ingest import load
+from tasks.judging import PEOPLE
 from tasks.prepare import prepare
+from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import gate_warning, problems_of_data, too_long
 from tasks.runtime.preflight import cautions, contradictions
-from tasks.runtime.stage import StageError, stages
 from tasks.stored_labels import stored_rankings
 
 REWARD_MODEL = Path("data/reward-model")

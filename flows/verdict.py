@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlhf.data.contracts import read_json
+from rlhf.data.files import read_json
 from rlhf.measures.display import LABELS, in_order, interval_text, level_text, number
 from tasks.runtime.registry import standing
 

@@ -19,11 +19,12 @@ from typing import Any
 import yaml
 
 from flows.machine import living
-from rlhf.data.contracts import written_beside
+from rlhf.data.files import written_beside
 from rlhf.data.sources import source_hash
 from rlhf.judges.endpoints import key_for, load_allowed
 from rlhf.settings import Settings, SettingsError, check_settings, known_keys, load_settings
-from tasks.runtime.stage import KNOWN, StageError
+from tasks.runtime.errors import StageError
+from tasks.runtime.places import KNOWN
 
 RUNS = Path(".runs")
 KEPT = 10  # worktrees; older ones are removed, their experiments and outputs stay in DVC

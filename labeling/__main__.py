@@ -9,10 +9,12 @@ import secrets
 import sys
 from pathlib import Path
 
-from labeling import exports, imports, people, progress, queues
+from labeling import exports, imports, people, progress
+from labeling import items as items_
+from labeling import projects as projects_
 from labeling.schema import KINDS, ROLES
 from labeling.store import Store, default_url
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 WHO = "command line"
 TOKEN_DAYS = 365
@@ -105,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("queue")
     one.add_argument("file", type=Path)
     one.add_argument("--role", choices=("work", "gold", "onboarding"), default="work")
-    one.add_argument("--sampling", choices=queues.SAMPLINGS, default="all")
+    one.add_argument("--sampling", choices=items_.SAMPLINGS, default="all")
     one.add_argument("--number", type=int, help="items to draw")
     one.add_argument("--shared", type=float, default=0.0, help="share that goes to the shared pool")
     one.add_argument("--shared-overlap", type=int, default=3, help="labels an item of the pool")
@@ -167,9 +169,9 @@ def run(given: argparse.Namespace) -> None:
         rows = imports.read_labels(given.file, fields, notes)
         with store.write() as tx:
             try:
-                queues.project_id(tx, given.project)
+                projects_.project_id(tx, given.project)
             except DataError:
-                queues.add_project(tx, given.project, WHO)
+                projects_.add_project(tx, given.project, WHO)
             counts = imports.import_labels(tx, given.project, rows, given.file.name, WHO)
         said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         print(*notes, f"{sum(counts.values())} new of {len(rows)} labels: {said}", sep="\n")
@@ -181,19 +183,19 @@ def add(store: Store, given: argparse.Namespace) -> None:
     """`project add`, `guideline add`, `queue add`, `items add`."""
     if given.verb == "project":
         with store.write() as tx:
-            queues.add_project(tx, given.name, WHO)
+            projects_.add_project(tx, given.name, WHO)
     elif given.verb == "guideline":
         text = read_file(given.file)
         with store.write() as tx:
-            version = queues.add_guideline(tx, queues.project_id(tx, given.project), text, WHO)
+            version = projects_.add_guideline(tx, projects_.project_id(tx, given.project), text, WHO)
         print(f"guideline version {version}")
     elif given.verb == "queue":
         with store.write() as tx:
-            project, seconds = queues.project_id(tx, given.project), round(given.lease_minutes * 60)
-            queues.add_queue(tx, project, given.name, given.kind, WHO, given.overlap, seconds, given.group)
+            project, seconds = projects_.project_id(tx, given.project), round(given.lease_minutes * 60)
+            projects_.add_queue(tx, project, given.name, given.kind, WHO, given.overlap, seconds, given.group)
     else:
-        candidates = queues.read_candidates(given.file)
-        filling = queues.Filling(
+        candidates = items_.read_candidates(given.file)
+        filling = items_.Filling(
             given.role,
             given.sampling,
             given.number,
@@ -203,8 +205,8 @@ def add(store: Store, given: argparse.Namespace) -> None:
             given.seed,
         )
         with store.write() as tx:
-            row = queues.queue_row(tx, given.project, given.queue)
-            number = queues.add_items(tx, row, candidates, filling, WHO)
+            row = projects_.queue_row(tx, given.project, given.queue)
+            number = items_.add_items(tx, row, candidates, filling, WHO)
         print(f"{number} new items")
 
 

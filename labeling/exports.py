@@ -22,20 +22,13 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from labeling.queues import project_id
+from labeling.projects import project_id
 from labeling.schema import items, labels, projects, queues, users, version_labels, versions
 from labeling.store import dumps, insert, record
-from rlhf.data.contracts import (
-    COMPARISON,
-    DEMONSTRATION,
-    JUDGMENT,
-    Contract,
-    DataError,
-    with_ids,
-    write_json,
-    write_table,
-    written_beside,
-)
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, Contract, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json, written_beside
+from rlhf.data.table import write_table
 
 FORMATS = ("parquet", "jsonl", "csv")
 _TEXT = pa.string()

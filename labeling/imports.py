@@ -24,12 +24,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from labeling.people import add_user
-from labeling.queues import add_queue, project_id
+from labeling.projects import add_queue, project_id
 from labeling.schema import items, labels, queues, users
 from labeling.store import clean, content_hash, dumps, insert, record
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, Contract, DataError
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, Contract
+from rlhf.data.errors import DataError
 from rlhf.data.qa_feedback import GROUP, LABELER, OUTPUTS, PAIRS, broken_ties, question_of, ranking_of_pairs
-from rlhf.data.readers import dense_ranks, read_rows, read_text
+from rlhf.data.rankings import dense_ranks
+from rlhf.data.readers import read_rows, read_text
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "context", "input", "text")
 TIES = ("tie", "equal", "same", "both", "neither", "draw")

@@ -18,7 +18,7 @@ from argon2.exceptions import VerifyMismatchError
 
 from labeling.schema import ROLES, groups, logins, sessions, users
 from labeling.store import Prepared, clean, insert, record
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 SESSION_IDLE = 12 * 3600.0  # seconds without a request after which a session ends
 SESSION_WHOLE = 14 * 24 * 3600.0  # seconds after which it ends anyway

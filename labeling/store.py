@@ -36,7 +36,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, DisconnectionError, Ope
 from sqlalchemy.sql import visitors
 
 from labeling import schema
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 BUSY_MS = 15_000
 PING_AFTER = 5.0  # seconds that a connection to PostgreSQL rested

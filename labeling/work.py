@@ -17,10 +17,10 @@ import sqlalchemy as sa
 
 from labeling.answers import Choice, agreement, understand
 from labeling.people import User
-from labeling.queues import newest_guideline
+from labeling.projects import newest_guideline
 from labeling.schema import ASK, flags, items, labels, leases, queues
 from labeling.store import Prepared, Store, clean, record
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 _random = random.SystemRandom()
 _newer = labels.alias("newer")

@@ -15,24 +15,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import (
-    COMPARISON,
-    DEMONSTRATION,
-    GOLD,
-    PROMPT,
-    SPLITS,
-    DataError,
-    prompt_key,
-    read_table,
-    with_ids,
-    write_json,
-    write_table,
-    written_beside,
-)
+from rlhf.compute import deterministic
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, PROMPT, SPLITS, prompt_key, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json, written_beside
+from rlhf.data.table import read_table, write_table
 from rlhf.models.policy import load_policy
 from rlhf.models.sampling import generate
 from rlhf.settings import Settings
-from rlhf.training.loop import deterministic
 from rlhf.world.labelers import pool, rank
 from tasks.runtime.stage import Stage, run
 from tasks.stored_labels import stored_rankings

@@ -14,20 +14,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import (
-    COMPARISON,
-    DEMONSTRATION,
-    GOLD,
-    JUDGMENT,
-    PROMPT,
-    read_json,
-    read_table,
-    write_json,
-    write_table,
-    written_beside,
-)
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, JUDGMENT, PROMPT
 from rlhf.data.distinct import near_copies
-from rlhf.judges.judge import FACTS, Judge, PairedJudge, Row, ScoringJudge, asking, blind_pairs, load_judge
+from rlhf.data.files import read_json, write_json, written_beside
+from rlhf.data.table import read_table, write_table
+from rlhf.judges.judge import Judge, PairedJudge, Row, ScoringJudge, blind_pairs
 from rlhf.measures.alpha_spending import outcome
 from rlhf.measures.caveats import caveats
 from rlhf.measures.evaluation import (
@@ -43,20 +34,25 @@ from rlhf.measures.evaluation import (
     words,
     words_by_prompt,
 )
-from rlhf.measures.judge_trust import NO_MODEL, Trust, labelers_of, labelled_pairs, measure, one_per_prompt
+from rlhf.measures.judge_trust import (
+    NO_MODEL,
+    Trust,
+    asking,
+    labelers_of,
+    labelled_pairs,
+    measure,
+    one_per_prompt,
+)
 from rlhf.measures.summary import print_table
 from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.settings import Evaluate
+from tasks.graph import content_hash, stages
+from tasks.judging import FACTS, load_judge
+from tasks.runtime.errors import StageError
 from tasks.runtime.outcome import write_rate
 from tasks.runtime.past_evaluations import record_look
-from tasks.runtime.stage import (
-    Stage,
-    StageError,
-    content_hash,
-    run,
-    stages,
-    state_dir,
-)
+from tasks.runtime.places import state_dir
+from tasks.runtime.stage import Stage, run
 
 POLICIES = ("pretrained", "sft", "ppo")
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"

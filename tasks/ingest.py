@@ -6,17 +6,25 @@ posts; no rows for any other source).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from rlhf.data import sources
-from rlhf.data.contracts import GOLD, TABLES, write_table, written_beside
+from rlhf.data.contracts import GOLD, TABLES
+from rlhf.data.errors import DataError
+from rlhf.data.files import written_beside
+from rlhf.data.folder import files
+from rlhf.data.qa_feedback import qa_feedback
+from rlhf.data.sources import Raw, source_hash
+from rlhf.data.table import write_table
+from rlhf.settings import Ingest
+from rlhf.world.source import builtin
 from tasks.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> dict[str, float]:
     """Read the source, write its rows and say how many there are; returns the counts."""
     settings = stage.settings.ingest
-    raw = sources.load(settings, stage.settings.seed)
+    raw = load(settings, stage.settings.seed)
     with written_beside("data/raw") as folder:
         for name, contract in TABLES.items():
             write_table(folder / f"{name}.parquet", contract, raw.tables[name])
@@ -34,6 +42,30 @@ def main(stage: Stage) -> dict[str, float]:
             path = Path("data/raw") / f"{name}.parquet"
             stage.log_dataset(str(path), rows, context="ingest")
     return {f"rows/{name}": count for name, count in counts.items()}
+
+
+def load(settings: Ingest, seed: int) -> Raw:
+    """Rows from the source that the settings name.
+
+    Raises:
+        DataError: a missing or unexpected path, unreadable rows, or a hash other than `settings.sha256`.
+    """
+    if settings.source == "builtin":
+        if settings.path is not None or settings.sha256 is not None:
+            raise DataError(
+                "ingest.path and ingest.sha256 are for sources that read files; builtin reads none"
+            )
+        return builtin(settings, seed)
+    if settings.path is None:
+        raise DataError(f"ingest.path is not set; source {settings.source} needs the path of its data")
+    revision = source_hash(settings.path)
+    if settings.sha256 not in (None, revision):
+        raise DataError(
+            f"{settings.path}: sha256 is {revision}, ingest.sha256 says {settings.sha256}: the data changed; "
+            "put the new hash there if that is meant"
+        )
+    readers: dict[str, Callable[[str], Raw]] = {"files": files, "qa-feedback": qa_feedback}
+    return readers[settings.source](settings.path)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from rlhf.data.contracts import read_json, written_beside
+from rlhf.data.files import read_json, written_beside
 from rlhf.report.charts import (
     calibration_figure,
     curve_figures,
@@ -22,8 +22,11 @@ from rlhf.report.charts import (
     write_figures,
 )
 from rlhf.report.page import render_report
+from tasks.graph import flat, stage_params
 from tasks.runtime.outcome import changed_parameters, in_short, total_cost
-from tasks.runtime.stage import Stage, flat, git_commit, parent_run, stage_params
+from tasks.runtime.places import git_commit
+from tasks.runtime.stage import Stage
+from tasks.runtime.tracking import parent_run
 
 FIGURES, PAGE = "reports/figures", "reports/report.html"
 

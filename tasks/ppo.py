@@ -18,24 +18,21 @@ from typing import Any
 
 import yaml
 
-from rlhf.data.contracts import (
-    DEMONSTRATION,
-    PROMPT,
-    DataError,
-    read_json,
-    read_table,
-    write_json,
-    written_beside,
-)
+from rlhf.compute import deterministic
+from rlhf.data.contracts import DEMONSTRATION, PROMPT
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json, written_beside
+from rlhf.data.table import read_table
+from rlhf.models.adapters import load_adapters
 from rlhf.models.policy import load_policy, save_model
+from rlhf.models.reward_model import load_reward
 from rlhf.models.sampling import generate
 from rlhf.rl import reward_functions
 from rlhf.rl.early_stopping import HeldOutJudge, LookJudge, ModelJudge
 from rlhf.rl.snapshots import Snapshots, collect_snapshots
 from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.settings import Ppo
-from rlhf.training.loop import arguments, deterministic, train, write_curve
-from rlhf.training.reward import load_adapters, load_reward
+from rlhf.training.loop import arguments, train, write_curve
 from rlhf.world.panel import Panel
 from tasks.runtime.stage import Stage, launch, run
 

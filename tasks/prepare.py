@@ -11,17 +11,9 @@ import hashlib
 import statistics
 from typing import Any
 
-from rlhf.data.contracts import (
-    SPLITS,
-    TABLES,
-    Contract,
-    prompt_key,
-    read_table,
-    row_id,
-    write_json,
-    write_table,
-    written_beside,
-)
+from rlhf.data.contracts import SPLITS, TABLES, Contract, prompt_key, row_id
+from rlhf.data.files import write_json, written_beside
+from rlhf.data.table import read_table, write_table
 from rlhf.settings import Prepare
 from tasks.runtime.stage import Stage, run
 

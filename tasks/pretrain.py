@@ -5,9 +5,13 @@
 Reads data/prepared; writes models/pretrained, metrics/pretrain.json, plots/pretrain.csv.
 """
 
-from rlhf.data.contracts import CORPUS, DEMONSTRATION, read_table, write_json
-from rlhf.models.policy import new_model, save_model, tokenizer_texts, train_tokenizer
-from rlhf.training.loop import deterministic, final_loss, write_curve
+from rlhf.compute import deterministic
+from rlhf.data.contracts import CORPUS, DEMONSTRATION
+from rlhf.data.files import write_json
+from rlhf.data.table import read_table
+from rlhf.models.policy import save_model
+from rlhf.models.scratch import new_model, tokenizer_texts, train_tokenizer
+from rlhf.training.loop import final_loss, write_curve
 from rlhf.training.pretrain import pretrain
 from tasks.runtime.stage import Stage, run
 

@@ -15,19 +15,26 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT, DataError, read_json, read_table
-from rlhf.judges.judge import Row, blind_pairs, load_judge
+from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json
+from rlhf.data.table import read_table
+from rlhf.judges.judge import Row, blind_pairs
 from rlhf.measures.alpha_spending import level_of_look, outcome
 from rlhf.measures.champion import against_champion
 from rlhf.measures.display import rate_text
 from rlhf.measures.evaluation import rates
 from rlhf.measures.gate import Look, decide
+from tasks.graph import content_hash
+from tasks.judging import load_judge
 from tasks.page import write_page
+from tasks.runtime.errors import StageError
 from tasks.runtime.locks import alone
 from tasks.runtime.outcome import write_outcome
 from tasks.runtime.past_evaluations import number_of_look, record_look
+from tasks.runtime.places import state_dir
 from tasks.runtime.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder
-from tasks.runtime.stage import Stage, StageError, content_hash, run, state_dir
+from tasks.runtime.stage import Stage, run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

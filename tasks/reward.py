@@ -13,24 +13,18 @@ With `reward.labeler_weights` rankings count by what the labelers' overlap says 
 from typing import Any
 
 from labeling.quality.weights import labeler_weights
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, DataError, read_table, write_json, written_beside
+from rlhf.compute import deterministic
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json, written_beside
+from rlhf.data.table import read_table
 from rlhf.measures.calibration import reward_quality
 from rlhf.measures.judge_trust import by_score, labelers_of, labelled_pairs, measure
+from rlhf.models.adapters import Adapters, add_lora, merge_lora, save_adapters
 from rlhf.models.policy import save_model
-from rlhf.training.loop import deterministic, final_loss, write_curve
-from rlhf.training.reward import (
-    Adapters,
-    RewardModel,
-    accuracy,
-    add_lora,
-    contrasts,
-    merge_lora,
-    reward_from_policy,
-    save_adapters,
-    score,
-    shift_to_references,
-    train_reward,
-)
+from rlhf.models.reward_model import RewardModel, reward_from_policy, score, shift_to_references
+from rlhf.training.loop import final_loss, write_curve
+from rlhf.training.reward import accuracy, contrasts, train_reward
 from tasks.runtime.stage import Stage, run
 
 

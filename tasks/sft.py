@@ -7,10 +7,13 @@ Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plo
 
 import os
 
-from rlhf.data.contracts import DEMONSTRATION, read_json, read_table, write_json
+from rlhf.compute import deterministic
+from rlhf.data.contracts import DEMONSTRATION
+from rlhf.data.files import read_json, write_json
+from rlhf.data.table import read_table
 from rlhf.models.policy import load_policy, save_model
 from rlhf.models.sampling import check_sampling, generate
-from rlhf.training.loop import deterministic, final_loss, write_curve
+from rlhf.training.loop import final_loss, write_curve
 from rlhf.training.sft import sft, validation_loss
 from tasks.runtime.stage import Stage, launch, run
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.settings import Labels
-from tasks.runtime.stage import label_store
+from tasks.runtime.places import label_store
 
 
 def stored_rankings(labels: Labels) -> list[dict[str, Any]]:

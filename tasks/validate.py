@@ -12,20 +12,15 @@ from typing import Any
 import great_expectations as gx
 import pandas as pd
 
-from rlhf.data.contracts import (
-    COMPARISON,
-    CORPUS,
-    DEMONSTRATION,
-    PROMPT,
-    read_table,
-    write_json,
-    written_beside,
-)
+from rlhf.data.contracts import COMPARISON, CORPUS, DEMONSTRATION, PROMPT
+from rlhf.data.files import write_json, written_beside
+from rlhf.data.table import read_table
 from rlhf.settings import Settings
 from tasks import suites
 from tasks.data_docs import SECTIONS, make_self_contained
+from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import gate_warning, problems_of_data, too_long
-from tasks.runtime.stage import Stage, StageError, run
+from tasks.runtime.stage import Stage, run
 from tasks.suites import Rule
 
 STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
@@ -100,7 +95,7 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
 
 def token_counts(settings: Settings, prompts: list[str], demonstrations: list[dict[str, Any]]) -> list[int]:
     """The tokens of each prompt, by the tokenizer that the stage `pretrain` will train."""
-    from rlhf.models.policy import tokenizer_texts, train_tokenizer  # here, since it loads torch
+    from rlhf.models.scratch import tokenizer_texts, train_tokenizer  # here, since it loads torch
     from rlhf.models.template import content_ids
 
     texts: list[str] = []  # a closed vocabulary has a token for each word, known or not

@@ -11,10 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.postgres import Postgres, binaries, temporary_postgres
-from labeling import people, queues
+from labeling import items as items_
+from labeling import people
+from labeling import projects as projects_
 from labeling.answers import Choice
+from labeling.items import Candidate, Filling
 from labeling.people import User
-from labeling.queues import Candidate, Filling
 from labeling.schema import groups, users
 from labeling.store import Store
 from labeling.work import Work, give, next_work
@@ -52,7 +54,7 @@ def store(url: str) -> Iterator[Store]:
     """A store with a project `p`."""
     opened = Store(url)
     with opened.write() as tx:
-        queues.add_project(tx, "p", "test")
+        projects_.add_project(tx, "p", "test")
     yield opened
     opened.close()
 
@@ -62,7 +64,7 @@ def sqlite(tmp_path: Path) -> Iterator[Store]:
     """A store with a project `p`, on SQLite only."""
     opened = Store(f"sqlite:///{tmp_path / 'labels.db'}")
     with opened.write() as tx:
-        queues.add_project(tx, "p", "test")
+        projects_.add_project(tx, "p", "test")
     yield opened
     opened.close()
 
@@ -102,9 +104,9 @@ def filled(
     """A queue of project `p` with these items; its id."""
     with store.write() as tx:
         name = name or kind
-        queues.add_queue(tx, 1, name, kind, "test", overlap, lease_seconds)
-        row = queues.queue_row(tx, "p", name)
-        queues.add_items(tx, row, items, Filling(**filling), "test")
+        projects_.add_queue(tx, 1, name, kind, "test", overlap, lease_seconds)
+        row = projects_.queue_row(tx, "p", name)
+        items_.add_items(tx, row, items, Filling(**filling), "test")
     return row.id
 
 

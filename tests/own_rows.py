@@ -7,7 +7,8 @@ from typing import Any
 
 from conftest import Workspace
 
-from rlhf.data.contracts import TABLES, read_table
+from rlhf.data.contracts import TABLES
+from rlhf.data.table import read_table
 from rlhf.settings import Settings, check_settings
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from flows.run_state import RunState
-from rlhf.data.contracts import write_json
+from rlhf.data.files import write_json
 
 HOSTILE = "<script>alert(1)</script>"
 

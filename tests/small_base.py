@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.models.policy import new_model, save_model, train_tokenizer
-from rlhf.training.loop import deterministic
+from rlhf.compute import deterministic
+from rlhf.models.policy import save_model
+from rlhf.models.scratch import new_model, train_tokenizer
 
 COLOURS = ["red", "green", "blue", "white", "black", "pink", "grey", "gold"]
 

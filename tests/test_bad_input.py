@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from conftest import Workspace
 
-from rlhf.data.contracts import DEMONSTRATION, DataError, row_id
+from rlhf.data.contracts import DEMONSTRATION, row_id
+from rlhf.data.errors import DataError
 from rlhf.settings import SettingsError, load_settings
-from tasks.runtime.stage import StageError
+from tasks.runtime.errors import StageError
 
 Row = dict[str, Any]
 SPLIT = {0: "test", 1: "test", 2: "validation"}

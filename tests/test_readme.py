@@ -28,8 +28,10 @@ import yaml
 from conftest import PATIENCE, ROOT, SMALL, free_port
 
 from flows.services.settings import Config, load_config
-from rlhf.data.contracts import TABLES, DataError, read_table, write_table
-from rlhf.data.sources import files
+from rlhf.data.contracts import TABLES
+from rlhf.data.errors import DataError
+from rlhf.data.folder import files
+from rlhf.data.table import read_table, write_table
 from rlhf.settings import Prepare
 from tasks import suites, validate
 from tasks.prepare import SPLIT_TABLES, prepare

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
 
-from rlhf.models.policy import train_tokenizer
+from rlhf.compute import deterministic
+from rlhf.models.scratch import train_tokenizer
 from rlhf.rl.trainer import PPOConfig, PPOTrainer
-from rlhf.training.loop import deterministic
 
 WORDS = "red green blue one two three yes no"
 PROMPTS = [f"{a} {b}:" for a in WORDS.split() for b in WORDS.split()]

@@ -15,11 +15,11 @@ from small_base import DEMONSTRATIONS
 from tiny_ppo import PROMPTS, Stop, trainer_of, updates, words_tokenizer
 from torch.distributed.tensor import DTensor
 
-from rlhf.data.contracts import write_json
+from rlhf.compute import deterministic
+from rlhf.data.files import write_json
 from rlhf.models.policy import load_policy, save_model
 from rlhf.rl.trainer import PPOTrainer
 from rlhf.training import loop as training
-from rlhf.training.loop import deterministic
 from rlhf.training.sft import sft
 
 CONFIGS = Path(__file__).parents[1] / "deploy/accelerate"

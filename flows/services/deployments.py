@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.services.settings import Config, environment
-from rlhf.data.contracts import DataError, read_json, write_json
-from tasks.runtime.stage import content_hash
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json
+from tasks.graph import content_hash
 
 
 def deploy(config: Config, env: dict[str, str], record: Path) -> None:

@@ -37,7 +37,8 @@ def prefect_api() -> Iterator[None]:
     """
     from flows.services.up import running_environment
     from tasks.runtime.locks import alone
-    from tasks.runtime.stage import connect, state_dir
+    from tasks.runtime.places import state_dir
+    from tasks.runtime.tracking import connect
 
     for name, value in running_environment().items():
         os.environ.setdefault(name, value)
@@ -131,7 +132,7 @@ def _wait(server: _Server) -> None:
     """Wait until the server answers."""
     import httpx
 
-    from tasks.runtime.stage import StageError
+    from tasks.runtime.errors import StageError
 
     try:
         httpx.get(f"{server.url}/health", timeout=STARTUP_SECONDS).raise_for_status()
@@ -148,7 +149,7 @@ def _check(url: str) -> None:
     """Ask the server that the user named whether it is there."""
     import httpx
 
-    from tasks.runtime.stage import StageError
+    from tasks.runtime.errors import StageError
 
     try:
         httpx.get(f"{url}/health", timeout=STARTUP_SECONDS)

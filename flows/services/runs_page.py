@@ -17,7 +17,8 @@ import yaml
 
 from flows.machine import living
 from flows.run_state import RunState, pages, read_state
-from rlhf.data.contracts import DataError, read_json
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json
 from rlhf.measures.display import rate_text
 from rlhf.settings import SettingsError, load_settings
 

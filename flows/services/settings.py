@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from labeling.web.origin import is_loopback
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.judges.endpoints import DEFAULT
 
 CONFIG = Path("services.yaml")

@@ -42,9 +42,12 @@ from flows.services.settings import (
     sign_in_environment,
 )
 from labeling.web.origin import is_loopback
-from rlhf.data.contracts import DataError, read_json, write_json
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json
+from tasks.runtime.errors import one_line_errors
 from tasks.runtime.locks import alone
-from tasks.runtime.stage import connect, one_line_errors, state_dir
+from tasks.runtime.places import state_dir
+from tasks.runtime.tracking import connect
 
 START_SECONDS = 120.0  # the first start makes the databases
 STOP_SECONDS = 20.0  # then a service is killed; a worker ends its runs first

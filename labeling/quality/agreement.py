@@ -14,7 +14,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.measures.rates import clustered_wilson
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 
 @dataclass(frozen=True)

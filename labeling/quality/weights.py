@@ -9,7 +9,7 @@ import numpy as np
 
 from labeling.quality import bradley_terry, dawid_skene
 from labeling.quality.votes import votes
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 MIN_VOTES = 10  # shared pairs; a labeler with fewer counts as the average one
 

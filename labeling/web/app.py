@@ -20,7 +20,7 @@ from labeling.web.asking import Answer
 from labeling.web.pages import page
 from labeling.web.security import Guard, Operator, SignInFirst
 from labeling.work import Gone
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 TITLES = {401: "Sign in again", 403: "Not allowed", 404: "Not found"}
 HERE = Path(__file__).parent

@@ -15,7 +15,8 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from labeling import queues as stock
+from labeling import items as items_
+from labeling import projects as projects_
 from labeling import work
 from labeling.answers import Choice
 from labeling.people import User
@@ -24,7 +25,7 @@ from labeling.store import Store, clean, content_hash, insert
 from labeling.web.fields import LONG, Text
 from labeling.web.pages import page
 from labeling.web.security import SignedIn
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 router = APIRouter(tags=["asking"])
 PROJECT, QUEUE = "served", "asked"
@@ -170,8 +171,8 @@ def _queue(tx: sa.Connection) -> int:
     found = tx.scalar(chosen)
     if found is None:
         project = tx.scalar(sa.select(projects.c.id).where(projects.c.name == PROJECT))
-        project = project or stock.add_project(tx, PROJECT, "served model")
-        found = stock.add_queue(tx, project, QUEUE, ASK, "served model")
+        project = project or projects_.add_project(tx, PROJECT, "served model")
+        found = projects_.add_queue(tx, project, QUEUE, ASK, "served model")
     return found
 
 
@@ -184,6 +185,6 @@ def _keep(tx: sa.Connection, queue: int, prompt: str, texts: list[str], policies
         more = {"target": items.c.target + 1, "taken": items.c.taken + 1}
         tx.execute(items.update().where(items.c.id == found).values(**more))
         return found
-    one = stock.Candidate(prompt, tuple(texts), tuple(policies), source="served model")
-    values = stock.item_values(queue, one, "work", time.time(), 1, digest, "asked", 1.0)
+    one = items_.Candidate(prompt, tuple(texts), tuple(policies), source="served model")
+    values = items_.item_values(queue, one, "work", time.time(), 1, digest, "asked", 1.0)
     return insert(tx, items, values | {"taken": 1})

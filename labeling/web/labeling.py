@@ -13,12 +13,12 @@ from pydantic import BaseModel, Field, ValidationError
 from labeling import work
 from labeling.answers import Choice
 from labeling.people import User
-from labeling.queues import guideline
+from labeling.projects import guideline
 from labeling.schema import ASK, guidelines, items, labels, projects, queues
 from labeling.web.fields import LONG, MOST, Id, OptionalId, Text
 from labeling.web.pages import page
 from labeling.web.security import SignedIn, Token, identify, note_seen, write_as
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 router = APIRouter(tags=["labeling"])
 HISTORY = 50  # rows of the history page

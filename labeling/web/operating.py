@@ -12,13 +12,15 @@ import sqlalchemy as sa
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
-from labeling import exports, people, progress, queues
+from labeling import exports, people, progress
+from labeling import items as items_
+from labeling import projects as projects_
 from labeling.schema import KINDS, ROLES, audit, flags, groups, items, labels, projects, users, versions
 from labeling.web.fields import LONG, MOST, NAME, Id, OptionalId, Text
 from labeling.web.pages import page
 from labeling.web.security import Operator
 from labeling.work import Gone, is_current
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 router = APIRouter(prefix="/operate", tags=["operating"])
 ROWS = 100  # of the audit log and of flags, a page
@@ -46,7 +48,7 @@ def overview(request: Request, user: Operator) -> Response:
 def add_project(request: Request, user: Operator, name: Name) -> Response:
     """Add a project."""
     with request.app.state.store.write() as tx:
-        number = queues.add_project(tx, name, user.name)
+        number = projects_.add_project(tx, name, user.name)
     return RedirectResponse(f"/operate/projects/{number}", 303)
 
 
@@ -74,7 +76,7 @@ def project_page(request: Request, user: Operator, project: Id) -> Response:
         values = {
             "project": row,
             "queues": progress.queue_progress(tx, project),
-            "guideline": queues.guideline(tx, project),
+            "guideline": projects_.guideline(tx, project),
             "versions": tx.execute(counted).all(),
             "new": exports.new_labels(tx, row.name),
             "groups": tx.scalars(sa.select(groups.c.name).order_by(groups.c.name)).all(),
@@ -84,7 +86,7 @@ def project_page(request: Request, user: Operator, project: Id) -> Response:
         user,
         title=row.name,
         kinds=KINDS,
-        samplings=queues.SAMPLINGS,
+        samplings=items_.SAMPLINGS,
         formats=exports.FORMATS,
         **values,
     )
@@ -97,7 +99,7 @@ def add_guideline(
     """Add the guideline's next version."""
     with request.app.state.store.write() as tx:
         _project(tx, project)
-        queues.add_guideline(tx, project, text.replace("\r\n", "\n"), user.name)
+        projects_.add_guideline(tx, project, text.replace("\r\n", "\n"), user.name)
     return RedirectResponse(f"/operate/projects/{project}", 303)
 
 
@@ -116,7 +118,7 @@ def add_queue(
     with request.app.state.store.write() as tx:
         _project(tx, project)
         seconds = max(1, round(lease_minutes * 60))
-        queues.add_queue(tx, project, name, kind, user.name, overlap, seconds, group.strip() or None)
+        projects_.add_queue(tx, project, name, kind, user.name, overlap, seconds, group.strip() or None)
     return RedirectResponse(f"/operate/projects/{project}", 303)
 
 
@@ -132,9 +134,9 @@ def change_queue(
 ) -> Response:
     """Change a queue's overlap, lease, group, or close it."""
     with request.app.state.store.write() as tx:
-        row = queues.queue_by_id(tx, queue)
+        row = projects_.queue_by_id(tx, queue)
         seconds = max(1, round(lease_minutes * 60))
-        queues.change_queue(tx, queue, user.name, overlap, seconds, group.strip() or None, active)
+        projects_.change_queue(tx, queue, user.name, overlap, seconds, group.strip() or None, active)
     return RedirectResponse(f"/operate/projects/{row.project_id}", 303)
 
 
@@ -154,17 +156,17 @@ def add_items(
 ) -> Response:
     """Fill a queue from a file."""
     name = Path((file.filename or "items").replace("\0", "").encode("utf-8", "replace").decode()).name[-80:]
-    filling = queues.Filling(role, sampling, number, shared, shared_overlap, repeats, seed)
+    filling = items_.Filling(role, sampling, number, shared, shared_overlap, repeats, seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"items{Path(name).suffix[:10]}"
         path.write_bytes(file.file.read())
         try:
-            found = queues.read_candidates(path, name)
+            found = items_.read_candidates(path, name)
         except DataError as error:
             raise DataError(str(error).replace(str(path), name)) from None
     with request.app.state.store.write() as tx:
-        row = queues.queue_by_id(tx, queue)
-        queues.add_items(tx, row, found, filling, user.name)
+        row = projects_.queue_by_id(tx, queue)
+        items_.add_items(tx, row, found, filling, user.name)
     return RedirectResponse(f"/operate/projects/{row.project_id}", 303)
 
 

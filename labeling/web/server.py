@@ -13,7 +13,7 @@ from labeling.store import Store
 from labeling.web.app import create_app
 from labeling.web.asking import Answer
 from labeling.web.origin import SameOrigin
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 
 def serve(

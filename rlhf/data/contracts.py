@@ -8,23 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-
-
-class DataError(ValueError):
-    """Input that cannot be used: one line that names file, row, what is wrong and how to mend it."""
-
 
 _TEXT, _TEXTS, _INTS = pa.string(), pa.list_(pa.string()), pa.list_(pa.int64())
 _META = [("source", _TEXT), ("id", _TEXT)]
@@ -106,6 +94,7 @@ GOLD = Contract(
     ("prompt", "facts"),
     ("prompt", "facts"),
 )  # facts: JSON of fact type -> value; only judges and simulated labelers read it
+PREFERENCES = ("output", "tie", "reference")  # what a judgment may say
 SPLITS = ("train", "validation", "judge", "test")
 TABLES = {"corpus": CORPUS, "demonstrations": DEMONSTRATION, "prompts": PROMPT, "comparisons": COMPARISON}
 
@@ -160,97 +149,3 @@ def exact(value: Any, kind: pa.DataType) -> Any:
             if typed == number and (isinstance(typed, float) or -(2**63) <= typed < 2**63):
                 return typed
     raise ValueError(f"{value!r} is no {kind}")
-
-
-def write_table(path: Path | str, contract: Contract, rows: list[dict[str, Any]]) -> None:
-    """Write rows as Parquet: beside, then renamed, so that a killed writer leaves nothing half-written."""
-    columns: dict[str, list[Any]] = {name: [] for name in contract.schema.names}
-    for number, row in enumerate(rows, start=1):
-        for field in contract.schema:
-            value = row.get(field.name)
-            try:
-                columns[field.name].append(exact(value, field.type))
-            except ValueError:
-                raise DataError(
-                    f"{path}: {contract.name} {number} has a value of the wrong type: "
-                    f"{field.name} {ascii(value)[:60]} is no {field.type}"
-                ) from None
-    table = pa.Table.from_pydict(columns, schema=contract.schema)
-    with written_beside(path) as beside:
-        pq.write_table(table, beside, compression="zstd")
-
-
-def read_table(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
-    """Rows of a table that `write_table` wrote.
-
-    Raises:
-        DataError: no such file, not Parquet, or another schema.
-    """
-    if not Path(path).exists():
-        raise DataError(f"{path}: no such file; run the stage that writes it (dvc repro)")
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from None
-    if table.schema.names != contract.schema.names:
-        odd = set(table.schema.names) ^ set(contract.schema.names)
-        raise DataError(f"{path}: not a table of {contract.name}s: columns differ in {sorted(odd)}")
-    return table.to_pylist()
-
-
-@contextmanager
-def written_beside(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file or folder to; renamed into place when all went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield beside
-        if path.is_dir():
-            _remove(path)
-        os.replace(beside, path)
-    finally:
-        _remove(beside)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def write_json(path: Path | str, value: Any) -> None:
-    """Write JSON with sorted keys and a final newline, beside then renamed.
-
-    Raises:
-        DataError: a number is NaN or infinite: JSON has none of these, and a figure that does not exist is
-            null.
-    """
-    with written_beside(path) as beside:
-        try:
-            text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        except ValueError:
-            raise DataError(f"{path}: {_no_number(value) or 'a figure'} is NaN or infinite") from None
-        beside.write_text(text + "\n")
-
-
-def _no_number(value: Any, place: str = "") -> str | None:
-    """Where the first NaN or infinity stands: `policies.ppo.kl`."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return place
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    places = (_no_number(inner, f"{place}.{key}".lstrip(".")) for key, inner in inside)
-    return next(filter(None, places), None)
-
-
-def read_json(path: Path | str) -> Any:
-    """Read JSON that a stage wrote.
-
-    Raises:
-        DataError: no such file.
-    """
-    try:
-        return json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None

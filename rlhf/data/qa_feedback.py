@@ -7,11 +7,15 @@ prompt, and a held-out question is recognised wherever its rankings come from.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
+from rlhf.data.readers import read_text
+from rlhf.data.sources import Raw, Rows, marked, source_hash
 
 PROMPT_CHARS = 480  # question, passages and cue together; the passages are trimmed to fit
 OUTPUTS = tuple(f"prediction {i}" for i in range(1, 5))
@@ -108,3 +112,66 @@ def broken_ties(preferences: Sequence[int], ranking: Sequence[int]) -> int:
     """How many pairs are ties in the preferences and none in the ranking made of them."""
     pairs = zip(PAIRS, preferences, strict=True)
     return sum(preferred == 0 and ranking[a] != ranking[b] for (a, b), preferred in pairs)
+
+
+def qa_feedback(path: Path | str) -> Raw:
+    """`dev_feedback.json` of FineGrainedRLHF (Wu et al. 2023): questions with passages, a human reference
+    and four outputs that people compared pair by pair.
+
+    The six preferences become one ranking with ties. Corpus: all passages, and the prompts.
+
+    Raises:
+        DataError: not that file, or preferences that go in a circle.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"{path}: no such file; source qa-feedback needs dev_feedback.json")
+    try:
+        items = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}: line {error.lineno}: not valid JSON ({error.msg}); is the file cut off?"
+        ) from None
+    if not isinstance(items, list) or not items:
+        raise DataError(f"{path}: expected a JSON list of questions")
+
+    demonstrations: Rows = []
+    comparisons: Rows = []
+    passages: dict[str, None] = {}  # in order, each once
+    untied = 0
+    for number, item in enumerate(items, start=1):
+        try:
+            question = question_of(item)
+            ranking = ranking_of_pairs(question.preferences)
+        except DataError as error:
+            raise DataError(f"{path}: question {number}: {error}") from None
+        passages |= dict.fromkeys(question.passages)
+        untied += broken_ties(question.preferences, ranking)
+        demonstrations.append(
+            {
+                "prompt": question.prompt,
+                "completion": question.reference,
+                "writer_id": "qa-feedback-writers",
+            }
+        )
+        comparisons.append(
+            {
+                "prompt": question.prompt,
+                "completions": list(question.outputs),
+                "ranking": ranking,
+                "labeler_id": LABELER,
+                "labeler_group": GROUP,
+                "policies": list(OUTPUTS),
+            }
+        )
+    prompts = [{"prompt": row["prompt"]} for row in demonstrations]
+    corpus = [{"text": text} for text in [*passages, *(row["prompt"] for row in demonstrations)]]
+    tables = {
+        "corpus": corpus,
+        "demonstrations": demonstrations,
+        "prompts": prompts,
+        "comparisons": comparisons,
+    }
+    note = f"{untied} of {len(items) * len(PAIRS)} pairs are ties that the other pairs of the question break"
+    tables = {name: marked(rows, "qa-feedback") for name, rows in tables.items()}
+    return Raw(tables, [], f"sha256 {source_hash(file)}", (note,))

@@ -11,16 +11,16 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from math import isfinite
-from numbers import Real
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlhf.data.contracts import Contract, DataError, exact
+from rlhf.data.contracts import Contract, exact
+from rlhf.data.errors import DataError
+from rlhf.data.rankings import _make_dense
 
 # Beside JSONDecodeError, which is a ValueError and is caught first: endless numbers and nesting.
 _TOO_MUCH = (ValueError, RecursionError)
@@ -96,43 +96,6 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
                     f"{_MEND.get(str(kind), 'mend it or leave it out')}"
                 ) from None
     return rows
-
-
-def dense_ranks(ranking: Sequence[Any]) -> list[int | None]:
-    """Ranks 1, 2, 3 ... in the order of any numbers, the smallest best; only equal numbers tie, null stays.
-
-    Raises:
-        DataError: something that is no finite number.
-    """
-    ranked = [rank for rank in ranking if rank is not None]
-    for rank in ranked:
-        # a whole number is finite however long it is, and one beyond all floats cannot be asked
-        known = isinstance(rank, int) or (isinstance(rank, Real) and isfinite(rank))
-        if not known or isinstance(rank, bool):
-            raise DataError(f"{rank!r} in a ranking is no number")
-    place = {rank: number for number, rank in enumerate(sorted(set(ranked)), start=1)}
-    return [None if rank is None else place[rank] for rank in ranking]
-
-
-def _make_dense(path: Path, rows: list[dict[str, Any]]) -> str | None:
-    """Make the rankings of rows dense ranks; returns what was read as what, None where all of them were."""
-    changed: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        ranking = row.get("ranking")
-        if not isinstance(ranking, list):
-            continue
-        try:
-            row["ranking"] = dense_ranks(ranking)
-        except DataError:
-            continue  # the check of the types names row and value
-        if row["ranking"] != ranking:
-            changed.append(f"{ranking} in row {number} as {row['ranking']}")
-    if not changed:
-        return None
-    return (
-        f"{path}: {len(changed)} of {len(rows)} rankings were not 1, 2, 3 ... without gaps and are read so, "
-        f"such as {changed[0]}: the smallest number is best, and only equal numbers tie"
-    )
 
 
 def read_text(path: Path) -> str:

@@ -16,7 +16,7 @@ import httpx
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 Allowed = Mapping[
     str, Sequence[str]

@@ -30,7 +30,7 @@ from typing import Any
 
 import httpx
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.judges.endpoints import DEFAULT_KEY, Allowed, key_for, load_allowed
 from rlhf.judges.judge import Row, judged, same
 

@@ -20,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.data.distinct import first_of_spelling
+from rlhf.judges.judge import Judge, PairedJudge, ScoringJudge, blind_pairs
 from rlhf.measures.display import rate_text
 from rlhf.measures.rates import prompt_means, wilson
 
@@ -391,3 +392,31 @@ def _split(text: str) -> tuple[list[str], list[str]]:
 
 def _join(words: Sequence[str], between: Sequence[str]) -> str:
     return "".join(word + gap for word, gap in zip(words, [*between, ""], strict=False))
+
+
+def asking(judge: Judge, source: str, seed: int) -> Ask:
+    """A judge as `rlhf.measures.judge_trust.measure` asks it.
+
+    Raises:
+        TypeError: a judge that neither scores texts nor is asked in both orders.
+    """
+    if isinstance(judge, ScoringJudge):
+        return by_score(judge.score)
+    if not isinstance(judge, PairedJudge):
+        raise TypeError(f"{judge.name}: no way is known to put this judge to the test")
+    words = {"reference": "better", "output": "worse", "tie": "tie"}
+
+    def ask(name: str, known: Sequence[Pair]) -> list[str]:
+        # the better text stands where the reference does, which no judge is told
+        texts = ([getattr(pair, side) for pair in known] for side in ("prompt", "better", "worse"))
+        pairs = blind_pairs(name, *texts, split="control", source=source, seed=seed)
+        said = []
+        for choices in judge.in_both_orders(pairs):
+            first = choices[0]
+            if first is None or None in choices:
+                said.append("unreadable")
+            else:
+                said.append(words[first] if len(set(choices)) == 1 else "contradiction")
+        return said
+
+    return ask

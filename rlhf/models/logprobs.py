@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of, last_positions, token_batches
 from rlhf.models.policy import Policy, context_length
 from rlhf.models.template import answered_ids_and_starts

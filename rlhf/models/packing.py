@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.models.batches import last_positions, right_pad
 from rlhf.models.logprobs import head_scores, hidden_states
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.models.batches import left_pad, positions
 from rlhf.models.policy import Policy, context_length
 from rlhf.models.template import content_ids

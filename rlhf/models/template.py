@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 Prompt = str | list[dict[str, str]]  # text, or chat messages
 

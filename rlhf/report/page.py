@@ -64,7 +64,7 @@ def render_report(
     quality = (reward or {}).get("quality") or {}
     rest = {key: value for key, value in (reward or {}).items() if key != "quality"}
     first, more = _three(page["samples"])
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template("page.html.j2").render(
         evaluation=evaluation,
         verdict=verdict(evaluation),
         headline=rate_text(policies["ppo"]),

@@ -4,51 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlhf.data.contracts import DataError
-from rlhf.models.template import Prompt
+from rlhf.data.errors import DataError
+from rlhf.models.reward_model import RewardModel
 from rlhf.rl.config import PPOConfig
-from rlhf.training.reward import Adapters, RewardModel
-
-RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]
-
-
-@dataclass
-class RewardAdapter:
-    """A reward model that is LoRA adapters and a head on the backbone that the policy starts from.
-
-    Attributes:
-        adapters: on the policy's body.
-        head: [1, width]; shift: what makes references score 0 on average.
-    """
-
-    adapters: Adapters
-    head: torch.Tensor
-    shift: float = 0.0
-
-
-Reward: TypeAlias = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
-
-
-def named_rewards(rewards: Sequence[Reward]) -> dict[str, Reward]:
-    """Rewards by name: a function's own, `model` for a model; a second of one name gets a number."""
-    named: dict[str, Reward] = {}
-    for reward in rewards:
-        name = (
-            "model"
-            if isinstance(reward, PreTrainedModel | RewardModel | RewardAdapter)
-            else getattr(reward, "__name__", "function")
-        )
-        taken = sum(key == name or key.startswith(f"{name}_") for key in named)
-        named[f"{name}_{taken + 1}" if taken else name] = reward
-    return named
+from rlhf.rl.rewards import Reward
 
 
 def check_policy(policy: Any, reference: Any) -> None:

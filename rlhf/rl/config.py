@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from rlhf.data.contracts import DataError
-from rlhf.training.loop import processes
+from rlhf.compute import processes
+from rlhf.data.errors import DataError
 
 
 @dataclass

@@ -21,12 +21,13 @@ import torch
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 
-from rlhf.data.contracts import DataError, read_json, write_json
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json
 from rlhf.measures.overoptimisation import Hacking, find_hacking
 from rlhf.measures.rates import wilson
+from rlhf.models.reward_model import RewardModel, score
 from rlhf.rl.snapshots import Snapshots
 from rlhf.training.loop import Curve, InCheckpoints
-from rlhf.training.reward import RewardModel, score
 
 
 class LookJudge(Protocol):

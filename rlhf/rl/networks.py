@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlhf.compute import autocast
 from rlhf.models.batches import Batch
 from rlhf.models.logprobs import chosen_logprobs, head_scores, hidden_states
 
@@ -59,26 +60,6 @@ class PolicyAndValue(nn.Module):
         for network in (self.policy, self.value):
             if network is not None:
                 network.gradient_checkpointing_enable(*args, **kwargs)
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> Any:
-    """Autocast to `dtype`, nothing for float32."""
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
-    """The dtype that `precision` means for a model of this width on this device.
-
-    On CPUs bf16 pays with AMX tiles only: AVX512-bf16 alone was slower than fp32 (dev/LOG.md), and narrow
-    models spend their time elsewhere.
-    """
-    if precision == "auto":
-        if device.type == "cuda":
-            good = torch.cuda.is_bf16_supported()
-        else:
-            good = torch.cpu._is_amx_tile_supported() and width >= 256
-        precision = "bf16" if good else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def micro_batch_overhead(device: torch.device, width: int) -> int | None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.measures import safety
 
 RewardFunction = Callable[[Sequence[Any], Sequence[str]], list[float]]

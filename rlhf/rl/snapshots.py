@@ -18,14 +18,15 @@ import pyarrow as pa
 import torch
 from transformers import TrainerCallback
 
-from rlhf.data.contracts import Contract, read_table, with_ids, write_table
+from rlhf.data.contracts import Contract, with_ids
+from rlhf.data.table import read_table, write_table
 from rlhf.measures.overoptimisation import best_of_n_kl
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import response_logprobs
 from rlhf.models.policy import Policy, context_length
+from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import generate
 from rlhf.models.template import answered_ids_and_starts
-from rlhf.training.reward import RewardModel, score
 
 if TYPE_CHECKING:
     from rlhf.rl.trainer import PPOTrainer

@@ -34,10 +34,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from rlhf.data.contracts import DataError
+from rlhf.compute import arithmetic, autocast, shard_on_cpus
+from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of, token_batches
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.policy import context_length, drop_borrowed_forwards, true_copy
+from rlhf.models.reward_model import RewardModel
 from rlhf.models.sampling import check_sampling, sample
 from rlhf.models.template import Prompt, content_ids, prompt_ids
 from rlhf.rl.advantages import (
@@ -52,23 +54,25 @@ from rlhf.rl.advantages import (
     whiten,
 )
 from rlhf.rl.checks import (
-    Reward,
-    RewardAdapter,
-    RewardFunction,
     adapted,
     check_policy,
     check_prompts,
     check_roles,
     freeze,
-    named_rewards,
     stop_ids,
     switch_dropout_off,
 )
 from rlhf.rl.config import PPOConfig
-from rlhf.rl.networks import PolicyAndValue, arithmetic, autocast, micro_batch_overhead
-from rlhf.rl.scores import function_scores, model_scores
-from rlhf.training.loop import InCheckpoints, WholeCheckpoints, last_checkpoint, shard_on_cpus
-from rlhf.training.reward import RewardModel
+from rlhf.rl.networks import PolicyAndValue, micro_batch_overhead
+from rlhf.rl.rewards import (
+    Reward,
+    RewardAdapter,
+    RewardFunction,
+    function_scores,
+    model_scores,
+    named_rewards,
+)
+from rlhf.training.loop import InCheckpoints, WholeCheckpoints, last_checkpoint
 
 __all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]
 

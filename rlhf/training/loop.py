@@ -6,63 +6,23 @@ goes on from its last complete checkpoint and ends with the same weights.
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import ctypes
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import DistributedType, PartialState
-from torch import nn
-from transformers import Trainer, TrainerCallback, set_seed
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from rlhf.data.contracts import DataError, written_beside
+from rlhf.compute import processes
+from rlhf.data.errors import DataError
+from rlhf.data.files import written_beside
 
 Curve = Callable[[dict[str, float], int], None]
 _WRITING = ".writing"
-
-
-def deterministic(seed: int, threads: int) -> None:
-    """Seed everything and fix the thread count: sums over threads depend on how many there are."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling fresh memory with NaN would find reads of it, at five times the cost of a training step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    _keep_memory()
-    set_seed(seed)
-
-
-def _keep_memory() -> None:
-    """Have glibc keep freed memory: steps ask for the same tensors, and page faults cost a sixth of one."""
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
-def processes() -> int:
-    """How many processes train together, as their launcher says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def shard_on_cpus() -> None:
-    """Have accelerate's FSDP shard over CPU processes too; to be called between arguments and trainer.
-
-    accelerate hears of FSDP only on processes that have an accelerator each; CPU processes would all hold the
-    whole model, without a word. torch itself shards over gloo as well.
-    """
-    state = PartialState()
-    if (
-        os.environ.get("ACCELERATE_USE_FSDP") == "true"
-        and state.distributed_type == DistributedType.MULTI_CPU
-    ):
-        state.distributed_type = DistributedType.MULTI_GPU
 
 
 def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> dict[str, Any]:
@@ -216,45 +176,6 @@ def reading_order(lengths: Sequence[int], *, batch_size: int, steps: int, seed: 
             i for b in torch.randperm(len(whole), generator=generator).tolist() for i in whole[b]
         ] + rest
     return order[: steps * batch_size]
-
-
-class MuonAdamW(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024, `torch.optim.Muon`) for the hidden matrices, AdamW for embeddings and norms.
-
-    One optimiser to its user: one list of parameter groups and one state, for schedulers and checkpoints.
-
-    Args:
-        model: embeddings are recognised by name, hidden matrices by having two dimensions.
-        muon_lr: peak rate of the matrices; adamw_lr: of the rest.
-    """
-
-    def __init__(self, model: nn.Module, *, muon_lr: float, adamw_lr: float, weight_decay: float) -> None:
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        hidden = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
-        rest = [p for name, p in named if all(p is not q for q in hidden)]
-        self.parts = (
-            torch.optim.Muon(hidden, lr=muon_lr, weight_decay=weight_decay),
-            torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=weight_decay),
-        )
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
-        self._share()
-
-    def _share(self) -> None:
-        """Have the same group objects here and in the parts: a scheduler writes rates into them."""
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for part in self.parts:
-            part.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self._share()
 
 
 class _Log(TrainerCallback):

@@ -9,11 +9,12 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.models.batches import right_pad
 from rlhf.models.policy import context_length
 from rlhf.models.template import content_ids
-from rlhf.training.loop import Curve, InOrder, MuonAdamW, arguments, reading_order, train
+from rlhf.training.loop import Curve, InOrder, arguments, reading_order, train
+from rlhf.training.optimizer import MuonAdamW
 
 
 def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -> list[list[int]]:

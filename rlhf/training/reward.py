@@ -10,159 +10,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from torch.nn.functional import logsigmoid
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
-from rlhf.data.contracts import DataError
-from rlhf.models.batches import right_pad
-from rlhf.models.logprobs import sequence_scores
+from rlhf.data.errors import DataError
+from rlhf.data.rankings import pairs
 from rlhf.models.packing import batch_scores, check_scores, pack, side_by_side
-from rlhf.models.policy import context_length, settle_pad
-from rlhf.models.template import Prompt, answered_ids
+from rlhf.models.reward_model import RewardModel, encode, score
 from rlhf.training.loop import Curve, InOrder, arguments, reading_order, train
-
-
-@dataclass
-class RewardModel:
-    """A one-label sequence-classification model and its tokenizer."""
-
-    model: Any  # a PreTrainedModel with a `score` head
-    tokenizer: Any
-
-
-def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
-    """A reward model with a policy's body and a fresh head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
-    reward = _load(path, num_labels=1)
-    generator = torch.Generator().manual_seed(seed)
-    width = reward.model.config.hidden_size
-    with torch.no_grad():
-        weight = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
-        reward.model.score.weight.copy_(weight)
-    return reward
-
-
-@dataclass
-class Adapters:
-    """LoRA adapters of a reward model, apart from the body that they are on.
-
-    Attributes:
-        config: their `peft` configuration; weights: their state dict.
-    """
-
-    config: Any
-    weights: dict[str, torch.Tensor]
-
-
-def add_lora(reward: RewardModel, rank: int) -> Any:
-    """Have only LoRA adapters on the body (Hu et al. 2021) and the head learn; returns the peft model."""
-    from peft import LoraConfig, get_peft_model
-
-    body = reward.model.base_model
-    linear = {name.split(".")[-1] for name, m in body.named_modules() if isinstance(m, torch.nn.Linear)}
-    adapted = get_peft_model(
-        reward.model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(linear))
-    )
-    reward.model.score.requires_grad_(True)
-    return adapted
-
-
-def merge_lora(reward: RewardModel, adapted: Any) -> Adapters:
-    """Merge the adapters into the model's weights and return them."""
-    from peft import get_peft_model_state_dict
-
-    weights = {name: p.detach().clone() for name, p in get_peft_model_state_dict(adapted).items()}
-    config = adapted.peft_config["default"]
-    reward.model = adapted.merge_and_unload()
-    return Adapters(config, weights)
-
-
-def save_adapters(adapters: Adapters, folder: Path) -> None:
-    """Write adapters as a peft folder."""
-    folder.mkdir(parents=True)
-    adapters.config.save_pretrained(folder)
-    save_file(adapters.weights, folder / "adapter_model.safetensors")
-
-
-def load_adapters(folder: Path) -> Adapters | None:
-    """Adapters written by `save_adapters`; None where there are none."""
-    if not folder.exists():
-        return None
-    from peft import PeftConfig
-
-    return Adapters(PeftConfig.from_pretrained(str(folder)), load_file(folder / "adapter_model.safetensors"))
-
-
-def load_reward(path: Path | str) -> RewardModel:
-    """Load a trained reward model.
-
-    Raises:
-        DataError: no such folder.
-    """
-    if not (Path(path) / "config.json").exists():
-        raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
-    return _load(path)
-
-
-def _load(path: Path | str, **more: Any) -> RewardModel:
-    config = AutoConfig.from_pretrained(path)
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise DataError(f"{path}: transformers has no sequence classification for {config.model_type} models")
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path, use_safetensors=True, dtype=torch.float32, **more
-    )
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    settle_pad(model, tokenizer, str(path))
-    return RewardModel(model.eval(), tokenizer)
-
-
-def encode(reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
-    """Ids of prompt + completion + EOS; what is too long loses the start of its prompt."""
-    return answered_ids(reward.tokenizer, prompts, completions, context_length(reward.model))
-
-
-@torch.no_grad()
-def score(
-    reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 128
-) -> list[float]:
-    """Scores of completions; references score 0 on average once the model is shifted."""
-    reward.model.eval()
-    rows = encode(reward, prompts, completions)
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
-    scores = [0.0] * len(rows)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        ids, lengths = right_pad([rows[i] for i in batch], reward.tokenizer.pad_token_id)
-        device = reward.model.device
-        found = sequence_scores(reward.model, ids.to(device), lengths.to(device))
-        for i, value in zip(batch, found.tolist(), strict=True):
-            scores[i] = value
-    return scores
-
-
-def shift_to_references(reward: RewardModel, references: list[dict[str, Any]]) -> float:
-    """Set `config.reward_shift` so that these demonstrations score 0 on average; returns the shift."""
-    reward.model.config.reward_shift = 0.0
-    scores = score(reward, [r["prompt"] for r in references], [r["completion"] for r in references])
-    reward.model.config.reward_shift = sum(scores) / len(scores)
-    return reward.model.config.reward_shift
-
-
-def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
-    """(better, worse) indices of a ranking in which 1 is best; ties give no pair."""
-    ordered = []
-    for a, b in combinations(range(len(ranking)), 2):
-        if ranking[a] != ranking[b]:
-            ordered.append((a, b) if ranking[a] < ranking[b] else (b, a))
-    return ordered
 
 
 def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:

@@ -10,12 +10,13 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from rlhf.data.contracts import DataError
+from rlhf.compute import processes, shard_on_cpus
+from rlhf.data.errors import DataError
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.policy import Policy, context_length
 from rlhf.models.template import content_ids
-from rlhf.training.loop import Curve, InOrder, arguments, processes, reading_order, shard_on_cpus, train
+from rlhf.training.loop import Curve, InOrder, arguments, reading_order, train
 
 
 def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[int]]]:

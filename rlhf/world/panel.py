@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import GOLD, DataError, read_table
+from rlhf.data.contracts import GOLD
+from rlhf.data.errors import DataError
+from rlhf.data.table import read_table
 from rlhf.world.labelers import rank
 
 

@@ -6,7 +6,7 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tasks.runtime.stage import state_dir
+from tasks.runtime.places import state_dir
 
 
 @contextmanager

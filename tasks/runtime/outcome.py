@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
-from rlhf.data.contracts import read_json, written_beside
+from rlhf.data.files import read_json, written_beside
 from rlhf.settings import SettingsError, check_settings, known_keys, load_settings
-from tasks.runtime.stage import flat, stage_cost, stages
+from tasks.graph import flat, stages
+from tasks.runtime.stage import stage_cost
 
 WIDTH = 20  # characters of the parameters that differ: the table has to fit 120 columns of a terminal
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.data.contracts import read_json
+from rlhf.data.files import read_json
 from rlhf.settings import load_settings
-from tasks.runtime.stage import StageError, connect, content_hash
+from tasks.graph import content_hash
+from tasks.runtime.errors import StageError
+from tasks.runtime.tracking import connect
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

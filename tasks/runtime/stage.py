@@ -6,40 +6,30 @@ A stage is a function `main(stage: Stage) -> dict` (its key figures) and ends wi
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import os
 import resource
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
-import yaml
 
-from rlhf.data.contracts import DataError, write_json
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
 from rlhf.settings import Settings, SettingsError, load_settings
-from tasks.runtime.declared import Declared, UndeclaredParameter
+from tasks.graph import dvc_hash, flat, stage_key, stage_params, stages
+from tasks.runtime.declared import Declared
+from tasks.runtime.errors import StageError, one_line_errors
+from tasks.runtime.places import _main_checkout, git_commit
 from tasks.runtime.preflight import contradictions
+from tasks.runtime.tracking import FINAL, PARENT_RUN, _dvc_process, connect, parent_run
 
-EXPERIMENT = "rlhf-pipeline"
-CODE = ("rlhf/", "tasks/", "labeling/", "flows/", "mlflow/")
-FINAL = "final/"  # opens the names of a run's final figures in MLflow, which are no points of its curves
-# In a run's worktree: the dvc.lock that the checkout had. The worktree's own begins empty, because a stage
-# has outputs only once it has ended in this run; else a run that ends early would show another's results.
-KNOWN = Path(".dvc/tmp/checkout.lock")
 _WORKER_OF = "RLHF_WORKER_OF"  # the MLflow run of the stage whose training process this is
-PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
-
-
-class StageError(RuntimeError):
-    """A stage cannot do its work: one line that says what is wrong and how to mend it."""
 
 
 @dataclass
@@ -190,18 +180,6 @@ def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) ->
         raise StageError(f"{stage.name}: a training process ended with exit code {done.returncode}")
 
 
-@contextmanager
-def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
-    """End the process with one line on stderr for an expected error, in place of a traceback."""
-    try:
-        yield
-    except (DataError, SettingsError, StageError, UndeclaredParameter) as error:
-        if show_traceback:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-
-
 def refuse_contradictions(settings: Settings, name: str) -> None:
     """Refuse parameters that contradict each other before the first training.
 
@@ -262,178 +240,6 @@ def stage_cost() -> dict[str, float]:
     return {"seconds": round(seconds, 1), "memory_mb": round(peak / 1024, 1)}
 
 
-def connect() -> None:
-    """Point MLflow at the one tracking store that all three ways of running share."""
-    import mlflow
-    from mlflow import MlflowClient
-
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # Curves in batches of a second. Without this the end of a training waits two seconds for an empty queue.
-    os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        state = state_dir()
-        state.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{state / 'mlflow.db'}")
-        if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
-            MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())
-    mlflow.set_experiment(EXPERIMENT)
-    mlflow.set_system_metrics_sampling_interval(5)
-
-
-def state_dir() -> Path:
-    """Where services keep their state: `.state` in the main checkout, shared by its worktrees."""
-    if os.environ.get("RLHF_STATE"):
-        return Path(os.environ["RLHF_STATE"]).resolve()
-    return _main_checkout() / ".state"
-
-
-def label_store() -> str:
-    """The database of the label store: `FEEDBACK_DB`, else `feedback.db` in the state folder."""
-    return os.environ.get("FEEDBACK_DB") or f"sqlite:///{state_dir() / 'feedback.db'}"
-
-
-def _main_checkout() -> Path:
-    common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
-    return Path(common).parent if common else Path.cwd()
-
-
-def parent_run() -> str | None:
-    """The pipeline execution's MLflow run: handed down by the flow, else one per `dvc repro` process."""
-    if os.environ.get(PARENT_RUN):
-        return os.environ[PARENT_RUN]
-    process = _dvc_process()
-    return _run_of_process(f"{process.pid}-{process.create_time():.0f}") if process else None
-
-
-def _dvc_process() -> psutil.Process | None:
-    """The `dvc` command above this process."""
-    for process in psutil.Process().parents():
-        words = process.cmdline()
-        if any(Path(word).name == "dvc" for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
-            return process
-    return None
-
-
-def _run_of_process(execution: str) -> str:
-    import mlflow
-    from mlflow import MlflowClient
-
-    found = mlflow.search_runs(
-        experiment_names=[EXPERIMENT], filter_string=f"tags.execution = '{execution}'", output_format="list"
-    )
-    if found:
-        return found[0].info.run_id
-    name = f"dvc-repro-{time.strftime('%Y%m%d-%H%M%S')}"
-    started = start_parent_run(name, MlflowClient(), execution)
-    MlflowClient().set_terminated(started, "FINISHED")  # nobody is left to close it when dvc ends
-    return started
-
-
-def start_parent_run(name: str, client: Any, execution: str) -> str:
-    """Open a run for a whole pipeline execution and return its id; its children are the stages.
-
-    The caller closes it.
-    """
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    tags = {"mlflow.runName": name, "execution": execution, "git_commit": git_commit(), "stage": "pipeline"}
-    started = client.create_run(experiment.experiment_id, tags=tags, run_name=name)
-    return started.info.run_id
-
-
-@functools.cache
-def stages() -> dict[str, Any]:
-    """The stages of dvc.yaml; DVC owns the graph, this only looks one entry up."""
-    return yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-
-
-def stage_params(name: str) -> dict[str, Any]:
-    """The parameters that dvc.yaml says a stage depends on, with defaults filled in."""
-    values: dict[str, Any] = load_settings().model_dump(by_alias=True)
-    chosen = {}
-    for key in stages()[name].get("params", []):
-        value: Any = values
-        for part in key.split("."):
-            value = value[part]
-        chosen[key] = value
-    return chosen
-
-
 def stage_settings(name: str) -> Settings:
     """The settings as a stage may read them: what its entry in dvc.yaml declares, and nothing else."""
     return cast(Settings, Declared(load_settings(), stages()[name].get("params", []), name))
-
-
-def stage_key(name: str) -> str:
-    """Hash of a stage's command, parameters and input files (code included): 16 hex digits.
-
-    Raises:
-        StageError: the stage is not in dvc.yaml, or an input is missing.
-    """
-    if name not in stages():
-        raise StageError(f"dvc.yaml has no stage {name!r}; it has {', '.join(stages())}")
-    digest = hashlib.sha256(repr((stages()[name]["cmd"], sorted(flat(stage_params(name)).items()))).encode())
-    for dep in stages()[name].get("deps", []):
-        path = Path(dep)
-        if not path.exists():
-            raise StageError(f"{name}: input {dep} is missing; `dvc repro {name}` makes it")
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and "__pycache__" not in file.parts:
-                digest.update(f"{file.as_posix()}\0".encode())
-                with file.open("rb") as handle:
-                    digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def content_hash(path: Path | str) -> str:
-    """Hash of a file, or of a folder's files and their names: 16 hex digits, the same on any machine."""
-    root, digest = Path(path), hashlib.sha256()
-    for file in sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]:
-        digest.update(f"{file.relative_to(root).as_posix()}\0".encode())
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def dvc_hash(path: str) -> str | None:
-    """DVC's hash of an output, or of the output folder that holds it; None before DVC has seen it."""
-    try:
-        lock = yaml.safe_load(Path("dvc.lock").read_text())
-    except FileNotFoundError:
-        return None
-    for stage in lock.get("stages", {}).values():
-        for out in stage.get("outs", []):
-            if path == out["path"] or path.startswith(out["path"] + "/"):
-                return out["md5"]
-    return None
-
-
-def git_commit() -> str:
-    """The checkout's commit, with `-dirty` when what a stage could run is not what the commit holds.
-
-    Parameters and data do not count, because they are recorded by themselves. A new file counts where our
-    code is, and nowhere else: in a run's worktree git knows all new files of the checkout, leftovers too.
-    Empty outside git.
-    """
-    commit = _git("rev-parse", "HEAD")
-    recorded = (":!dvc.lock", ":!params.yaml", ":!data")
-    states = _git("status", "--porcelain", "--untracked-files=all", "--", ".", *recorded) if commit else ""
-    changes = [line.split(maxsplit=1) for line in states.splitlines()]
-    new = ("??", "A", "AM")
-    dirty = any(state not in new or path.strip('"').startswith(CODE) for state, path in changes)
-    return commit + ("-dirty" if dirty else "")
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as dotted key -> value."""
-    dotted: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            dotted |= flat(value, f"{prefix}{key}.")
-        else:
-            dotted[prefix + key] = value
-    return dotted

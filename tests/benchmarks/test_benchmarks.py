@@ -15,7 +15,7 @@ from conftest import PATIENCE, ROOT
 
 from benchmarks import ppo, ppo_models, ppo_run
 from benchmarks.ppo_run import Spec
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 
 @pytest.fixture(scope="module")

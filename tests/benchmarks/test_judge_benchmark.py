@@ -6,10 +6,11 @@ import pytest
 from conftest import Workspace
 
 from benchmarks import judge_trust as benchmark
-from rlhf.data.contracts import DEMONSTRATION, read_table
-from rlhf.judges.judge import asking, gold_judge
-from rlhf.measures.judge_trust import labelled_pairs, measure
+from rlhf.data.contracts import DEMONSTRATION
+from rlhf.data.table import read_table
+from rlhf.measures.judge_trust import asking, labelled_pairs, measure
 from rlhf.settings import load_settings
+from rlhf.world.judges import gold_judge
 from tasks.evaluate import held_out
 
 

@@ -12,7 +12,7 @@ from benchmarks import ratings
 from benchmarks import reference_control as control
 from benchmarks.ratings import read_ratings
 from benchmarks.reference_control import overlap, overlap_judge, read_references
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.judges.judge import ScoringJudge
 
 DATA = ROOT.parent / "shared" / "data"

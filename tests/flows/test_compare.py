@@ -13,10 +13,13 @@ from conftest import Workspace
 
 from flows import compare
 from flows.comparison_page import comparison_markdown, comparison_page
-from rlhf.data.contracts import JUDGMENT, DataError, write_json, write_table
+from rlhf.data.contracts import JUDGMENT
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
+from rlhf.data.table import write_table
 from rlhf.measures.comparison import Run, compare_runs, what_differs
 from rlhf.settings import Settings
-from tasks.runtime.stage import flat
+from tasks.graph import flat
 
 HOSTILE = '</style></title><script>alert("x")</script><img src=x onerror=alert(1)>'
 

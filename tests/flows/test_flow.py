@@ -55,12 +55,19 @@ from flows.workspace import (
     up_to_date,
     write_params,
 )
-from labeling import exports, queues
+from labeling import exports
+from labeling import items as items_
+from labeling import projects as projects_
 from labeling.store import Store
-from rlhf.data.contracts import COMPARISON, DataError, with_ids, write_json, write_table
+from rlhf.data.contracts import COMPARISON, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
+from rlhf.data.table import write_table
 from rlhf.settings import Settings, SettingsError, check_settings, load_settings
 from tasks.runtime import registry
 from tasks.runtime import stage as context
+from tasks.runtime.places import state_dir
+from tasks.runtime.tracking import EXPERIMENT, start_parent_run
 
 STEP = """
 import pathlib, sys
@@ -216,7 +223,7 @@ def test_a_run_has_one_name_in_three_tools_and_leaves_the_checkout_alone(run: An
 
     commit = experiments()[flow_run.name]
     [parent] = mlflow.search_runs(
-        experiment_names=[context.EXPERIMENT],
+        experiment_names=[EXPERIMENT],
         filter_string=f"tags.prefect_flow_run = '{flow_run.id}'",
         output_format="list",
     )
@@ -294,7 +301,7 @@ def test_a_failed_stage_ends_both_runs_with_its_one_line(run: Any) -> None:
     assert not Path(".runs", flow_run.name, "data/prepared").exists()
     assert flow_run.name not in experiments()
     [found] = mlflow.search_runs(
-        experiment_names=[context.EXPERIMENT],
+        experiment_names=[EXPERIMENT],
         filter_string=f"tags.prefect_flow_run = '{flow_run.id}'",
         output_format="list",
     )
@@ -308,7 +315,7 @@ def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monke
     store = Store(f"sqlite:///{tmp_path / 'labels.db'}")
     monkeypatch.setenv("FEEDBACK_DB", str(store.engine.url))
     with store.write() as tx:
-        queues.add_project(tx, "p", "test")
+        projects_.add_project(tx, "p", "test")
     ann, queue = person(store, "ann"), filled(store, "rank", candidates(9))
     settings = check_settings({"collect": {"labels": {"project": "p"}}}, "test")
 
@@ -346,7 +353,7 @@ def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monke
     label(1)
     with store.write() as tx:
         assert exports.cut(tx, "p", "test") == 3
-    killed = context.start_parent_run("p-labels-3", mlflow.MlflowClient(), "execution")
+    killed = start_parent_run("p-labels-3", mlflow.MlflowClient(), "execution")
     for tag, value in (("labels_project", "p"), ("labels_version", "3")):
         mlflow.MlflowClient().set_tag(killed, tag, value)
     mlflow.MlflowClient().set_terminated(killed, "KILLED")
@@ -365,11 +372,11 @@ def test_the_event_of_enough_labels_is_what_starts_a_round(
     project = Settings().collect.labels.project
     store = Store(os.environ["FEEDBACK_DB"])
     with store.write() as tx:
-        queues.add_project(tx, "p", "test")
-        queues.add_project(tx, project, "test")
-        queues.add_queue(tx, queues.project_id(tx, project), "rank", "rank", "test")
-        row = queues.queue_row(tx, project, "rank")
-        queues.add_items(tx, row, candidates(2), queues.Filling(), "test")
+        projects_.add_project(tx, "p", "test")
+        projects_.add_project(tx, project, "test")
+        projects_.add_queue(tx, projects_.project_id(tx, project), "rank", "rank", "test")
+        row = projects_.queue_row(tx, project, "rank")
+        items_.add_items(tx, row, candidates(2), items_.Filling(), "test")
     answer(store, person(store, "ann"), row.id, ranks=[1, 2])
     store.close()
     worker = EventsWorker.instance(AssertingEventsClient)
@@ -507,12 +514,12 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
         card = ArtifactCreate(key="links", type="markdown", data="state: running", flow_run_id=flow_run.id)
         card_id = client.create_artifact(card).id
     context.connect()
-    parent = context.start_parent_run("killed", mlflow.MlflowClient(), "execution")
-    stage_run = context.start_parent_run("sft", mlflow.MlflowClient(), "execution")
+    parent = start_parent_run("killed", mlflow.MlflowClient(), "execution")
+    stage_run = start_parent_run("sft", mlflow.MlflowClient(), "execution")
     mlflow.MlflowClient().set_tag(stage_run, "mlflow.parentRunId", parent)
     RunState("killed", began=0.0, stages=["ingest", "sft"], ended=["ingest"]).save(Path("x"))
     record = runs.Record("killed", str(flow_run.id), parent, "x", socket.gethostname(), 2**22 + 1, 0.0)
-    write_json(context.state_dir() / "runs" / f"{flow_run.id}.json", asdict(record))
+    write_json(state_dir() / "runs" / f"{flow_run.id}.json", asdict(record))
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, context.PARENT_RUN: parent}
     )
@@ -559,7 +566,7 @@ def test_a_worktree_shares_cache_and_checkpoints_and_links_the_users_data(
     monkeypatch.delenv("RLHF_STATE")
     folder = context.Stage("sft", settings, "key", "run").checkpoints
     assert folder == repository / "checkpoints/sft/key"
-    assert context.state_dir() == repository / ".state"
+    assert state_dir() == repository / ".state"
 
 
 def test_new_files_make_a_run_dirty_only_where_the_code_is(repository: Path) -> None:
@@ -594,7 +601,7 @@ def registered(state: Any, name: str) -> str:
 
     flow_run = str(state.state_details.flow_run_id)
     [parent] = mlflow.search_runs(
-        experiment_names=[context.EXPERIMENT],
+        experiment_names=[EXPERIMENT],
         filter_string=f"tags.prefect_flow_run = '{flow_run}'",
         output_format="list",
     )

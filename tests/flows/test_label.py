@@ -11,7 +11,8 @@ from flows import label
 from labeling.schema import KINDS, items
 from labeling.schema import queues as queue_table
 from labeling.store import Store
-from rlhf.data.contracts import COMPARISON, with_ids, write_table
+from rlhf.data.contracts import COMPARISON, with_ids
+from rlhf.data.table import write_table
 
 
 def test_rankings_without_references_fill_every_queue_but_one(

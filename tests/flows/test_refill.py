@@ -10,7 +10,8 @@ from conftest import ROOT, Workspace
 
 from flows import refill
 from labeling.store import Store
-from rlhf.data.contracts import DEMONSTRATION, with_ids, write_table
+from rlhf.data.contracts import DEMONSTRATION, with_ids
+from rlhf.data.table import write_table
 from rlhf.settings import Settings, load_settings
 
 

@@ -33,6 +33,7 @@ from flows.services.pages import Handler
 from flows.workspace import bring, experiments, snapshot
 from rlhf.settings import Settings, check_settings
 from tasks.runtime import stage as context
+from tasks.runtime.tracking import EXPERIMENT
 
 STEP = f"""
 import json, pathlib, sys, time
@@ -139,9 +140,7 @@ def _interrupt(self: Any, line: str) -> None:
 
 def _parent(name: str) -> Any:
     chosen = f"attributes.run_name = '{name}'"
-    [run] = mlflow.search_runs(
-        experiment_names=[context.EXPERIMENT], filter_string=chosen, output_format="list"
-    )
+    [run] = mlflow.search_runs(experiment_names=[EXPERIMENT], filter_string=chosen, output_format="list")
     return run
 
 

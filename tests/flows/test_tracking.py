@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from flows import mlflow_views, tracking
-from rlhf.data.contracts import write_json
+from rlhf.data.files import write_json
 from rlhf.settings import Settings
 from tasks.runtime import stage as context
+from tasks.runtime.tracking import EXPERIMENT, start_parent_run
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_the_figures_of_a_whole_run_are_final_figures(folder: Path) -> None:
     policies = {"ppo": {"rate": 0.6, "low": 0.5, "high": 0.7}}
     write_json("metrics/evaluation.json", {"policies": policies, "n": 100})
     write_json("runs/register.json", {"gate": {"promoted": True, "version": "3"}})
-    parent = context.start_parent_run("whole", mlflow.MlflowClient(), "execution")
+    parent = start_parent_run("whole", mlflow.MlflowClient(), "execution")
     tracking.log_verdict(parent, folder)
     logged = mlflow.get_run(parent).data.metrics
     assert all(name.startswith("final/") for name in logged)
@@ -95,7 +96,7 @@ def test_the_figures_of_a_whole_run_are_final_figures(folder: Path) -> None:
 
 def test_a_stage_is_named_with_its_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context.connect()
-    parent = context.start_parent_run("kl-02", mlflow.MlflowClient(), "named")
+    parent = start_parent_run("kl-02", mlflow.MlflowClient(), "named")
     monkeypatch.setenv(context.PARENT_RUN, parent)
     runs = []
 
@@ -127,7 +128,7 @@ def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> Non
     Path("plots/sft.csv").write_text("step,loss,learning_rate\n10,3.0,0.1\n20,nan,0.1\n30,,0.1\n40,2.0,0.1\n")
     lock = {"stages": {"prepare": {"outs": [{"path": "data/prepared", "md5": "0" * 32 + ".dir"}]}}}
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
-    parent = context.start_parent_run("compared", mlflow.MlflowClient(), "compared")
+    parent = start_parent_run("compared", mlflow.MlflowClient(), "compared")
     tracking.log_parameters(parent, Settings())
     tracking.log_result(parent, folder)
 
@@ -140,7 +141,7 @@ def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> Non
     assert history(parent, "along/kl") == [(3, 1.5), (6, 2.0)]
     assert history(parent, "curve/sft/loss") == [(10, 3.0), (40, 2.0)]
     assert run.data.tags["mlflow.runColor"] in tracking.COLORS
-    other = context.start_parent_run("next", mlflow.MlflowClient(), "next")
+    other = start_parent_run("next", mlflow.MlflowClient(), "next")
     tracking.log_parameters(other, Settings())
     assert mlflow.get_run(other).data.tags["mlflow.runColor"] != run.data.tags["mlflow.runColor"]
     [data] = run.inputs.dataset_inputs
@@ -152,11 +153,11 @@ def test_a_whole_run_has_parameters_figures_data_and_report(folder: Path) -> Non
 def test_views_are_written_once_and_those_of_people_stay(folder: Path) -> None:
     context.connect()
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(context.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     own = mlflow_views.TAG + "own"
     client.set_experiment_tag(experiment.experiment_id, own, "of a person")
     mlflow_views.write_views()
-    tags = client.get_experiment_by_name(context.EXPERIMENT).tags
+    tags = client.get_experiment_by_name(EXPERIMENT).tags
     assert tags[own] == "of a person"
     for name in ("runs", "charts", "curves"):
         view = json.loads(tags[mlflow_views.TAG + name])
@@ -167,7 +168,7 @@ def test_views_are_written_once_and_those_of_people_stay(folder: Path) -> None:
         assert {chart["metricSectionId"] for chart in charts} == sections
         assert len({chart["uuid"] for chart in charts}) == len(charts)
     mlflow_views.write_views()
-    assert client.get_experiment_by_name(context.EXPERIMENT).tags == tags
+    assert client.get_experiment_by_name(EXPERIMENT).tags == tags
     url = mlflow_views.view_url("http://127.0.0.1:5000", "charts")
     assert url.endswith("&viewStateShareKey=charts&compareRunsMode=CHART")
 
@@ -178,7 +179,7 @@ def test_a_run_that_ends_with_its_evaluation_has_its_rates(folder: Path) -> None
         "metrics/evaluation.json", {"policies": {"ppo": {"rate": 0.6, "low": 0.5, "high": 0.7}}, "n": 9}
     )
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {}}))
-    parent = context.start_parent_run("judged", mlflow.MlflowClient(), "judged")
+    parent = start_parent_run("judged", mlflow.MlflowClient(), "judged")
     tracking.log_result(parent, folder)
     logged = mlflow.get_run(parent).data.metrics
     assert logged == {"final/ppo/rate": 0.6, "final/ppo/low": 0.5, "final/ppo/high": 0.7, "final/n": 9}

@@ -30,10 +30,12 @@ from PIL import Image, ImageDraw, ImageFont  # comes with matplotlib
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from flows.label import GUIDELINE, onboarding
-from labeling import exports, people, queues, work
+from labeling import exports, people, work
+from labeling import items as items_
+from labeling import projects as projects_
 from labeling.answers import Choice
+from labeling.items import Candidate, Filling
 from labeling.people import User
-from labeling.queues import Candidate, Filling
 from labeling.schema import KINDS, groups, users
 from labeling.store import Store
 from labeling.web.app import create_app
@@ -133,26 +135,26 @@ def filled(store: Store) -> dict[str, User]:
         for name in ("henrik", *NEW.values()):
             people.add_user(tx, name, PASSWORD, "labeler", "labelers", "robin")
         people.change_user(tx, "henrik", "robin", active=False)
-        project = queues.add_project(tx, "summaries", "robin")
-        queues.add_project(tx, "translations", "robin")
-        queues.add_guideline(tx, project, GUIDELINE.split("\n\nA wrong fact")[0] + "\n", "robin")
+        project = projects_.add_project(tx, "summaries", "robin")
+        projects_.add_project(tx, "translations", "robin")
+        projects_.add_guideline(tx, project, GUIDELINE.split("\n\nA wrong fact")[0] + "\n", "robin")
         for kind in KINDS:
-            queues.add_queue(tx, project, kind, kind, "robin", overlap=2 if kind == "rank" else 1)
-            row = queues.queue_row(tx, "summaries", kind)
+            projects_.add_queue(tx, project, kind, kind, "robin", overlap=2 if kind == "rank" else 1)
+            row = projects_.queue_row(tx, "summaries", kind)
             if kind == "compare":
-                queues.add_items(tx, row, onboarding(), Filling("onboarding"), "robin")
+                items_.add_items(tx, row, onboarding(), Filling("onboarding"), "robin")
             filling = Filling("work", "random", 400 if kind == "compare" else 150, 0.2, 3, 0.1, seed=3)
-            queues.add_items(tx, row, candidates(), filling, "robin")
+            items_.add_items(tx, row, candidates(), filling, "robin")
             if kind == "compare":
-                queues.add_items(tx, row, gold(), Filling("gold", seed=7), "robin")
-        queues.add_queue(tx, project, "second opinions", "compare", "robin", group="expert")
-        closed = queues.add_queue(tx, project, "pilot", "compare", "robin", 2, 900, "expert")
-        queues.change_queue(tx, closed, "robin", 2, 900, "expert", False)
+                items_.add_items(tx, row, gold(), Filling("gold", seed=7), "robin")
+        projects_.add_queue(tx, project, "second opinions", "compare", "robin", group="expert")
+        closed = projects_.add_queue(tx, project, "pilot", "compare", "robin", 2, 900, "expert")
+        projects_.change_queue(tx, closed, "robin", 2, 900, "expert", False)
         crew = {
             row.name: User(row.id, row.name, row.role, row.group_id, row.group)
             for row in tx.execute(sa.select(users, groups.c.name.label("group")).join(groups))
         }
-        ids = {kind: queues.queue_row(tx, "summaries", kind).id for kind in KINDS}
+        ids = {kind: projects_.queue_row(tx, "summaries", kind).id for kind in KINDS}
     for day in range(DAYS):
         for name, (_, behaviour) in CREW.items():
             now = begun + day * DAY + rng.uniform(1, 5) * 3600
@@ -161,7 +163,7 @@ def filled(store: Store) -> dict[str, User]:
                     now = answer(store, crew[name], ids[kind], behaviour, facts, now, rng)
         with clock(begun + day * DAY + 8 * 3600), store.write() as tx:
             if day == 4:
-                queues.add_guideline(tx, project, GUIDELINE, "robin")
+                projects_.add_guideline(tx, project, GUIDELINE, "robin")
             if day in (5, 9):
                 exports.cut(tx, "summaries", "robin")
     return crew
@@ -251,8 +253,8 @@ class Camera:
 def take_all(camera: Camera, crew: dict[str, User]) -> None:
     """Every page that a labeler and an operator can reach."""
     with camera.store.read() as tx:
-        ids = {kind: queues.queue_row(tx, "summaries", kind).id for kind in (*KINDS, "second opinions")}
-        empty = queues.project_id(tx, "translations")
+        ids = {kind: projects_.queue_row(tx, "summaries", kind).id for kind in (*KINDS, "second opinions")}
+        empty = projects_.project_id(tx, "translations")
     page = camera.sign_in(crew["lucia"])
     camera.take(page, "work", "My work", "/")
     for kind in KINDS:

@@ -18,9 +18,11 @@ from axe_playwright_python.sync_playwright import Axe
 from label_app import PASSWORD, candidates, filled, person
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from labeling import people, queues
+from labeling import people
+from labeling import projects as projects_
+from labeling.items import Candidate, Filling, add_items
 from labeling.people import User
-from labeling.queues import Candidate, Filling, add_items, queue_row
+from labeling.projects import queue_row
 from labeling.schema import KINDS, flags, items, labels, leases, sessions
 from labeling.store import Store
 from labeling.web.app import create_app
@@ -73,7 +75,7 @@ def sign_in(site: Site, context: BrowserContext, user: User) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('browser') / 'labels.db'}")
     with store.write() as tx:
-        queues.add_project(tx, "p", "test")
+        projects_.add_project(tx, "p", "test")
     server = uvicorn.Server(uvicorn.Config(create_app(store, Model()), port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -222,7 +224,7 @@ def test_hostile_texts_stay_texts(site: Site) -> None:
     item = Candidate(CANARY, (CANARY + "1", CANARY + "2"), (CANARY, CANARY), source="s")
     queue = filled(site.store, "compare", [item], name=CANARY[-60:])
     with site.store.write() as tx:
-        queues.add_guideline(tx, 1, CANARY, CANARY)
+        projects_.add_guideline(tx, 1, CANARY, CANARY)
     page = site.page(user)
     page.goto(f"{site.url}/work/{queue}")
     expect(page.locator(".prompt")).to_have_text(CANARY)
@@ -312,7 +314,7 @@ def test_axe_finds_nothing(scheme: str, site: Site) -> None:
         paths.append(f"/work/{queue}")
     known = [Candidate("p", ("good", "bad"), ("", ""), expected={"ranking": [1, 2]}, explanation="why")]
     with site.store.write() as tx:
-        queues.add_guideline(tx, 1, "Be kind.", "test")
+        projects_.add_guideline(tx, 1, "Be kind.", "test")
         add_items(tx, queue_row(tx, "p", f"{scheme} compare"), known, Filling("onboarding"), "test")
     paths += ["/guideline/1", "/operate", "/operate/projects/1", "/operate/people", "/operate/flags"]
     paths += ["/operate/agreement", "/operate/audit", f"/operate/labeler?name=axe-{scheme}"]

@@ -18,23 +18,16 @@ from label_app import DATA, answer, candidates, filled, person
 from labeling import exports, imports
 from labeling.__main__ import main
 from labeling.answers import Choice
-from labeling.queues import (
-    Candidate,
-    Filling,
-    add_items,
-    add_project,
-    disagreement,
-    draw,
-    queue_row,
-    read_candidates,
-    units,
-)
+from labeling.items import Candidate, Filling, add_items, disagreement, draw, read_candidates, units
+from labeling.projects import add_project, queue_row
 from labeling.schema import items
 from labeling.store import Store
 from labeling.work import give, next_work, undo
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, DataError, read_table, row_id
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, row_id
+from rlhf.data.errors import DataError
+from rlhf.data.folder import files
 from rlhf.data.readers import read_rows
-from rlhf.data.sources import files
+from rlhf.data.table import read_table
 
 
 def label_some(store: Store) -> None:

@@ -20,7 +20,7 @@ from labeling.quality.agreement import Answer, agreement, agreement_by, answers
 from labeling.quality.signals import signals
 from labeling.quality.votes import Votes, votes
 from labeling.quality.weights import labeler_weights
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 RATINGS = ROOT.parent / "shared/data/cnndm_human_ratings/lqual.jsonl"
 

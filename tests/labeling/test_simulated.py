@@ -11,12 +11,13 @@ import sqlalchemy as sa
 from label_app import PASSWORD
 
 from flows.simulated_labelers import Sheet, labeling_app, work
-from labeling import queues
+from labeling import items as items_
+from labeling import projects as projects_
 from labeling.exports import tables
-from labeling.queues import Candidate, Filling
+from labeling.items import Candidate, Filling
 from labeling.schema import users
 from labeling.store import Store
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.world.gold import gold_score
 from rlhf.world.posts import draw_post
 from rlhf.world.writers import WRITERS, write
@@ -37,9 +38,9 @@ def test_they_sign_in_and_rank_what_they_see(
             facts[post.text] = post.facts
             found.append(Candidate(post.text, tuple(texts.values()), tuple(texts), split="train"))
     with sqlite.write() as tx:
-        queues.add_queue(tx, 1, "round 1", "rank", "test")
-        row = queues.queue_row(tx, "p", "round 1")
-        queues.add_items(tx, row, found, Filling(), "test")
+        projects_.add_queue(tx, 1, "round 1", "rank", "test")
+        row = projects_.queue_row(tx, "p", "round 1")
+        items_.add_items(tx, row, found, Filling(), "test")
 
     with labeling_app("none") as url:
         with pytest.raises(DataError, match="know the posts of the built-in task only"):

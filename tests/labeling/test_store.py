@@ -21,11 +21,12 @@ from benchmarks.postgres import Postgres
 from labeling import people, schema
 from labeling.answers import Choice
 from labeling.exports import cut
-from labeling.queues import Candidate, Filling, add_guideline, add_items, queue_row
+from labeling.items import Candidate, Filling, add_items
+from labeling.projects import add_guideline, queue_row
 from labeling.schema import APPEND_ONLY, groups, items, labels, leases
 from labeling.store import Store
 from labeling.work import MOST_LEFT, Gone, flag, give, held, is_current, next_work, standing, undo
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 END_ALL = (  # connections of clients
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"

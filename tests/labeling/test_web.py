@@ -22,14 +22,15 @@ from starlette.testclient import TestClient
 
 from labeling import people
 from labeling.exports import tables
-from labeling.queues import Candidate, Filling, add_items, queue_row
+from labeling.items import Candidate, Filling, add_items
+from labeling.projects import queue_row
 from labeling.schema import items, labels, sessions
 from labeling.store import Store
 from labeling.web.app import create_app
 from labeling.web.pages import sentence, shown
 from labeling.web.security import COOKIE
 from labeling.work import MOST_LEFT
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
 HOST = "http://testserver"

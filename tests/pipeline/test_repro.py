@@ -27,10 +27,10 @@ from stores import BUCKET, by_two_workers, servers
 
 from benchmarks.postgres import Postgres, binaries, temporary_postgres
 from flows.workspace import bring, snapshot
-from labeling import queues
+from labeling import projects as projects_
 from labeling.store import Store
 from rlhf.settings import load_settings
-from tasks.runtime.stage import content_hash
+from tasks.graph import content_hash
 
 pytestmark = pytest.mark.slow
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
@@ -128,7 +128,7 @@ def test_rows_are_in_postgresql_and_artifacts_in_s3(stores: Postgres, tmp_path: 
 
     store = Store(os.environ["FEEDBACK_DB"])
     with store.write() as tx:
-        queues.add_project(tx, "p", "test")
+        projects_.add_project(tx, "p", "test")
     _, label = answer(store, person(store, "ann"), filled(store, "rank", candidates(1)), ranks=[1, 2])
     store.close()
     assert rows("label", "SELECT id FROM labels") == [(label,)]

@@ -6,21 +6,16 @@ import pytest
 from conftest import Workspace
 from label_app import answer, candidates, filled, person
 
-from labeling import exports, queues
+from labeling import exports
+from labeling import projects as projects_
 from labeling.store import Store
-from rlhf.data.contracts import (
-    COMPARISON,
-    DEMONSTRATION,
-    PROMPT,
-    DataError,
-    read_json,
-    read_table,
-    row_id,
-    with_ids,
-    write_table,
-)
-from rlhf.models.policy import new_model, save_model, train_tokenizer
-from rlhf.training.loop import deterministic
+from rlhf.compute import deterministic
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, row_id, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json
+from rlhf.data.table import read_table, write_table
+from rlhf.models.policy import save_model
+from rlhf.models.scratch import new_model, train_tokenizer
 from tasks.collect import agreement
 
 
@@ -120,7 +115,7 @@ def test_rankings_of_the_label_store_are_a_version_and_no_more(
     monkeypatch.setenv("FEEDBACK_DB", url)
     store = Store(url)
     with store.write() as tx:
-        queues.add_project(tx, "p", "test")
+        projects_.add_project(tx, "p", "test")
     queue = filled(store, "rank", candidates(4, outputs=3))
     ann = person(store, "ann")
     for _ in range(3):

@@ -3,55 +3,42 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-import grimp
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, Workspace
+
+from tasks.graph import code_of_stages, main, stages
+from tasks.runtime.places import CODE
 
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# what these change reaches a stage through its params, or refuses it
-LEFT_OUT = {
-    "tasks/runtime/stage.py",
-    "tasks/runtime/declared.py",
-    "rlhf/settings.py",
-    "tasks/runtime/preflight.py",
-}
-FOLDERS = ("rlhf/world",)  # packages listed as a whole
-BY_PATH = {"register": "mlflow/served_policy.py"}  # handed to MLflow as a file, not imported
 
 
-@pytest.fixture(scope="module")
-def imports() -> grimp.ImportGraph:
-    return grimp.build_graph("tasks", "rlhf", "labeling", exclude_type_checking_imports=True, cache_dir=None)
+def test_dvc_yaml_names_the_code_that_each_stage_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    stages.cache_clear()
+    imported = code_of_stages()
+    named = {name: [dep for dep in STAGES[name]["deps"] if dep.startswith(CODE)] for name in STAGES}
+    assert named == imported, "run `python -m tasks.graph --write`"
 
 
-def module_of(stage: dict[str, Any]) -> str:
-    found = re.fullmatch(r"python -m (tasks\.\w+)( \w+)?", stage["cmd"])
-    assert found, f"{stage['cmd']!r} is not `python -m tasks.<stage>`"
-    return found[1]
-
-
-def imported_files(imports: grimp.ImportGraph, *modules: str) -> set[str]:
-    """Files of modules and of all that they import in our packages."""
-    files = set()
-    for name in {*modules, *(found for module in modules for found in imports.find_upstream_modules(module))}:
-        path = name.replace(".", "/")
-        folder = next((f for f in FOLDERS if path == f or path.startswith(f + "/")), None)
-        if folder:
-            files.add(folder)
-        elif (ROOT / f"{path}.py").exists():  # an __init__.py holds no code
-            files.add(f"{path}.py")
-    return files - LEFT_OUT
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_deps_are_the_import_closure(name: str, imports: grimp.ImportGraph) -> None:
-    code = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py") or dep in FOLDERS}
-    by_path = {BY_PATH[name]} if name in BY_PATH else set()
-    assert code == imported_files(imports, module_of(STAGES[name])) | by_path
-    assert len(STAGES[name]["deps"]) == len(set(STAGES[name]["deps"]))
+def test_a_new_import_is_written_and_nothing_else_changes(workspace: Workspace) -> None:
+    stages.cache_clear()
+    before = Path("dvc.yaml").read_text()
+    module = Path("tasks/prepare.py")
+    module.write_text(module.read_text() + "from rlhf.measures import slices\n")
+    with pytest.raises(SystemExit):
+        main([])
+    main(["--write"])
+    stages.cache_clear()
+    new = set(Path("dvc.yaml").read_text().splitlines()) - set(before.splitlines())
+    prepare = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]["prepare"]
+    assert {"rlhf/measures/slices.py", "rlhf/measures/rates.py"} <= set(prepare["deps"])
+    assert prepare["deps"][-1] == "data/raw"
+    assert new == set()  # each file was named somewhere already, on a line of its own
+    main([])
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -96,5 +83,5 @@ def test_packages_hold_no_code_that_no_stage_depends_on() -> None:
 def test_templates_are_dependencies() -> None:
     """A file that code reads and nobody imports has to be named by a stage."""
     named = {dep for stage in STAGES.values() for dep in stage["deps"]}
-    for template in sorted((ROOT / "rlhf").glob("*.j2")):
+    for template in sorted((ROOT / "rlhf").rglob("*.j2")):
         assert template.relative_to(ROOT).as_posix() in named

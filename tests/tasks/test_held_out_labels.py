@@ -12,20 +12,14 @@ import pytest
 from conftest import Workspace
 from label_app import DATA
 
-from labeling import exports, imports, queues
+from labeling import exports, imports
+from labeling import projects as projects_
 from labeling.imports import Given
 from labeling.store import Store
-from rlhf.data.contracts import (
-    COMPARISON,
-    PROMPT,
-    TABLES,
-    DataError,
-    prompt_key,
-    read_table,
-    with_ids,
-    write_table,
-)
-from rlhf.data.sources import qa_feedback
+from rlhf.data.contracts import COMPARISON, PROMPT, TABLES, prompt_key, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.qa_feedback import qa_feedback
+from rlhf.data.table import read_table, write_table
 from rlhf.settings import Prepare
 from tasks.prepare import prepare
 
@@ -45,7 +39,7 @@ def question(number: int) -> dict[str, Any]:
 def import_into(store: Store, project: str, labels: list[Given]) -> None:
     """Labels in a new project, all in its version 1."""
     with store.write() as tx:
-        queues.add_project(tx, project, "test")
+        projects_.add_project(tx, project, "test")
         imports.import_labels(tx, project, labels, "file", "test")
         exports.cut(tx, project, "test")
 

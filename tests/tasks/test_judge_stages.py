@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import Workspace
 
-from rlhf.data.contracts import read_json, write_json, write_table
+from rlhf.data.files import read_json, write_json
+from rlhf.data.table import write_table
 from rlhf.measures.judge_trust import USELESS
 from rlhf.rl.snapshots import SNAPSHOT
 

@@ -19,11 +19,15 @@ from conftest import ROOT, Workspace
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from rlhf.data.contracts import DEMONSTRATION, GOLD, DataError, read_json, read_table, write_json
-from rlhf.models.policy import load_policy, train_tokenizer
+from rlhf.data.contracts import DEMONSTRATION, GOLD
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json
+from rlhf.data.table import read_table
+from rlhf.models.policy import load_policy
+from rlhf.models.reward_model import load_reward, score
+from rlhf.models.scratch import train_tokenizer
 from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.rl.trainer import adapted_kl_coef
-from rlhf.training.reward import load_reward, score
 from rlhf.world.gold import gold_score
 from rlhf.world.panel import Panel
 from tasks import ppo as stage

@@ -22,7 +22,9 @@ from labeling.schema import items
 from labeling.store import Store
 from labeling.web.app import create_app
 from labeling.web.security import COOKIE
-from rlhf.data.contracts import DEMONSTRATION, GOLD, JUDGMENT, PROMPT, with_ids, write_json, write_table
+from rlhf.data.contracts import DEMONSTRATION, GOLD, JUDGMENT, PROMPT, with_ids
+from rlhf.data.files import write_json
+from rlhf.data.table import write_table
 from tasks.runtime.registry import standing
 
 NAMES = ("anna", "tom", "maria", "joe", "lisa", "paul", "kate", "max")
@@ -47,7 +49,8 @@ FACTS = {
 def write_policy(seed: int) -> None:
     import torch
 
-    from rlhf.models.policy import new_model, save_model, train_tokenizer
+    from rlhf.models.policy import save_model
+    from rlhf.models.scratch import new_model, train_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(PROMPTS, "word", 300)
@@ -57,7 +60,7 @@ def write_policy(seed: int) -> None:
 def write_result(rate: float = 0.9, prompts: list[str] = PROMPTS, **changes: Any) -> None:
     """What `evaluate` writes of the policy in models/ppo, PPO being preferred on a share of the prompts."""
     from rlhf.measures.alpha_spending import outcome
-    from tasks.runtime.stage import content_hash
+    from tasks.graph import content_hash
 
     wins = round(rate * len(prompts))
     outputs = [" ".join("abcdefgh"[: 3 + place % 6]) for place in range(len(prompts))]
@@ -221,7 +224,7 @@ def test_every_refusal_and_warning_is_in_the_description(registry):
 def test_looks_at_the_same_prompts_are_counted_whether_registered_or_not(registry):
     from mlflow import MlflowClient
 
-    from rlhf.data.contracts import read_table
+    from rlhf.data.table import read_table
     from tasks.runtime.past_evaluations import record_look
 
     first = registry()
@@ -267,7 +270,7 @@ def test_looks_at_the_same_prompts_are_counted_whether_registered_or_not(registr
 def test_an_evaluation_of_something_else_is_refused(registry, spoil, said):
     from mlflow import MlflowClient
 
-    from tasks.runtime.stage import StageError
+    from tasks.runtime.errors import StageError
 
     spoil()
     with pytest.raises(StageError, match=said):

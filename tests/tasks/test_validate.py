@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from conftest import Workspace
 
-from rlhf.data.contracts import COMPARISON, TABLES, DataError, with_ids, write_table
+from rlhf.data.contracts import COMPARISON, TABLES, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.table import write_table
 from rlhf.settings import Prepare
 from tasks import suites
-from tasks.runtime.stage import StageError
+from tasks.runtime.errors import StageError
 from tasks.validate import check
 
 GROUPS = {"expert", "novice"}

@@ -18,7 +18,7 @@ from flows.services import settings as service_settings
 from flows.services import up as services
 from flows.services.guarded import authorization
 from labeling.web.origin import foreign
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 HARMLESS = {  # reads that change nothing, one of them by the method that a hostile page would use
     "prefect": ("/api/flow_runs/count", b"{}"),

@@ -20,7 +20,7 @@ from conftest import PATIENCE, ROOT, free_port
 
 from flows.services import settings as service_settings
 from flows.services import up as services
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 
 
 @pytest.fixture

@@ -11,20 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlhf.data.contracts import (
-    COMPARISON,
-    DEMONSTRATION,
-    PROMPT,
-    DataError,
-    read_json,
-    read_table,
-    row_id,
-    with_ids,
-    write_json,
-    write_table,
-    written_beside,
-)
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, row_id, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.readers import read_rows
+from rlhf.data.table import read_table, write_table
 
 ROW = {"prompt": "héllo", "completion": " 🙂\nworld\u2028.", "writer_id": None}
 RANKED: dict[str, Any] = {"prompt": "p", "completions": [" a", " b"], "ranking": [1, 1], "labeler_id": "ann"}

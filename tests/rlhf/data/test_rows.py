@@ -14,9 +14,12 @@ import pytest
 from conftest import ROOT
 
 from labeling.imports import read_labels
-from rlhf.data.contracts import COMPARISON, DataError, read_table, write_table
-from rlhf.data.readers import dense_ranks, read_rows
-from rlhf.data.sources import files
+from rlhf.data.contracts import COMPARISON
+from rlhf.data.errors import DataError
+from rlhf.data.folder import files
+from rlhf.data.rankings import dense_ranks
+from rlhf.data.readers import read_rows
+from rlhf.data.table import read_table, write_table
 
 CASES = ROOT.parent / "shared" / "cases"
 ROW: dict[str, Any] = {"prompt": "p", "completions": ["a", "b", "c"], "ranking": [1, 2, 3]}

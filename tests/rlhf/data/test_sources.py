@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from conftest import Workspace
 
-from rlhf.data.contracts import DEMONSTRATION, GOLD, TABLES, DataError, read_table, row_id
-from rlhf.data.qa_feedback import PROMPT_CHARS, ranking_of_pairs
-from rlhf.data.sources import builtin, load, qa_feedback, source_hash
+from rlhf.data.contracts import DEMONSTRATION, GOLD, TABLES, row_id
+from rlhf.data.errors import DataError
+from rlhf.data.qa_feedback import PROMPT_CHARS, qa_feedback, ranking_of_pairs
+from rlhf.data.sources import source_hash
+from rlhf.data.table import read_table
 from rlhf.settings import Ingest, Prepare
 from rlhf.world.parser import parse
 from rlhf.world.posts import draw_post
+from rlhf.world.source import builtin
+from tasks.ingest import load
 from tasks.prepare import prepare, split_of
 
 SMALL = Ingest(corpus_posts=400, train_posts=100, test_posts=50)
@@ -58,7 +62,7 @@ def test_builtin_corpus_shows_no_test_post_and_a_share_of_summaries() -> None:
 def test_builtin_draws_no_post_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(0)
     few = [draw_post(rng, 0.5) for _ in range(560)]
-    monkeypatch.setattr("rlhf.data.sources.draw_post", lambda rng, decoy_share: rng.choice(few))
+    monkeypatch.setattr("rlhf.world.source.draw_post", lambda rng, decoy_share: rng.choice(few))
     tables = builtin(SMALL, seed=1).tables
     texts = [row["prompt"] for row in tables["prompts"]]
     texts += [row["text"].split("\nTL;DR:")[0] + "\nTL;DR:" for row in tables["corpus"]]

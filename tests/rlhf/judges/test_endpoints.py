@@ -9,7 +9,7 @@ import yaml
 from chat_server import make, pairs, server  # noqa: F401
 
 from flows.workspace import plan
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.judges.endpoints import DEFAULT, key_for, load_allowed
 from rlhf.judges.language_model import Endpoint, LlmJudge
 

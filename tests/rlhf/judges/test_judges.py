@@ -7,26 +7,16 @@ import sys
 
 import pytest
 
-from rlhf.data.contracts import (
-    GOLD,
-    JUDGMENT,
-    DataError,
-    read_table,
-    row_id,
-    with_ids,
-    write_json,
-    write_table,
-)
-from rlhf.judges.judge import (
-    ScoringJudge,
-    blind_pairs,
-    gold_judge,
-    human_judge,
-    load_judge,
-    model_judge,
-    simulated_judge,
-)
+from rlhf.data.contracts import GOLD, JUDGMENT, row_id, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
+from rlhf.data.table import read_table, write_table
+from rlhf.judges.judge import ScoringJudge, blind_pairs
+from rlhf.judges.people import human_judge
+from rlhf.judges.reward_model import model_judge
 from rlhf.settings import Settings, check_settings
+from rlhf.world.judges import gold_judge, simulated_judge
+from tasks.judging import load_judge
 
 FACTS = {
     "who": "sister anna",
@@ -125,8 +115,9 @@ def test_every_file_of_a_folder_is_read_and_a_judgment_counts_once(tmp_path):
 def test_model_judge_prefers_the_higher_score_of_its_reward_model(tmp_path, monkeypatch):
     import torch
 
-    from rlhf.models.policy import new_model, save_model, train_tokenizer
-    from rlhf.training.reward import load_reward, reward_from_policy, score
+    from rlhf.models.policy import save_model
+    from rlhf.models.reward_model import load_reward, reward_from_policy, score
+    from rlhf.models.scratch import new_model, train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer([PROMPT + RIGHT, PROMPT + WRONG], "word", 300)

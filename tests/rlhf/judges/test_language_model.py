@@ -14,7 +14,9 @@ from email.utils import formatdate
 import pytest
 from chat_server import completion, make, pairs, responses, verdict_by_length
 
-from rlhf.data.contracts import COMPARISON, JUDGMENT, DataError, row_id, with_ids, write_table
+from rlhf.data.contracts import COMPARISON, JUDGMENT, row_id, with_ids
+from rlhf.data.errors import DataError
+from rlhf.data.table import write_table
 from rlhf.judges.judge import blind_pairs
 from rlhf.judges.language_model import Endpoint, LlmJudge, read_verdict
 from rlhf.settings import Evaluate, Llm

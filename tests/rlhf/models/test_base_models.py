@@ -20,24 +20,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 from trl.trainer.utils import add_fused_lm_head
 
-from rlhf.data.contracts import DataError
+from rlhf.compute import deterministic
+from rlhf.data.errors import DataError
+from rlhf.data.rankings import pairs
 from rlhf.models.batches import batch_of
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.packing import check_scores
 from rlhf.models.policy import Policy, context_length, load_policy, save_model, true_copy
+from rlhf.models.reward_model import RewardModel, encode, reward_from_policy, score
 from rlhf.models.sampling import check_sampling, generate
 from rlhf.rl.trainer import PPOTrainer
-from rlhf.training.loop import deterministic, last_checkpoint
+from rlhf.training.loop import last_checkpoint
 from rlhf.training.pretrain import pretrain
-from rlhf.training.reward import (
-    RankingTrainer,
-    RewardModel,
-    encode,
-    pairs,
-    reward_from_policy,
-    score,
-    train_reward,
-)
+from rlhf.training.reward import RankingTrainer, train_reward
 from rlhf.training.sft import sft
 
 WINDOWED = ["mistral", "phi3", "gemma2", "gemma3_text", "gpt_oss"]

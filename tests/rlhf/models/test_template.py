@@ -9,12 +9,13 @@ import pytest
 from tiny_ppo import PROMPTS, tiny, trainer_of
 from transformers import LlamaForSequenceClassification
 
-from rlhf.data.contracts import DataError
-from rlhf.models.policy import Policy, train_tokenizer
+from rlhf.data.errors import DataError
+from rlhf.models.policy import Policy
+from rlhf.models.reward_model import RewardModel, encode
 from rlhf.models.sampling import encode_prompts
+from rlhf.models.scratch import train_tokenizer
 from rlhf.models.template import answered_ids_and_starts, content_ids, prompt_ids
 from rlhf.training.pretrain import pieces
-from rlhf.training.reward import RewardModel, encode
 from rlhf.training.sft import examples
 
 SPELLED = "<eos> what does <pad>mean<eos>, or <unk>?<eos>"

@@ -9,11 +9,11 @@ import torch
 from tiny_ppo import PROMPTS, Stop, tiny, trainer_of, words_tokenizer
 from transformers import LlamaForSequenceClassification
 
-from rlhf.data.contracts import read_table
+from rlhf.data.table import read_table
+from rlhf.models.reward_model import RewardModel, score
 from rlhf.rl.early_stopping import HeldOutJudge, ModelJudge
 from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.training.loop import train
-from rlhf.training.reward import RewardModel, score
 
 ROWS = [{"prompt": prompt, "completion": " red", "source": "test"} for prompt in PROMPTS[:40]]
 STEPS = 2  # optimiser steps an update

@@ -14,17 +14,18 @@ from peft.utils import get_peft_model_state_dict
 from tiny_ppo import PROMPTS, WORDS, Stop, gradient_of, tiny, trainer_of, updates, words_tokenizer
 from transformers import LlamaForSequenceClassification, TrainerCallback
 
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
+from rlhf.models.adapters import Adapters
 from rlhf.models.batches import batch_of
 from rlhf.models.logprobs import response_logprobs, sequence_scores
-from rlhf.models.policy import train_tokenizer
+from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import sample
+from rlhf.models.scratch import train_tokenizer
 from rlhf.rl import reward_functions
 from rlhf.rl import trainer as ppo
-from rlhf.rl.scores import model_scores
+from rlhf.rl.rewards import model_scores
 from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.training.loop import train
-from rlhf.training.reward import Adapters, RewardModel, score
 
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 

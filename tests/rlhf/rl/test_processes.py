@@ -16,11 +16,13 @@ from small_base import DEMONSTRATIONS, base  # noqa: F401
 from tiny_ppo import updates
 from two_processes import SETTINGS, fine_tune, policy_optimisation, small_ppo, state
 
-from rlhf.data.contracts import DataError, read_json
+from rlhf.compute import deterministic
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json
 from rlhf.models.policy import load_policy
 from rlhf.settings import check_settings
 from rlhf.training import loop as training
-from rlhf.training.loop import deterministic, last_checkpoint
+from rlhf.training.loop import last_checkpoint
 from rlhf.training.sft import sft
 from tasks.ppo import refuse_deepspeed
 from tasks.runtime.stage import launch

@@ -12,31 +12,22 @@ import torch
 from small_base import DEMONSTRATIONS, PROMPTS
 from transformers import TrainerCallback
 
-from rlhf.data.contracts import DataError
+from rlhf.compute import deterministic
+from rlhf.data.errors import DataError
+from rlhf.data.rankings import pairs
+from rlhf.models.adapters import add_lora, load_adapters, merge_lora, save_adapters
 from rlhf.models.batches import batch_of, right_pad
 from rlhf.models.logprobs import head_scores, hidden_states, mean_kl, response_logprobs, sequence_scores
 from rlhf.models.packing import pack
-from rlhf.models.policy import SIZES, Policy, load_policy, new_model, save_model, train_tokenizer
+from rlhf.models.policy import Policy, load_policy, save_model
+from rlhf.models.reward_model import encode, load_reward, reward_from_policy, score, shift_to_references
 from rlhf.models.sampling import generate
+from rlhf.models.scratch import SIZES, new_model, train_tokenizer
 from rlhf.training import loop as training
-from rlhf.training.loop import MuonAdamW, deterministic, final_loss, last_checkpoint
+from rlhf.training.loop import final_loss, last_checkpoint
+from rlhf.training.optimizer import MuonAdamW
 from rlhf.training.pretrain import pieces, pretrain
-from rlhf.training.reward import (
-    RankingTrainer,
-    accuracy,
-    add_lora,
-    contrasts,
-    encode,
-    load_adapters,
-    load_reward,
-    merge_lora,
-    pairs,
-    reward_from_policy,
-    save_adapters,
-    score,
-    shift_to_references,
-    train_reward,
-)
+from rlhf.training.reward import RankingTrainer, accuracy, contrasts, train_reward
 from rlhf.training.sft import examples, sft, validation_loss
 
 COMPARISONS = [

@@ -222,7 +222,7 @@ def test_pool_shares_labelers_out() -> None:
 
 def test_another_process_draws_the_same_world() -> None:
     code = (
-        "from rlhf.settings import Ingest; from rlhf.data.sources import builtin; import hashlib;"
+        "from rlhf.settings import Ingest; from rlhf.world.source import builtin; import hashlib;"
         "rows = builtin(Ingest(corpus_posts=100, train_posts=50, test_posts=20), 7);"
         "print(hashlib.sha256(repr(rows).encode()).hexdigest())"
     )

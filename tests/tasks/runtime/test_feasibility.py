@@ -15,11 +15,11 @@ from own_rows import own, prepared, rankings, rows_of, settings
 
 from flows.upfront import refuse
 from rlhf.measures.rates import wilson
-from rlhf.models.policy import train_tokenizer
+from rlhf.models.scratch import train_tokenizer
 from rlhf.settings import Settings, SettingsError, load_settings
+from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import best_lower_end, gate_warning, most_tokens, needed_prompts
 from tasks.runtime.preflight import cautions
-from tasks.runtime.stage import StageError
 from tasks.validate import refuse_infeasible
 
 CASES = ROOT.parent / "shared" / "cases"

@@ -10,7 +10,7 @@ import yaml
 from conftest import Workspace, dvc
 from dvc.repo import Repo
 
-from rlhf.data.contracts import write_json
+from rlhf.data.files import write_json
 from tasks.runtime import outcome
 
 EVALUATION = {

@@ -12,15 +12,17 @@ from own_rows import own, rankings, rows_of, settings
 from flows.loop import main as feedback
 from flows.run import main as rlhf
 from flows.upfront import refuse, stages_up_to
-from labeling import exports, imports, queues
+from labeling import exports, imports
+from labeling import projects as projects_
 from labeling.imports import Given
 from labeling.store import Store
-from rlhf.data.contracts import DataError
+from rlhf.data.errors import DataError
 from rlhf.settings import Settings, SettingsError, load_settings
 from rlhf.world.labelers import GROUPS as LABELER_GROUPS
 from rlhf.world.labelers import pool
+from tasks.runtime.errors import StageError
 from tasks.runtime.preflight import GROUPS, PEOPLE, contradictions
-from tasks.runtime.stage import StageError, refuse_contradictions
+from tasks.runtime.stage import refuse_contradictions
 
 OWN: dict[str, Any] = {"ingest__source": "files", "ingest__path": "own"}
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -214,7 +216,7 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
     store = Store(url)
     tie = Given("compare", "q", ("a", "b"), {"ranking": [1, 1], "both_bad": False}, "ann")
     with store.write() as tx:
-        queues.add_project(tx, "p", "test")
+        projects_.add_project(tx, "p", "test")
         imports.import_labels(tx, "p", [tie], "file", "test")
     with pytest.raises(DataError, match="no version 1"):
         refuse(load_settings())

@@ -1,0 +1,69 @@
+"""Device, precision, threads and determinism of the arithmetic."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import Any
+
+import torch
+from accelerate import DistributedType, PartialState
+from transformers import set_seed
+
+
+def deterministic(seed: int, threads: int) -> None:
+    """Seed everything and fix the thread count: sums over threads depend on how many there are."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling fresh memory with NaN would find reads of it, at five times the cost of a training step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _keep_memory()
+    set_seed(seed)
+
+
+def _keep_memory() -> None:
+    """Have glibc keep freed memory: steps ask for the same tensors, and page faults cost a sixth of one."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def processes() -> int:
+    """How many processes train together, as their launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def shard_on_cpus() -> None:
+    """Have accelerate's FSDP shard over CPU processes too; to be called between arguments and trainer.
+
+    accelerate hears of FSDP only on processes that have an accelerator each; CPU processes would all hold the
+    whole model, without a word. torch itself shards over gloo as well.
+    """
+    state = PartialState()
+    if (
+        os.environ.get("ACCELERATE_USE_FSDP") == "true"
+        and state.distributed_type == DistributedType.MULTI_CPU
+    ):
+        state.distributed_type = DistributedType.MULTI_GPU
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> Any:
+    """Autocast to `dtype`, nothing for float32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
+    """The dtype that `precision` means for a model of this width on this device.
+
+    On CPUs bf16 pays with AMX tiles only: AVX512-bf16 alone was slower than fp32 (dev/LOG.md), and narrow
+    models spend their time elsewhere.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            good = torch.cuda.is_bf16_supported()
+        else:
+            good = torch.cpu._is_amx_tile_supported() and width >= 256
+        precision = "bf16" if good else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32

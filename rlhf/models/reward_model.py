@@ -1,0 +1,92 @@
+"""A reward model in hand: loaded, scoring completions, shifted so that references score 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from rlhf.data.errors import DataError
+from rlhf.models.batches import right_pad
+from rlhf.models.logprobs import sequence_scores
+from rlhf.models.policy import context_length, settle_pad
+from rlhf.models.template import Prompt, answered_ids
+
+
+@dataclass
+class RewardModel:
+    """A one-label sequence-classification model and its tokenizer."""
+
+    model: Any  # a PreTrainedModel with a `score` head
+    tokenizer: Any
+
+
+def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
+    """A reward model with a policy's body and a fresh head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
+    reward = _load(path, num_labels=1)
+    generator = torch.Generator().manual_seed(seed)
+    width = reward.model.config.hidden_size
+    with torch.no_grad():
+        weight = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
+        reward.model.score.weight.copy_(weight)
+    return reward
+
+
+def load_reward(path: Path | str) -> RewardModel:
+    """Load a trained reward model.
+
+    Raises:
+        DataError: no such folder.
+    """
+    if not (Path(path) / "config.json").exists():
+        raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
+    return _load(path)
+
+
+def _load(path: Path | str, **more: Any) -> RewardModel:
+    config = AutoConfig.from_pretrained(path)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise DataError(f"{path}: transformers has no sequence classification for {config.model_type} models")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, use_safetensors=True, dtype=torch.float32, **more
+    )
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    settle_pad(model, tokenizer, str(path))
+    return RewardModel(model.eval(), tokenizer)
+
+
+def encode(reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
+    """Ids of prompt + completion + EOS; what is too long loses the start of its prompt."""
+    return answered_ids(reward.tokenizer, prompts, completions, context_length(reward.model))
+
+
+@torch.no_grad()
+def score(
+    reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 128
+) -> list[float]:
+    """Scores of completions; references score 0 on average once the model is shifted."""
+    reward.model.eval()
+    rows = encode(reward, prompts, completions)
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
+    scores = [0.0] * len(rows)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids, lengths = right_pad([rows[i] for i in batch], reward.tokenizer.pad_token_id)
+        device = reward.model.device
+        found = sequence_scores(reward.model, ids.to(device), lengths.to(device))
+        for i, value in zip(batch, found.tolist(), strict=True):
+            scores[i] = value
+    return scores
+
+
+def shift_to_references(reward: RewardModel, references: list[dict[str, Any]]) -> float:
+    """Set `config.reward_shift` so that these demonstrations score 0 on average; returns the shift."""
+    reward.model.config.reward_shift = 0.0
+    scores = score(reward, [r["prompt"] for r in references], [r["completion"] for r in references])
+    reward.model.config.reward_shift = sum(scores) / len(scores)
+    return reward.model.config.reward_shift

@@ -1,0 +1,100 @@
+"""A policy from scratch: a tokenizer trained on the corpus, and a Llama of a rung with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from rlhf.models.policy import PAD
+
+# rung -> (hidden size, layers, heads, MLP size); named by parameters at the built-in vocabulary
+SIZES = {
+    "0.1M": (64, 2, 4, 192),
+    "0.15M": (72, 2, 4, 224),
+    "0.2M": (80, 2, 4, 256),
+    "0.3M": (96, 3, 4, 256),
+    "0.5M": (112, 3, 4, 304),
+    "1M": (144, 4, 4, 384),
+    "2M": (192, 5, 6, 512),
+    "3M": (224, 5, 7, 592),
+}
+
+
+EOS, UNK = "<eos>", "<unk>"
+
+
+# A header such as "\nTITLE:", a word with its leading space, or one sign: joined again, they give the text.
+_WORDS = r"\n?[A-Z;]{2,}:| ?r/\w+| ?[\w']+|\n| ?[^\s\w]|\s"
+
+
+def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer: `word` (closed vocabulary of words with their space) or `bpe` (byte-level)."""
+    special = [PAD, EOS, UNK]
+    if kind == "word":
+        tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
+        tokenizer.decoder = decoders.Fuse()
+        trainer: Any = trainers.WordLevelTrainer(
+            vocab_size=vocab_size, special_tokens=special, show_progress=False
+        )
+    elif kind == "bpe":
+        tokenizer = Tokenizer(models.BPE(unk_token=None))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    else:
+        raise ValueError(f"unknown tokenizer kind {kind!r}; use 'word' or 'bpe'")
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def tokenizer_texts(corpus: list[dict[str, Any]], demonstrations: list[dict[str, Any]]) -> list[str]:
+    """What a tokenizer learns from: the corpus, and training prompts, so that their answer cue is a token."""
+    cues = [row["prompt"] + row["completion"] for row in demonstrations if row["split"] == "train"]
+    return [row["text"] for row in corpus] + cues
+
+
+def new_model(size: str, tokenizer: PreTrainedTokenizerFast, context: int) -> LlamaForCausalLM:
+    """A Llama of a rung of the ladder with random weights.
+
+    Raises:
+        ValueError: no such size.
+    """
+    if size not in SIZES:
+        raise ValueError(f"unknown model size {size!r}; sizes are {', '.join(SIZES)}")
+    hidden, layers, heads, mlp = SIZES[size]
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        # 1/sqrt(width): with the usual 0.02, attention this narrow takes thousands of steps to wake up.
+        initializer_range=hidden**-0.5,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)

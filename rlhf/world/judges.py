@@ -1,0 +1,89 @@
+"""Judges of the built-in task: its hidden preference, and its simulated labelers."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.data.contracts import GOLD
+from rlhf.data.errors import DataError
+from rlhf.data.table import read_table
+from rlhf.judges.judge import Row, ScoringJudge, judged, same, to_preference
+
+
+@dataclass
+class SimulatedJudge:
+    """Simulated labelers of the built-in task, one for each pair, drawn by seed.
+
+    Attributes:
+        facts: prompt -> true facts of its post.
+        labelers: (id, group) of each; the id becomes the row's `judge_id`.
+        seed: who judges what, and their noise, follow from it.
+        name, kind: see `Judge`.
+    """
+
+    facts: Mapping[str, dict[str, str]]
+    labelers: Sequence[tuple[str, str]]
+    seed: int
+    name: str = "simulated"
+    kind: str = "simulated"
+
+    def judge(self, pairs: Sequence[Row]) -> list[Row]:
+        """See `Judge.judge`."""
+        from rlhf.world.labelers import rank
+
+        rows = []
+        for pair in pairs:
+            if pair["prompt"] not in self.facts:
+                raise DataError(
+                    f"no facts for the prompt {pair['prompt'][:60]!r}; "
+                    "simulated labelers know the built-in task only"
+                )
+            rng = random.Random(f"judge/{self.seed}/{pair['policy']}/{pair['prompt']}")
+            labeler, group = rng.choice(self.labelers)
+            texts = [pair["reference"], pair["output"]]
+            label = rank(self.facts[pair["prompt"]], texts, pair["shown_order"], group, rng)
+            margin = 0 if same(*texts) else label.ranking[0] - label.ranking[1]
+            rows.append(judged(pair, to_preference(margin), labeler, self.kind))
+        return rows
+
+
+def gold_judge(name: str, path: Path | str) -> ScoringJudge:
+    """Judge by the built-in task's hidden preference."""
+    from rlhf.world.gold import gold_score
+
+    facts = _facts(path)
+
+    def score(prompts: list[str], texts: list[str]) -> list[float]:
+        try:
+            return [gold_score(facts[prompt], text) for prompt, text in zip(prompts, texts, strict=True)]
+        except KeyError as error:
+            raise DataError(f"{path}: no facts for the prompt {error.args[0][:60]!r}") from None
+
+    return ScoringJudge(name, "gold", score)
+
+
+def simulated_judge(groups: dict[str, float], path: Path | str, seed: int) -> SimulatedJudge:
+    """Judge by simulated labelers.
+
+    Args:
+        groups: labeler group -> its weight among the labelers.
+        path: table of the built-in task's facts.
+        seed: see `SimulatedJudge`.
+    """
+    from rlhf.world.labelers import pool
+
+    return SimulatedJudge(_facts(path), pool(groups), seed)
+
+
+def _facts(path: Path | str) -> dict[str, dict[str, str]]:
+    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(path, GOLD)}
+    if not facts:
+        raise DataError(
+            f"{path}: holds no facts, so nobody knows the gold preference; for a source other than builtin "
+            "leave gold and simulated out of evaluate.judges"
+        )
+    return facts

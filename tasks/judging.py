@@ -1,0 +1,47 @@
+"""The judges that `evaluate.judges` names, with the files where the pipeline keeps them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlhf.data.errors import DataError
+from rlhf.data.files import read_json
+from rlhf.judges.judge import Judge
+from rlhf.judges.people import human_judge
+from rlhf.judges.reward_model import model_judge
+from rlhf.settings import Settings
+from rlhf.world.judges import gold_judge, simulated_judge
+
+FACTS, MODEL, PEOPLE = "data/gold/facts.parquet", "models/judge", "data/human"
+
+
+def load_judge(name: str, settings: Settings, answers: Path | str) -> Judge:
+    """The judge that `evaluate.judges` names, with the files where the pipeline keeps them.
+
+    Args:
+        name: one of `evaluate.judges`.
+        settings: all parameters.
+        answers: file of a language model's answers, kept for good; see `rlhf.judges.language_model`.
+
+    Raises:
+        DataError: what the judge needs is not there.
+    """
+    if name == "gold":
+        return gold_judge(name, FACTS)
+    if name == "simulated":
+        return simulated_judge(settings.collect.groups, FACTS, settings.seed)
+    if name == "reward-model":
+        if read_json(f"{MODEL}/judge.json").get("kind") != "model":
+            raise DataError(
+                f"{MODEL}: holds no judge, as no ranking is in split judge; set prepare.judge_share above 0"
+            )
+        return model_judge(name, MODEL)
+    if name == "human":
+        return human_judge(PEOPLE)
+    from rlhf.judges.language_model import Endpoint, LlmJudge  # here, since it imports this module
+
+    llm = settings.evaluate.llm
+    if not llm.url or not llm.model:
+        raise DataError("the judge llm needs evaluate.llm.url and evaluate.llm.model in params.yaml")
+    endpoint = Endpoint(llm.url, llm.model, key_variable=llm.key_variable)
+    return LlmJudge(endpoint, answers, max_requests=llm.max_requests, max_tokens=llm.max_tokens)

@@ -1,0 +1,28 @@
+"""Expected errors: one line in place of a traceback."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rlhf.data.errors import DataError
+from rlhf.settings import SettingsError
+from tasks.runtime.declared import UndeclaredParameter
+
+
+class StageError(RuntimeError):
+    """A stage cannot do its work: one line that says what is wrong and how to mend it."""
+
+
+@contextmanager
+def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
+    """End the process with one line on stderr for an expected error, in place of a traceback."""
+    try:
+        yield
+    except (DataError, SettingsError, StageError, UndeclaredParameter) as error:
+        if show_traceback:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,52 @@
+"""Where things are: the main checkout, its state folder, the label store, the commit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+CODE = ("rlhf/", "tasks/", "labeling/", "flows/", "mlflow/")
+
+
+# In a run's worktree: the dvc.lock that the checkout had. The worktree's own begins empty, because a stage
+# has outputs only once it has ended in this run; else a run that ends early would show another's results.
+KNOWN = Path(".dvc/tmp/checkout.lock")
+
+
+def state_dir() -> Path:
+    """Where services keep their state: `.state` in the main checkout, shared by its worktrees."""
+    if os.environ.get("RLHF_STATE"):
+        return Path(os.environ["RLHF_STATE"]).resolve()
+    return _main_checkout() / ".state"
+
+
+def label_store() -> str:
+    """The database of the label store: `FEEDBACK_DB`, else `feedback.db` in the state folder."""
+    return os.environ.get("FEEDBACK_DB") or f"sqlite:///{state_dir() / 'feedback.db'}"
+
+
+def _main_checkout() -> Path:
+    common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
+    return Path(common).parent if common else Path.cwd()
+
+
+def git_commit() -> str:
+    """The checkout's commit, with `-dirty` when what a stage could run is not what the commit holds.
+
+    Parameters and data do not count, because they are recorded by themselves. A new file counts where our
+    code is, and nowhere else: in a run's worktree git knows all new files of the checkout, leftovers too.
+    Empty outside git.
+    """
+    commit = _git("rev-parse", "HEAD")
+    recorded = (":!dvc.lock", ":!params.yaml", ":!data")
+    states = _git("status", "--porcelain", "--untracked-files=all", "--", ".", *recorded) if commit else ""
+    changes = [line.split(maxsplit=1) for line in states.splitlines()]
+    new = ("??", "A", "AM")
+    dirty = any(state not in new or path.strip('"').startswith(CODE) for state, path in changes)
+    return commit + ("-dirty" if dirty else "")
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

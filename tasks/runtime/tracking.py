@@ -1,0 +1,81 @@
+"""The one tracking store that all ways of running share, and the run of a whole pipeline in it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.runtime.places import git_commit, state_dir
+
+EXPERIMENT = "rlhf-pipeline"
+
+
+FINAL = "final/"  # opens the names of a run's final figures in MLflow, which are no points of its curves
+
+
+PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
+
+
+def connect() -> None:
+    """Point MLflow at the one tracking store that all three ways of running share."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Curves in batches of a second. Without this the end of a training waits two seconds for an empty queue.
+    os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        state = state_dir()
+        state.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{state / 'mlflow.db'}")
+        if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
+            MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+    mlflow.set_system_metrics_sampling_interval(5)
+
+
+def parent_run() -> str | None:
+    """The pipeline execution's MLflow run: handed down by the flow, else one per `dvc repro` process."""
+    if os.environ.get(PARENT_RUN):
+        return os.environ[PARENT_RUN]
+    process = _dvc_process()
+    return _run_of_process(f"{process.pid}-{process.create_time():.0f}") if process else None
+
+
+def _dvc_process() -> psutil.Process | None:
+    """The `dvc` command above this process."""
+    for process in psutil.Process().parents():
+        words = process.cmdline()
+        if any(Path(word).name == "dvc" for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
+            return process
+    return None
+
+
+def _run_of_process(execution: str) -> str:
+    import mlflow
+    from mlflow import MlflowClient
+
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT], filter_string=f"tags.execution = '{execution}'", output_format="list"
+    )
+    if found:
+        return found[0].info.run_id
+    name = f"dvc-repro-{time.strftime('%Y%m%d-%H%M%S')}"
+    started = start_parent_run(name, MlflowClient(), execution)
+    MlflowClient().set_terminated(started, "FINISHED")  # nobody is left to close it when dvc ends
+    return started
+
+
+def start_parent_run(name: str, client: Any, execution: str) -> str:
+    """Open a run for a whole pipeline execution and return its id; its children are the stages.
+
+    The caller closes it.
+    """
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    tags = {"mlflow.runName": name, "execution": execution, "git_commit": git_commit(), "stage": "pipeline"}
+    started = client.create_run(experiment.experiment_id, tags=tags, run_name=name)
+    return started.info.run_id
