@@ -55,7 +55,25 @@ class Batch:
 def batch_of(
     rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int, device: torch.device | str = "cpu"
 ) -> Batch:
-    """A batch of sequences whose responses begin at `starts` (at least 1) and last to their ends."""
+    """A batch of sequences whose responses begin at `starts` (at least 1) and last to their ends.
+
+    The state at a position predicts the next token, so the state that predicts a response token is the one
+    before it.
+
+    Example:
+        Two sequences, [2 rows, 4 longest]; the response of the first is 7 8, that of the second is 9.
+
+        >>> batch = batch_of([[5, 6, 7, 8], [5, 9]], starts=[2, 1], pad=0)
+        >>> batch.ids
+        tensor([[5, 6, 7, 8],
+                [5, 9, 0, 0]])
+        >>> batch.lengths
+        tensor([4, 2])
+        >>> batch.before  # [3 response tokens], into the 2 * 4 flat positions: those of 6, 7 and 5
+        tensor([1, 2, 4])
+        >>> batch.targets  # [3 response tokens]
+        tensor([7, 8, 9])
+    """
     ids, lengths = right_pad(rows, pad)
     longest = ids.shape[1]
     before = torch.cat(
@@ -72,8 +90,19 @@ def token_batches(lengths: Sequence[int], budget: int, overhead: int | None = No
     """Indices in groups of like length, each of at most `budget` tokens with padding, or of one row.
 
     Args:
-        overhead: what one more group costs, in tokens; the groups are those of least tokens and overhead in
-            all. None: each takes in all that it may.
+        overhead: what one more group costs, in tokens; the groups chosen have the least padded tokens and
+            overhead in total. None fills each group as far as the budget allows.
+
+    Example:
+        Four rows. One group of all four holds 4 * 10 tokens, padding included, and fits into the budget; two
+        groups hold 2 * 10 + 2 * 3, which is cheaper where another group costs less than 14 tokens.
+
+        >>> token_batches([3, 10, 3, 10], budget=40)
+        [[1, 3, 0, 2]]
+        >>> token_batches([3, 10, 3, 10], budget=40, overhead=2)
+        [[1, 3], [0, 2]]
+        >>> token_batches([3, 10, 3, 10], budget=8)  # a row longer than the budget is a group of its own
+        [[1], [3], [0, 2]]
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     if overhead is None:

@@ -13,12 +13,29 @@ from rlhf.models.logprobs import head_scores, hidden_states
 
 
 def pack(examples: Sequence[Sequence[Sequence[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """K sequences an example as one row each: what they start with in common, then each one's own rest.
+    """One row for the K sequences of an example: their common start once, then the rest of each sequence.
 
     Returns:
-        `input_ids` and `position_ids` [examples, tokens]; `attention_mask` [examples, 1, tokens, tokens], to
-        be added: a token sees what its sequence would show it; `ends` [all sequences], the flat positions of
-        their last tokens.
+        `input_ids` and `position_ids` [examples, tokens]; `attention_mask` [examples, 1, tokens, tokens],
+        which is added to the attention logits, so that a token sees what it would see in its own sequence;
+        `ends` [all sequences], the flat positions of their last tokens.
+
+    Example:
+        One example of two sequences that both start with 1 2: five tokens in place of seven.
+
+        >>> packed = pack([[[1, 2, 7], [1, 2, 8, 9]]], pad=0)
+        >>> packed["input_ids"]  # [1 example, 5 tokens]
+        tensor([[1, 2, 7, 8, 9]])
+        >>> packed["position_ids"]  # 8 and 9 stand where they stand in their own sequence
+        tensor([[0, 1, 2, 2, 3]])
+        >>> (packed["attention_mask"] == 0).int()[0, 0]  # [5, 5]; 1: the token of this row sees that column
+        tensor([[1, 0, 0, 0, 0],
+                [1, 1, 0, 0, 0],
+                [1, 1, 1, 0, 0],
+                [1, 1, 0, 1, 0],
+                [1, 1, 0, 1, 1]], dtype=torch.int32)
+        >>> packed["ends"]  # [2 sequences]: of 7 and of 9
+        tensor([2, 4])
     """
     starts = [_common_start(rows) for rows in examples]
     longest = max(p + sum(len(row) - p for row in rows) for p, rows in zip(starts, examples, strict=True))

@@ -29,7 +29,23 @@ def kl_estimate(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kind: str) -
 
 
 def token_rewards(scores: torch.Tensor, kl: torch.Tensor, mask: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """The penalty at every response token and the score at the last one: EOS where there is one."""
+    """The KL penalty at every response token, and the score at the last one (EOS where there is one).
+
+    Args:
+        scores: [episodes]; kl, mask: [episodes, tokens].
+
+    Returns:
+        [episodes, tokens].
+
+    Example:
+        Two episodes, [2, 3 tokens]: the first has three response tokens and score 2, the second one and -1.
+
+        >>> mask = torch.tensor([[1.0, 1, 1], [1, 0, 0]])
+        >>> kl = torch.tensor([[0.5, 0.5, 0.5], [0.5, 0, 0]])
+        >>> token_rewards(torch.tensor([2.0, -1]), kl, mask, kl_coef=0.1) + 0  # (+ 0 turns -0 into 0)
+        tensor([[-0.0500, -0.0500,  1.9500],
+                [-1.0500,  0.0000,  0.0000]])
+    """
     rewards = -kl_coef * kl * mask
     last = mask.sum(1).long() - 1
     rewards[torch.arange(len(scores)), last] += scores
@@ -39,7 +55,30 @@ def token_rewards(scores: torch.Tensor, kl: torch.Tensor, mask: torch.Tensor, kl
 def gae(
     rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns (Schulman et al. 2016); an episode ends after its last response token."""
+    """Generalised advantage estimation (Schulman et al. 2016); an episode ends after its last response token.
+
+    Args:
+        rewards, values, mask: [episodes, tokens].
+        gamma: discount; lam: 0 trusts the values (one-step differences), 1 the rewards (whole sums).
+
+    Returns:
+        advantages and returns (advantages + values), both [episodes, tokens], zero where the mask is.
+
+    Example:
+        Two episodes, [2, 3 tokens], of three tokens and of one. From the end: 1 - 0.8 = 0.2; then
+        (0.8 - 0.4) + lam * 0.2 = 0.5; then (0.4 - 0.2) + lam * 0.5 = 0.45.
+
+        >>> mask = torch.tensor([[1.0, 1, 1], [1, 0, 0]])
+        >>> rewards = torch.tensor([[0.0, 0, 1], [-1, 0, 0]])
+        >>> values = torch.tensor([[0.2, 0.4, 0.8], [0.1, 0, 0]])
+        >>> advantages, returns = gae(rewards, values, mask, gamma=1.0, lam=0.5)
+        >>> advantages
+        tensor([[ 0.4500,  0.5000,  0.2000],
+                [-1.1000,  0.0000,  0.0000]])
+        >>> returns
+        tensor([[ 0.6500,  0.9000,  1.0000],
+                [-1.0000,  0.0000,  0.0000]])
+    """
     advantages = torch.zeros_like(rewards)
     running = torch.zeros(len(rewards), dtype=rewards.dtype, device=rewards.device)
     for t in reversed(range(rewards.shape[1])):
