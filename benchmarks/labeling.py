@@ -348,7 +348,7 @@ def fresh(kind: str) -> Iterator[str]:
     """The URL of an empty database."""
     if kind == "sqlite":
         with tempfile.TemporaryDirectory() as folder:
-            yield f"sqlite:///{folder}/feedback.db"
+            yield f"sqlite:///{folder}/labels.db"
         return
     found = binaries()
     if found is None:

@@ -21,12 +21,13 @@ from typing import Any
 from labeling import items as items_
 from labeling import projects as projects_
 from labeling.__main__ import first_operator, print_login
+from labeling.address import store_address
 from labeling.items import Candidate, Filling
 from labeling.schema import KINDS
 from labeling.store import Store
 from rlhf.data.errors import DataError
 from tasks.runtime.errors import one_line_errors
-from tasks.runtime.places import label_store
+from tasks.runtime.places import state_dir
 from tasks.runtime.tracking import connect
 
 PROJECT = "built-in"
@@ -194,7 +195,7 @@ def main() -> None:
 
         if given.until_eof:
             threading.Thread(target=stop_at_eof, daemon=True).start()
-        store = Store(label_store())
+        store = Store(store_address(state_dir()))
         fill(store)
         print_login(first_operator(store), "operator")
         serve(store, given.host, given.port, answer=Champion(given.model), names=given.name)

@@ -33,6 +33,7 @@ from flows.services.prefect import prefect_api
 from flows.simulated_labelers import labeling_app, work
 from flows.upfront import refuse
 from flows.workspace import parse_changes, plan, with_data
+from labeling.address import store_address
 from labeling.exports import cut, new_labels, newest_version, rows_hash, tables
 from labeling.store import Store
 from rlhf.data.errors import DataError
@@ -43,7 +44,7 @@ from rlhf.world.labelers import pool
 from tasks.ingest import load
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.locks import alone
-from tasks.runtime.places import label_store
+from tasks.runtime.places import state_dir
 from tasks.runtime.tracking import EXPERIMENT, FINAL, connect
 
 WHO = "flow feedback"
@@ -85,7 +86,7 @@ def feedback(
         return Failed(message=str(error))
     project = whole.collect.labels.project
     connect()
-    store = Store(label_store())
+    store = Store(store_address(state_dir()))
     try:
         refuse(with_data(settings, data, "the parameters"), round_to_come=True)
         with alone(f"feedback-{quote(project, safe='')}", _say_busy):
@@ -123,7 +124,7 @@ def watch_labels(
         min_new_labels: How many are enough.
     """
     connect()
-    store = Store(label_store())
+    store = Store(store_address(state_dir()))
     try:
         number = waiting(store, project)
     except DataError as error:
@@ -310,7 +311,7 @@ def simulated_labels(settings: Settings, url: str, prompts: int) -> State:
         url: Of the labeling app.
         prompts: How many prompts they are asked about.
     """
-    project, store = settings.collect.labels.project, Store(label_store())
+    project, store = settings.collect.labels.project, Store(store_address(state_dir()))
     try:
         connect()
         clear_dead()
@@ -340,7 +341,7 @@ def simulate(settings: Settings, number: int, prompts: int) -> None:
     Raises:
         StageError: a round failed.
     """
-    project, store = settings.collect.labels.project, Store(label_store())
+    project, store = settings.collect.labels.project, Store(store_address(state_dir()))
     with labeling_app(settings.register_.model_name) as url:
         while (done := len(rounds(store, project))) < number:
             print(f"round {done + 1} of {number}", flush=True)
@@ -431,7 +432,7 @@ def main(words: list[str] | None = None) -> None:
                     print(f"{state.name}: {state.message}")
             except KeyboardInterrupt:
                 sys.exit("error: interrupted; run it again to go on")
-            store = Store(label_store())
+            store = Store(store_address(state_dir()))
             found = rounds(store, settings.collect.labels.project)
             store.close()
         project = f"project {settings.collect.labels.project!r}"

@@ -12,8 +12,9 @@ from pathlib import Path
 from labeling import exports, imports, people, progress
 from labeling import items as items_
 from labeling import projects as projects_
+from labeling.address import store_address
 from labeling.schema import KINDS, ROLES
-from labeling.store import Store, default_url
+from labeling.store import Store
 from rlhf.data.errors import DataError
 
 WHO = "command line"
@@ -30,7 +31,7 @@ examples:
   python -m labeling export summaries data/labels --cut       a version for the next training round
   python -m labeling import summaries labels.jsonl
 
-The store is --db URL, else $FEEDBACK_DB, else .state/feedback.db: sqlite:////path/file.db or
+The store is --db URL, else $LABELING_DB, else .state/labels.db: sqlite:////path/file.db or
 postgresql://user@host/name.
 """
 
@@ -146,7 +147,7 @@ def main(words: list[str] | None = None) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """What the parsed command says."""
-    url = given.db or default_url()
+    url = given.db or store_address()
     if given.verb == "init":
         print_login(first_operator(Store(url), given.operator), given.operator)
         return

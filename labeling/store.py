@@ -1,6 +1,6 @@
 """Opening the label store: the engine, migrations, transactions, the audit log.
 
-    store = Store("sqlite:////path/feedback.db")      # or postgresql://user@host/name
+    store = Store("sqlite:////path/labels.db")      # or postgresql://user@host/name
     with store.write() as tx: ...                     # one short transaction
     with store.read() as tx: ...
     store.together(lambda tx: ...)                    # a write that shares its commit with others
@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import select
 import threading
 import time
@@ -45,12 +44,6 @@ Result = TypeVar("Result")
 dumps = partial(json.dumps, ensure_ascii=False, sort_keys=True)
 
 
-def default_url() -> str:
-    """`FEEDBACK_DB`, else `feedback.db` in the state folder (`RLHF_STATE` or `.state`)."""
-    folder = Path(os.environ.get("RLHF_STATE") or ".state").resolve()
-    return os.environ.get("FEEDBACK_DB") or f"sqlite:///{folder / 'feedback.db'}"
-
-
 class Store:
     """A label store in a database that has the newest tables.
 
@@ -62,8 +55,8 @@ class Store:
         DataError: the URL cannot be understood or reached, or the tables are missing or of another version.
     """
 
-    def __init__(self, url: str | None = None, create: bool = True) -> None:
-        url = (url or default_url()).replace("postgres://", "postgresql://", 1)
+    def __init__(self, url: str, create: bool = True) -> None:
+        url = url.replace("postgres://", "postgresql://", 1)
         if url.startswith("postgresql://"):
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         try:

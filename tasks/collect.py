@@ -4,7 +4,7 @@
 
 Reads data/prepared, data/gold, models/sft; writes data/comparisons, metrics/collect.json. With
 `collect.labelers: given` the rankings come with the source and are passed on; with `store` they are a
-version of the label store (`FEEDBACK_DB`, else .state/feedback.db). Simulated labelers are called `simulated`
+version of the label store (`LABELING_DB`, else .state/labels.db). Simulated labelers are called `simulated`
 in every row they make.
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.settings import Labels
-from tasks.runtime.places import label_store
+from tasks.runtime.places import state_dir
 
 
 def stored_rankings(labels: Labels) -> list[dict[str, Any]]:
@@ -16,6 +16,7 @@ def stored_rankings(labels: Labels) -> list[dict[str, Any]]:
         DataError: no version is named, the store has no such version, it holds no rankings or ties only, or
             other rankings than `labels.sha256` says.
     """
+    from labeling.address import store_address
     from labeling.exports import rows_hash, tables
     from labeling.store import Store
 
@@ -24,7 +25,7 @@ def stored_rankings(labels: Labels) -> list[dict[str, Any]]:
             "collect.labelers is 'store', but collect.labels.version is not set; `python -m labeling export "
             "PROJECT FOLDER --cut` makes a version, and the flow `feedback` does all of it"
         )
-    store = Store(label_store(), create=False)
+    store = Store(store_address(state_dir()), create=False)
     try:
         with store.read() as tx:
             rows = tables(tx, labels.project, labels.version)["comparisons"]
@@ -36,7 +37,7 @@ def stored_rankings(labels: Labels) -> list[dict[str, Any]]:
     if labels.sha256 not in (None, rows_hash(rows)):
         raise DataError(
             f"{where}: the rankings' sha256 is {rows_hash(rows)}, collect.labels.sha256 says "
-            f"{labels.sha256}: this is another store; name the right one in FEEDBACK_DB"
+            f"{labels.sha256}: this is another store; name the right one in LABELING_DB"
         )
     if all(len(set(row["ranking"])) == 1 for row in rows):
         raise DataError(

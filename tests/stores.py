@@ -76,7 +76,7 @@ def servers(postgres: Postgres, patch: pytest.MonkeyPatch) -> Iterator[services.
         for name, value in {
             **s3,
             **services.environment(config),
-            "FEEDBACK_DB": postgres.url("label"),
+            "LABELING_DB": postgres.url("label"),
         }.items():
             patch.setenv(name, value)
         started = [one for one in services.services(config) if one.name in ("prefect", "mlflow")]

@@ -150,7 +150,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     (clone / "services.yaml").write_text(yaml.safe_dump(services))
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     subprocess.run(["git", *identity, "commit", "-qam", "small"], cwd=clone, check=True)
-    ours = ("RLHF_", "MLFLOW_", "PREFECT_", "FEEDBACK_", "VIRTUAL_ENV", "PYTHONPATH")
+    ours = ("RLHF_", "MLFLOW_", "PREFECT_", "LABELING_", "FEEDBACK_", "VIRTUAL_ENV", "PYTHONPATH")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     shell = Shell(clone, load_config(clone / "services.yaml"), env)
     yield shell

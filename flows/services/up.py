@@ -99,7 +99,7 @@ def services(config: Config) -> list[Service]:
         prefect_env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = _driver(prefect_db, "asyncpg")
     mlflow_db = _driver(config.mlflow.database or f"sqlite:///{state / 'mlflow.db'}", "psycopg")
     artifacts = config.mlflow.artifacts or (state / "mlartifacts").as_uri()
-    labels = {"FEEDBACK_DB": config.label.database} if config.label.database else {}
+    labels = {"LABELING_DB": config.label.database} if config.label.database else {}
     names = [word for name in config.host_names() for word in ("--name", name)]
 
     def served(module: str, service: str, *words: str) -> list[str]:
@@ -300,9 +300,10 @@ def _refuse_taken(config: Config, name: str) -> None:
 def _first_operator(config: Config) -> None:
     """Make the labeling app's first operator here: the password is shown, and is in no log."""
     from labeling.__main__ import first_operator, print_login
+    from labeling.address import store_address
     from labeling.store import Store
 
-    store = Store(config.label.database or f"sqlite:///{state_dir() / 'feedback.db'}")
+    store = Store(config.label.database or store_address(state_dir()))
     print_login(first_operator(store), "operator")
     store.close()
 

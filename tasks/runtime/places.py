@@ -1,4 +1,4 @@
-"""Where things are: the main checkout, its state folder, the label store, the commit."""
+"""Where things are: the main checkout, its state folder, the commit."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ def state_dir() -> Path:
     if os.environ.get("RLHF_STATE"):
         return Path(os.environ["RLHF_STATE"]).resolve()
     return _main_checkout() / ".state"
-
-
-def label_store() -> str:
-    """The database of the label store: `FEEDBACK_DB`, else `feedback.db` in the state folder."""
-    return os.environ.get("FEEDBACK_DB") or f"sqlite:///{state_dir() / 'feedback.db'}"
 
 
 def _main_checkout() -> Path:

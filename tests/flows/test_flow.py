@@ -313,7 +313,7 @@ def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monke
     import mlflow
 
     store = Store(f"sqlite:///{tmp_path / 'labels.db'}")
-    monkeypatch.setenv("FEEDBACK_DB", str(store.engine.url))
+    monkeypatch.setenv("LABELING_DB", str(store.engine.url))
     with store.write() as tx:
         projects_.add_project(tx, "p", "test")
     ann, queue = person(store, "ann"), filled(store, "rank", candidates(9))
@@ -368,9 +368,9 @@ def test_the_event_of_enough_labels_is_what_starts_a_round(
     repository: Path, services: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLHF_STATE", str(services))
-    monkeypatch.setenv("FEEDBACK_DB", f"sqlite:///{repository / 'labels.db'}")
+    monkeypatch.setenv("LABELING_DB", f"sqlite:///{repository / 'labels.db'}")
     project = Settings().collect.labels.project
-    store = Store(os.environ["FEEDBACK_DB"])
+    store = Store(os.environ["LABELING_DB"])
     with store.write() as tx:
         projects_.add_project(tx, "p", "test")
         projects_.add_project(tx, project, "test")

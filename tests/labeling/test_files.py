@@ -320,7 +320,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as caught:
         main([*db, "status"])
     assert caught.value.code == 1
-    assert "feedback init" in capsys.readouterr().err
+    assert "labeling init" in capsys.readouterr().err
     main([*db, "init"])
     assert "password" in capsys.readouterr().out
     main([*db, "init"])

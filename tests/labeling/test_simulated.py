@@ -29,7 +29,7 @@ def test_they_sign_in_and_rank_what_they_see(
     sqlite: Store, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     monkeypatch.setenv("RLHF_STATE", str(tmp_path_factory.mktemp("state")))
-    monkeypatch.setenv("FEEDBACK_DB", str(sqlite.engine.url))
+    monkeypatch.setenv("LABELING_DB", str(sqlite.engine.url))
     rng, facts, found = random.Random(1), {}, []
     while len(found) < 40:
         post = draw_post(rng, 0.5)

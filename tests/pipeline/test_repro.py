@@ -126,7 +126,7 @@ def test_rows_are_in_postgresql_and_artifacts_in_s3(stores: Postgres, tmp_path: 
     assert content_hash(Path(got, "artifacts/ppo")) == content_hash("models/ppo")
     assert not Path(os.environ["RLHF_STATE"], "mlflow.db").exists()
 
-    store = Store(os.environ["FEEDBACK_DB"])
+    store = Store(os.environ["LABELING_DB"])
     with store.write() as tx:
         projects_.add_project(tx, "p", "test")
     _, label = answer(store, person(store, "ann"), filled(store, "rank", candidates(1)), ranks=[1, 2])

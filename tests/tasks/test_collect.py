@@ -112,7 +112,7 @@ def test_rankings_of_the_label_store_are_a_version_and_no_more(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{workspace.path / 'labels.db'}"
-    monkeypatch.setenv("FEEDBACK_DB", url)
+    monkeypatch.setenv("LABELING_DB", url)
     store = Store(url)
     with store.write() as tx:
         projects_.add_project(tx, "p", "test")

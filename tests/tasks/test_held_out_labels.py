@@ -47,7 +47,7 @@ def import_into(store: Store, project: str, labels: list[Given]) -> None:
 @pytest.fixture
 def labels(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Any:
     url = f"sqlite:///{workspace.path / 'labels.db'}"
-    monkeypatch.setenv("FEEDBACK_DB", url)
+    monkeypatch.setenv("LABELING_DB", url)
     opened = Store(url)
     workspace.set({"collect.labelers": "store", "collect.labels.project": "p", "collect.labels.version": 1})
     yield opened

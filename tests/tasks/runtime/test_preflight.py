@@ -210,7 +210,7 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
     workspace.set({"processes": 1, "collect.labelers": "store", "collect.labels.project": "p"})
     workspace.set({"collect.labels.version": 1})
     url = f"sqlite:///{workspace.path / 'labels.db'}"
-    monkeypatch.setenv("FEEDBACK_DB", url)
+    monkeypatch.setenv("LABELING_DB", url)
     with pytest.raises(DataError):
         refuse(load_settings())  # there is no store
     store = Store(url)

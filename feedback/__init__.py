@@ -1,0 +1,1 @@
+"""The name of the package `labeling` until now: for one version its command still works."""
