@@ -14,6 +14,11 @@ benchmarks/results/judge-trust-<date>-<machine>.json; what is there already is n
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import json
 import os

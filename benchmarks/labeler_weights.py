@@ -10,6 +10,11 @@ gold accuracy of each and what weights add, writes benchmarks/results/labeler-we
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import json
 import platform

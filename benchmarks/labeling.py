@@ -15,6 +15,11 @@ item, must stand in the store exactly once. Writes results/labeling-<date>-<mach
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import asyncio
 import datetime

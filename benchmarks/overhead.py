@@ -19,6 +19,11 @@ scoring and loading outside of training, `training` the trainer, `logging` MLflo
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import datetime
 import os

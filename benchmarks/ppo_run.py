@@ -8,6 +8,11 @@ plain matrix products, the yardstick). The first update warms up and is not coun
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import copy
 import json
 import resource

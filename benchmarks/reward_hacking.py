@@ -11,6 +11,11 @@ benchmarks/results/reward-hacking-<date>-<machine>.json after each.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import os
 import platform

@@ -9,6 +9,11 @@ checkout. Prints which is best and whether that is sure; writes a page with the 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import hashlib
 import json

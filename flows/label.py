@@ -9,6 +9,11 @@ answers with the registry's @champion; a newly promoted one takes over without a
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import os
 import random

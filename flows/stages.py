@@ -35,6 +35,7 @@ from prefect.states import Completed, Failed
 from flows.progress import Progress
 from tasks.graph import stage_key
 from tasks.runtime.places import KNOWN
+from tasks.runtime.process import defaults
 from tasks.runtime.registry import standing
 
 if TYPE_CHECKING:
@@ -228,7 +229,13 @@ class Dvc:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             # warnings of libraries at their own code are not for the person who follows the run
-            env={"PYTHONWARNINGS": "ignore", **os.environ, "PYTHONUNBUFFERED": "1", "PATH": path},
+            env={
+                "PYTHONWARNINGS": "ignore",
+                **os.environ,
+                **defaults(),
+                "PYTHONUNBUFFERED": "1",
+                "PATH": path,
+            },
             start_new_session=True,
         )
         self._lines = readable(self._process.stdout)

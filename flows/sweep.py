@@ -11,6 +11,11 @@ off goes on where it was.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import hashlib
 import json

@@ -10,6 +10,11 @@ that its output depends on again, and compares the hashes of all outputs; exit c
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import json
 import os

@@ -8,6 +8,11 @@ version of the label store (`LABELING_DB`, else .state/labels.db). Simulated lab
 in every row they make.
 """
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import json
 import random
 from collections.abc import Mapping, Sequence

@@ -8,6 +8,11 @@ beside it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -9,6 +9,11 @@ others.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import functools
 import hashlib
@@ -23,15 +28,15 @@ from rlhf.settings import load_settings
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.places import CODE
 
-# What these change reaches a stage through its parameters, or refuses it: a better log line retrains
-# nothing.
+# What these change reaches a stage through its parameters, refuses it, or leaves its results alone: a better
+# log line retrains nothing.
 LEFT_OUT = frozenset(
     [
         "rlhf/settings.py",
         "tasks/graph.py",
         *(
             f"tasks/runtime/{name}.py"
-            for name in ("declared", "errors", "places", "preflight", "stage", "tracking")
+            for name in ("declared", "errors", "places", "preflight", "process", "stage", "tracking")
         ),
     ]
 )

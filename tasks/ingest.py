@@ -6,6 +6,11 @@ posts; no rows for any other source).
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 from collections.abc import Callable
 from pathlib import Path
 

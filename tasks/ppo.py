@@ -10,6 +10,11 @@ prefers are kept, and reward hacking stops the run; a model that failed its cont
 not asked.
 """
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import copy
 import csv
 from contextlib import suppress

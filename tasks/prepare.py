@@ -7,6 +7,11 @@ on is for `validate` to say.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import hashlib
 import statistics
 from typing import Any

@@ -5,6 +5,11 @@
 Reads data/prepared; writes models/pretrained, metrics/pretrain.json, plots/pretrain.csv.
 """
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 from rlhf.compute import deterministic
 from rlhf.data.contracts import CORPUS, DEMONSTRATION
 from rlhf.data.files import write_json

@@ -8,6 +8,11 @@ The report of the run, which carries the decision, is written here too (tasks/pa
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import os
 import warnings
 from collections.abc import Mapping

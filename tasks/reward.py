@@ -10,6 +10,11 @@ the reward model as much as the reward model does. Before it decides anything it
 With `reward.labeler_weights` rankings count by what the labelers' overlap says of each of them.
 """
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 from typing import Any
 
 from labeling.quality.weights import labeler_weights

@@ -5,6 +5,11 @@
 Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plots/sft.csv.
 """
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import os
 
 from rlhf.compute import deterministic

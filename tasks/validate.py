@@ -6,6 +6,11 @@ Docs to reports/validation/<what>/index.html, whether rows pass or not, and metr
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 from pathlib import Path
 from typing import Any
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from rlhf.settings import load_settings
+from tasks.runtime.process import settle
 from tasks.runtime.stage import Stage, stage_settings
 
 pytest_plugins = ["label_app"]
@@ -49,6 +50,11 @@ SMALL = {
     "evaluate.prompts": 20,
     "evaluate.response_length": 12,
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The tests' process is a program of ours too; their modules load torch and Prefect after this."""
+    settle()
 
 
 class Quiet(Stage):

@@ -1,5 +1,10 @@
 """The command `python -m flows.services`; `flows/services/up.py` has its words."""
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 from flows.services.up import main
 
 if __name__ == "__main__":

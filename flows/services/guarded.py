@@ -7,6 +7,11 @@ environment variable `RLHF_SIGN_IN` (name:password) makes both ask for it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import base64
 import hmac

@@ -7,6 +7,11 @@ and lets them load nothing from elsewhere.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import argparse
 import os
 from collections.abc import Collection

@@ -8,6 +8,11 @@ started it, however that one ends.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
 import atexit
 import gc
 import logging

@@ -47,6 +47,7 @@ from rlhf.data.files import read_json, write_json
 from tasks.runtime.errors import one_line_errors
 from tasks.runtime.locks import alone
 from tasks.runtime.places import state_dir
+from tasks.runtime.process import defaults
 from tasks.runtime.tracking import connect
 
 START_SECONDS = 120.0  # the first start makes the databases
@@ -348,11 +349,8 @@ def _base_env() -> dict[str, str]:
     """The environment of every service: `python` is this one, and nothing phones home."""
     state = state_dir()
     return {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DVC_NO_ANALYTICS": "1",
-        "GX_ANALYTICS_ENABLED": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         **os.environ,
+        **defaults(),
         "RLHF_STATE": str(state),
         "PREFECT_HOME": str(state / "prefect"),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
