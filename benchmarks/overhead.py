@@ -45,7 +45,8 @@ import httpx
 import psutil
 import yaml
 
-from flows.workspace import parse_changes, plan, snapshot, write_params
+from flows.params import parse_changes, plan, write_params
+from flows.workspace import snapshot
 from rlhf.data.files import read_json, write_json
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.places import git_commit

@@ -28,7 +28,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from flows.workspace import parse_changes, plan
+from flows.params import parse_changes, plan
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table

@@ -1,19 +1,17 @@
 """The pipeline's form in Prefect: ten parameters first, the others by section, folded until they are changed.
 
-Prefect's form knows no folding; a section that may be null is shown as two buttons, and folded while the
-first is chosen. It writes "(Optional)" behind whatever the schema does not require.
+Prefect's form cannot fold a section. A section that may be null is shown as two buttons, and as folded while
+the first of them is chosen. The form writes "(Optional)" behind whatever the schema does not require.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from pydantic import model_validator
 
-from flows.workspace import recipe_file
-from rlhf.settings import Section, Settings, check_settings, load_settings
+from rlhf.settings import Section, Settings
 
 FIRST = (
     "seed",
@@ -44,22 +42,11 @@ class FormSettings(Settings):
         for key, value in values.items():
             if "." in key:
                 section, name = key.split(".", 1)
-                given = nested.get(section, {})
-                if not isinstance(given, dict):
-                    raise ValueError(f"{section} is a section of parameters, got {given!r}")
-                nested[section] = {**given, name: value}
+                inner = nested.get(section, {})
+                if not isinstance(inner, dict):
+                    raise ValueError(f"{section} is a section of parameters, got {inner!r}")
+                nested[section] = {**inner, name: value}
         return nested
-
-
-def complete(settings: Settings, recipe: str | None) -> Settings:
-    """The settings with all that was not set as the params file has it: the recipe's, or params.yaml.
-
-    Raises:
-        SettingsError: there is no such recipe, or the file is not valid.
-    """
-    path = recipe_file(recipe) if recipe and not _is_whole(settings) else Path("params.yaml")
-    base = settings if _is_whole(settings) else load_settings(path)
-    return check_settings(_over(base, settings).model_dump(by_alias=True), "the parameters")
 
 
 def form_values(settings: Settings) -> dict[str, Any]:
@@ -98,7 +85,7 @@ def form_schema(schema: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _prepare(definitions: dict[str, Any], name: str, values: dict[str, Any]) -> None:
-    """A section, and those in it, with the values of the params file; nothing in it is called optional."""
+    """Give a section, and those inside it, the values of the params file; mark every field as required."""
     section = definitions[name]
     for key, field in section["properties"].items():
         field["default"] = values[key]
@@ -131,19 +118,3 @@ def _set_values(section: Section) -> dict[str, Any]:
     fields = type(section).model_fields
     values = {fields[name].alias or name: getattr(section, name) for name in section.model_fields_set}
     return {key: _set_values(v) if isinstance(v, Section) else v for key, v in values.items()}
-
-
-def _is_whole(section: Section) -> bool:
-    """Whether every value was set."""
-    values = (getattr(section, name) for name in type(section).model_fields)
-    inner = all(_is_whole(value) for value in values if isinstance(value, Section))
-    return inner and section.model_fields_set >= set(type(section).model_fields)
-
-
-def _over(base: Section, changes: Section) -> Section:
-    """A section with the values that were set in another one."""
-    values: dict[str, Any] = {}
-    for name in changes.model_fields_set:
-        value = getattr(changes, name)
-        values[name] = _over(getattr(base, name), value) if isinstance(value, Section) else value
-    return base.model_copy(update=values)

@@ -30,14 +30,14 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.form import FormSettings, complete
+from flows.form import FormSettings
 from flows.machine import clear_dead
+from flows.params import complete, parse_changes, plan, with_data
 from flows.pipeline import DEFAULTS, rlhf
 from flows.refill import find_queue, queue_of_round, refill
 from flows.services.prefect import prefect_api
 from flows.simulated_labelers import labeling_app, work
 from flows.upfront import refuse
-from flows.workspace import parse_changes, plan, with_data
 from labeling.address import store_address
 from labeling.exports import cut, new_labels, newest_version, rows_hash, tables
 from labeling.store import Store
@@ -395,7 +395,11 @@ def main(words: list[str] | None = None) -> None:
         f"(default {PROMPTS}); with --simulate for the first round, each later one has {TIMES} times as many "
         f"(default {FEW_PROMPTS})",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="a params file in recipes/, by name or path")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="a recipe, by the name of its folder in recipes/ or the path of a params file",
+    )
     parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"

@@ -21,22 +21,17 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 
-from flows.form import FormSettings, complete
+from flows.form import FormSettings
 from flows.links import KEY, links, tell
 from flows.machine import clear_dead, end_stage_runs, recorded
 from flows.mlflow_views import write_views
+from flows.params import check_endpoint, complete, with_data
 from flows.run_state import RunState
 from flows.stages import Dvc, stage_task
 from flows.tracking import log_parameters, log_result
 from flows.upfront import refuse
 from flows.verdict import verdict_markdown
-from flows.workspace import (
-    check_endpoint,
-    enter,
-    free_name,
-    save_experiment,
-    with_data,
-)
+from flows.workspace import enter, free_name, save_experiment
 from rlhf.data.errors import DataError
 from rlhf.settings import Settings, SettingsError
 from tasks.runtime.errors import StageError

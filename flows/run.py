@@ -28,12 +28,13 @@ import sys
 from pathlib import Path
 
 from flows.mlflow_views import mlflow_page
+from flows.params import parse_changes, plan, recipe_file, recipe_name
 from flows.run_state import read_state
 from flows.services.prefect import prefect_api
 from flows.services.up import running_environment
 from flows.upfront import refuse
 from flows.verdict import show_verdict
-from flows.workspace import bring, parse_changes, plan, recipe_file, snapshot, up_to_date
+from flows.workspace import bring, snapshot, up_to_date
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.registry import standing
 
@@ -47,7 +48,11 @@ def main(words: list[str] | None = None) -> None:
         epilog="Parameters: `python -m rlhf.settings` lists them all. To watch a run while it trains, "
         "start the services first: make up",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="a params file in recipes/, by name or path")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="a recipe, by the name of its folder in recipes/ or the path of a params file",
+    )
     parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
@@ -61,7 +66,7 @@ def main(words: list[str] | None = None) -> None:
     with one_line_errors():
         # bad input ends here, before a server starts
         settings = plan(arguments.recipe, arguments.data, parse_changes(arguments.set))
-        recipe = recipe_file(arguments.recipe).stem if arguments.recipe else None
+        recipe = recipe_name(recipe_file(arguments.recipe)) if arguments.recipe else None
         wanted = arguments.name or arguments.until or arguments.aside or recipe
         if not wanted and up_to_date(settings) and not lost_from_registry():
             print(

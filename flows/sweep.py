@@ -37,8 +37,9 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.params import parse_changes, plan
 from flows.services.prefect import prefect_api
-from flows.workspace import RUNS, experiments, parse_changes, plan, snapshot
+from flows.workspace import RUNS, experiments, snapshot
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.measures.display import LABELS, number
@@ -117,7 +118,7 @@ def sweep(
         sizes: Rungs of the size ladder.
         seeds: One training of everything for each.
         changes: Other parameters, by dotted key.
-        recipe: A params file of recipes/ instead of params.yaml.
+        recipe: A recipe instead of params.yaml.
         jobs: Runs at once; each has params.yaml's threads divided by this.
 
     Returns:
@@ -300,7 +301,11 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", help="a parameter; may be repeated")
-    parser.add_argument("--recipe", metavar="NAME", help="a params file in recipes/, by name or path")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="a recipe, by the name of its folder in recipes/ or the path of a params file",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at once (2); they share params' threads")
     given = parser.parse_args(words)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated; the next sweep keeps what is done"))

@@ -14,15 +14,10 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from flows.machine import living
-from rlhf.data.files import written_beside
-from rlhf.data.sources import source_hash
-from rlhf.judges.endpoints import key_for, load_allowed
-from rlhf.settings import Settings, SettingsError, check_settings, known_keys, load_settings
+from flows.params import write_params
+from rlhf.settings import Settings, load_settings
 from tasks.runtime.errors import StageError
 from tasks.runtime.places import KNOWN
 
@@ -31,67 +26,6 @@ KEPT = 10  # worktrees; older ones are removed, their experiments and outputs st
 OWNER = Path(".dvc/tmp/flow-run")  # in a worktree: the id of the flow run that it belongs to
 REWARD_MODEL = Path("data/reward-model")
 INCOMING = Path("data/incoming")  # where users put data; git and DVC need not know it
-
-
-def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Settings:
-    """The validated parameters of a run; nothing is written.
-
-    Args:
-        recipe: name of a file in `recipes/`, or a path to one; None takes params.yaml.
-        data: file or folder that `ingest` reads; its hash becomes a parameter.
-        changes: dotted keys and the values to set.
-
-    Raises:
-        SettingsError: unknown recipe or key, a bad value, or data that is not there.
-    """
-    path = recipe_file(recipe) if recipe else Path("params.yaml")
-    values = load_settings(path).model_dump(by_alias=True)
-    for key, value in changes.items():
-        _set(values, key, value)
-    origin = f"{path} with --set" if changes else str(path)
-    settings = with_data(check_settings(values, origin), data, origin)
-    check_endpoint(settings)
-    return settings
-
-
-def with_data(settings: Settings, data: str | None, origin: str) -> Settings:
-    """The parameters with the path and the hash of the data that `ingest` reads.
-
-    Raises:
-        SettingsError: data that is not there, or none where the source needs some.
-    """
-    source = settings.ingest.source
-    if data is not None:
-        path = Path(data).expanduser().resolve()
-        if not path.exists():
-            raise SettingsError(f"--data {data}: no such file or folder")
-        if source == "builtin":
-            raise SettingsError(f"--data {data}: {origin} reads no file (ingest.source is builtin)")
-        pinned = settings.ingest.model_copy(update={"path": str(path), "sha256": source_hash(path)})
-        settings = settings.model_copy(update={"ingest": pinned})
-    if source != "builtin" and not settings.ingest.path:
-        raise SettingsError(f"{origin}: ingest.source {source} needs data: add --data PATH")
-    return settings
-
-
-def check_endpoint(settings: Settings) -> None:
-    """Refuse a language model, or a key for it, that services.yaml does not allow.
-
-    Raises:
-        DataError: the host or the variable is not allowed.
-    """
-    llm = settings.evaluate.llm
-    if "llm" in settings.evaluate.judges and llm.url:
-        key_for(llm.url, llm.key_variable, load_allowed())
-
-
-def recipe_file(recipe: str) -> Path:
-    """The params file of a recipe given by name or path."""
-    for path in (Path("recipes") / f"{recipe}.yaml", Path(recipe)):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(path.stem for path in Path("recipes").glob("*.yaml"))) or "none yet"
-    raise SettingsError(f"--recipe {recipe}: no such recipe or file; recipes/ has {known}")
 
 
 def free_name(wanted: str, owner: str) -> str:
@@ -238,40 +172,6 @@ def bring(tree: Path, before: str) -> list[str] | None:
     return changed
 
 
-def write_params(path: Path, settings: Settings) -> list[str]:
-    """Write the values that differ into a params file, comments kept; returns `key: old -> new` lines."""
-    from ruamel.yaml import YAML
-
-    old, new = load_settings(path).model_dump(by_alias=True), settings.model_dump(by_alias=True)
-    changed = [key for key in known_keys() if _get(old, key) != _get(new, key)]
-    if changed:
-        yaml_file = YAML()
-        yaml_file.preserve_quotes = True
-        yaml_file.representer.add_representer(  # the library would leave out the word null
-            type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
-        )
-        values = yaml_file.load(path) or {}
-        for key in changed:
-            _set(values, key, _get(new, key), create=True)
-        with written_beside(path) as beside:
-            yaml_file.dump(values, beside)
-    return [f"{key}: {_get(old, key)} -> {_get(new, key)}" for key in changed]
-
-
-def parse_changes(words: list[str]) -> dict[str, Any]:
-    """`KEY=VALUE` words as dotted keys and values; values are YAML (`3`, `1e-3`, `null`, `word`)."""
-    changes = {}
-    for word in words:
-        key, sign, value = word.partition("=")
-        if not sign or not key:
-            raise SettingsError(f"--set {word}: expected KEY=VALUE, such as ppo.kl_coef=0.1")
-        try:
-            changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise SettingsError(f"--set {word}: the value is not valid YAML") from None
-    return changes
-
-
 def _owner(tree: Path) -> str | None:
     path = tree / OWNER
     return path.read_text() if path.exists() else None
@@ -308,21 +208,3 @@ def _git(*words: str, index: Path | None = None, words_in: str = "") -> str:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise StageError(f"a run works in a git worktree, and git {words[0]} failed: {said[-1]}")
     return done.stdout.strip()
-
-
-def _get(values: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
-
-
-def _set(values: dict[str, Any], key: str, value: Any, create: bool = False) -> None:
-    *sections, last = key.split(".")
-    for part in sections:
-        if create:
-            values.setdefault(part, {})
-        inner = values.get(part)
-        if not isinstance(inner, dict):
-            raise SettingsError(f"--set {key}: no such parameter; `python -m rlhf.settings` lists them all")
-        values = inner
-    values[last] = value

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flows.params import recipe_files, recipe_name
 from flows.services.settings import Config, environment
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
@@ -34,7 +35,7 @@ def deploy(config: Config, env: dict[str, str], record: Path) -> None:
     wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py")]
     wanted += [Path("flows/form.py")]
     wanted += [Path("flows/pipeline.py"), Path("flows/loop.py")]
-    recipes = sorted(Path("recipes").glob("*.yaml"))
+    recipes = recipe_files()
     present = " ".join(content_hash(path) for path in [*wanted, *recipes])
     with (
         temporary_settings(
@@ -80,12 +81,12 @@ def _deploy_settings(client: Any, recipes: list[Path]) -> None:
         )
         client.update_deployment(deployment.id, filled)
     for recipe in recipes:
-        settings = load_settings(recipe)
+        name, settings = recipe_name(recipe), load_settings(recipe)
         client.create_deployment(
             flow_id=pipeline.flow_id,
-            name=recipe.stem,
-            description=f"The recipe {recipe}",
-            parameters={"settings": form_values(settings), "recipe": recipe.stem},
+            name=name,
+            description=f"The recipe {recipe.parent}/",
+            parameters={"settings": form_values(settings), "recipe": name},
             parameter_openapi_schema=form_schema(plain, settings),
             enforce_parameter_schema=True,
             entrypoint=pipeline.entrypoint,

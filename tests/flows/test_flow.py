@@ -43,18 +43,9 @@ import flows.run
 from flows import machine as runs
 from flows import stages as stage
 from flows import trace, verdict
+from flows.params import parse_changes, plan, write_params
 from flows.run_state import RunState, read_state
-from flows.workspace import (
-    bring,
-    enter,
-    experiments,
-    free_name,
-    parse_changes,
-    plan,
-    snapshot,
-    up_to_date,
-    write_params,
-)
+from flows.workspace import bring, enter, experiments, free_name, snapshot, up_to_date
 from labeling import exports
 from labeling import items as items_
 from labeling import projects as projects_
@@ -143,11 +134,10 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     write_json("runs/register.json", {"gate": GATE})
     Path("params.yaml").write_text("# kept\n" + yaml.safe_dump(Settings().model_dump(by_alias=True)))
     write_graph(SMALL)
-    Path("recipes").mkdir()
-    recipe = Settings().model_dump(by_alias=True) | {"seed": 5}
-    Path("recipes/other.yaml").write_text(yaml.safe_dump(recipe))
-    files = recipe | {"ingest": {"source": "files"}}
-    Path("recipes/files.yaml").write_text(yaml.safe_dump(files))
+    recipes = {"other": {"seed": 5}, "files": {"seed": 5, "ingest": {"source": "files"}}}
+    for name, delta in recipes.items():
+        Path("recipes", name).mkdir(parents=True)
+        Path("recipes", name, "params.yaml").write_text(yaml.safe_dump(delta))
     git("init", "--quiet")
     from dvc.repo import Repo
 

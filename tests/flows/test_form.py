@@ -8,10 +8,10 @@ from conftest import Workspace
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
-from flows.form import FIRST, FormSettings, complete, form_schema, form_values
+from flows.form import FIRST, FormSettings, form_schema, form_values
 from flows.loop import feedback
+from flows.params import complete, plan
 from flows.pipeline import rlhf, validate_data
-from flows.workspace import plan
 from rlhf.settings import Settings, SettingsError, known_keys, load_settings
 
 SETTINGS = Settings()

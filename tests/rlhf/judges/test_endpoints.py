@@ -8,7 +8,7 @@ import pytest
 import yaml
 from chat_server import make, pairs, server  # noqa: F401
 
-from flows.workspace import plan
+from flows.params import plan
 from rlhf.data.errors import DataError
 from rlhf.judges.endpoints import DEFAULT, key_for, load_allowed
 from rlhf.judges.language_model import Endpoint, LlmJudge

@@ -115,7 +115,7 @@ def test_contradictions_name_their_stage(case: str) -> None:
 
 def test_shipped_parameters_do_not_contradict_each_other() -> None:
     assert contradictions(Settings()) == []
-    for path in (ROOT / "params.yaml", *(ROOT / "recipes").glob("*.yaml")):
+    for path in (ROOT / "params.yaml", *(ROOT / "recipes").glob("*/params.yaml")):
         assert contradictions(load_settings(path)) == [], path
 
 
