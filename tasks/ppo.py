@@ -37,7 +37,8 @@ from rlhf.rl.early_stopping import HeldOutJudge, LookJudge, ModelJudge
 from rlhf.rl.snapshots import Snapshots, collect_snapshots
 from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.settings import Ppo
-from rlhf.training.loop import arguments, train, write_curve
+from rlhf.training.curves import write_curve
+from rlhf.training.loop import arguments, train
 from rlhf.world.panel import Panel
 from tasks.runtime.stage import Stage, launch, run
 
@@ -151,7 +152,7 @@ def train_policy(stage: Stage) -> None:
         if "update" in values and trainer.is_world_process_zero():
             stage.log_curve(values, int(values["update"]))
 
-    curve = train(trainer, log)
+    curve = train(trainer, log, stage.progress)
     trainer.gather()
     if trainer.is_world_process_zero():
         found: dict[str, Any] | None = None

@@ -16,7 +16,7 @@ from rlhf.data.files import write_json
 from rlhf.data.table import read_table
 from rlhf.models.policy import save_model
 from rlhf.models.scratch import new_model, tokenizer_texts, train_tokenizer
-from rlhf.training.loop import final_loss, write_curve
+from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.pretrain import pretrain
 from tasks.runtime.stage import Stage, run
 
@@ -39,6 +39,7 @@ def main(stage: Stage) -> dict[str, float | None]:
         checkpoints=stage.checkpoints,
         seed=settings.seed,
         curve=stage.log_curve,
+        progress=stage.progress,
         **params.model_dump(),
     )
 

@@ -28,7 +28,7 @@ from rlhf.measures.judge_trust import by_score, labelers_of, labelled_pairs, mea
 from rlhf.models.adapters import Adapters, add_lora, merge_lora, save_adapters
 from rlhf.models.policy import save_model
 from rlhf.models.reward_model import RewardModel, reward_from_policy, score, shift_to_references
-from rlhf.training.loop import final_loss, write_curve
+from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.reward import accuracy, contrasts, train_reward
 from tasks.runtime.stage import Stage, run
 
@@ -147,6 +147,7 @@ def fit(
         save_every=params.save_every,
         weights=counts,
         curve=stage.log_curve if split == "train" else None,
+        progress=stage.progress,
     )
     adapters = merge_lora(reward, adapted) if adapted else None
     shift_to_references(reward, references)

@@ -18,7 +18,7 @@ from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
 from rlhf.models.policy import load_policy, save_model
 from rlhf.models.sampling import check_sampling, generate
-from rlhf.training.loop import final_loss, write_curve
+from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.sft import sft, validation_loss
 from tasks.runtime.stage import Stage, launch, run
 
@@ -73,6 +73,7 @@ def train_policy(stage: Stage) -> None:
         checkpoints=stage.checkpoints,
         seed=settings.seed,
         curve=stage.log_curve,
+        progress=stage.progress,
         **settings.sft.model_dump(exclude={"accelerate"}),
     )
     save_model(policy.model, policy.tokenizer, "models/sft")

@@ -20,6 +20,7 @@ from rlhf.data.files import write_json
 from rlhf.models.policy import load_policy, save_model
 from rlhf.rl.trainer import PPOTrainer
 from rlhf.training import loop as training
+from rlhf.training.checkpoints import InCheckpoints
 from rlhf.training.sft import sft
 
 CONFIGS = Path(__file__).parents[1] / "deploy/accelerate"
@@ -46,8 +47,8 @@ def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: 
     """SFT; the first process leaves its weights and its curve."""
     begin(rank, port, config)
     if stop is not None:
-        real = training._Log
-        training._Log = lambda curve: _stopping(real(curve), Stop(stop))  # type: ignore[assignment, misc]
+        real = training.CurveLog
+        training.CurveLog = lambda curve: _stopping(real(curve), Stop(stop))  # type: ignore[assignment, misc]
     deterministic(0, 1)
     policy, logged = load_policy(start), []
     curve = sft(
@@ -66,7 +67,7 @@ def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: 
         write_json(Path(folder, "curve.json"), curve)
 
 
-class Signature(training.InCheckpoints):
+class Signature(InCheckpoints):
     """Says in a checkpoint which process wrote it."""
 
     def save(self, folder: Path) -> None:

@@ -27,7 +27,8 @@ from rlhf.measures.overoptimisation import Hacking, find_hacking
 from rlhf.measures.rates import wilson
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.rl.snapshots import Snapshots
-from rlhf.training.loop import Curve, InCheckpoints
+from rlhf.training.checkpoints import InCheckpoints
+from rlhf.training.curves import Curve
 
 
 class LookJudge(Protocol):

@@ -72,7 +72,7 @@ from rlhf.rl.rewards import (
     model_scores,
     named_rewards,
 )
-from rlhf.training.loop import InCheckpoints, WholeCheckpoints, last_checkpoint
+from rlhf.training.checkpoints import InCheckpoints, WholeCheckpoints, last_checkpoint
 
 __all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]
 

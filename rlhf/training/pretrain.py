@@ -13,8 +13,11 @@ from rlhf.data.errors import DataError
 from rlhf.models.batches import right_pad
 from rlhf.models.policy import context_length
 from rlhf.models.template import content_ids
-from rlhf.training.loop import Curve, InOrder, arguments, reading_order, train
+from rlhf.training.curves import Curve
+from rlhf.training.loop import arguments, train
 from rlhf.training.optimizer import MuonAdamW
+from rlhf.training.order import InOrder, reading_order
+from rlhf.training.progress import Progress
 
 
 def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -> list[list[int]]:
@@ -50,6 +53,7 @@ def pretrain(
     muon_learning_rate: float,
     save_every: int,
     curve: Curve | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place on `texts`; returns its loss curve."""
     rows = pieces(tokenizer, texts, context_length(model))
@@ -78,4 +82,4 @@ def pretrain(
     )
     # Whole texts, those of like length together: hardly any padding.
     trainer.order = reading_order(list(map(len, rows)), batch_size=batch_size, steps=steps, seed=seed)
-    return train(trainer, curve)
+    return train(trainer, curve, progress)

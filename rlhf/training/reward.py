@@ -22,7 +22,10 @@ from rlhf.data.errors import DataError
 from rlhf.data.rankings import pairs
 from rlhf.models.packing import batch_scores, check_scores, pack, side_by_side
 from rlhf.models.reward_model import RewardModel, encode, score
-from rlhf.training.loop import Curve, InOrder, arguments, reading_order, train
+from rlhf.training.curves import Curve
+from rlhf.training.loop import arguments, train
+from rlhf.training.order import InOrder, reading_order
+from rlhf.training.progress import Progress
 
 
 def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
@@ -79,6 +82,7 @@ def train_reward(
     save_every: int,
     weights: Sequence[float] | None = None,
     curve: Curve | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train `reward` in place on comparisons; returns its loss curve.
 
@@ -146,7 +150,7 @@ def train_reward(
     )
     lengths = [max(map(len, sequences)) for sequences in examples["sequences"]]
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
-    return train(trainer, curve)
+    return train(trainer, curve, progress)
 
 
 def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,10 @@ from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.policy import Policy, context_length
 from rlhf.models.template import content_ids
-from rlhf.training.loop import Curve, InOrder, arguments, reading_order, train
+from rlhf.training.curves import Curve
+from rlhf.training.loop import arguments, train
+from rlhf.training.order import InOrder, reading_order
+from rlhf.training.progress import Progress
 
 
 def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[int]]]:
@@ -52,6 +55,7 @@ def sft(
     learning_rate: float,
     save_every: int,
     curve: Curve | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Fine-tune `policy` in place on demonstrations of split `train`; returns its loss curve.
 
@@ -87,7 +91,7 @@ def sft(
     lengths = list(map(len, encoded["input_ids"]))
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
     try:
-        return train(trainer, curve)
+        return train(trainer, curve, progress)
     finally:
         vars(policy.model).pop("forward", None)  # TRL's fused head, which a copy would share with this model
 

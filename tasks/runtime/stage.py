@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
@@ -29,7 +31,11 @@ from tasks.runtime.places import _main_checkout, git_commit
 from tasks.runtime.preflight import contradictions
 from tasks.runtime.tracking import FINAL, PARENT_RUN, _dvc_process, connect, parent_run
 
+if TYPE_CHECKING:
+    from rlhf.training.progress import ProgressEvent
+
 _WORKER_OF = "RLHF_WORKER_OF"  # the MLflow run of the stage whose training process this is
+PROGRESS = "RLHF_PROGRESS"  # the file that takes the events of trainings, a JSON object a line
 
 
 @dataclass
@@ -69,6 +75,16 @@ class Stage:
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
         MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
+
+    def progress(self, event: ProgressEvent) -> None:
+        """Append an event of a training to the file that `RLHF_PROGRESS` names; without it, do nothing.
+
+        A file that cannot be written ends no training: a line less is shown, and no result depends on it.
+        """
+        if path := os.environ.get(PROGRESS):
+            line = json.dumps({"stage": self.name} | asdict(event))
+            with suppress(OSError), open(path, "a") as handle:
+                handle.write(line + "\n")
 
     def log_figures(self, values: Mapping[str, float | None]) -> None:
         """Log single numbers of this run as `final/<name>`; a figure that does not exist is left out.

@@ -38,6 +38,7 @@ pytestmark = pytest.mark.slow
 Curve = list[dict[str, float]]
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
 DOCUMENT = ROOT / "docs/ppo.md"
+PROGRESS = "progress.jsonl"
 BEFORE = ("ingest", "prepare", "pretrain", "sft", "collect", "reward")
 
 
@@ -48,6 +49,7 @@ def inputs(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(project, path)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
+        patch.setenv("RLHF_PROGRESS", str(path / PROGRESS))
         for stage in BEFORE:
             Workspace(path).stage(stage)
     return path
@@ -236,6 +238,21 @@ def test_two_processes_train_as_one_does(ready: Workspace) -> None:
         assert two == pytest.approx(one, abs=1e-5, rel=2e-5)
     for name, tensor in weights("ppo").items():
         torch.testing.assert_close(tensor, policy[name], atol=1e-5, rtol=1e-4)
+
+
+def test_every_training_says_how_far_it_is(inputs: Path, ready: Workspace, monkeypatch) -> None:
+    told = Path(PROGRESS)
+    monkeypatch.setenv("RLHF_PROGRESS", str(told))
+    ppo(ready)
+    lines = (inputs / PROGRESS).read_text().splitlines() + told.read_text().splitlines()
+    last = {row["stage"]: row for row in map(json.loads, lines)}
+    assert list(last) == ["pretrain", "sft", "reward", "ppo"]
+    assert all(row["step"] == row["steps"] for row in last.values())
+    figures = {name: set(row["figures"]) for name, row in last.items()}
+    assert figures["pretrain"] == {"loss"}
+    assert figures["sft"] == {"loss"}
+    assert figures["reward"] == {"loss", "accuracy"}
+    assert figures["ppo"] == {"reward", "KL"}
 
 
 # ---- bad settings: one line, exit code 1 ----

@@ -30,7 +30,7 @@ from rlhf.models.policy import Policy, context_length, load_policy, save_model, 
 from rlhf.models.reward_model import RewardModel, encode, reward_from_policy, score
 from rlhf.models.sampling import check_sampling, generate
 from rlhf.rl.trainer import PPOTrainer
-from rlhf.training.loop import last_checkpoint
+from rlhf.training.checkpoints import last_checkpoint
 from rlhf.training.pretrain import pretrain
 from rlhf.training.reward import RankingTrainer, train_reward
 from rlhf.training.sft import sft

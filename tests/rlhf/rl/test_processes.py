@@ -1,5 +1,8 @@
 """SFT and PPO in two processes, models whole (DDP) and shared (FSDP): what one learns, and exact resume."""
 
+# pytest finds the fixture `base` by the name of an argument:
+# ruff: noqa: F401, F811
+
 from __future__ import annotations
 
 import multiprocessing
@@ -12,7 +15,7 @@ import pytest
 import torch
 from conftest import PATIENCE, ROOT, Quiet, free_port
 from safetensors.torch import load_file
-from small_base import DEMONSTRATIONS, base  # noqa: F401
+from small_base import DEMONSTRATIONS, base
 from tiny_ppo import updates
 from two_processes import SETTINGS, fine_tune, policy_optimisation, small_ppo, state
 
@@ -22,7 +25,7 @@ from rlhf.data.files import read_json
 from rlhf.models.policy import load_policy
 from rlhf.settings import check_settings
 from rlhf.training import loop as training
-from rlhf.training.loop import last_checkpoint
+from rlhf.training.checkpoints import last_checkpoint
 from rlhf.training.sft import sft
 from tasks.ppo import refuse_deepspeed
 from tasks.runtime.stage import launch
@@ -55,7 +58,7 @@ def in_two(context: ForkServerContext, work: Any, *words: Any) -> list[int | Non
 def test_two_processes_learn_what_one_does_and_go_on_exactly(
     config: str,
     context: ForkServerContext,
-    base: Path,  # noqa: F811
+    base: Path,
     tmp_path: Path,
 ) -> None:
     deterministic(0, 1)
@@ -102,7 +105,7 @@ def test_ppo_in_two_processes_learns_and_goes_on_as_in_one(
 
 
 def test_what_cannot_be_shared_or_found_is_one_line(
-    base: Path,  # noqa: F811
+    base: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

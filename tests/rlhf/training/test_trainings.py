@@ -1,5 +1,8 @@
 """Tokenizers, generation, SFT, the reward model on rankings, and resume of every training."""
 
+# pytest finds the fixture `base` by the name of an argument:
+# ruff: noqa: F401, F811
+
 from __future__ import annotations
 
 import itertools
@@ -9,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_base import DEMONSTRATIONS, PROMPTS
+from small_base import DEMONSTRATIONS, PROMPTS, base
 from transformers import TrainerCallback
 
 from rlhf.compute import deterministic
@@ -24,8 +27,10 @@ from rlhf.models.reward_model import encode, load_reward, reward_from_policy, sc
 from rlhf.models.sampling import generate
 from rlhf.models.scratch import SIZES, new_model, train_tokenizer
 from rlhf.training import loop as training
-from rlhf.training.loop import final_loss, last_checkpoint
+from rlhf.training.checkpoints import last_checkpoint
+from rlhf.training.curves import final_loss
 from rlhf.training.optimizer import MuonAdamW
+from rlhf.training.order import reading_order
 from rlhf.training.pretrain import pieces, pretrain
 from rlhf.training.reward import RankingTrainer, accuracy, contrasts, train_reward
 from rlhf.training.sft import examples, sft, validation_loss
@@ -368,7 +373,7 @@ def test_a_training_cut_off_ends_with_the_same_bits(stage, base: Path, tmp_path:
 
     deterministic(0, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_Log", lambda c, real=training._Log: _both(real(c), Stop(10)))
+        patch.setattr(training, "CurveLog", lambda c, real=training.CurveLog: _both(real(c), Stop(10)))
         with pytest.raises(KeyboardInterrupt):
             stage(base, tmp_path / "cut")
     assert last_checkpoint(tmp_path / "cut").name == "checkpoint-8"
@@ -409,9 +414,9 @@ def _both(bookkeeping: TrainerCallback, stop: TrainerCallback) -> TrainerCallbac
 
 def test_the_reading_order_is_passes_of_batches_of_like_length() -> None:
     lengths = [i % 10 for i in range(200)]
-    order = training.reading_order(lengths, batch_size=8, steps=50, seed=3)
-    assert order == training.reading_order(lengths, batch_size=8, steps=50, seed=3)
-    assert order != training.reading_order(lengths, batch_size=8, steps=50, seed=4)
+    order = reading_order(lengths, batch_size=8, steps=50, seed=3)
+    assert order == reading_order(lengths, batch_size=8, steps=50, seed=3)
+    assert order != reading_order(lengths, batch_size=8, steps=50, seed=4)
     assert sorted(order[:200]) == sorted(order[200:]) == list(range(200))
     assert order[:200] != order[200:]
     batches = [[lengths[i] for i in order[k : k + 8]] for k in range(0, 400, 8)]
