@@ -1,8 +1,8 @@
-"""Where a run works and with which parameters: a git worktree of its own, `.runs/<name of the run>`.
+"""A run's git worktree, `.runs/<name of the run>`, which becomes a DVC experiment when the run ends.
 
 The worktree holds the checkout as it is when the run starts, uncommitted and new files included, and shares
-its DVC cache, checkpoints and state folder. When all stages are done it is saved as a DVC experiment of the
-same name. The checkout itself is only touched by `bring`, which puts a run's result there.
+its DVC cache, checkpoints and state folder. The experiment has the run's name. The checkout itself is only
+touched by `bring`, which puts a run's result there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RUNS = Path(".runs")
 KEPT = 10  # worktrees; older ones are removed, their experiments and outputs stay in DVC
 OWNER = Path(".dvc/tmp/flow-run")  # in a worktree: the id of the flow run that it belongs to
 REWARD_MODEL = Path("data/reward-model")
-INCOMING = Path("data/incoming")  # where users put data; git and DVC need not know it
+INCOMING = Path("data/incoming")  # where users put their own data, which neither git nor DVC tracks
 
 
 def free_name(wanted: str, owner: str) -> str:
@@ -61,14 +61,14 @@ def snapshot() -> str:
         if real.exists():
             shutil.copyfile(real, index)
         _git("add", "--update", index=index)
-        new = _git("ls-files", "-z", "--others", "--exclude-standard", index=index).split("\0")
-        names = [name for name in new if name and not Path(name).is_relative_to(INCOMING)]
-        _git("update-index", "--add", "-z", "--stdin", index=index, words_in="\0".join(names))
+        untracked = _git("ls-files", "-z", "--others", "--exclude-standard", index=index).split("\0")
+        names = [name for name in untracked if name and not Path(name).is_relative_to(INCOMING)]
+        _git("update-index", "--add", "-z", "--stdin", index=index, stdin="\0".join(names))
         return _git("write-tree", index=index)
 
 
 def up_to_date(settings: Settings) -> bool:
-    """Whether the checkout has these parameters and nothing that a stage would have to make again."""
+    """Whether the checkout has these parameters and the outputs of every stage for them."""
     from dvc.repo import Repo
 
     if load_settings(Path("params.yaml")) != settings:
@@ -78,7 +78,7 @@ def up_to_date(settings: Settings) -> bool:
 
 
 def enter(name: str, owner: str, settings: Settings) -> Path:
-    """The run's worktree, made unless it is there, with the run's parameters in its params.yaml."""
+    """The run's worktree, made unless it exists, with the run's parameters in its params.yaml."""
     tree = (RUNS / name).resolve()
     if _owner(tree) != owner:
         _remove_old()
@@ -94,7 +94,8 @@ def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> 
     """A git worktree at a commit that holds the files of the tree `content`, and no outputs of stages.
 
     A stage has outputs there, and an entry in dvc.lock, only once it has ended there. The dvc.lock of
-    `content` is laid aside: a stage that it still fits takes its entry from there (`Dvc` in flows/stages.py).
+    `content` is laid aside: a stage whose inputs still match takes its entry from there (`Dvc` in
+    flows/stages.py).
 
     Args:
         tree: the folder to make.
@@ -120,13 +121,13 @@ def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> 
 
 
 def link_data(settings: Settings, tree: Path) -> None:
-    """Put the user's own data and reward model, which git does not know, where a worktree looks for them."""
+    """Link the user's own data and reward model, which git does not track, into the worktree."""
     if settings.ppo.reward_model == "given":
         shutil.copytree(REWARD_MODEL, tree / REWARD_MODEL, copy_function=_link, dirs_exist_ok=True)
-    named = settings.ingest.path
-    if settings.ingest.source == "builtin" or not named or Path(named).is_absolute():
+    path = settings.ingest.path
+    if settings.ingest.source == "builtin" or not path or Path(path).is_absolute():
         return
-    source, target = Path(named), tree / named
+    source, target = Path(path), tree / path
     if source.is_dir():
         shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
     elif source.is_file():
@@ -142,9 +143,9 @@ def save_experiment(name: str, stages: list[str], message: str) -> str:
     """
     from dvc.repo import Repo
 
-    for role in ("AUTHOR", "COMMITTER"):  # git may not know who its user is
+    for role in ("AUTHOR", "COMMITTER"):  # git refuses to commit where nobody has configured a user
         for what, default in (("NAME", "rlhf-pipeline"), ("EMAIL", "rlhf-pipeline@localhost")):
-            if not _known(f"user.{what.lower()}"):
+            if not _configured(f"user.{what.lower()}"):
                 os.environ.setdefault(f"GIT_{role}_{what}", default)
     with Repo() as repo:
         return repo.experiments.save(stages, name=name, force=True, message=message)
@@ -166,8 +167,10 @@ def bring(tree: Path, before: str) -> list[str] | None:
         return None
     changed = write_params(Path("params.yaml"), load_settings(tree / "params.yaml"))
     shutil.copyfile(tree / "dvc.lock", "dvc.lock")
-    logging.getLogger("dvc_data").setLevel(logging.ERROR)  # it would name every output of a stage not run
-    with Repo() as repo:  # what the run did not make is removed: it would be another run's
+    logging.getLogger("dvc_data").setLevel(
+        logging.ERROR
+    )  # or it warns of every output of a stage that was not run
+    with Repo() as repo:  # outputs that the run did not make are removed: they are another run's
         repo.checkout(force=True, allow_missing=True)
     return changed
 
@@ -178,8 +181,7 @@ def _owner(tree: Path) -> str | None:
 
 
 def _remove_old() -> None:
-    """Remove all but the newest worktrees; nothing that runs is among the old ones that are finished."""
-
+    """Remove all but the newest worktrees and those of runs that are still going on."""
     busy = {record.folder for record in living()}
     trees = sorted((path for path in RUNS.glob("*") if path.is_dir()), key=lambda path: -path.stat().st_mtime)
     for tree in trees[KEPT:]:
@@ -195,16 +197,14 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _known(setting: str) -> bool:
+def _configured(setting: str) -> bool:
     return bool(subprocess.run(["git", "config", setting], capture_output=True, check=False).stdout.strip())
 
 
-def _git(*words: str, index: Path | None = None, words_in: str = "") -> str:
+def _git(*words: str, index: Path | None = None, stdin: str = "") -> str:
     env = {**os.environ, "GIT_INDEX_FILE": str(index)} if index else None
-    done = subprocess.run(
-        ["git", *words], input=words_in, capture_output=True, text=True, check=False, env=env
-    )
+    done = subprocess.run(["git", *words], input=stdin, capture_output=True, text=True, check=False, env=env)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StageError(f"a run works in a git worktree, and git {words[0]} failed: {said[-1]}")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise StageError(f"a run works in a git worktree, and git {words[0]} failed: {lines[-1]}")
     return done.stdout.strip()
