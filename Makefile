@@ -100,6 +100,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@# the stores' databases, here and not in the first run; neither of two that start at once makes the folder
 	@mkdir -p '$(STATE)'
-	@$(BIN)/python -c 'from tasks.runtime.stage import connect; connect()' 2>/dev/null & mlflow=$$!; \
+	@$(BIN)/python -c 'from tasks.runtime.tracking import connect; connect()' 2>/dev/null & mlflow=$$!; \
 		PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null && wait $$mlflow
 	@touch $@
