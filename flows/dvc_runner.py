@@ -1,17 +1,55 @@
-"""`dvc repro --single-item` of the stages named on standard input, a line each; flows/stages.py starts it.
+"""Runs stages through DVC, one after another in one process; flows/dvc_process.py starts it as a program.
 
-A line is the name of a stage, and --force behind it where the stage has to run although nothing changed.
-
-After each it prints a line: the word that it was given as argument, and DVC's exit code.
+A line of standard input names a stage: {"stage": "sft", "force": false}. After it the program prints a line
+that opens with its own argument, a word that no stage knows, and goes on with how the stage ended:
+{"state": "Completed", "error": ""}. All that stands before is the stage's own output.
 """
 
+import json
+import logging
 import os
 import sys
+import traceback
 
-from dvc.cli import main
+from dvc.exceptions import DvcException
+from dvc.logger import set_loggers_level
+from dvc.repo import Repo
+from dvc.stage.cache import StageCache
 
-names = os.fdopen(os.dup(0))
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a stage that reads must not take the next one's name
-for line in names:
-    code = main(["--wait-for-lock", "repro", "--single-item", *line.split()])
-    print(f"\n{sys.argv[1]} {code}", flush=True)
+
+class NotingCache(StageCache):
+    """DVC's run cache; notes whether it restored the outputs of a stage, which DVC only logs."""
+
+    restored = False
+
+    def restore(self, stage, **options):
+        """Restore a stage or raise, as DVC's own does."""
+        super().restore(stage, **options)
+        self.restored = True
+
+
+def reproduce(name: str, force: bool) -> dict[str, str]:
+    """Run a stage unless nothing has changed; its state in Prefect, and DVC's error where it failed."""
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            repo.stage_cache = cache = NotingCache(repo)
+            changed = repo.reproduce(name, single_item=True, force=force)
+    except Exception as error:
+        if not isinstance(error, DvcException):  # it is no failure that DVC foresees
+            traceback.print_exc()
+        causes: list[str] = []
+        cause: BaseException | None = error
+        while cause:
+            causes.append(str(cause) or type(cause).__name__)
+            cause = cause.__cause__
+        return {"state": "Failed", "error": ": ".join(causes)}
+    return {"state": "Restored" if cache.restored else "Completed" if changed else "Up to date", "error": ""}
+
+
+if __name__ == "__main__":
+    orders = os.fdopen(os.dup(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a stage that reads must not take the next order
+    with set_loggers_level(logging.WARNING):
+        for order in map(json.loads, orders):
+            ended = reproduce(order["stage"], order["force"])
+            print(f"\n{sys.argv[1]} {json.dumps(ended)}", flush=True)

@@ -21,13 +21,14 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 
+from flows.dvc_process import Dvc
 from flows.form import FormSettings
 from flows.links import KEY, links, tell
 from flows.machine import clear_dead, end_stage_runs, recorded
 from flows.mlflow_views import write_views
 from flows.params import check_endpoint, complete, with_data
 from flows.run_state import RunState
-from flows.stages import Dvc, stage_task
+from flows.stages import stage_task
 from flows.tracking import log_parameters, log_result
 from flows.upfront import refuse
 from flows.verdict import verdict_markdown

@@ -1,74 +1,100 @@
-"""How far a training is, read from what it prints: a progress artifact in Prefect.
+"""How far a training is: its events as a progress artifact in Prefect, and now and then a line in the log.
 
-`transformers` prints a progress bar and its logged figures; both go to the flow's log, so nothing in the
-training knows of Prefect.
+A stage appends its events to a file that the flow names (`tasks/runtime/stage.py`), a JSON object a line:
+
+    {"stage": "ppo", "step": 10, "steps": 35, "left": 12.5, "figures": {"loss": 0.69}}
+
+`left` is in seconds, or null while nobody knows. A thread follows the file, so that a server that is away
+holds up neither the training nor its log.
 """
 
 from __future__ import annotations
 
-import ast
-import re
+import json
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-EVERY_SECONDS = 3.0  # between two updates
-FIGURES = {"objective/scores": "reward", "objective/kl": "KL", "loss": "loss", "accuracy": "accuracy"}
-
-# " 33%|███▎  | 2/6 [00:00<00:01, 20.85it/s]"
-_BAR = re.compile(r"(\d+)%\|.*\| (\d+)/(\d+) \[[\d:]+<([\d:]+|\?)")
+SHOW_SECONDS = 3.0  # between two updates of the artifact
+LOG_SECONDS = 10.0  # between two lines in the log
+END_SECONDS = 5.0  # that the last update may take
 
 
-class Progress:
-    """The progress of one stage; a stage that prints no progress bar gets no artifact.
+@contextmanager
+def progress_shown(stage: str, events: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Show the events of a stage that come while the block runs; a stage without events gets no artifact.
 
     Args:
-        name: the stage.
+        stage: the stage's name.
+        events: the file that the stages of a run append to.
+        log: takes a line of text.
     """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.figures: dict[str, str] = {}
-        self._artifact: Any = None
-        self._updated = 0.0
-
-    def read(self, line: str) -> None:
-        """Take in a line of the stage's output and show what it says, at most once in `EVERY_SECONDS`."""
-        if line.startswith("{"):
-            self.figures |= figures_of(line)
-        bar = _BAR.search(line)
-        if not bar:
-            return
-        percent, step, steps, left = bar.groups()
-        if time.monotonic() - self._updated < EVERY_SECONDS and step != steps:
-            return
-        self._updated = time.monotonic()
-        words = [f"{self.name}: step {step} of {steps}", *(f"{k} {v}" for k, v in self.figures.items())]
-        if left != "?":
-            words.append(f"{left} left")
-        self._show(float(percent), ", ".join(words))
-
-    def _show(self, percent: float, text: str) -> None:
-        # Tried once: while this waited for a server that is away, the training's output would pile up unread
-        # until the training stood still. The next update will do.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), suppress(httpx.HTTPError):
-            if self._artifact is None:
-                key = f"progress-{self.name}"
-                self._artifact = create_progress_artifact(percent, key=key, description=text)
-            else:
-                update_progress_artifact(self._artifact, percent, description=text)
-
-
-def figures_of(line: str) -> dict[str, str]:
-    """The figures worth showing of a line such as `{'loss': '0.69', 'epoch': '1'}`."""
+    events.parent.mkdir(parents=True, exist_ok=True)
+    events.touch()
+    ended = threading.Event()
+    # the artifact belongs to the task that runs here, which the thread knows by the context
+    follow = (_follow, stage, events, events.stat().st_size, log, ended)
+    thread = threading.Thread(target=copy_context().run, args=follow, daemon=True)
+    thread.start()
     try:
-        values = ast.literal_eval(line)
-    except (ValueError, SyntaxError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    return {short: str(values[name]) for name, short in FIGURES.items() if name in values}
+        yield
+    finally:
+        ended.set()
+        thread.join(END_SECONDS)
+
+
+def _follow(stage: str, path: Path, start: int, log: Callable[[str], None], ended: threading.Event) -> None:
+    """Show the newest event of the stage every few seconds, and the last one when the stage has ended."""
+    artifact, logged, last = None, -LOG_SECONDS, False
+    with path.open(encoding="utf-8") as handle:
+        handle.seek(start)
+        rest = ""
+        while not last:
+            last = ended.wait(SHOW_SECONDS)
+            *lines, rest = (rest + handle.read()).split("\n")
+            event = newest(lines, stage)
+            if event is None:
+                continue
+            text = progress_text(event)
+            if last or time.monotonic() - logged >= LOG_SECONDS:
+                log(text)
+                logged = time.monotonic()
+            artifact = _show(artifact, stage, 100 * event["step"] / event["steps"], text)
+
+
+def newest(lines: list[str], stage: str) -> dict[str, Any] | None:
+    """The last event of a stage among these lines."""
+    for line in reversed(lines):
+        with suppress(ValueError):
+            event = json.loads(line)
+            if event["stage"] == stage and event["steps"]:
+                return event
+    return None
+
+
+def progress_text(event: Mapping[str, Any]) -> str:
+    """An event in a line: `ppo: step 10 of 35, loss 0.69, 0:00:12 left`."""
+    parts = [f"{event['stage']}: step {event['step']} of {event['steps']}"]
+    parts += [f"{name} {value:.4g}" for name, value in event["figures"].items()]
+    if event["left"] is not None:
+        parts.append(f"{timedelta(seconds=round(event['left']))} left")
+    return ", ".join(parts)
+
+
+def _show(artifact: Any, stage: str, percent: float, text: str) -> Any:
+    """Create or update the artifact; returns its id, or what it was where the server did not answer."""
+    # Tried once: the next update will do.
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), suppress(httpx.HTTPError):
+        if artifact is None:
+            return create_progress_artifact(percent, key=f"progress-{stage}", description=text)
+        update_progress_artifact(artifact, percent, description=text)
+    return artifact

@@ -1,6 +1,6 @@
 """How far a run came and how it ended: a record in its worktree, from which every page of the run says so.
 
-The outputs in a run's worktree are those of the stages that ended in it (`Dvc` in flows/stages.py), so a page
+The outputs in a worktree are those of the stages that ended in it (`Dvc` in flows/dvc_process.py), so a page
 in there is true of this run alone. What is not there is named by this record, and not looked for elsewhere.
 """
 

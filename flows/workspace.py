@@ -95,7 +95,7 @@ def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> 
 
     A stage has outputs there, and an entry in dvc.lock, only once it has ended there. The dvc.lock of
     `content` is laid aside: a stage whose inputs still match takes its entry from there (`Dvc` in
-    flows/stages.py).
+    flows/dvc_process.py).
 
     Args:
         tree: the folder to make.

@@ -24,10 +24,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
 
+import flows.dvc_process
 import flows.links
 import flows.pipeline
 import flows.run
-import flows.stages
+from flows.dvc_process import readable
 from flows.run_state import RunState, read_state
 from flows.services.pages import Handler
 from flows.workspace import bring, experiments, snapshot
@@ -86,7 +87,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, 
         patch.chdir(tmp_path_factory.mktemp("checkout"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.setenv("RLHF_STATE", str(tmp_path_factory.mktemp("state")))
-        patch.setattr(flows.stages.Progress, "read", _interrupt)
+        patch.setattr(flows.dvc_process, "readable", _interrupted)
         Path(".gitignore").write_text("/data\n/models\n/metrics\n/reports\n/runs\n/.runs\n")
         Path("step.py").write_text(STEP)
         Path("plan.txt").write_text("")
@@ -133,9 +134,11 @@ def _run(name: str, seed: int, until: str | None = None) -> Path:
     return Path(".runs", name).resolve()
 
 
-def _interrupt(self: Any, line: str) -> None:
-    if line == "waiting" and "cancel" in Path("plan.txt").read_text():
-        raise KeyboardInterrupt
+def _interrupted(stream: Any) -> Iterator[str]:
+    for line in readable(stream):
+        if line == "waiting" and "cancel" in Path("plan.txt").read_text():
+            raise KeyboardInterrupt
+        yield line
 
 
 def _parent(name: str) -> Any:
