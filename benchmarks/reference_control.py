@@ -36,7 +36,8 @@ from typing import Any
 
 from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.errors import DataError
-from rlhf.data.readers import read_jsonl, read_rows
+from rlhf.data.json_files import read_jsonl
+from rlhf.data.readers import read_rows
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs, same
 from rlhf.judges.language_model import Endpoint, LlmJudge
 from rlhf.judges.reward_model import model_judge

@@ -10,16 +10,16 @@ from typing import Any
 
 from rlhf.data.contracts import TABLES
 from rlhf.data.errors import DataError
-from rlhf.judges.people import human_judge
+from rlhf.data.judgments import read_judgments
 from rlhf.settings import Settings, SettingsError
 from tasks.graph import stages
-from tasks.ingest import load
-from tasks.judging import PEOPLE
+from tasks.ingest import HUMAN, load
+from tasks.judging import NO_JUDGMENTS
 from tasks.prepare import prepare
 from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import gate_warning, problems_of_data, too_long
+from tasks.runtime.places import state_dir
 from tasks.runtime.preflight import cautions, contradictions
-from tasks.stored_labels import stored_rankings
 
 REWARD_MODEL = Path("data/reward-model")
 MOST_BYTES = 64 * 2**20  # of data that is read before the run starts; more waits for the stage `validate`
@@ -58,8 +58,8 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     if doomed:
         more = f" (and {len(doomed) - 1} more)" if len(doomed) > 1 else ""
         raise SettingsError(doomed[0] + more)
-    if "collect" in needed and settings.collect.labelers == "store" and not round_to_come:
-        stored_rankings(settings.collect.labels)
+    if not round_to_come:
+        _refuse_labels(settings, needed)
     _refuse_missing(settings, needed)
     said = cautions(settings) if "evaluate" in needed else []
     if "register" not in needed:
@@ -73,6 +73,17 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     return [*said, warning] if warning else said
 
 
+def _refuse_labels(settings: Settings, needed: set[str]) -> None:
+    """Refuse a version of the labels that is not there or teaches nothing."""
+    labels = settings.collect.labels
+    # A version that is not set is a contradiction of the parameters, refused as such.
+    if "collect" in needed and settings.collect.labelers == "store" and labels.version is not None:
+        from labeling.address import store_address
+        from labeling.rankings import stored_rankings  # here, because it loads a database
+
+        stored_rankings(store_address(state_dir()), labels.project, labels.version, labels.sha256)
+
+
 def _refuse_missing(settings: Settings, needed: set[str]) -> None:
     """Refuse parameters that name a file or a model that is not there."""
     for stage, config in (("sft", settings.sft.accelerate), ("ppo", settings.ppo.accelerate)):
@@ -81,8 +92,9 @@ def _refuse_missing(settings: Settings, needed: set[str]) -> None:
     given = "ppo" in needed and settings.ppo.reward_model == "given"
     if given and not (REWARD_MODEL / "config.json").is_file():
         raise DataError(f"ppo.reward_model is given, and {REWARD_MODEL} holds no model; put one there")
-    if "evaluate" in needed and "human" in settings.evaluate.judges:
-        human_judge(PEOPLE)
+    judgments = read_judgments(HUMAN)
+    if "evaluate" in needed and "human" in settings.evaluate.judges and not judgments:
+        raise DataError(NO_JUDGMENTS)
 
 
 def look(settings: Settings) -> dict[str, list[dict[str, Any]]] | None:

@@ -31,7 +31,8 @@ from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, Contract
 from rlhf.data.errors import DataError
 from rlhf.data.qa_feedback import GROUP, LABELER, OUTPUTS, PAIRS, broken_ties, question_of, ranking_of_pairs
 from rlhf.data.rankings import dense_ranks
-from rlhf.data.readers import read_rows, read_text
+from rlhf.data.readers import read_rows
+from rlhf.data.text_files import read_text
 
 PROMPT_FIELDS = ("prompt", "instruction", "question", "context", "input", "text")
 TIES = ("tie", "equal", "same", "both", "neither", "draw")

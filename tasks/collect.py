@@ -29,8 +29,8 @@ from rlhf.models.policy import load_policy
 from rlhf.models.sampling import generate
 from rlhf.settings import Settings
 from rlhf.world.labelers import pool, rank
+from tasks.runtime.places import state_dir
 from tasks.runtime.stage import Stage, run
-from tasks.stored_labels import stored_rankings
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -133,15 +133,25 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
     `train`, and is counted.
 
     Raises:
-        DataError: no such version of the labels, nothing to learn in it, or no prompt of the dataset.
+        DataError: no version is named, the store has no such version, there is nothing to learn in it, or
+            none of its prompts is the dataset's.
     """
+    from labeling.address import store_address
+    from labeling.rankings import stored_rankings  # here, because it loads a database
+
     wanted = stage.settings.collect.labels
+    if wanted.version is None:
+        raise DataError(
+            "collect.labelers is 'store', but collect.labels.version is not set; `python -m labeling export "
+            "PROJECT FOLDER --cut` makes a version, and `python -m flows.loop` does all of it"
+        )
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     split_of: dict[str, str] = {}
     for row in sorted(prompts, key=lambda row: SPLITS.index(row["split"])):
         split_of[prompt_key(row["prompt"])] = row["split"]  # the more held out of two spellings counts
     rows, unknown = [], []
-    for row in stored_rankings(wanted):
+    address = store_address(state_dir())
+    for row in stored_rankings(address, wanted.project, wanted.version, wanted.sha256):
         prompt = row["prompt"].strip()
         texts = [" " + text.strip() for text in row["completions"]]
         known = split_of.get(prompt_key(prompt))

@@ -1,7 +1,9 @@
-"""Bring rows in from the source that params name: `python -m tasks.ingest`.
+"""Read all that comes from outside, once and first: `python -m tasks.ingest`.
 
-Writes data/raw (corpus, demonstrations, prompts, comparisons) and data/gold (the true facts of the built-in
-posts; no rows for any other source).
+Reads the source that params name and the judgments by people in data/human. Writes data/raw (corpus,
+demonstrations, prompts, comparisons), data/gold (the true facts of the built-in posts; no rows for any other
+source) and data/people (the judgments; no rows where there are none). No other stage reads a user's rows, so
+that what is wrong with one ends a run in its first seconds.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 from collections.abc import Callable
-from pathlib import Path
 
-from rlhf.data.contracts import GOLD, TABLES
+from rlhf.data.contracts import GOLD, JUDGMENT, TABLES
 from rlhf.data.errors import DataError
 from rlhf.data.files import written_beside
 from rlhf.data.folder import files
+from rlhf.data.judgments import read_judgments
 from rlhf.data.qa_feedback import qa_feedback
 from rlhf.data.sources import Raw, source_hash
 from rlhf.data.table import write_table
@@ -25,28 +27,35 @@ from rlhf.settings import Ingest
 from rlhf.world.source import builtin
 from tasks.runtime.stage import Stage, run
 
+HUMAN = "data/human"  # where people put their judgments
+
 
 def main(stage: Stage) -> dict[str, float]:
-    """Read the source, write its rows and say how many there are; returns the counts."""
+    """Read source and judgments, write their rows and say how many there are; returns the counts."""
     settings = stage.settings.ingest
-    raw = load(settings, stage.settings.seed)
+    raw, judgments = load(settings, stage.settings.seed), read_judgments(HUMAN)
     with written_beside("data/raw") as folder:
         for name, contract in TABLES.items():
             write_table(folder / f"{name}.parquet", contract, raw.tables[name])
     with written_beside("data/gold") as folder:
         write_table(folder / "facts.parquet", GOLD, raw.gold)
+    with written_beside("data/people") as folder:
+        write_table(folder / "judgments.parquet", JUDGMENT, judgments)
 
     counts = {name: len(rows) for name, rows in raw.tables.items()}
     print(
         f"source {settings.source}, {raw.revision}: " + ", ".join(f"{n} {name}" for name, n in counts.items())
     )
+    if judgments:
+        print(f"{HUMAN}: {len(judgments)} judgments by people")
     for note in raw.notes:
         print(note)
-    for name, rows in raw.tables.items():
+    written = {f"data/raw/{name}.parquet": rows for name, rows in raw.tables.items()}
+    written["data/people/judgments.parquet"] = judgments
+    for path, rows in written.items():
         if rows:
-            path = Path("data/raw") / f"{name}.parquet"
-            stage.log_dataset(str(path), rows, context="ingest")
-    return {f"rows/{name}": count for name, count in counts.items()}
+            stage.log_dataset(path, rows, context="ingest")
+    return {f"rows/{name}": count for name, count in (counts | {"judgments": len(judgments)}).items()}
 
 
 def load(settings: Ingest, seed: int) -> Raw:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlhf.data.contracts import JUDGMENT
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
+from rlhf.data.table import read_table
 from rlhf.judges.judge import Judge
-from rlhf.judges.people import human_judge
+from rlhf.judges.people import HumanJudge
 from rlhf.judges.reward_model import model_judge
 from rlhf.settings import Settings
 from rlhf.world.judges import gold_judge, simulated_judge
 
-FACTS, MODEL, PEOPLE = "data/gold/facts.parquet", "models/judge", "data/human"
+FACTS, MODEL, PEOPLE = "data/gold/facts.parquet", "models/judge", "data/people/judgments.parquet"
+NO_JUDGMENTS = f"data/human: holds no judgments; put a file with {', '.join(JUDGMENT.required)} there"
 
 
 def load_judge(name: str, settings: Settings, answers: Path | str) -> Judge:
@@ -37,7 +40,10 @@ def load_judge(name: str, settings: Settings, answers: Path | str) -> Judge:
             )
         return model_judge(name, MODEL)
     if name == "human":
-        return human_judge(PEOPLE)
+        judgments = read_table(PEOPLE, JUDGMENT)
+        if not judgments:
+            raise DataError(NO_JUDGMENTS)
+        return HumanJudge(judgments, name)
     from rlhf.judges.language_model import Endpoint, LlmJudge  # here, since it imports this module
 
     llm = settings.evaluate.llm

@@ -7,14 +7,13 @@ prompt, and a held-out question is recognised wherever its rankings come from.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.readers import read_text
+from rlhf.data.json_files import read_json_list
 from rlhf.data.sources import Raw, Rows, marked, source_hash
 
 PROMPT_CHARS = 480  # question, passages and cue together; the passages are trimmed to fit
@@ -126,14 +125,9 @@ def qa_feedback(path: Path | str) -> Raw:
     file = Path(path)
     if not file.is_file():
         raise DataError(f"{path}: no such file; source qa-feedback needs dev_feedback.json")
-    try:
-        items = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: line {error.lineno}: not valid JSON ({error.msg}); is the file cut off?"
-        ) from None
-    if not isinstance(items, list) or not items:
-        raise DataError(f"{path}: expected a JSON list of questions")
+    items = read_json_list(file)
+    if not items:
+        raise DataError(f"{path}: holds no questions")
 
     demonstrations: Rows = []
     comparisons: Rows = []

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from math import isfinite
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 from rlhf.data.errors import DataError
@@ -26,27 +25,6 @@ def dense_ranks(ranking: Sequence[Any]) -> list[int | None]:
             raise DataError(f"{rank!r} in a ranking is no number")
     place = {rank: number for number, rank in enumerate(sorted(set(ranked)), start=1)}
     return [None if rank is None else place[rank] for rank in ranking]
-
-
-def _make_dense(path: Path, rows: list[dict[str, Any]]) -> str | None:
-    """Make the rankings of rows dense ranks; returns what was read as what, None where all of them were."""
-    changed: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        ranking = row.get("ranking")
-        if not isinstance(ranking, list):
-            continue
-        try:
-            row["ranking"] = dense_ranks(ranking)
-        except DataError:
-            continue  # the check of the types names row and value
-        if row["ranking"] != ranking:
-            changed.append(f"{ranking} in row {number} as {row['ranking']}")
-    if not changed:
-        return None
-    return (
-        f"{path}: {len(changed)} of {len(rows)} rankings were not 1, 2, 3 ... without gaps and are read so, "
-        f"such as {changed[0]}: the smallest number is best, and only equal numbers tie"
-    )
 
 
 def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""What users bring: rows of a contract from JSONL, JSON, CSV and Parquet, each value kept or refused.
+"""Rows that people bring, from any type of file, brought to a contract: each value is kept or refused.
 
 Nothing is cut or guessed: a fraction is no whole number, a text is no list, a number written as text is no
 number. Rankings alone may be any numbers, because means and competition ranks (1, 2, 2, 4) say the same thing
@@ -7,10 +7,6 @@ as the ranks 1, 2, 2, 3 of the contract: the smallest number is best, and only e
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.data.contracts import Contract, exact
+from rlhf.data.csv_files import read_csv, typed_cells
 from rlhf.data.errors import DataError
-from rlhf.data.rankings import _make_dense
+from rlhf.data.json_files import read_json_list, read_jsonl
+from rlhf.data.rankings import dense_ranks
 
-# Beside JSONDecodeError, which is a ValueError and is caught first: endless numbers and nesting.
-_TOO_MUCH = (ValueError, RecursionError)
 # What to write in place of a value that a column cannot hold.
 _MEND = {
     "string": "write a text",
@@ -56,34 +52,16 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
         raise DataError(f"{path}: is a folder; name the file in it")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; it needs one {contract.name} per row")
-    readers = {".jsonl": read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".jsonl": read_jsonl, ".json": read_json_list, ".csv": read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise DataError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(readers)}")
-    known = set(contract.schema.names)
     rows = []
     for number, row in enumerate(readers[path.suffix](path), start=1):
-        if not isinstance(row, dict):
-            raise DataError(
-                f"{path}: row {number}: expected an object with columns, got {type(row).__name__}"
-            )
-        for column in contract.required:
-            if column not in row:
-                raise DataError(
-                    f"{path}: row {number}: column {column!r} is missing; a {contract.name} needs "
-                    f"{', '.join(contract.required)}"
-                )
-        for column in row:
-            if column not in known:
-                raise DataError(
-                    f"{path}: row {number}: unknown column {column!r}; a {contract.name} may have "
-                    f"{', '.join(contract.schema.names)}"
-                )
-        if path.suffix == ".csv":
-            row = _cells(path, number, row, contract.schema)
-        rows.append(row)
+        _check_columns(f"{path}: row {number}", row, contract)
+        rows.append(typed_cells(path, number, row, contract.schema) if path.suffix == ".csv" else row)
     if not rows:
         raise DataError(f"{path}: no rows; it needs one {contract.name} per row")
-    if "ranking" in known and (note := _make_dense(path, rows)) and notes is not None:
+    if "ranking" in contract.schema.names and (note := _make_dense(path, rows)) and notes is not None:
         notes.append(note)
     for number, row in enumerate(rows, start=1):
         for column, value in row.items():
@@ -98,73 +76,22 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
     return rows
 
 
-def read_text(path: Path) -> str:
-    """A whole text file as UTF-8; a `DataError` names the line of the first bad byte."""
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}: row {line}: not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
-        ) from None
-
-
-def read_jsonl(path: Path) -> Iterator[Any]:
-    """The values of a file with one JSON value a line; a `DataError` names the line that is none."""
-    # not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
+def _check_columns(where: str, row: Any, contract: Contract) -> None:
+    """Refuse a row that is no object, lacks a required column or has one that the contract does not know."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with columns, got {type(row).__name__}")
+    for column in contract.required:
+        if column not in row:
             raise DataError(
-                f"{path}: row {number}: not valid JSON ({error.msg} at column {error.colno}); "
-                "is the line cut off?"
-            ) from None
-        except _TOO_MUCH as error:
-            raise DataError(f"{path}: row {number}: cannot be read ({_why(error)})") from None
-
-
-def _why(error: Exception) -> str:
-    """What JSON may hold and Python does not read, in words."""
-    return "lists within lists too deep" if isinstance(error, RecursionError) else "a number is too long"
-
-
-def _read_json(path: Path) -> Iterator[Any]:
-    try:
-        rows = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: row {error.lineno}: not valid JSON ({error.msg}); is the file cut off?"
-        ) from None
-    except _TOO_MUCH as error:
-        raise DataError(f"{path}: cannot be read ({_why(error)})") from None
-    if not isinstance(rows, list):
-        raise DataError(f"{path}: expected a JSON list of rows, got {type(rows).__name__}")
-    yield from rows
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(
-        io.StringIO(read_text(path), newline=""), restkey="(cells beyond the header)", strict=True
-    )
-    try:
-        twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
-        if twice:
-            raise DataError(f"{path}: the header names {twice[0]!r} twice; keep one of the columns")
-        for number, row in enumerate(reader, start=1):
-            if None in row.values():
-                raise DataError(
-                    f"{path}: row {number}: fewer cells than the header has; is the line cut off?"
-                )
-            yield row
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: line {reader.line_num}: not valid CSV ({error}); is the file cut off?"
-        ) from None
+                f"{where}: column {column!r} is missing; a {contract.name} needs "
+                f"{', '.join(contract.required)}"
+            )
+    for column in row:
+        if column not in contract.schema.names:
+            raise DataError(
+                f"{where}: unknown column {column!r}; a {contract.name} may have "
+                f"{', '.join(contract.schema.names)}"
+            )
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -176,22 +103,22 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: a text is not UTF-8 ({error.reason}); write the texts as UTF-8") from None
 
 
-def _cells(path: Path, number: int, row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
-    """CSV cells as the contract's types."""
-    typed: dict[str, Any] = {}
-    for column, cell in row.items():
-        kind = schema.field(column).type
+def _make_dense(path: Path, rows: list[dict[str, Any]]) -> str | None:
+    """Make the rankings of rows dense ranks; returns what was read as what, None where all of them were."""
+    changed: list[str] = []
+    for number, row in enumerate(rows, start=1):
+        ranking = row.get("ranking")
+        if not isinstance(ranking, list):
+            continue
         try:
-            if cell is None or cell == "":
-                typed[column] = None
-            elif pa.types.is_string(kind):
-                typed[column] = cell
-            else:
-                typed[column] = json.loads(cell)
-        except json.JSONDecodeError:
-            raise DataError(
-                f"{path}: row {number}: column {column!r}: {cell[:40]!r} is not a {kind} written as JSON"
-            ) from None
-        except _TOO_MUCH as error:
-            raise DataError(f"{path}: row {number}: column {column!r}: {_why(error)}") from None
-    return typed
+            row["ranking"] = dense_ranks(ranking)
+        except DataError:
+            continue  # the check of the types names row and value
+        if row["ranking"] != ranking:
+            changed.append(f"{ranking} in row {number} as {row['ranking']}")
+    if not changed:
+        return None
+    return (
+        f"{path}: {len(changed)} of {len(rows)} rankings were not 1, 2, 3 ... without gaps and are read so, "
+        f"such as {changed[0]}: the smallest number is best, and only equal numbers tie"
+    )

@@ -144,7 +144,7 @@ def test_rankings_of_the_label_store_are_a_version_and_no_more(
         workspace.stage("collect")
     with store.write() as tx:
         assert exports.cut(tx, "p", "test") == 2
-    with pytest.raises(DataError, match=r"collect\.labels\.sha256 says .* this is another store"):
+    with pytest.raises(DataError, match=r"the run asks for .*: this is another store"):
         workspace.stage("collect")
     workspace.set({"collect.labels.sha256": None})
     workspace.stage("collect")

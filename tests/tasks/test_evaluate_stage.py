@@ -141,11 +141,10 @@ def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path
     ppo = next(
         row for row in read_table("data/judgments/judgments.parquet", JUDGMENT) if row["policy"] == "ppo"
     )
-    (workspace.path / "data/human/people.jsonl").write_text(
-        json.dumps({key: ppo[key] for key in ("prompt", "reference", "output")} | {"policy": "sft"}) + "\n"
-    )
+    other = ppo | {"output": "another text", "judge_kind": "human"}
+    write_table("data/people/judgments.parquet", JUDGMENT, [other])
     workspace.set({"evaluate.judges": ["human"]})
-    with pytest.raises(DataError, match="column 'preferred' is missing"):
+    with pytest.raises(DataError, match="human: none of its 1 judgments is about these policies and texts"):
         workspace.stage("evaluate")
     rows = [row for row in demonstrations if row["split"] != "test"]
     write_table(tmp_path / "none.parquet", DEMONSTRATION, rows)

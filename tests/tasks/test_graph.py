@@ -39,6 +39,18 @@ def test_a_new_import_is_written_and_nothing_else_changes(workspace: Workspace) 
     assert workspace.run("tasks.graph").returncode == 0
 
 
+READERS = ("csv_files", "json_files", "text_files", "readers", "folder", "qa_feedback", "judgments")
+
+
+@pytest.mark.parametrize("module", READERS)
+def test_the_readers_of_what_people_bring_are_code_of_ingest_alone(module: str) -> None:
+    """So a better error message in one of them retrains nothing and judges nothing again."""
+    assert (ROOT / f"rlhf/data/{module}.py").exists()
+    named = [name for name, stage in STAGES.items() if f"rlhf/data/{module}.py" in stage["deps"]]
+    assert named == ["ingest"]
+    assert [name for name, stage in STAGES.items() if "data/human" in stage["deps"]] == ["ingest"]
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_every_stage_records_its_run(name: str) -> None:
     assert f"runs/{name}.json" in STAGES[name]["outs"]

@@ -259,6 +259,7 @@ def test_ingest_and_prepare_write_the_same_bytes_again(workspace: Workspace) -> 
         "rows/demonstrations": 160,
         "rows/prompts": 160,
         "rows/comparisons": 0,
+        "rows/judgments": 0,
     }
     figures = workspace.stage("prepare")
     assert figures["demonstrations/test"] == 40
