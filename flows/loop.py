@@ -297,7 +297,7 @@ def show_rounds(found: list[Round], settings: Settings, labelers: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    judge, percent = settings.evaluate.judges[0], settings.evaluate.confidence * 100
+    judge, percent = settings.evaluate.gate_judge, settings.evaluate.confidence * 100
     title = f"Preferred to the reference, {percent:g} % intervals, judge {judge}"
     columns = ("round", "labels", "new", "its policy", "champion after it", "n")
     table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=f"labels: {labelers}")

@@ -357,6 +357,11 @@ class Evaluate(Section):
     )
     llm: Llm = Llm()
 
+    @property
+    def gate_judge(self) -> JudgeName:
+        """The judge that the gate and the headline read: the first that is named."""
+        return self.judges[0]
+
     @field_validator("judges")
     @classmethod
     def _each_once(cls, names: list[str]) -> list[str]:

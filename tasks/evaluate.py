@@ -13,17 +13,16 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, JUDGMENT, PROMPT
+from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT
 from rlhf.data.distinct import near_copies
 from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table, write_table
-from rlhf.judges.judge import Judge, PairedJudge, Row, ScoringJudge, blind_pairs
+from rlhf.judges.judge import Judge, Row, blind_pairs
 from rlhf.measures.alpha_spending import outcome
 from rlhf.measures.caveats import caveats
 from rlhf.measures.evaluation import (
@@ -31,7 +30,6 @@ from rlhf.measures.evaluation import (
     helped_by_model,
     judge_snapshots,
     judges_agree,
-    points_by_prompt,
     rates,
     rounded,
     safety,
@@ -39,41 +37,28 @@ from rlhf.measures.evaluation import (
     words,
     words_by_prompt,
 )
-from rlhf.measures.judge_trust import (
-    NO_MODEL,
-    Trust,
-    asking,
-    labelers_of,
-    labelled_pairs,
-    measure,
-    one_per_prompt,
-)
+from rlhf.measures.judge_trust import Trust
+from rlhf.measures.samples import margins, pick_samples
 from rlhf.measures.summary import print_table
 from rlhf.rl.snapshots import SNAPSHOT
-from rlhf.settings import Evaluate
+from rlhf.world.judges import mean_quality
 from tasks.graph import content_hash, stages
-from tasks.judging import FACTS, load_judge
+from tasks.judging import FACTS, judge_all, load_judge, trust_in
 from tasks.runtime.errors import StageError
 from tasks.runtime.outcome import write_rate
 from tasks.runtime.past_evaluations import record_look
-from tasks.runtime.places import state_dir
 from tasks.runtime.stage import Stage, run
 
 POLICIES = ("pretrained", "sft", "ppo")
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
 PROMPTS = "data/prepared/prompts.parquet"
-COMPARISONS = "data/comparisons/comparisons.parquet"
-HELD_OUT = ("validation", "test")  # splits whose prompts train neither a reward model nor its judge
-_DISPLAY = ("ppo", "sft", "pretrained")
 _DATA = ("data/", "models/")
 
 
 def main(stage: Stage) -> dict[str, float]:
     """Generate, judge, count, write."""
     settings, seed = stage.settings.evaluate, stage.settings.seed
-    judges: dict[str, Judge] = {
-        name: load_judge(name, stage.settings, state_dir() / "llm-judge.jsonl") for name in settings.judges
-    }
+    judges: dict[str, Judge] = {name: load_judge(name, stage.settings) for name in settings.judges}
     rows = held_out(DEMONSTRATIONS, settings.prompts)
     stage.log_dataset(DEMONSTRATIONS, rows, "evaluation")
     prompts, references = [row["prompt"] for row in rows], [row["completion"] for row in rows]
@@ -87,12 +72,13 @@ def main(stage: Stage) -> dict[str, float]:
 
     evaluation = summarise(stage, judges, judged, trust, rows, outputs, kl)
     if "gold" in judges:
-        for name, axes in quality_axes(prompts, {"reference": references} | outputs).items():
-            (evaluation["reference"] if name == "reference" else evaluation["policies"][name]).update(axes)
+        for name, axes in mean_quality(FACTS, prompts, {"reference": references} | outputs).items():
+            row = evaluation["reference"] if name == "reference" else evaluation["policies"][name]
+            row.update(rounded(axes))
     evaluation["warnings"] = caveats(
         evaluation, outputs, references, {name: weights_hash(f"models/{name}") for name in POLICIES}
     )
-    first = next(iter(judges))
+    first = settings.gate_judge
     # the gate reads this evaluation only for these weights and these judgments
     evaluation |= {
         "weights": {name: content_hash(f"models/{name}") for name in POLICIES},
@@ -138,56 +124,6 @@ def main(stage: Stage) -> dict[str, float]:
 def weights_hash(folder: str) -> str:
     """Hash of a policy's weights alone, in however many files they are."""
     return " ".join(map(content_hash, sorted(Path(folder).glob("*.safetensors"))))
-
-
-def judge_all(judge: Judge, pairs: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
-    """Judgments by policy; one question to the judge, since people may have seen one policy only."""
-    judgments = judge.judge([pair for asked in pairs.values() for pair in asked])
-    return {policy: [row for row in judgments if row["policy"] == policy] for policy in pairs}
-
-
-def trust_in(
-    judge: Judge,
-    rows: Sequence[Mapping[str, Any]],
-    pairs: Mapping[str, list[Row]],
-    settings: Evaluate,
-    seed: int,
-) -> Trust:
-    """Whether a judge may decide anything; only a model is measured, on held-out prompts.
-
-    Args:
-        rows: the demonstrations of the test split that the policies are judged on.
-        pairs: what the judge judged, by policy.
-    """
-    if judge.kind != "model":
-        return Trust(True, NO_MODEL[judge.kind])
-    rankings = read_table(COMPARISONS, COMPARISON)
-    labelled = labelled_pairs(rankings, HELD_OUT)
-    consistent = None
-    if isinstance(judge, PairedJudge):  # each question costs money
-        rows = rows[: settings.llm.control_prompts]
-        labelled = one_per_prompt(labelled, settings.llm.control_pairs, seed)
-        # the answers are in the judge's file, so asking again costs nothing
-        asked = judge.in_both_orders([pair for asked_of in pairs.values() for pair in asked_of])
-        consistent = [len(set(choices)) == 1 for choices in asked if None not in choices]
-    return measure(
-        asking(judge, str(rows[0]["source"]), seed),
-        rows,
-        labelled,
-        seed=seed,
-        confidence=settings.confidence,
-        labelers=labelers_of(rankings),
-        consistent=consistent,
-    )
-
-
-def margins(judge: Judge, rows: list[Row]) -> dict[str, float]:
-    """How far each prompt's output lies above its reference: by score where the judge gives one, by points
-    where it does not."""
-    if isinstance(judge, ScoringJudge):
-        texts = ([row[column] for row in rows] for column in ("prompt", "reference", "output"))
-        return dict(zip((row["prompt"] for row in rows), judge.margins(*texts), strict=True))
-    return {prompt: points - 0.5 for prompt, points in points_by_prompt(rows).items()}
 
 
 def held_out(path: str, most: int) -> list[dict[str, Any]]:
@@ -246,7 +182,7 @@ def summarise(
         StageError: the first judge judged no output of PPO.
     """
     settings, seed = stage.settings.evaluate, stage.settings.seed
-    confidence, first = settings.confidence, next(iter(judges))
+    confidence, first = settings.confidence, settings.gate_judge
     if not judged[first]["ppo"]:
         raise StageError(f"the judge {first} judged no output of PPO; name another first in evaluate.judges")
     found = {
@@ -306,58 +242,6 @@ def trust_figures(judges: Mapping[str, Any]) -> dict[str, float]:
                 numbers = ("rate", "low", "high", "n")
                 figures |= {f"judge/{name}/accuracy/{key}": float(accuracy[key]) for key in numbers}
     return figures
-
-
-def quality_axes(prompts: Sequence[str], texts: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
-    """Mean coverage, accuracy and coherence of texts about posts of the built-in task, 0..1."""
-    from rlhf.world.gold import quality
-
-    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(FACTS, GOLD)}
-    axes: dict[str, dict[str, float]] = {}
-    for name, written in texts.items():
-        measured = [quality(facts[prompt], text) for prompt, text in zip(prompts, written, strict=True)]
-        axes[name] = rounded(
-            {
-                key: fmean(getattr(row, key) for row in measured)
-                for key in ("coverage", "accuracy", "coherence")
-            }
-        )
-    return axes
-
-
-def pick_samples(
-    rows: Sequence[Mapping[str, Any]],
-    outputs: Mapping[str, Sequence[str]],
-    preferred: Mapping[str, str],
-    margins: Mapping[str, float],
-    each: int = 2,
-) -> list[dict[str, Any]]:
-    """The worst, median and best PPO outputs by margin, `each` of them (fewer where there are few).
-
-    Args:
-        rows: demonstrations; outputs: policy -> one text a row.
-        preferred, margins: by prompt; a prompt without is no candidate.
-    """
-    judged = [i for i, row in enumerate(rows) if row["prompt"] in preferred]
-    order = sorted(judged, key=lambda i: (margins[rows[i]["prompt"]], rows[i]["id"]))
-    middle = max(0, (len(order) - each) // 2)
-    places = [
-        ("worst", order[:each]),
-        ("typical", order[middle : middle + each]),
-        ("best", order[::-1][:each]),
-    ]
-    return [
-        {
-            "place": place,
-            "prompt": rows[i]["prompt"],
-            "reference": rows[i]["completion"],
-            "outputs": {name: outputs[name][i] for name in sorted(outputs, key=_DISPLAY.index)},
-            "preferred": preferred[rows[i]["prompt"]],
-            "margin": margins[rows[i]["prompt"]],
-        }
-        for place, chosen in places
-        for i in chosen
-    ]
 
 
 def _table_row(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 The same weights with the same evaluation are one version, however often this runs. The rules are in
 rlhf/measures/gate.py; `runs/register.json`, the version's tags and its description say which of them held,
-and why.
-The report of the run, which carries the decision, is written here too (tasks/page.py).
+and why. The report of the run carries the decision, so it is gathered and written here: reports/report.html and
+reports/figures. What only `evaluate` knows, samples and hashes of its inputs, is in data/judgments/page.json.
 """
 
 from __future__ import annotations
@@ -14,32 +14,43 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import os
+import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT
 from rlhf.data.errors import DataError
-from rlhf.data.files import read_json
+from rlhf.data.files import read_json, written_beside
 from rlhf.data.table import read_table
-from rlhf.judges.judge import Row, blind_pairs
+from rlhf.judges.judge import Row
 from rlhf.measures.alpha_spending import level_of_look, outcome
 from rlhf.measures.champion import against_champion
 from rlhf.measures.display import rate_text
 from rlhf.measures.evaluation import rates
 from rlhf.measures.gate import Look, decide
-from tasks.graph import content_hash
-from tasks.judging import load_judge
-from tasks.page import write_page
+from rlhf.report.charts import (
+    calibration_figure,
+    curve_figures,
+    overoptimisation_figures,
+    preference_figure,
+    write_figures,
+)
+from rlhf.report.page import render_report
+from tasks.graph import content_hash, flat, stage_params
+from tasks.judging import judge_policy
 from tasks.runtime.errors import StageError
 from tasks.runtime.locks import alone
-from tasks.runtime.outcome import write_outcome
+from tasks.runtime.outcome import changed_parameters, in_short, total_cost, write_outcome
 from tasks.runtime.past_evaluations import number_of_look, record_look
-from tasks.runtime.places import state_dir
+from tasks.runtime.places import git_commit
 from tasks.runtime.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder
 from tasks.runtime.stage import Stage, run
+from tasks.runtime.tracking import parent_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,6 +60,7 @@ EVALUATION = Path("metrics/evaluation.json")
 JUDGMENTS = Path("data/judgments/judgments.parquet")
 PREPARED = Path("data/prepared")
 SERVED = Path("mlflow/served_policy.py")
+FIGURES, PAGE = Path("reports/figures"), Path("reports/report.html")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
 
 
@@ -70,7 +82,7 @@ def main(stage: Stage) -> dict[str, float]:
         decision = decide_and_promote(stage, evaluation, rows, version, client)
     stage.record["gate"] = decision
     stage.record["total_cost"] = write_outcome(decision["promoted"])
-    write_page(stage, decision)
+    write_report(stage, decision)
     return {"promoted": float(decision["promoted"]), "version": float(version.version)}
 
 
@@ -241,37 +253,6 @@ def writers(rows: list[Row]) -> dict[str, str | None]:
     return {row["prompt"]: wrote.get((row["prompt"], row["reference"])) for row in rows}
 
 
-def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
-    """Judgments by the first judge of a policy's outputs against the references of these judgments."""
-    import torch
-
-    from rlhf.models.policy import load_policy
-    from rlhf.models.sampling import generate
-
-    torch.set_num_threads(stage.settings.threads)
-    settings = stage.settings.evaluate
-    references = {row["prompt"]: row["reference"] for row in rows}
-    prompts = list(references)
-    outputs = generate(
-        load_policy(folder),
-        prompts,
-        temperature=settings.temperature,
-        max_new_tokens=settings.response_length,
-        seed=stage.settings.seed,
-    )
-    judge = load_judge(settings.judges[0], stage.settings, state_dir() / "llm-judge.jsonl")
-    pairs = blind_pairs(
-        "ppo",
-        prompts,
-        list(references.values()),
-        outputs,
-        split="test",
-        source="champion",
-        seed=stage.settings.seed,
-    )
-    return judge.judge(pairs)
-
-
 def describe(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
     """A version's description, Markdown: every refusal and every warning, then the rules that held."""
     ppo, judge = evaluation["policies"]["ppo"], evaluation["judge"]
@@ -284,6 +265,82 @@ def describe(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
     lines = [f"- {rule['rule']} {'held' if rule['held'] else 'failed'}: {rule['detail']}" for rule in order]
     lines += [f"- warning: {line}" for line in decision["warnings"]]
     return "\n\n".join(paragraphs) + "\n" + "\n".join(lines)
+
+
+def write_report(stage: Stage, gate: Mapping[str, Any]) -> None:
+    """Draw the figures, write the report, and log both as artifacts of the stage's run.
+
+    The run's name, date and cost, the registry's version and the champion of the day differ between two runs
+    of the same work; everything else on the page is the same bytes.
+
+    Args:
+        stage: the stage that writes it.
+        gate: what stands in `runs/register.json` as `gate`.
+    """
+    evaluation, reward = read_json("metrics/evaluation.json"), read_json("metrics/reward.json")
+    confidence = evaluation["confidence"]
+    figures = {"preferred-to-reference": preference_figure(evaluation, confidence)}
+    figures |= overoptimisation_figures(evaluation["overoptimisation"], confidence)
+    figures |= calibration_figure(reward.get("quality"))
+    figures |= curve_figures("plots")
+    page = render_report(
+        evaluation,
+        figures,
+        read_json("data/judgments/page.json"),
+        gate=gate,
+        about=_about(stage, gate),
+        params=flat(stage_params(stage.name)),
+        reward=reward,
+        rankings=read_json("metrics/collect.json"),
+        data=read_json("metrics/prepare.json"),
+    )
+    with written_beside(FIGURES) as beside:
+        write_figures(beside, figures)
+    with written_beside(PAGE) as beside:
+        beside.write_text(page)
+    for path in (FIGURES, PAGE):
+        stage.log_artifact(path)
+
+
+def _about(stage: Stage, gate: Mapping[str, Any]) -> dict[str, Any]:
+    """The run: see `rlhf.report.page.render_report`. A stage that was run by hand has no name."""
+    cost = total_cost()
+    return {
+        "name": _run_name(parent_run()),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": git_commit(),
+        "changed": in_short(changed_parameters(), width=300),
+        "seconds": cost["seconds"],
+        "memory_mb": cost["memory_mb"],
+        "champion": champion_run(stage, gate),
+    }
+
+
+def champion_run(stage: Stage, gate: Mapping[str, Any]) -> dict[str, str] | None:
+    """The version that the gate compared with, the run that it is from, and where that run's report is.
+
+    The link is one to the pages of the runs, which `make up` serves; without them there is none.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    version = (gate.get("champion") or {}).get("version")
+    if not version or version == gate["version"]:
+        return None
+    client, name = MlflowClient(), ""
+    with suppress(MlflowException):  # the run may have been deleted, the version stays
+        made = client.get_run(client.get_model_version(stage.settings.register_.model_name, version).run_id)
+        name = _run_name(made.data.tags.get("mlflow.parentRunId"))
+    pages = os.environ.get("RLHF_PAGES")
+    link = f"{pages}/{quote(name)}/{PAGE}" if pages and name else ""
+    return {"version": str(version), "run": name, "link": link}
+
+
+def _run_name(run: str | None) -> str:
+    """The name of a run of the whole pipeline in Prefect, DVC and MLflow; empty where there is none."""
+    from mlflow import MlflowClient
+
+    return MlflowClient().get_run(run).info.run_name or "" if run else ""
 
 
 if __name__ == "__main__":

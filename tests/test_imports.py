@@ -17,10 +17,10 @@ PACKAGES = ("flows", "tasks", "labeling", "rlhf")
 NEW = {
     "rlhf/dpo.py": "from rlhf.world.gold import gold_score",
     "rlhf/grpo.py": "from rlhf.world.labelers import rank",
-    "rlhf/rl/trainer.py": "from rlhf.judges.judge import load_judge",
+    "rlhf/rl/trainer.py": "from rlhf.judges.judge import Judge",
     "rlhf/kto.py": "def reward():\n    from rlhf.measures.evaluation import rates",
     "tasks/dpo.py": "from rlhf.world.panel import Panel",
-    "tasks/align.py": "from tasks.evaluate import quality_axes",
+    "tasks/align.py": "from tasks.evaluate import held_out",
     "tasks/rloo.py": "import rlhf.world.gold",
     "labeling/scores.py": "from rlhf.training.reward import score",
     "rlhf/tracked.py": "import mlflow",

@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from rlhf.data.contracts import GOLD
 from rlhf.data.errors import DataError
@@ -77,6 +78,29 @@ def simulated_judge(groups: dict[str, float], path: Path | str, seed: int) -> Si
     from rlhf.world.labelers import pool
 
     return SimulatedJudge(_facts(path), pool(groups), seed)
+
+
+def mean_quality(
+    path: Path | str, prompts: Sequence[str], texts: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Mean coverage, accuracy and coherence of texts about posts of the built-in task, 0..1.
+
+    Args:
+        path: table of the built-in task's facts.
+        prompts: n posts.
+        texts: whose they are -> n texts.
+    """
+    from rlhf.world.gold import quality
+
+    facts = _facts(path)
+    axes: dict[str, dict[str, float]] = {}
+    for name, written in texts.items():
+        measured = [quality(facts[prompt], text) for prompt, text in zip(prompts, written, strict=True)]
+        axes[name] = {
+            axis: fmean(getattr(row, axis) for row in measured)
+            for axis in ("coverage", "accuracy", "coherence")
+        }
+    return axes
 
 
 def _facts(path: Path | str) -> dict[str, dict[str, str]]:

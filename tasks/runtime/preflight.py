@@ -39,7 +39,7 @@ def contradictions(settings: Settings) -> list[Problem]:
 
 def cautions(settings: Settings) -> list[str]:
     """What makes the figures of a run mean less than they seem to, and does not stop it."""
-    ppo, first = settings.ppo, settings.evaluate.judges[0]
+    ppo, first = settings.ppo, settings.evaluate.gate_judge
     picks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None and ppo.judge == first
     if not picks or (first == "reward-model" and settings.prepare.judge_share == 0):
         return []

@@ -12,20 +12,8 @@ from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table, write_table
 from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.settings import load_settings
-from tasks.evaluate import held_out, pick_samples
-from tasks.page import write_page
-
-
-def test_samples_are_the_worst_median_and_best():
-    rows = [{"id": str(i), "prompt": f"p{i}", "completion": f"r{i}"} for i in range(9)]
-    margins = [5.0, -3.0, 0.0, 1.0, 9.0, -9.0, 2.0, -1.0, 0.5]
-    outputs = {name: [f"{name}{i}" for i in range(9)] for name in ("pretrained", "sft", "ppo")}
-    by_prompt = {f"p{i}": margin for i, margin in enumerate(margins)}
-    picked = pick_samples(rows, outputs, dict.fromkeys(by_prompt, "tie"), by_prompt, each=1)
-    assert [(s["place"], s["margin"]) for s in picked] == [("worst", -9.0), ("typical", 0.5), ("best", 9.0)]
-    assert next(iter(picked[0]["outputs"].items())) == ("ppo", "ppo5")
-    few = pick_samples(rows, outputs, {"p3": "tie"}, by_prompt, each=1)  # people judged one of the nine
-    assert {sample["prompt"] for sample in few} == {"p3"}
+from tasks.evaluate import held_out
+from tasks.register import write_report
 
 
 @pytest.fixture
@@ -116,7 +104,7 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
 
 def test_evaluation_and_page_repeat_their_bytes(evaluated, monkeypatch):
     workspace, _, _ = evaluated
-    monkeypatch.setattr("tasks.page.total_cost", lambda: {"seconds": 60.0, "memory_mb": 900.0})
+    monkeypatch.setattr("tasks.register.total_cost", lambda: {"seconds": 60.0, "memory_mb": 900.0})
     outputs = ("data/judgments/judgments.parquet", "data/judgments/page.json", "metrics/evaluation.json")
     outputs += ("reports/report.html", "reports/figures/preferred-to-reference.svg")
     show(workspace)
@@ -130,7 +118,7 @@ def test_evaluation_and_page_repeat_their_bytes(evaluated, monkeypatch):
 
 def show(workspace) -> None:
     """Write the report as the stage `register` does, after its decision."""
-    write_page(Quiet("register", load_settings(), key="test", run_id="test"), GATE | {"champion": None})
+    write_report(Quiet("register", load_settings(), key="test", run_id="test"), GATE | {"champion": None})
 
 
 def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path):

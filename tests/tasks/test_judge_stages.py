@@ -83,7 +83,7 @@ def test_a_judge_of_two_rankings_decides_nothing_about_random_text(
 
 def test_no_judge_needs_a_control_that_is_no_model(workspace: Workspace) -> None:
     from rlhf.judges.judge import KINDS
-    from tasks.evaluate import trust_in
+    from tasks.judging import trust_in
 
     class Judge:
         name = "j"

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from conftest import Quiet
 from crafted import HEALTHY, evaluation, judged
 from label_app import person
+from report_page import GATE, PAGES
 from starlette.testclient import TestClient
 
 from flows.label import Champion
@@ -25,6 +28,8 @@ from labeling.web.security import COOKIE
 from rlhf.data.contracts import DEMONSTRATION, GOLD, JUDGMENT, PROMPT, with_ids
 from rlhf.data.files import write_json
 from rlhf.data.table import write_table
+from rlhf.settings import load_settings
+from tasks.register import champion_run, write_report
 from tasks.runtime.registry import standing
 
 NAMES = ("anna", "tom", "maria", "joe", "lisa", "paul", "kate", "max")
@@ -97,7 +102,7 @@ def registry(workspace, monkeypatch, tmp_path, empty_store):
     mlflow.set_tracking_uri(uri)
     client = MlflowClient()
     experiment = client.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri())
-    monkeypatch.setattr(register, "write_page", lambda *_: None)  # tests/rlhf/report/test_report.py has it
+    monkeypatch.setattr(register, "write_report", lambda *_: None)  # tests/rlhf/report/test_report.py has it
     workspace.set({"register.min_prompts": 40, "register.min_decided": 40, "register.min_slice_rate": 0})
     write_policy(1)
     write_result()
@@ -348,11 +353,11 @@ def test_the_verdict_is_the_same_in_every_place(registry, workspace, monkeypatch
 
     from flows.tracking import log_verdict
     from flows.verdict import show_verdict, verdict_markdown
-    from tasks import page, register
+    from tasks import register
     from tasks.runtime.outcome import write_rate
 
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(register, "write_page", page.write_page)
+    monkeypatch.setattr(register, "write_report", write_report)
     along = {"judge": {"name": "first", "kind": "gold"}, "n": 200, "hacking": HEALTHY, "fit": None}
     looks = [
         {"update": k, "kl": 0.5 * k, "score": 0.1 * k, "rate": 0.5, "low": 0.4, "high": 0.6} for k in (0, 3)
@@ -505,3 +510,21 @@ print(json.dumps({
     assert answers["refused"].startswith("this model knows no model; its params are temperature")
     assert answers["sampled"][0] == answers["sampled"][1] != answers["seed"]
     assert len(answers["seed"]) == len(PROMPTS)
+
+
+def test_the_page_links_to_the_run_of_the_champion_where_its_pages_are_served(monkeypatch):
+    def run(run_id: str) -> SimpleNamespace:
+        name = {"stage": "register older", "pipeline": "older"}[run_id]
+        tags = {"mlflow.parentRunId": "pipeline"} if run_id == "stage" else {}
+        return SimpleNamespace(info=SimpleNamespace(run_name=name), data=SimpleNamespace(tags=tags))
+
+    version = SimpleNamespace(run_id="stage")
+    client = SimpleNamespace(get_run=run, get_model_version=lambda name, number: version)
+    monkeypatch.setattr("mlflow.MlflowClient", lambda: client)
+    stage = Quiet("register", load_settings(), key="test", run_id="test")
+    known = {"version": "2", "run": "older"}
+    monkeypatch.setenv("RLHF_PAGES", "http://127.0.0.1:8700")
+    assert champion_run(stage, GATE) == known | {"link": PAGES}
+    monkeypatch.delenv("RLHF_PAGES")
+    assert champion_run(stage, GATE) == known | {"link": ""}
+    assert champion_run(stage, GATE | {"champion": None}) is None

@@ -20,7 +20,7 @@ from rlhf.data.table import write_table
 from rlhf.judges.judge import blind_pairs
 from rlhf.judges.language_model import Endpoint, LlmJudge, read_verdict
 from rlhf.settings import Evaluate, Llm
-from tasks.evaluate import trust_in
+from tasks.judging import trust_in
 
 
 def test_both_orders_are_asked_blind_and_the_winner_of_both_is_preferred(server, tmp_path):

@@ -1,17 +1,13 @@
 """The report: what the page says, that it is self-contained, and that it repeats."""
 
 from collections import Counter
-from types import SimpleNamespace
 
-from conftest import Quiet
-from report_page import GATE, PAGES, Page, evaluation, extra, render
+from report_page import PAGES, Page, evaluation, extra, render
 
 from rlhf.measures.summary import verdict
 from rlhf.report.charts import curve_figures, preference_figure
 from rlhf.report.page import render_report
 from rlhf.report.tables import tables
-from rlhf.settings import load_settings
-from tasks.page import champion
 
 
 def test_page_is_self_contained_and_hostile_text_stays_text():
@@ -167,21 +163,3 @@ def test_metrics_of_any_shape_become_tables():
         },
     ]
     assert tables({}, "none") == []
-
-
-def test_the_page_links_to_the_run_of_the_champion_where_its_pages_are_served(monkeypatch):
-    def run(run_id: str) -> SimpleNamespace:
-        name = {"stage": "register older", "pipeline": "older"}[run_id]
-        tags = {"mlflow.parentRunId": "pipeline"} if run_id == "stage" else {}
-        return SimpleNamespace(info=SimpleNamespace(run_name=name), data=SimpleNamespace(tags=tags))
-
-    version = SimpleNamespace(run_id="stage")
-    client = SimpleNamespace(get_run=run, get_model_version=lambda name, number: version)
-    monkeypatch.setattr("mlflow.MlflowClient", lambda: client)
-    stage = Quiet("register", load_settings(), key="test", run_id="test")
-    known = {"version": "2", "run": "older"}
-    monkeypatch.setenv("RLHF_PAGES", "http://127.0.0.1:8700")
-    assert champion(stage, GATE) == known | {"link": PAGES}
-    monkeypatch.delenv("RLHF_PAGES")
-    assert champion(stage, GATE) == known | {"link": ""}
-    assert champion(stage, GATE | {"champion": None}) is None
