@@ -2,8 +2,9 @@
 
 The same weights with the same evaluation are one version, however often this runs. The rules are in
 rlhf/measures/gate.py; `runs/register.json`, the version's tags and its description say which of them held,
-and why. The report of the run carries the decision, so it is gathered and written here: reports/report.html and
-reports/figures. What only `evaluate` knows, samples and hashes of its inputs, is in data/judgments/page.json.
+and why. The report of the run carries the decision, so it is gathered and written here: reports/report.html
+and reports/figures. What only `evaluate` knows, samples and hashes of its inputs, is in
+data/judgments/page.json.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chat_server import make, pairs, server  # noqa: F401
+from chat_server import make, pairs
 
 from flows.params import plan
 from rlhf.data.errors import DataError
@@ -86,7 +86,7 @@ def test_what_is_allowed_stands_in_the_services_file(tmp_path: Path) -> None:
 
 
 def test_the_judge_itself_asks_again_where_the_key_is_read(
-    server: object,  # noqa: F811
+    server: object,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
