@@ -32,7 +32,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
 from flows.comparison_page import comparison_markdown, comparison_page, print_comparison
-from flows.services.up import running_environment
+from flows.services.processes import running_environment
 from flows.trace import fetch, find_version, outputs
 from flows.workspace import RUNS, experiments
 from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT

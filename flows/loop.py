@@ -20,9 +20,9 @@ import argparse
 import json
 import signal
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from prefect import State, flow, get_run_logger
@@ -35,33 +35,32 @@ from flows.machine import clear_dead
 from flows.params import complete, parse_changes, plan, with_data
 from flows.pipeline import DEFAULTS, rlhf
 from flows.refill import find_queue, queue_of_round, refill
+from flows.rounds import next_version, on_labels, rounds, show_rounds, trained, waiting
 from flows.services.prefect import prefect_api
 from flows.simulated_labelers import labeling_app, work
 from flows.upfront import refuse
 from labeling.address import store_address
-from labeling.exports import cut, new_labels, newest_version, rows_hash, tables
 from labeling.store import Store
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
-from rlhf.measures.display import rate_text
 from rlhf.settings import Settings, SettingsError
 from rlhf.world.labelers import pool
 from tasks.ingest import load
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.locks import alone
 from tasks.runtime.places import state_dir
-from tasks.runtime.tracking import EXPERIMENT, FINAL, connect
+from tasks.runtime.tracking import connect
 
-WHO = "flow feedback"
-ENOUGH = "labels.enough"  # the event
+ENOUGH = "labels.enough"  # the event that starts a round
 MIN_NEW_LABELS = 300
 PROMPTS = 300
 SIMULATED = "simulated"  # project of `--simulate`
-# Of its first round, and how many times as many each later one has: after some 300 labels more of them change
-# nothing that can be told from noise, so three rounds end there.
+# Prompts of its first round, and by how many times their number grows with each later one: beyond some 300
+# labels more of them change nothing that can be told from noise, so three rounds end there.
 FEW_PROMPTS, TIMES = 50, 1.75
-# Its parameters: with few labels PPO needs more updates to get somewhere, and may lose by them, so experts
-# keep its best look; and the first policies lose to the most careful writers more often than the gate allows.
+# Its parameters: with few labels PPO needs more updates to improve and may get worse by them, so experts
+# choose among its evaluation snapshots; and the first policies lose to the most careful writers more often
+# than the gate allows.
 OF_SIMULATED = {
     "ppo.updates": 24,
     "ppo.value_warmup": 1,
@@ -100,8 +99,8 @@ def feedback(
                 ask(store, whole, prompts, data)
             version = next_version(store, project, min_new_labels)
             if version is None:
-                said = f"{waiting(store, project)} of {min_new_labels} new labels in project {project!r}"
-                return Completed(name="Waiting", message=said)
+                count = f"{waiting(store, project)} of {min_new_labels} new labels in project {project!r}"
+                return Completed(name="Waiting", message=count)
             whole = on_labels(store, whole, version)
             named = rlhf.with_options(flow_run_name=f"{project}-labels-{version}")
             state = named(whole, data, return_state=True)
@@ -126,7 +125,7 @@ def watch_labels(
 
     Args:
         project: Project of the label store.
-        min_new_labels: How many are enough.
+        min_new_labels: So many new labels are enough.
     """
     connect()
     store = Store(store_address(state_dir()))
@@ -152,14 +151,14 @@ def _say_busy() -> None:
 def ask(
     store: Store, settings: Settings, prompts: int, data: str | None = None, folder: Path | None = None
 ) -> None:
-    """Fill the queue of the coming round, unless it is there.
+    """Fill the queue of the coming round with outputs to rank, unless it has been filled.
 
     Args:
         store: the label store.
         settings: every parameter.
-        prompts: how many prompts.
-        data: what the stage ingest reads.
-        folder: where the stages up to `sft` ran; None runs them.
+        prompts: the number of prompts.
+        data: the file or folder that the stage ingest reads.
+        folder: where the stages up to `sft` ran; None runs them first.
 
     Raises:
         StageError: a stage failed.
@@ -170,141 +169,11 @@ def ask(
     if folder is None:
         named = rlhf.with_options(flow_run_name=f"{settings.collect.labels.project}-sft")
         folder = Path(str(ended(named(settings, data, None, "sft", return_state=True)).result()))
-    made = refill(store, settings, folder, number, prompts)
-    said = f"{made} new items to rank in queue {queue_of_round(number)!r}"
-    none = "nothing new to rank: labelers were asked about every prompt, or no outputs of a prompt differ"
-    get_run_logger().info(said if made else none)
-
-
-def next_version(store: Store, project: str, min_new_labels: int) -> int | None:
-    """The version of the labels that the round to run now uses; None while there are too few new ones.
-
-    A version whose run was killed comes first, as it was: labels that came since stay out. After a run that
-    failed they come in, and once there are enough in all, the next version is tried.
-
-    Raises:
-        DataError: there is no such project.
-    """
-    *_, (version, status) = [(0, ""), *attempts(project)]
-    if status in ("RUNNING", "KILLED") and version > trained(project):
-        return version
-    if waiting(store, project) < min_new_labels:
-        return None
-    with store.write() as tx:
-        return cut(tx, project, WHO) or newest_version(tx, project)
-
-
-def waiting(store: Store, project: str) -> int:
-    """How many labels have come since the version that the last finished round used.
-
-    Raises:
-        DataError: there is no such project.
-    """
-    with store.read() as tx:
-        return new_labels(tx, project, trained(project))
-
-
-def trained(project: str) -> int:
-    """The newest version of the labels on which a round ended, promoted or not; 0 before the first."""
-    return max((version for version, status in attempts(project) if status == "FINISHED"), default=0)
-
-
-def attempts(project: str) -> list[tuple[int, str]]:
-    """Version and MLflow status of every run on the labels of a project, the oldest first."""
-    return [(int(run.data.tags["labels_version"]), run.info.status) for run in _runs(project)]
-
-
-def _runs(project: str) -> list[Any]:
-    import mlflow
-
-    found = mlflow.search_runs(
-        experiment_names=[EXPERIMENT],
-        filter_string="tags.labels_version LIKE '%'",
-        order_by=["attributes.start_time ASC"],
-        output_format="list",
-    )
-    return [run for run in found if run.data.tags.get("labels_project") == project]
-
-
-def on_labels(store: Store, settings: Settings, version: int) -> Settings:
-    """The parameters with a version of the labels, pinned by the hash of its rankings."""
-    labels = settings.collect.labels
-    with store.read() as tx:
-        pinned = rows_hash(tables(tx, labels.project, version)["comparisons"])
-    labels = labels.model_copy(update={"version": version, "sha256": pinned})
-    collect = settings.collect.model_copy(update={"labelers": "store", "labels": labels})
-    return settings.model_copy(update={"collect": collect})
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a round brought.
-
-    Attributes:
-        version: of the labels.
-        new, labels: how many labels came with it, and all up to it.
-        policy: (rate, low, high) of its PPO policy, preferred to the reference.
-        promoted: whether the gate let it through.
-        champion: the same figures of the policy that was champion after it; None before the first.
-        model_version: of the policy in the registry.
-        n: judged prompts.
-        run: the run's name in Prefect, DVC and MLflow.
-    """
-
-    version: int
-    new: int
-    labels: int
-    policy: tuple[float, float, float]
-    promoted: bool
-    champion: tuple[float, float, float] | None
-    model_version: int
-    n: int
-    run: str
-
-    def __str__(self) -> str:
-        became = f"version {self.model_version} is @champion" if self.promoted else "not promoted"
-        return f"{self.labels} labels, {self.new} of them new: preferred {shown(self.policy)}; {became}"
-
-
-def rounds(store: Store, project: str) -> list[Round]:
-    """The rounds that ended, in their order, as MLflow has them."""
-    ended = {int(r.data.tags["labels_version"]): r for r in _runs(project) if r.info.status == "FINISHED"}
-    found: list[Round] = []
-    champion, before = None, 0
-    for version, run in sorted(ended.items()):
-        figures = {name.removeprefix(FINAL): value for name, value in run.data.metrics.items()}
-        policy = (figures["ppo/rate"], figures["ppo/low"], figures["ppo/high"])
-        promoted = bool(figures["promoted"])
-        champion = policy if promoted else champion
-        with store.read() as tx:
-            labels = new_labels(tx, project, 0) - new_labels(tx, project, version)
-        number, n, name = int(figures["model_version"]), int(figures["n"]), run.info.run_name
-        found.append(Round(version, labels - before, labels, policy, promoted, champion, number, n, name))
-        before = labels
-    return found
-
-
-def shown(figures: tuple[float, float, float] | None) -> str:
-    """A rate with its interval."""
-    return (
-        "none yet" if figures is None else rate_text(dict(zip(("rate", "low", "high"), figures, strict=True)))
-    )
-
-
-def show_rounds(found: list[Round], settings: Settings, labelers: str) -> None:
-    """Print the table of the rounds, and who gave the labels."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    judge, percent = settings.evaluate.gate_judge, settings.evaluate.confidence * 100
-    title = f"Preferred to the reference, {percent:g} % intervals, judge {judge}"
-    columns = ("round", "labels", "new", "its policy", "champion after it", "n")
-    table = Table(*columns, box=box.SIMPLE_HEAD, title=title, caption=f"labels: {labelers}")
-    for number, one in enumerate(found, start=1):
-        cells = (number, one.labels, one.new, shown(one.policy), shown(one.champion), one.n)
-        table.add_row(*map(str, cells))
-    Console(highlight=False, soft_wrap=True).print(table)
+    if added := refill(store, settings, folder, number, prompts):
+        text = f"{added} new items to rank in queue {queue_of_round(number)!r}"
+    else:
+        text = "nothing new to rank: labelers were asked about every prompt, or no outputs of a prompt differ"
+    get_run_logger().info(text)
 
 
 @flow(name="simulated-labels", persist_result=False)
@@ -313,8 +182,8 @@ def simulated_labels(settings: Settings, url: str, prompts: int) -> State:
 
     Args:
         settings: Every parameter; collect.groups has the shares of the labelers' groups.
-        url: Of the labeling app.
-        prompts: How many prompts they are asked about.
+        url: The address of the labeling app.
+        prompts: The number of prompts that they are asked about.
     """
     project, store = settings.collect.labels.project, Store(store_address(state_dir()))
     try:
@@ -327,8 +196,8 @@ def simulated_labels(settings: Settings, url: str, prompts: int) -> State:
         facts = {row["prompt"]: json.loads(row["facts"]) for row in load(settings.ingest, settings.seed).gold}
         if not facts:
             raise DataError(f"simulated labelers know the built-in task only, not {settings.ingest.source}")
-        given = work(store, url, queue, pool(settings.collect.groups), facts, settings.seed)
-        return Completed(message=f"{given} labels")
+        answered = work(store, url, queue, pool(settings.collect.groups), facts, settings.seed)
+        return Completed(message=f"{answered} labels")
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
     finally:
@@ -336,12 +205,12 @@ def simulated_labels(settings: Settings, url: str, prompts: int) -> State:
 
 
 def simulate(settings: Settings, number: int, prompts: int) -> None:
-    """Rounds with simulated labelers until so many have ended, those of earlier calls included.
+    """Run rounds with simulated labelers until `number` have ended, those of earlier calls included.
 
     Args:
         settings: every parameter.
-        number: of rounds.
-        prompts: that labelers are asked about in the first round; each later one has `TIMES` as many.
+        number: the number of rounds.
+        prompts: prompts of the first round; each later round has `TIMES` as many.
 
     Raises:
         StageError: a round failed.
@@ -358,24 +227,24 @@ def simulate(settings: Settings, number: int, prompts: int) -> None:
 
 
 def ended(state: State) -> State:
-    """A flow's final state, if it is one of success.
+    """The final state of a flow that succeeded.
 
     Raises:
-        StageError: it is not.
+        StageError: it did not succeed.
     """
     if not state.is_completed():
         raise StageError(state.message or f"the flow ended {state.name}")
     return state
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line; ends with exit code 1 and one line when a round fails or the input is bad."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.loop",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Labels come from the labeling app (make label, make up). With `make up` running, switch on "
-        "the schedule of the deployment watch-labels/labels in Prefect: it starts a round when enough came.",
+        "the schedule of the deployment watch-labels in Prefect: it starts a round when enough have come.",
     )
     parser.add_argument(
         "--project", metavar="NAME", help="project of the label store (collect.labels.project)"
@@ -415,39 +284,41 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument(
         "--table", metavar="FILE", type=Path, help="also write the table of the rounds, as JSON"
     )
-    given = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated; run it again to go on"))
     with one_line_errors():
-        if given.prompts is None:
-            given.prompts = FEW_PROMPTS if given.simulate else PROMPTS
-        if min(given.rounds, given.min_new_labels, given.prompts + (not given.simulate)) < 1:
+        if options.prompts is None:
+            options.prompts = FEW_PROMPTS if options.simulate else PROMPTS
+        if min(options.rounds, options.min_new_labels, options.prompts + (not options.simulate)) < 1:
             raise SettingsError("--rounds, --min-new-labels and, with --simulate, --prompts are at least 1")
-        changes = parse_changes(given.set)
-        if given.simulate:
-            project = given.project or SIMULATED
+        changes = parse_changes(options.set)
+        if options.simulate:
+            project = options.project or SIMULATED
             own = {"collect.labels.project": project, "register.model_name": f"rlhf-{project}"}
             changes = OF_SIMULATED | own | changes
-        elif given.project:
-            changes["collect.labels.project"] = given.project
-        settings = plan(given.recipe, given.data, changes)
+        elif options.project:
+            changes["collect.labels.project"] = options.project
+        settings = plan(options.recipe, options.data, changes)
         refuse(settings, round_to_come=True)
         with prefect_api():
             connect()
             try:
-                if given.simulate:
-                    simulate(settings, given.rounds, given.prompts)
+                if options.simulate:
+                    simulate(settings, options.rounds, options.prompts)
                 else:
-                    state = ended(feedback(settings, given.min_new_labels, given.prompts, return_state=True))
+                    state = ended(
+                        feedback(settings, options.min_new_labels, options.prompts, return_state=True)
+                    )
                     print(f"{state.name}: {state.message}")
             except KeyboardInterrupt:
                 sys.exit("error: interrupted; run it again to go on")
             store = Store(store_address(state_dir()))
-            found = rounds(store, settings.collect.labels.project)
+            ended_rounds = rounds(store, settings.collect.labels.project)
             store.close()
         project = f"project {settings.collect.labels.project!r}"
-        show_rounds(found, settings, f"simulated labelers, {project}" if given.simulate else project)
-        if given.table:
-            write_json(given.table, [asdict(one) for one in found])
+        show_rounds(ended_rounds, settings, f"simulated labelers, {project}" if options.simulate else project)
+        if options.table:
+            write_json(options.table, [asdict(each) for each in ended_rounds])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from flows.mlflow_views import mlflow_page
 from flows.params import parse_changes, plan, recipe_file, recipe_name
 from flows.run_state import read_state
 from flows.services.prefect import prefect_api
-from flows.services.up import running_environment
+from flows.services.processes import running_environment
 from flows.upfront import refuse
 from flows.verdict import show_verdict
 from flows.workspace import bring, snapshot, up_to_date

@@ -28,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from flows.services.up import running_environment
+from flows.services.processes import running_environment
 from flows.workspace import RUNS, link_data, open_worktree
 from rlhf.data.contracts import COMPARISON
 from rlhf.data.errors import DataError

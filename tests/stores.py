@@ -21,7 +21,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
 from benchmarks.postgres import Postgres
-from flows.services import up as services
+from flows.services import up
+from flows.services.catalogue import answers, services
+from flows.services.processes import start, wait_until_well
+from flows.services.settings import Config, environment, load_config
 
 BUCKET = "s3://rlhf"
 STORES = ("prefect", "mlflow", "label")
@@ -36,7 +39,7 @@ def temporary_s3() -> Iterator[dict[str, str]]:
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + PATIENCE
-        while not services._answers(url):
+        while not answers(url):
             assert server.poll() is None, "the S3 server ended at once"
             assert time.monotonic() < end, "the S3 server does not answer"
             time.sleep(0.1)
@@ -60,7 +63,7 @@ def temporary_s3() -> Iterator[dict[str, str]]:
 
 
 @contextmanager
-def servers(postgres: Postgres, patch: pytest.MonkeyPatch) -> Iterator[services.Config]:
+def servers(postgres: Postgres, patch: pytest.MonkeyPatch) -> Iterator[Config]:
     """Prefect and MLflow, as `make up` starts them, on these stores; the environment leads to all of them.
 
     The services of the working directory; RLHF_STATE names their state folder.
@@ -71,23 +74,23 @@ def servers(postgres: Postgres, patch: pytest.MonkeyPatch) -> Iterator[services.
         parts[name]["database"] = postgres.url(name)
     parts["mlflow"]["artifacts"] = f"{BUCKET}/mlflow"
     Path("services.yaml").write_text(yaml.safe_dump(parts, sort_keys=False))
-    config = services.load_config()
+    config = load_config()
     with temporary_s3() as s3:
         for name, value in {
             **s3,
-            **services.environment(config),
+            **environment(config),
             "LABELING_DB": postgres.url("label"),
         }.items():
             patch.setenv(name, value)
-        started = [one for one in services.services(config) if one.name in ("prefect", "mlflow")]
+        started = [one for one in services(config) if one.name in ("prefect", "mlflow")]
         try:
             for one in started:
-                services._start(config, one)
+                start(config, one)
             for one in started:
-                services._wait(one)
+                wait_until_well(one)
             yield config
         finally:
-            services.down()
+            up.down()
 
 
 def by_two_workers(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, str]]:

@@ -1,4 +1,4 @@
-"""The command `python -m flows.services`; `flows/services/up.py` has its words."""
+"""The command `python -m flows.services`, which flows/services/up.py describes."""
 
 if __name__ == "__main__":  # before a library is loaded
     from tasks.runtime.process import settle

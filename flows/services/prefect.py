@@ -40,7 +40,7 @@ def prefect_api() -> Iterator[None]:
     Raises:
         StageError: the temporary server did not start, or that of the user does not answer.
     """
-    from flows.services.up import running_environment
+    from flows.services.processes import running_environment
     from tasks.runtime.locks import alone
     from tasks.runtime.places import state_dir
     from tasks.runtime.tracking import connect

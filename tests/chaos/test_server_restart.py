@@ -19,7 +19,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.services import up as services
+from flows.services import up
+from flows.services.catalogue import services
+from flows.services.processes import wait_until_well
+from flows.services.settings import Config, environment
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,19 +41,19 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
     monkeypatch.setenv("RLHF_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("PYTHONPATH", str(repository.path))
     ports = {name: {"port": free_port()} for name in ("prefect", "mlflow")}
-    config = services.Config.model_validate(ports)
-    for name, value in services.environment(config).items():
+    config = Config.model_validate(ports)
+    for name, value in environment(config).items():
         monkeypatch.setenv(name, value)
-    both = [one for one in services.services(config) if one.name in ports]
+    both = [one for one in services(config) if one.name in ports]
     log = tmp_path / "run.log"
 
     def start() -> None:
         for one in both:
-            services._start(config, one)
+            start(config, one)
         for one in both:
-            services._wait(one)
+            wait_until_well(one)
 
-    services.connect_locally()
+    up.connect_locally()
     start()
     process = None
     try:
@@ -67,7 +70,7 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
             assert time.monotonic() < end, "no checkpoint"
             time.sleep(0.2)
         steps = _steps(checkpoints)
-        assert set(services.down()) == {"prefect", "mlflow"}
+        assert set(up.down()) == {"prefect", "mlflow"}
         time.sleep(AWAY_SECONDS / 2)
         between, said = _steps(checkpoints), log.stat().st_size
         time.sleep(AWAY_SECONDS / 2)
@@ -116,7 +119,7 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
         if process and process.poll() is None:
             for one in [*psutil.Process(process.pid).children(recursive=True), process]:
                 one.kill()
-        services.down()
+        up.down()
 
 
 def _steps(folder: Path) -> int:

@@ -43,7 +43,7 @@ def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monke
         return flows.loop.feedback(settings, minimum, 0, return_state=True)
 
     def used() -> list[tuple[int, int, int]]:
-        return [(one.version, one.new, one.labels) for one in flows.loop.rounds(store, "p")]
+        return [(one.version, one.new, one.labels) for one in flows.rounds.rounds(store, "p")]
 
     label(2)
     state = go(3)

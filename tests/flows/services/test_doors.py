@@ -15,8 +15,11 @@ import yaml
 from conftest import ROOT, free_port
 
 from flows.services import settings as service_settings
-from flows.services import up as services
+from flows.services import up
+from flows.services.catalogue import services
 from flows.services.guarded import authorization
+from flows.services.processes import running_environment, start, wait_until_well
+from flows.services.settings import load_config
 from labeling.web.origin import foreign
 from rlhf.data.errors import DataError
 
@@ -39,15 +42,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[service_setting
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("A_PASSWORD", "s3cret:word")
         Path("services.yaml").write_text(yaml.safe_dump({"sign_in": "ann:${A_PASSWORD}", **ports}))
-        config = services.load_config()
-        wanted = [service for service in services.services(config) if service.name in HARMLESS]
-        services.connect_locally()
+        config = load_config()
+        wanted = [service for service in services(config) if service.name in HARMLESS]
+        up.connect_locally()
         for service in wanted:
-            services._start(config, service)
+            start(config, service)
         for service in wanted:
-            services._wait(service)
+            wait_until_well(service)
         yield config
-        services.down()
+        up.down()
 
 
 def status(config: service_settings.Config, name: str, headers: dict[str, str]) -> int:
@@ -97,7 +100,7 @@ def test_programs_find_the_password_in_their_environment(
 ) -> None:
     monkeypatch.setenv("A_PASSWORD", "s3cret:word")
     monkeypatch.chdir(os.environ["RLHF_STATE"] + "/..")
-    env = services.running_environment()
+    env = running_environment()
     program = (
         "import mlflow\nfrom prefect.client.orchestration import get_client\n"
         "print(len(mlflow.search_experiments()) > 0)\n"
@@ -116,7 +119,7 @@ def test_programs_find_the_password_in_their_environment(
     assert not any("s3cret" in text for text in written)
     monkeypatch.delenv("A_PASSWORD")
     with pytest.raises(DataError, match="the environment variable A_PASSWORD is not set"):
-        services.running_environment()
+        running_environment()
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
@@ -156,7 +159,7 @@ def test_other_machines_are_not_let_in_without_a_password(
     monkeypatch.setenv("SECRET_WORD", "word")
     (tmp_path / "services.yaml").write_text(text)
     with pytest.raises(DataError) as error:
-        services.load_config(tmp_path / "services.yaml")
+        load_config(tmp_path / "services.yaml")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -168,7 +171,7 @@ def test_names_are_those_of_the_settings_and_of_this_machine(
     (tmp_path / "services.yaml").write_text(
         "host: 0.0.0.0\nnames: [rlhf.example.org]\nsign_in: 'ann:${SECRET_WORD}'"
     )
-    names = services.load_config(tmp_path / "services.yaml").host_names()
+    names = load_config(tmp_path / "services.yaml").host_names()
     assert foreign("rlhf.example.org", "https://rlhf.example.org", names) is None
     assert foreign(f"{names[1]}:4200", f"http://{names[1]}:4200", names) is None
     assert foreign("evil.example", None, names)

@@ -19,8 +19,19 @@ import yaml
 from conftest import PATIENCE, ROOT, free_port
 
 from flows.services import settings as service_settings
-from flows.services import up as services
+from flows.services import up
+from flows.services.catalogue import answers, services
+from flows.services.processes import (
+    Service,
+    record_path,
+    refuse_taken_port,
+    running_environment,
+    start,
+    wait_until_well,
+)
+from flows.services.settings import Config, load_config
 from rlhf.data.errors import DataError
+from rlhf.data.files import write_json
 
 
 @pytest.fixture
@@ -32,7 +43,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_settings_file_is_valid_and_holds_the_defaults() -> None:
-    assert services.load_config(ROOT / "services.yaml") == services.Config()
+    assert load_config(ROOT / "services.yaml") == Config()
 
 
 @pytest.mark.parametrize(
@@ -47,7 +58,7 @@ def test_the_settings_file_is_valid_and_holds_the_defaults() -> None:
 def test_bad_settings_end_in_one_line(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / "services.yaml").write_text(text)
     with pytest.raises(DataError, match=r"services\.yaml: ") as error:
-        services.load_config(tmp_path / "services.yaml")
+        load_config(tmp_path / "services.yaml")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -58,7 +69,7 @@ def test_a_password_comes_from_the_environment_and_is_in_no_command_line(
     monkeypatch.setenv("SECRET", "s3cret")
     stores = {"port": 1, "database": "postgresql://u:${SECRET}@h/d"}
     Path("services.yaml").write_text(yaml.safe_dump({"prefect": stores, "mlflow": stores}))
-    started = {service.name: service for service in services.services(services.load_config())}
+    started = {service.name: service for service in services(load_config())}
     prefect, mlflow = started["prefect"], started["mlflow"]
     assert prefect.env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == "postgresql+asyncpg://u:s3cret@h/d"
     assert mlflow.env["MLFLOW_BACKEND_STORE_URI"] == "postgresql+psycopg://u:s3cret@h/d"
@@ -66,22 +77,22 @@ def test_a_password_comes_from_the_environment_and_is_in_no_command_line(
 
 
 def test_up_starts_once_and_down_stops_exactly_that(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = services.Config(pages=service_settings.Pages(port=free_port()))
-    pages = next(service for service in services.services(config) if service.name == "pages")
+    config = Config(pages=service_settings.Pages(port=free_port()))
+    pages = next(service for service in services(config) if service.name == "pages")
     other = subprocess.Popen([*pages.command[:-1], str(free_port())])
     try:
         for _ in range(2):
-            services._start(config, pages)
-            services._wait(pages)
+            start(config, pages)
+            wait_until_well(pages)
         [process] = [
             p for p in psutil.process_iter(["cmdline"]) if str(config.pages.port) in (p.info["cmdline"] or [])
         ]
-        assert services.running_environment() == {"RLHF_PAGES": f"http://127.0.0.1:{config.pages.port}"}
-        assert services.down() == ["pages"]
+        assert running_environment() == {"RLHF_PAGES": f"http://127.0.0.1:{config.pages.port}"}
+        assert up.down() == ["pages"]
         assert not process.is_running()
         assert other.poll() is None
-        assert services.down() == []
-        assert services.running_environment() == {}
+        assert up.down() == []
+        assert running_environment() == {}
     finally:
         other.kill()
         other.wait()
@@ -96,7 +107,7 @@ def test_one_service_alone_has_the_port_and_the_store_of_the_settings(
     Path("services.yaml").write_text(yaml.safe_dump({name: {"port": port, **store}}))
     became: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda _, words, env: became.extend([words, env]))
-    services.main(["serve", name])
+    up.main(["serve", name])
     words, env = became
     assert words[words.index("--port") + 1] == str(port)
     assert any(value.endswith("://u:s3cret@h/d") for value in env.values())
@@ -118,8 +129,8 @@ def test_a_number_that_another_process_has_now_is_not_stopped(state: Path) -> No
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         started = psutil.Process(other.pid).create_time() - 1000
-        services.write_json(services._record_path("worker"), {"pid": other.pid, "started": started})
-        assert services.down() == []
+        write_json(record_path("worker"), {"pid": other.pid, "started": started})
+        assert up.down() == []
         assert other.poll() is None
     finally:
         other.kill()
@@ -130,15 +141,15 @@ def test_a_taken_port_and_a_service_that_ends_are_one_line(state: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        config = services.Config(pages=service_settings.Pages(port=taken.getsockname()[1]))
+        config = Config(pages=service_settings.Pages(port=taken.getsockname()[1]))
         with pytest.raises(
             DataError, match=r"pages: cannot listen on .* choose another port in services.yaml"
         ):
-            services._refuse_taken(config, "pages")
-    broken = services.Service("label", [sys.executable, "-c", "exit('error: no')"], {}, lambda: False)
-    services._start(config, broken)
+            refuse_taken_port(config, "pages")
+    broken = Service("label", [sys.executable, "-c", "exit('error: no')"], {}, lambda: False)
+    start(config, broken)
     with pytest.raises(DataError, match="label ended at once: error: no"):
-        services._wait(broken)
+        wait_until_well(broken)
 
 
 def test_pages_serve_reports_and_nothing_else(state: Path) -> None:
@@ -150,7 +161,7 @@ def test_pages_serve_reports_and_nothing_else(state: Path) -> None:
     server = subprocess.Popen([sys.executable, "-m", "flows.services.pages", "--port", str(port)])
     try:
         end = time.monotonic() + PATIENCE
-        while not services._answers(f"http://127.0.0.1:{port}") and time.monotonic() < end:
+        while not answers(f"http://127.0.0.1:{port}") and time.monotonic() < end:
             time.sleep(0.1)
         with urlopen(f"http://127.0.0.1:{port}/") as answer:
             index = answer.read().decode()
