@@ -5,14 +5,13 @@ from axe_playwright_python.sync_playwright import Axe
 from conftest import CHROMIUM
 from playwright.sync_api import sync_playwright
 from report_page import render
-from run_folders import runs  # noqa: F401
 
 from flows.services.runs_page import runs_page
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (looked on PATH and at $CHROMIUM)")
 @pytest.mark.parametrize("name", ["report", "runs"])
-def test_axe_finds_nothing_and_the_page_fits_a_phone(tmp_path, runs, name):  # noqa: F811
+def test_axe_finds_nothing_and_the_page_fits_a_phone(tmp_path, runs, name):
     path = tmp_path / f"{name}.html"
     path.write_text(render() if name == "report" else runs_page(runs))
     with sync_playwright() as playwright:
