@@ -25,7 +25,7 @@ LONG_FILE, LONG_CLASS = 400, 300  # a file or class of more lines needs a reason
 
 def stage_modules() -> set[str]:
     """The modules of tasks/ that dvc.yaml runs."""
-    return set(re.findall(r"python -m tasks\.(\w+)", (ROOT / "dvc.yaml").read_text()))
+    return set(re.findall(r"cmd: python -m tasks\.(\w+)", (ROOT / "dvc.yaml").read_text()))
 
 
 def arrows(graph: grimp.ImportGraph, package: str) -> set[tuple[str, str]]:
