@@ -50,14 +50,14 @@ def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         repository.set({"pretrain.steps": 40, "sft.epochs": 2, "reward.epochs": 4, "ppo.updates": 6})
         for words in (["init", "-q", "."], ["add", "-A"]):
             subprocess.run(["git", *words], check=True)
-        found = binaries()
-        if found is None:
+        programs = binaries()
+        if programs is None:
             assert sorted(ran(dvc("repro"))) == sorted(stages())
             yield repository
             return
         subprocess.run(["git", *IDENTITY, "commit", "-qm", "start"], check=True)
         patch.setenv("PYTHONPATH", str(path))
-        with temporary_postgres(found, durable=False) as server, servers(server, patch):
+        with temporary_postgres(programs, durable=False) as server, servers(server, patch):
             settings = load_settings().model_dump(by_alias=True, mode="json")
             before = snapshot()
             other = settings | {"ppo": settings["ppo"] | {"kl_coef": 0.2}}

@@ -13,13 +13,13 @@ from rlhf.settings import Settings, SettingsError, check_settings, describe, kno
 
 
 def keys(values: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
+    dotted = []
     for key, value in values.items():
         if isinstance(value, dict) and f"{prefix}{key}" != "collect.groups":
-            found += keys(value, f"{prefix}{key}.")
+            dotted += keys(value, f"{prefix}{key}.")
         else:
-            found.append(prefix + key)
-    return found
+            dotted.append(prefix + key)
+    return dotted
 
 
 def test_params_yaml_holds_every_key() -> None:

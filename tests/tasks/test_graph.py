@@ -63,11 +63,11 @@ def test_few_files_are_metrics_so_that_experiments_fit_a_terminal() -> None:
 
 def test_the_docs_say_who_reads_the_gold_preference() -> None:
     text = " ".join((ROOT / "docs/architecture.md").read_text().split())
-    found = re.search(
+    sentence = re.search(
         r"`data/gold`, an output of its own, so that `dvc.yaml` shows who reads it: (.*?)\.", text
     )
-    assert found
-    told = re.findall(r"`([a-z-]+)`", found[1])
+    assert sentence
+    told = re.findall(r"`([a-z-]+)`", sentence[1])
     assert told == [name for name, stage in STAGES.items() if "data/gold" in stage["deps"]]
 
 
