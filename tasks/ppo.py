@@ -2,12 +2,11 @@
 
     python -m tasks.ppo
 
-Reads data/prepared, data/reward-model, models/sft, models/reward, models/judge and data/gold (for
-simulated experts); writes models/ppo,
-data/snapshots, metrics/ppo.json, plots/ppo.csv. The snapshots are looks at held-out prompts along the way,
-for `evaluate` to judge. Where a held-out judge reads them too (ppo.judge), the weights of the look that it
-prefers are kept, and reward hacking stops the run; a model that failed its controls (`tasks/reward.py`) is
-not asked.
+Reads data/prepared, data/reward-model, models/sft, models/reward, models/judge and data/gold (for simulated
+experts); writes models/ppo, data/snapshots, metrics/ppo.json, plots/ppo.csv. The evaluation snapshots are
+answers to validation prompts along the way, for `evaluate` to judge. If an early-stopping judge reads them
+too (ppo.judge), the weights of the snapshot that it prefers are kept, and reward hacking stops the run. A
+model that failed its controls (`tasks/reward.py`) is not asked.
 """
 
 if __name__ == "__main__":  # before a library is loaded
@@ -33,7 +32,8 @@ from rlhf.models.policy import load_policy, save_model
 from rlhf.models.reward_model import load_reward
 from rlhf.models.sampling import generate
 from rlhf.rl import reward_functions
-from rlhf.rl.early_stopping import HeldOutJudge, LookJudge, ModelJudge
+from rlhf.rl.early_stopping import EarlyStopping, ModelJudge, SnapshotJudge
+from rlhf.rl.shards import gather
 from rlhf.rl.snapshots import Snapshots, collect_snapshots
 from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.settings import Ppo
@@ -42,9 +42,9 @@ from rlhf.training.loop import arguments, train
 from rlhf.world.panel import Panel
 from tasks.runtime.stage import Stage, launch, run
 
-GIVEN = Path("data/reward-model")
+OWN_REWARD = Path("data/reward-model")
 JUDGE = Path("models/judge/judge.json")
-HELD_OUT = Path("data/snapshots/held-out.json")  # null where no judge was asked
+FINDINGS = Path("data/snapshots/held-out.json")  # of the early-stopping judge; null if none was asked
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -66,26 +66,27 @@ def main(stage: Stage) -> dict[str, float]:
         seed=0,
     )
     stage.log_samples([{"prompt": p, "output": o} for p, o in zip(shown, outputs, strict=True)], "samples")
-    found = read_json(HELD_OUT)
-    write_json("metrics/ppo.json", figures | {"held_out": found})
+    findings = read_json(FINDINGS)
+    write_json("metrics/ppo.json", figures | {"held_out": findings})
     judge = read_json(JUDGE)
     asked = params.judge == "reward-model" and params.snapshot_every and params.judge_tolerance is not None
     if asked and judge["kind"] == "model" and not judge["trust"]["decides"]:
         stage.record["held_out"] = f"no judge stopped PPO or picked its weights: {judge['trust']['reason']}"
         print(stage.record["held_out"])
-    if found:
-        stage.record["held_out"] = found["words"]
-        figures |= {"held_out/kept": found["kept"], "held_out/hacking": float(found["hacking"]["found"])}
+    if findings:
+        stage.record["held_out"] = findings["words"]
+        hacking = float(findings["hacking"]["found"])
+        figures |= {"held_out/kept": findings["kept"], "held_out/hacking": hacking}
     return figures
 
 
 def refuse_deepspeed(config: str) -> None:
-    """PPO sums gradients itself, and DeepSpeed will not be kept from doing so.
+    """PPO sums gradients itself, and DeepSpeed cannot be kept from summing them, too.
 
     Raises:
         DataError: the config file of accelerate asks for DeepSpeed.
     """
-    with suppress(OSError):  # `launch` says that it is not there
+    with suppress(OSError):  # `launch` reports a file that is missing
         if (yaml.safe_load(Path(config).read_text()) or {}).get("distributed_type") == "DEEPSPEED":
             raise DataError(f"ppo.accelerate: {config} is for DeepSpeed, which PPO cannot use; FSDP it can")
 
@@ -103,7 +104,7 @@ def final_figures(curve: list[dict[str, str]]) -> dict[str, float]:
             "val/eos_share",
         )
     }
-    # The curve is the log-ratio of the sampled tokens: near SFT it falls below 0 by chance, a KL does not.
+    # The curve is the log-ratio of the sampled tokens. Near SFT it falls below 0 by chance; a KL never does.
     return figures | {"objective/kl": max(0.0, figures["objective/kl"])}
 
 
@@ -114,10 +115,10 @@ def train_policy(stage: Stage) -> None:
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     policy, trained = load_policy("models/sft"), load_reward("models/reward")
-    given = params.reward_model == "given"
-    reward = load_reward(GIVEN) if given else trained
+    own = params.reward_model == "given"  # a reward model that the user brought
+    reward = load_reward(OWN_REWARD) if own else trained
     scorer: Any = reward
-    if params.lora_rank and not given and (adapters := load_adapters(Path("models/reward/adapters"))):
+    if params.lora_rank and not own and (adapters := load_adapters(Path("models/reward/adapters"))):
         head = reward.model.score.weight.detach().clone()
         scorer = RewardAdapter(adapters, head, reward.model.config.reward_shift)
     functions, weights = rewards_of(params)
@@ -127,44 +128,44 @@ def train_policy(stage: Stage) -> None:
         config_of(stage, weights),
         [row["prompt"] for row in prompts if row["split"] == "train"],
         policy.tokenizer,
-        # on the policy's tokenizer, whatever the given model's is
+        # The value network reads the policy's tokenizer, whichever one the user's reward model reads.
         value=copy.deepcopy(trained.model) if params.value == "separate" else None,
         peft_config=lora(params.lora_rank) if params.lora_rank else None,
         ptx_texts=[r["prompt"] + r["completion"] for r in demonstrations if r["split"] == "train"]
         if params.ptx_coef
         else (),
     )
-    looks = stage.checkpoints / "snapshots"
-    watching: Snapshots | None = None
+    tables = stage.checkpoints / "snapshots"
+    snapshots: Snapshots | None = None
     if params.snapshot_every:
-        held_out = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
-        rows = list(held_out.values())[: params.snapshot_prompts]
-        looking = (trainer, reward, rows, looks, params.snapshot_every, params.best_of_n)
+        by_prompt = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
+        rows = list(by_prompt.values())[: params.snapshot_prompts]
+        shared = (trainer, reward, rows, tables, params.snapshot_every, params.best_of_n)
         if (judge := judge_of(stage)) and params.judge_tolerance is not None:
-            watching = HeldOutJudge(
-                *looking, judge=judge, tolerance=params.judge_tolerance, curve=stage.log_curve
+            snapshots = EarlyStopping(
+                *shared, judge=judge, tolerance=params.judge_tolerance, curve=stage.log_curve
             )
         else:
-            watching = Snapshots(*looking)
-        trainer.add_callback(watching)
+            snapshots = Snapshots(*shared)
+        trainer.add_callback(snapshots)
 
     def log(values: dict[str, float], _: int) -> None:
         if "update" in values and trainer.is_world_process_zero():
             stage.log_curve(values, int(values["update"]))
 
     curve = train(trainer, log, stage.progress)
-    trainer.gather()
+    gather(trainer.networks)
     if trainer.is_world_process_zero():
-        found: dict[str, Any] | None = None
-        if isinstance(watching, HeldOutJudge):
-            found = watching.findings()
-            watching.restore()
-            print(found["words"], flush=True)
+        findings: dict[str, Any] | None = None
+        if isinstance(snapshots, EarlyStopping):
+            findings = snapshots.findings()
+            snapshots.restore()
+            print(findings["words"], flush=True)
         save_model(trainer.trained_policy(), policy.tokenizer, "models/ppo")
         with written_beside("data/snapshots") as folder:
             folder.mkdir()
-            collect_snapshots(looks, folder / "snapshots.parquet")
-            write_json(folder / HELD_OUT.name, found)
+            collect_snapshots(tables, folder / "snapshots.parquet")
+            write_json(folder / FINDINGS.name, findings)
         write_curve("plots/ppo.csv", [{**row, "step": row["update"]} for row in curve if "update" in row])
 
 
@@ -194,8 +195,8 @@ def config_of(stage: Stage, reward_weights: list[float]) -> PPOConfig:
     )
 
 
-def judge_of(stage: Stage) -> LookJudge | None:
-    """Who judges the looks, if anybody does."""
+def judge_of(stage: Stage) -> SnapshotJudge | None:
+    """Who judges the snapshots while PPO runs, if anybody does."""
     if stage.settings.ppo.judge == "simulated":
         return Panel("data/gold/facts.parquet", stage.settings.seed)
     judge = read_json(JUDGE)
@@ -205,7 +206,7 @@ def judge_of(stage: Stage) -> LookJudge | None:
 
 
 def rewards_of(params: Ppo) -> tuple[list[Any], list[float]]:
-    """The reward functions of a weight above 0, and the weights of all rewards, the model's first."""
+    """The reward functions with a weight above 0, and the weights of all rewards, the model's first."""
     p = params.reward_functions
     weighted = [
         (p.length_weight, lambda: reward_functions.length(p.length_target)),

@@ -14,7 +14,7 @@ from rlhf.compute import deterministic
 from rlhf.data.contracts import CORPUS, DEMONSTRATION
 from rlhf.data.files import write_json
 from rlhf.data.table import read_table
-from rlhf.models.policy import save_model
+from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import new_model, tokenizer_texts, train_tokenizer
 from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.pretrain import pretrain
@@ -31,10 +31,9 @@ def main(stage: Stage) -> dict[str, float | None]:
     texts = [row["text"] for row in corpus]
     seen = tokenizer_texts(corpus, demonstrations)
     tokenizer = train_tokenizer(seen, settings.model.tokenizer, settings.model.vocab_size)
-    model = new_model(settings.model.scale, tokenizer, settings.model.context)
+    policy = Policy(new_model(settings.model.scale, tokenizer, settings.model.context), tokenizer)
     curve = pretrain(
-        model,
-        tokenizer,
+        policy,
         texts,
         checkpoints=stage.checkpoints,
         seed=settings.seed,
@@ -44,11 +43,11 @@ def main(stage: Stage) -> dict[str, float | None]:
     )
 
     figures = {
-        "parameters": float(model.num_parameters()),
+        "parameters": float(policy.model.num_parameters()),
         "vocabulary": float(len(tokenizer)),
         "loss": final_loss(curve),
     }
-    save_model(model, tokenizer, "models/pretrained")
+    save_model(policy.model, tokenizer, "models/pretrained")
     write_curve("plots/pretrain.csv", curve)
     write_json("metrics/pretrain.json", figures)
     return figures

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from rlhf.compute import deterministic
 from rlhf.data.files import write_json
 from rlhf.models.policy import load_policy, save_model
+from rlhf.rl.shards import gather, sharded
 from rlhf.rl.trainer import PPOTrainer
 from rlhf.training import loop as training
 from rlhf.training.checkpoints import InCheckpoints
@@ -80,8 +81,8 @@ def policy_optimisation(rank: int, port: int, config: str, folder: str, stop: in
     callbacks = [Signature(), *([Stop(stop)] if stop else [])]
     trainer = small_ppo(Path(folder, "checkpoints"), micro_batch_tokens=60, callbacks=callbacks)
     rows = updates(training.train(trainer))
-    trainer.gather()
-    assert trainer.sharded == (config == "fsdp.yaml")
+    gather(trainer.networks)
+    assert sharded(trainer.networks) == (config == "fsdp.yaml")
     if rank == 0:
         save_file(state(trainer), Path(folder, "model.safetensors"))
         write_json(Path(folder, "curve.json"), rows)

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of, last_positions, token_batches
-from rlhf.models.policy import Policy, context_length
+from rlhf.models.policy import Policy
 from rlhf.models.template import answered_ids_and_starts
 
 
@@ -164,10 +164,10 @@ def mean_kl(
     models = (policy.model, reference.model)
     for model in models:
         check_head(model)
-    rows, starts = answered_ids_and_starts(tokenizer, prompts, completions, context_length(policy.model))
+    rows, starts = answered_ids_and_starts(tokenizer, prompts, completions, policy.context)
     total = 0.0
     for group in token_batches([len(row) for row in rows], 16384):
-        batch = batch_of([rows[i] for i in group], [starts[i] for i in group], tokenizer.pad_token_id)
+        batch = batch_of([rows[i] for i in group], [starts[i] for i in group], policy.pad)
         states = [hidden_states(model, batch.ids, batch.before) for model in models]
         for parts in zip(*(part.split(_rows_at_once(policy.model)) for part in states), strict=True):
             ours, theirs = (

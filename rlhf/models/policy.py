@@ -1,14 +1,15 @@
-"""Policies: the tokenizer and model of a size, loading, saving and copying.
+"""A policy in hand: a language model and its tokenizer, loaded, copied and saved.
 
-A policy is a Hugging Face folder (config, safetensors, tokenizer). Its pad token and its context are settled
-when it is loaded.
+On disk a policy is a Hugging Face folder (config, safetensors, tokenizer). Its pad token, its stop tokens and
+its context are settled once, here, and nobody else asks a config or a tokenizer for them.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,35 @@ PAD = "<pad>"
 
 @dataclass
 class Policy:
-    """A causal language model and its tokenizer."""
+    """A causal language model, its tokenizer, and what is settled of both.
+
+    Args:
+        stop_tokens: tokens that end a response besides those that the model names itself.
+
+    Attributes:
+        pad: the id that fills rows of unlike lengths up.
+        stops: the ids that end a response; see `stop_ids`.
+        context: the most tokens of a sequence; see `context_length`.
+
+    Raises:
+        DataError: a stop token is not one token of the tokenizer.
+    """
 
     model: Any  # a PreTrainedModel; its generate() and heads are beyond what type checkers follow
     tokenizer: Any
+    stop_tokens: InitVar[Sequence[str]] = ()
+    pad: int = field(init=False)
+    stops: list[int] = field(init=False)
+    context: int = field(init=False)
+
+    def __post_init__(self, stop_tokens: Sequence[str]) -> None:
+        self.pad = self.tokenizer.pad_token_id
+        self.stops = stop_ids(self.model, self.tokenizer, stop_tokens)
+        self.context = context_length(self.model)
 
 
 def load_policy(path: Path | str) -> Policy:
-    """Load a policy folder: safetensors only, no code from the folder.
+    """Load a policy folder: only safetensors are read, and no code in the folder is run.
 
     Raises:
         DataError: no such folder, or no EOS token.
@@ -49,14 +71,14 @@ def load_policy(path: Path | str) -> Policy:
 
 
 def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
-    """Have a tokenizer pad with a token that is not its EOS, and the model know it.
+    """Make a tokenizer pad with a token that is not its EOS, and tell the model.
 
-    Where it has none, a token that its makers reserved becomes it, else a new one: in a row of the embeddings
-    that no token has yet, or in one more row. That row is the mean of the others, so that sampling it is as
-    unlikely as an average token.
+    A tokenizer without such a token takes one that its makers reserved, or else a new one. A new token gets a
+    row of the embeddings that no token has yet, or one more row: the mean of the others, so that sampling it
+    is no more likely than sampling an average token.
 
     Args:
-        name: what the messages call the model.
+        name: how messages name the model.
 
     Raises:
         DataError: no EOS token.
@@ -86,13 +108,13 @@ def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
     print(f"{name}: the tokenizer had no pad token of its own; it pads with {pad!r} now", flush=True)
 
 
-# names of tokens that mean nothing yet, the best ones first
+# Names of tokens that mean nothing yet, the best first.
 _RESERVED = re.compile(r"(pad)|(reserved|unused|placeholder|control)", re.IGNORECASE)
 
 
 @torch.no_grad()
 def _add_row(model: Any, rows: int) -> None:
-    """Grow the embeddings to `rows`; the new ones are the mean of the others."""
+    """Grow the embeddings to `rows`; each new row is the mean of the old ones."""
     before = len(model.get_input_embeddings().weight)
     model.resize_token_embeddings(rows, mean_resizing=False)
     for part in (model.get_input_embeddings(), model.get_output_embeddings()):
@@ -100,25 +122,44 @@ def _add_row(model: Any, rows: int) -> None:
             p[before:] = p[:before].mean(0)
 
 
+def stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str] = ()) -> list[int]:
+    """The ids that end a response: EOS, those that the model's generation config adds, and `stop_tokens`.
+
+    Raises:
+        DataError: a stop token is not one token that the tokenizer knows.
+    """
+    named = getattr(model.generation_config, "eos_token_id", None)
+    ids = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
+    for token in stop_tokens:
+        spelled = tokenizer(token, add_special_tokens=False)["input_ids"]
+        if len(spelled) != 1 or spelled[0] == getattr(tokenizer, "unk_token_id", None):
+            raise DataError(
+                f"the stop token {token!r} is {len(spelled)} tokens of this tokenizer; "
+                "it must be one it knows"
+            )
+        ids.add(spelled[0])
+    return sorted(ids)
+
+
 def context_length(model: Any) -> int:
-    """Tokens that a model's positions reach; beyond any text where they have no end (ALiBi, state space)."""
+    """The most tokens that a model's positions reach; 2^30 if they have no end (ALiBi, state space)."""
     config = model.config.get_text_config()
     names = ("max_position_embeddings", "seq_length")
     return next((n for name in names if (n := getattr(config, name, None))), 1 << 30)
 
 
 def true_copy(model: Any) -> Any:
-    """A copy that answers by weights of its own; see `drop_borrowed_forwards`."""
+    """A copy that computes with its own weights; see `drop_borrowed_forwards`."""
     copied = copy.deepcopy(model)
     drop_borrowed_forwards(copied)
     return copied
 
 
 def drop_borrowed_forwards(model: Any) -> None:
-    """Take off every `forward` that runs another model's weights.
+    """Remove every `forward` that runs another model's weights.
 
-    A trainer that puts a forward of its own on a model (TRL's fused head) keeps the model's in a closure.
-    deepcopy does not look into it, and the copy would answer by the original's weights.
+    A trainer that puts a forward of its own on a model (TRL's fused head) keeps the model's forward in a
+    closure. deepcopy does not copy closures, so the copy would compute with the original's weights.
     """
     for module in model.modules():
         forward = vars(module).get("forward")
@@ -129,9 +170,9 @@ def drop_borrowed_forwards(model: Any) -> None:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path | str) -> None:
-    """Write model and tokenizer to a folder, beside then renamed.
+    """Write model and tokenizer to a folder, beside its place and then renamed.
 
-    Of several processes the first one writes; of a model that they share (FSDP) all have to call this.
+    The first of several processes writes. If they share the model (FSDP), all of them must call this.
     """
     weights = None
     if torch.distributed.is_initialized():

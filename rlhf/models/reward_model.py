@@ -1,10 +1,10 @@
-"""A reward model in hand: loaded, scoring completions, shifted so that references score 0."""
+"""A reward model in hand: loaded, scoring completions, shifted so that the references score 0."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,24 @@ from rlhf.models.template import Prompt, answered_ids
 
 @dataclass
 class RewardModel:
-    """A one-label sequence-classification model and its tokenizer."""
+    """A one-label sequence-classification model, its tokenizer, and what is settled of both.
+
+    Attributes:
+        pad: the id that fills rows of unlike lengths up.
+        context: the most tokens of a sequence.
+    """
 
     model: Any  # a PreTrainedModel with a `score` head
     tokenizer: Any
+    pad: int = field(init=False)
+    context: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pad, self.context = self.tokenizer.pad_token_id, context_length(self.model)
 
 
 def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
-    """A reward model with a policy's body and a fresh head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
+    """A reward model with the body of a policy and a new head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
     reward = _load(path, num_labels=1)
     generator = torch.Generator().manual_seed(seed)
     width = reward.model.config.hidden_size
@@ -61,25 +71,25 @@ def _load(path: Path | str, **more: Any) -> RewardModel:
 
 
 def encode(reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
-    """Ids of prompt + completion + EOS; what is too long loses the start of its prompt."""
-    return answered_ids(reward.tokenizer, prompts, completions, context_length(reward.model))
+    """Ids of prompt + completion + EOS; a sequence beyond the context loses the start of its prompt."""
+    return answered_ids(reward.tokenizer, prompts, completions, reward.context)
 
 
 @torch.no_grad()
 def score(
     reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 128
 ) -> list[float]:
-    """Scores of completions; references score 0 on average once the model is shifted."""
+    """Scores of completions, one each; references score 0 on average once the model is shifted."""
     reward.model.eval()
     rows = encode(reward, prompts, completions)
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     scores = [0.0] * len(rows)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        ids, lengths = right_pad([rows[i] for i in batch], reward.tokenizer.pad_token_id)
+        ids, lengths = right_pad([rows[i] for i in batch], reward.pad)
         device = reward.model.device
-        found = sequence_scores(reward.model, ids.to(device), lengths.to(device))
-        for i, value in zip(batch, found.tolist(), strict=True):
+        values = sequence_scores(reward.model, ids.to(device), lengths.to(device))
+        for i, value in zip(batch, values.tolist(), strict=True):
             scores[i] = value
     return scores
 

@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from rlhf.data.errors import DataError
 from rlhf.models.batches import left_pad, positions
-from rlhf.models.policy import Policy, context_length
+from rlhf.models.policy import Policy
 from rlhf.models.template import content_ids
 
 
@@ -154,14 +154,6 @@ def check_sampling(model: Any) -> None:
 _SAMPLES_RIGHT: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def stop_ids(policy: Policy) -> list[int]:
-    """The ids that end a response: EOS, and what the model's generation config adds to it."""
-    ids = policy.model.generation_config.eos_token_id
-    return sorted(
-        {policy.tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids] if ids is not None else [])}
-    )
-
-
 def generate(
     policy: Policy,
     prompts: list[str],
@@ -177,10 +169,10 @@ def generate(
     """
     tokenizer = policy.tokenizer
     check_sampling(policy.model)
-    room = context_length(policy.model) - max_new_tokens
+    room = policy.context - max_new_tokens
     if room < 1:
         raise DataError(
-            f"the model's context is {room + max_new_tokens} tokens: no room for {max_new_tokens} new ones"
+            f"the model's context is {policy.context} tokens: no room for {max_new_tokens} new ones"
         )
     rows = encode_prompts(tokenizer, prompts, room)
     texts = [""] * len(prompts)
@@ -194,8 +186,8 @@ def generate(
         out = sample(
             policy.model,
             [rows[i] for i in batch],
-            stop=stop_ids(policy),
-            pad=tokenizer.pad_token_id,
+            stop=policy.stops,
+            pad=policy.pad,
             temperature=temperature,
             uniforms=noise[batch],
         )

@@ -1,22 +1,24 @@
-"""What `PPOTrainer` is given: rewards by name, checks before any training, what stays as it is."""
+"""What ends PPO in one line: before any training, or at a score that is not finite."""
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from rlhf.data.errors import DataError
 from rlhf.models.reward_model import RewardModel
+from rlhf.models.template import Prompt
 from rlhf.rl.config import PPOConfig
 from rlhf.rl.rewards import Reward
+from rlhf.training.checkpoints import last_checkpoint
 
 
 def check_policy(policy: Any, reference: Any) -> None:
+    """Refuse a policy that is no plain language model, and a reference that learns with it."""
     if not isinstance(policy, PreTrainedModel) or policy.get_output_embeddings() is None:
         raise DataError(
             f"the policy is a {type(policy).__name__}; it must be a causal language model of transformers, "
@@ -29,6 +31,7 @@ def check_policy(policy: Any, reference: Any) -> None:
 
 
 def check_prompts(prompts: Any, tokenizer: Any) -> None:
+    """Refuse prompts that are neither texts nor chat messages that the tokenizer has a template for."""
     if isinstance(prompts, str):
         raise DataError("the prompts are one text; give a list of texts")
     if not len(prompts):
@@ -47,18 +50,18 @@ def check_prompts(prompts: Any, tokenizer: Any) -> None:
 def check_roles(
     policy: Any,
     value: Any,
-    rewards: dict[str, Reward],
-    weights: list[float],
+    rewards: Mapping[str, Reward],
     args: PPOConfig,
     ptx_texts: Sequence[str],
     tokenizer: Any,
 ) -> None:
+    """Refuse settings, value network and rewards that cannot work with this policy."""
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise DataError("the tokenizer needs a pad token that differs from its EOS token")
     if not rewards:
         raise DataError("there is no reward to train on")
-    if len(weights) != len(rewards):
-        raise DataError(f"there are {len(rewards)} rewards and {len(weights)} reward_weights")
+    if args.reward_weights and len(args.reward_weights) != len(rewards):
+        raise DataError(f"there are {len(rewards)} rewards and {len(args.reward_weights)} reward_weights")
     if args.ptx_coef and not len(ptx_texts):
         raise DataError("ptx_coef is above 0 and there are no ptx_texts")
     if args.value_warmup and value is None:
@@ -74,9 +77,6 @@ def check_roles(
                 f"the {name} model is a {type(model).__name__} with {model.config.num_labels} labels; "
                 "it must be a sequence-classification model with one"
             )
-    for name, reward in rewards.items():
-        if isinstance(reward, RewardModel) and reward.tokenizer.get_vocab() == tokenizer.get_vocab():
-            rewards[name] = reward.model  # reads the policy's ids as they are
     for name, model in {"value": value, **{f"reward ({name})": r for name, r in rewards.items()}}.items():
         if isinstance(model, PreTrainedModel) and model.config.vocab_size != policy.config.vocab_size:
             raise DataError(
@@ -85,66 +85,51 @@ def check_roles(
             )
 
 
-def stop_ids(tokenizer: Any, stop_tokens: list[str]) -> list[int]:
-    ids = [tokenizer.eos_token_id]
-    for token in stop_tokens:
-        found = tokenizer(token, add_special_tokens=False)["input_ids"]
-        if len(found) != 1 or found[0] == getattr(tokenizer, "unk_token_id", None):
+def check_processes(args: PPOConfig, processes: int, *, fsdp: bool, fsdp2: bool, adapters: bool) -> None:
+    """Refuse more processes than a mini-batch has episodes, and FSDP as PPO cannot use it."""
+    episodes = args.batch_size // args.num_mini_batches
+    if episodes < processes:
+        raise DataError(f"a mini-batch of {episodes} episodes is fewer than {processes} processes")
+    if fsdp and (adapters or not fsdp2):
+        raise DataError("PPO under FSDP needs `fsdp_version: 2` and no peft_config (LoRA)")
+
+
+def check_room(context: int, response_length: int) -> int:
+    """The tokens that the context leaves for a prompt; refuse responses that leave none."""
+    if context - response_length < 1:
+        raise DataError(
+            f"a response of {response_length} tokens leaves no room for a prompt in the context of {context}"
+        )
+    return context - response_length
+
+
+def check_lengths(rows: Sequence[Sequence[int]], first: int, room: int, context: int) -> None:
+    """Refuse encoded prompts, the first of them number `first`, that have no tokens or too many."""
+    for i, row in enumerate(rows, first):
+        if not row:
+            raise DataError(f"prompt {i} has no tokens")
+        if len(row) > room:
             raise DataError(
-                f"the stop token {token!r} is {len(found)} tokens of this tokenizer; it must be one it knows"
+                f"prompt {i} has {len(row)} tokens; the context of {context} leaves room for {room}: "
+                f"set max_prompt_length to {room} to cut its start, or leave it out"
             )
-        ids += found
-    return ids
 
 
-def frozen_parts(model: Any, layers: int) -> list[nn.Module]:
-    """What `freeze_layers` keeps as it is: the embeddings and the first layers; nothing for 0."""
-    if not layers:
-        return []
-    blocks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)]
-    blocks = [m for m in blocks if len(m) == model.config.num_hidden_layers]
-    if not blocks or layers > len(blocks[0]):
-        raise DataError(f"freeze_layers is {layers}; the model has {model.config.num_hidden_layers} layers")
-    return [model.get_input_embeddings(), *blocks[0][:layers]]
+def check_score(
+    score: float, reward: str, prompt: Prompt, response: str, update: int, checkpoints: str | None
+) -> None:
+    """Stop the training at a score that is not finite.
 
-
-def freeze(model: Any, layers: int) -> None:
-    """Keep the embeddings and the first layers as they are."""
-    for part in frozen_parts(model, layers):
-        part.requires_grad_(False)
-
-
-def adapted(policy: Any, peft_config: Any, layers: int) -> Any:
-    """The `peft` model of a policy, without adapters in the layers that stay as they are.
-
-    `peft` has an adapter learn, in whatever layer it is, each time it is set or switched on again, so only an
-    adapter that is not there stays as it is.
+    Args:
+        checkpoints: the folder of the run's checkpoints.
 
     Raises:
-        DataError: nothing is left to adapt, or the configuration has other weights of those layers learn.
+        DataError: it names update, prompt, response and the checkpoint to go back to.
     """
-    from peft import get_peft_model
-
-    inside = {m for part in frozen_parts(policy, layers) for m in part.modules()}
-    if inside:
-        peft_config, names = copy.copy(peft_config), [n for n, m in policy.named_modules() if m in inside]
-        before = getattr(peft_config, "exclude_modules", None) or []
-        if isinstance(before, str):
-            peft_config.exclude_modules = "|".join([f"(?:{before})", *map(re.escape, names)])
-        else:
-            peft_config.exclude_modules = {*before, *names}
-    try:
-        model = get_peft_model(policy, peft_config)
-    except ValueError as error:
-        raise DataError(f"peft_config and freeze_layers {layers} leave nothing to learn: {error}") from None
-    if any(p.requires_grad for part in frozen_parts(policy, layers) for p in part.parameters()):
-        raise DataError(f"freeze_layers is {layers}, and the peft_config has weights of those layers learn")
-    return model
-
-
-def switch_dropout_off(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    if hasattr(model, "config") and hasattr(model.config, "attention_dropout"):
-        model.config.attention_dropout = 0.0
+    if math.isfinite(score):
+        return
+    back = last_checkpoint(Path(str(checkpoints)))
+    raise DataError(
+        f"update {update}: the reward {reward} is {score} for the prompt {prompt!r} and the response "
+        f"{response!r}; " + (f"the last checkpoint is {back}" if back else "there is no checkpoint yet")
+    )

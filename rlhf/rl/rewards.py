@@ -1,4 +1,4 @@
-"""Rewards of PPO: by name, and what they say of sampled episodes."""
+"""The rewards of PPO: what a reward may be, its name, and its scores of sampled episodes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rlhf.models.logprobs import hidden_states, sequence_scores
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.template import Prompt
 
-RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]
+RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]  # (prompts, completions) -> scores
 
 
 @dataclass
 class RewardAdapter:
-    """A reward model that is LoRA adapters and a head on the backbone that the policy starts from.
+    """A reward model that consists of LoRA adapters and a head on the backbone that the policy starts from.
 
     Attributes:
-        adapters: on the policy's body.
-        head: [1, width]; shift: what makes references score 0 on average.
+        adapters: those on the policy's body.
+        head: [1, width]; shift: the constant that is taken off, so that references score 0 on average.
     """
 
     adapters: Adapters
@@ -38,8 +38,11 @@ class RewardAdapter:
 Reward: TypeAlias = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
 
 
-def named_rewards(rewards: Sequence[Reward]) -> dict[str, Reward]:
-    """Rewards by name: a function's own, `model` for a model; a second of one name gets a number."""
+def named_rewards(rewards: Sequence[Reward], tokenizer: Any) -> dict[str, Reward]:
+    """Rewards by name: a function's own name, `model` for a model; a second of the same name gets a number.
+
+    A `RewardModel` on the policy's tokenizer becomes its bare model, which reads the policy's ids.
+    """
     named: dict[str, Reward] = {}
     for reward in rewards:
         name = (
@@ -48,16 +51,18 @@ def named_rewards(rewards: Sequence[Reward]) -> dict[str, Reward]:
             else getattr(reward, "__name__", "function")
         )
         taken = sum(key == name or key.startswith(f"{name}_") for key in named)
+        if isinstance(reward, RewardModel) and reward.tokenizer.get_vocab() == tokenizer.get_vocab():
+            reward = reward.model
         named[f"{name}_{taken + 1}" if taken else name] = reward
     return named
 
 
 def model_scores(rewards: dict[str, Reward], batch: Batch, policy: Any, adapter: Any) -> torch.Tensor:
-    """Scores of the reward models that read the policy's ids, NaN for the others, [rewards, rows].
+    """Scores by the reward models that read the policy's ids, NaN by the other rewards, [rewards, rows].
 
     Args:
-        policy: the policy's network, whose backbone the reward adapters are on.
-        adapter: the `peft` model that switches between them; None where there are none.
+        policy: the policy's network, with the backbone that reward adapters are on.
+        adapter: the `peft` model that switches between adapters; None if there are none.
     """
     scores = torch.full((len(rewards), len(batch.ids)), math.nan)
     for k, (name, reward) in enumerate(rewards.items()):
@@ -77,31 +82,31 @@ def function_scores(
     completions: list[str],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> dict[int, Sequence[float]]:
-    """Scores by functions and by models on another tokenizer: number of the reward -> one a completion.
+    """Scores by functions and by models on another tokenizer: index of the reward -> [completions].
 
     Args:
-        autocast: for the models; a function's arithmetic is its own business.
+        autocast: for the models; a function chooses its own arithmetic.
 
     Raises:
-        DataError: a function gave something else than one number a completion.
+        DataError: a function did not return one number for each completion.
     """
-    found: dict[int, Sequence[float]] = {}
+    scores: dict[int, Sequence[float]] = {}
     for k, (name, reward) in enumerate(rewards.items()):
         if isinstance(reward, PreTrainedModel | RewardAdapter):
             continue
         if isinstance(reward, RewardModel):
             with autocast():
-                found[k] = score(reward, prompts, completions)
+                scores[k] = score(reward, prompts, completions)
         else:
-            given = reward(prompts, completions)
+            values = reward(prompts, completions)
             try:
-                found[k] = [float(value) for value in given]
+                scores[k] = [float(value) for value in values]
             except (TypeError, ValueError):
                 raise DataError(
-                    f"the reward {name} gave {str(given)[:60]!r}; it must give one number a completion"
+                    f"the reward {name} gave {str(values)[:60]!r}; it must give one number a completion"
                 ) from None
-        if len(found[k]) != len(completions):
+        if len(scores[k]) != len(completions):
             raise DataError(
-                f"the reward {name} gave {len(found[k])} scores for {len(completions)} completions"
+                f"the reward {name} gave {len(scores[k])} scores for {len(completions)} completions"
             )
-    return found
+    return scores

@@ -1,16 +1,14 @@
-"""Looks at held-out prompts along PPO: what the policy writes, what the reward model gives, how far it went.
+"""Evaluation snapshots of PPO: answers to the same prompts every few updates, their scores and their KL.
 
-Every few updates the policy answers the same held-out prompts. The looks are a table that a judge reads
-afterwards (`rlhf.measures.evaluation.judge_snapshots`): a preference that falls while the reward model's
-score rises is reward hacking. Best-of-n of the start policy stands beside them: the other way to a
-higher score (Gao et al. 2022). Nothing here judges; `rlhf.rl.early_stopping` does where there is a held-out
-judge.
+The snapshots are a table that a judge reads afterwards (`rlhf.measures.evaluation.judge_snapshots`): a
+preference that falls while the reward model's score rises is reward hacking. Best-of-n of the start policy
+stands beside them, the other way to a higher score (Gao et al. 2022). Nothing here judges;
+`rlhf.rl.early_stopping` does while PPO runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +21,11 @@ from rlhf.data.table import read_table, write_table
 from rlhf.measures.overoptimisation import best_of_n_kl
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import response_logprobs
-from rlhf.models.policy import Policy, context_length
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import generate
 from rlhf.models.template import answered_ids_and_starts
+from rlhf.rl.checks import check_score
+from rlhf.rl.shards import gather
 
 if TYPE_CHECKING:
     from rlhf.rl.trainer import PPOTrainer
@@ -36,16 +35,14 @@ SNAPSHOT = Contract(
     "snapshot row",
     pa.schema(
         [
-            ("update", pa.int64()),  # 0: before the first
-            ("n", pa.int64()),  # the output is the best of n samples by its score; 1 along PPO
+            ("update", pa.int64()),  # 0 is the start
+            ("n", pa.int64()),  # the output has the best score of n samples; 1 along PPO
             ("prompt", _TEXT),
             ("reference", _TEXT),
             ("output", _TEXT),
-            ("score", pa.float64()),  # of the reward model
-            (
-                "kl",
-                pa.float64(),
-            ),  # log-probability of the output minus the start's, nats; n > 1: best_of_n_kl
+            ("score", pa.float64()),  # by the reward model
+            # log-probability of the output minus that under the start policy, nats; n > 1: best_of_n_kl
+            ("kl", pa.float64()),
             ("source", _TEXT),
             ("id", _TEXT),
         ]
@@ -56,15 +53,15 @@ SNAPSHOT = Contract(
 
 
 class Snapshots(TrainerCallback):
-    """Writes one table a look into a folder; a resumed run keeps those of before.
+    """Takes the snapshots of a run, a table each in a folder; a resumed run keeps the earlier ones.
 
     Args:
-        trainer: whose policy is looked at.
-        reward: the reward model that it is trained on.
-        demonstrations: held-out prompts with their references, rows of the contract DEMONSTRATION.
-        folder: of the tables, beside the checkpoints.
-        every: updates between looks; the start and the last update are looked at too.
-        best_of: largest n of the best-of-n looks at the start, which double n each time.
+        trainer: the trainer of the policy.
+        reward: the reward model that the policy is trained on.
+        demonstrations: prompts that train nothing, with their references; rows of the contract DEMONSTRATION.
+        folder: where the tables go, beside the checkpoints.
+        every: updates between snapshots; there is also one of the start and one of the last update.
+        best_of: largest n of the best-of-n snapshots of the start; n doubles from one to the next.
     """
 
     def __init__(
@@ -80,38 +77,37 @@ class Snapshots(TrainerCallback):
         self.folder, self.every, self.best_of = folder, every, best_of
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The policy as it starts."""
+        """Take the snapshots of the start."""
         if state.global_step == 0:
-            self.trainer.gather()
+            gather(self.trainer.networks)
             if state.is_world_process_zero:
-                self.look_at_best_of_n(self.look(0))
+                self.take_best_of_n(self.take(0))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The policy after an update; called before its checkpoint is written, so none is ever missing."""
+        """Take a snapshot after an update; before its checkpoint is written, so that none is ever missing."""
         if self.due(args, state):
-            self.trainer.gather()
+            gather(self.trainer.networks)
             if state.is_world_process_zero:
-                self.look(state.global_step // args.steps_per_update)
+                self.take(state.global_step // args.steps_per_update)
 
     def due(self, args: Any, state: Any) -> bool:
-        """Whether an update has just ended after which there is a look."""
+        """Whether an update with a snapshot has just ended."""
         update, inside = divmod(state.global_step, args.steps_per_update)
         return inside == 0 and (update % self.every == 0 or update == args.num_updates)
 
-    def look(self, update: int) -> list[dict[str, Any]]:
-        """Write the table of the policy as it is now, and return its rows."""
+    def take(self, update: int) -> list[dict[str, Any]]:
+        """Write the table of the policy as it is now, and return its rows, one a prompt."""
         prompts = [row["prompt"] for row in self.rows]
         outputs = self._sample(prompts, self.trainer.args.seed)
         scores, kl = self._scores(prompts, outputs, update), self._kl(prompts, outputs)
         self.trainer.check_finite("the KL to the start", sum(kl))
-        found = zip(outputs, scores, kl, strict=True)
-        return self._write(f"{update:07d}", update, 1, list(found))
+        return self._write(f"{update:07d}", update, 1, list(zip(outputs, scores, kl, strict=True)))
 
-    def look_at_best_of_n(self, first: Sequence[Mapping[str, Any]]) -> None:
+    def take_best_of_n(self, first: Sequence[Mapping[str, Any]]) -> None:
         """Write the tables of best-of-n by the reward, n = 2, 4, 8 ..., of the policy as it is now.
 
         Args:
-            first: one sample of each prompt, as `look` gives them.
+            first: one sample for each prompt, as `take` returns them.
         """
         more = self.best_of - 1
         if not more:
@@ -128,27 +124,30 @@ class Snapshots(TrainerCallback):
         ]
         n = 2
         while n <= self.best_of:
-            best = [max(of[:n], key=lambda pair: pair[0]) for of in samples]  # of equals the first
+            best = [max(tried[:n], key=lambda pair: pair[0]) for tried in samples]  # the first of equals
             self._write(f"best-of-{n:04d}", 0, n, [(text, value, best_of_n_kl(n)) for value, text in best])
             n *= 2
 
     def _scores(self, prompts: list[str], outputs: list[str], update: int) -> list[float]:
         scores = score(self.reward, prompts, outputs)
         for value, prompt, output in zip(scores, prompts, outputs, strict=True):
-            self.trainer.check_score(value, "model", prompt, output, update)
+            check_score(value, "model", prompt, output, update, self.trainer.args.output_dir)
         return scores
 
     def _sample(self, prompts: list[str], seed: int) -> list[str]:
         args = self.trainer.args
-        policy = Policy(self.trainer.networks.policy, self.trainer.processing_class)
         return generate(
-            policy, prompts, temperature=args.temperature, max_new_tokens=args.response_length, seed=seed
+            self.trainer.policy,
+            prompts,
+            temperature=args.temperature,
+            max_new_tokens=args.response_length,
+            seed=seed,
         )
 
     def _write(
-        self, name: str, update: int, n: int, found: list[tuple[str, float, float]]
+        self, name: str, update: int, n: int, outputs: list[tuple[str, float, float]]
     ) -> list[dict[str, Any]]:
-        """Write a table of one (output, score, KL) a prompt."""
+        """Write a table of one (output, score, KL) a prompt, and return its rows."""
         rows = [
             {
                 "update": update,
@@ -160,7 +159,7 @@ class Snapshots(TrainerCallback):
                 "kl": kl,
                 "source": row["source"],
             }
-            for row, (output, value, kl) in zip(self.rows, found, strict=True)
+            for row, (output, value, kl) in zip(self.rows, outputs, strict=True)
         ]
         rows = with_ids(SNAPSHOT, rows, "snapshot")
         write_table(self.folder / f"{name}.parquet", SNAPSHOT, rows)
@@ -168,26 +167,22 @@ class Snapshots(TrainerCallback):
 
     @torch.no_grad()
     def _kl(self, prompts: list[str], outputs: list[str]) -> list[float]:
-        """Log-probability of each output minus the one it had at the start (k1), nats a sequence."""
-        trainer, tokenizer = self.trainer, self.trainer.processing_class
+        """Log-probability of each output minus that under the start policy (k1), nats a sequence."""
+        trainer, policy = self.trainer, self.trainer.policy
         device, temperature = trainer.args.device, trainer.args.temperature
-        longest = context_length(trainer.networks.policy)
-        rows, starts = answered_ids_and_starts(tokenizer, prompts, outputs, longest)
-        found = [0.0] * len(rows)
+        rows, starts = answered_ids_and_starts(policy.tokenizer, prompts, outputs, policy.context)
+        kl = [0.0] * len(rows)
         for group in token_batches([len(row) for row in rows], trainer.args.micro_batch_tokens):
-            batch = batch_of(
-                [rows[i] for i in group], [starts[i] for i in group], tokenizer.pad_token_id, device
-            )
-            ours = response_logprobs(trainer.networks.policy, batch, temperature)[0]
-            with nullcontext() if trainer.adapter is None else trainer.adapter.disable_adapter():
-                theirs = response_logprobs(trainer.reference, batch, temperature)[0]
+            batch = batch_of([rows[i] for i in group], [starts[i] for i in group], policy.pad, device)
+            ours = response_logprobs(policy.model, batch, temperature)[0]
+            theirs = trainer.roles.reference_logprobs(batch, temperature)
             lengths = [len(rows[i]) - starts[i] for i in group]
             for i, tokens in zip(group, (ours - theirs).split(lengths), strict=True):
-                found[i] = tokens.sum().item()
-        return found
+                kl[i] = tokens.sum().item()
+        return kl
 
 
 def collect_snapshots(folder: Path, path: Path | str) -> None:
-    """The looks in a folder as one table; an empty one where there are none."""
+    """Write the snapshots in a folder as one table; an empty one if there are none."""
     rows = [row for file in sorted(folder.glob("*.parquet")) for row in read_table(file, SNAPSHOT)]
     write_table(path, SNAPSHOT, rows)

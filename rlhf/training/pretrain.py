@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from rlhf.data.errors import DataError
 from rlhf.models.batches import right_pad
-from rlhf.models.policy import context_length
+from rlhf.models.policy import Policy
 from rlhf.models.template import content_ids
 from rlhf.training.curves import Curve
 from rlhf.training.loop import arguments, train
@@ -41,8 +41,7 @@ class Pretrainer(InOrder, Trainer):
 
 
 def pretrain(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    policy: Policy,
     texts: list[str],
     *,
     checkpoints: Path,
@@ -55,12 +54,12 @@ def pretrain(
     curve: Curve | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place on `texts`; returns its loss curve."""
-    rows = pieces(tokenizer, texts, context_length(model))
+    """Train `policy` in place on `texts`; returns its loss curve."""
+    rows = pieces(policy.tokenizer, texts, policy.context)
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         # Padded behind their ends, texts need no mask: attention is causal and the labels leave padding out.
-        ids, lengths = right_pad([row["input_ids"] for row in batch], tokenizer.pad_token_id)
+        ids, lengths = right_pad([row["input_ids"] for row in batch], policy.pad)
         padding = torch.arange(ids.shape[1]) >= lengths.unsqueeze(1)
         return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
 
@@ -72,9 +71,9 @@ def pretrain(
         lr_scheduler_type="cosine",
         warmup_steps=min(50, steps // 10),
     )
-    optimizer = MuonAdamW(model, muon_lr=muon_learning_rate, adamw_lr=learning_rate, weight_decay=0.01)
+    optimizer = MuonAdamW(policy.model, muon_lr=muon_learning_rate, adamw_lr=learning_rate, weight_decay=0.01)
     trainer = Pretrainer(
-        model=model,
+        model=policy.model,
         args=args,
         train_dataset=Dataset.from_dict({"input_ids": rows}),
         data_collator=collate,

@@ -106,7 +106,7 @@ def train_reward(
         examples["weight"].append(weight)
     if not examples["pairs"]:
         raise DataError("there is no comparison with a strict preference to train the reward model on")
-    pad = reward.tokenizer.pad_token_id
+    pad = reward.pad
     by_length = sorted(examples["sequences"], key=lambda rows: max(map(len, rows)))
     packs = check_scores(reward.model, [by_length[0], by_length[-1]], pad)
     layout = pack if packs else side_by_side

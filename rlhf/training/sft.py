@@ -14,7 +14,7 @@ from rlhf.compute import processes, shard_on_cpus
 from rlhf.data.errors import DataError
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import check_head, response_logprobs
-from rlhf.models.policy import Policy, context_length
+from rlhf.models.policy import Policy
 from rlhf.models.template import content_ids
 from rlhf.training.curves import Curve
 from rlhf.training.loop import arguments, train
@@ -27,7 +27,7 @@ def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[
 
     Too long examples lose the start of their prompt, never the completion.
     """
-    tokenizer, longest = policy.tokenizer, context_length(policy.model)
+    tokenizer, longest = policy.tokenizer, policy.context
     prompts = content_ids(tokenizer, [row["prompt"] for row in rows])
     completions = content_ids(tokenizer, [row["completion"] for row in rows])
     ids, labels = [], []
@@ -114,7 +114,7 @@ def validation_loss(
             batch = batch_of(
                 [encoded["input_ids"][i] for i in group],
                 [starts[i] for i in group],
-                policy.tokenizer.pad_token_id,
+                policy.pad,
             )
             total -= response_logprobs(policy.model, batch, 1.0)[0].sum().item()
             tokens += len(batch.targets)

@@ -26,8 +26,8 @@ from rlhf.data.table import read_table
 from rlhf.models.policy import load_policy
 from rlhf.models.reward_model import load_reward, score
 from rlhf.models.scratch import train_tokenizer
+from rlhf.rl.advantages import adapted_kl_coef
 from rlhf.rl.snapshots import SNAPSHOT
-from rlhf.rl.trainer import adapted_kl_coef
 from rlhf.world.gold import gold_score
 from rlhf.world.panel import Panel
 from tasks import ppo as stage

@@ -26,7 +26,7 @@ from rlhf.data.rankings import pairs
 from rlhf.models.batches import batch_of
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.packing import check_scores
-from rlhf.models.policy import Policy, context_length, load_policy, save_model, true_copy
+from rlhf.models.policy import Policy, load_policy, save_model, true_copy
 from rlhf.models.reward_model import RewardModel, encode, reward_from_policy, score
 from rlhf.models.sampling import check_sampling, generate
 from rlhf.rl.trainer import PPOTrainer
@@ -226,16 +226,33 @@ def test_a_policy_without_an_eos_token_is_refused_when_it_is_loaded(tokenizer, t
         load_policy(saved(tiny_model("llama", tokenizer), bare, tmp_path))
 
 
+def test_stop_tokens_are_settled_once_and_ppo_stops_where_generation_does(tokenizer, tmp_path) -> None:
+    model = tiny_model("llama", tokenizer)
+    ended_by = [tokenizer(word)["input_ids"][0] for word in (" yes", " no")]
+    model.generation_config.eos_token_id = [ended_by[0]]
+    policy = load_policy(saved(model, tokenizer, tmp_path))
+    assert policy.stops == sorted([tokenizer.eos_token_id, ended_by[0]])
+    args = trainer_of(tokenizer, tmp_path / "ppo", stop_tokens=[" no"]).args
+    score_all_alike = lambda prompts, completions: [0.0] * len(completions)  # noqa: E731
+    trainer = PPOTrainer(policy.model, score_all_alike, args, PROMPTS, tokenizer)
+    assert trainer.policy.stops == sorted([tokenizer.eos_token_id, *ended_by])
+    rollout = trainer.roll_out(0)
+    ends = {row[-1] for row in rollout.rows if len(row) < max(rollout.lengths)}
+    assert ends
+    assert ends <= set(trainer.policy.stops)
+    assert Policy(trainer.trained_policy(), tokenizer).stops == trainer.policy.stops
+
+
 def test_a_model_whose_positions_know_no_end_trains_and_samples(tokenizer, tmp_path) -> None:
     deterministic(0, 1)
     policy = load_policy(saved(tiny_model("bloom", tokenizer), tokenizer, tmp_path))
-    assert context_length(policy.model) > 1_000_000
-    assert context_length(tiny_model("llama", tokenizer)) == 64
+    assert policy.context > 1_000_000
+    assert Policy(tiny_model("llama", tokenizer), tokenizer).context == 64
     fine_tune(policy, tmp_path)
     assert len(generate(policy, PROMPTS[:3], temperature=1.0, max_new_tokens=4, seed=0)) == 3
     rates = {"learning_rate": 1e-3, "muon_learning_rate": 0.01}
     steps = {"steps": 2, "batch_size": 4, "save_every": 2, "seed": 0}
-    pretrain(policy.model, tokenizer, PROMPTS, checkpoints=tmp_path / "base", **steps, **rates)
+    pretrain(policy, PROMPTS, checkpoints=tmp_path / "base", **steps, **rates)
     rank(reward_from_policy(saved(policy.model, tokenizer, tmp_path / "tuned"), 0), tmp_path)
 
 
@@ -251,8 +268,8 @@ TOO_HIGH = 1e30
 
 def too_high_pretraining(tokenizer: Any, folder: Path) -> None:
     settings = {"steps": 9, "batch_size": 4, "learning_rate": TOO_HIGH, "muon_learning_rate": 1e30}
-    policy = tiny(tokenizer)
-    pretrain(policy, tokenizer, PROMPTS, checkpoints=folder, seed=0, save_every=1, **settings)
+    policy = Policy(tiny(tokenizer), tokenizer)
+    pretrain(policy, PROMPTS, checkpoints=folder, seed=0, save_every=1, **settings)
 
 
 def too_high_sft(tokenizer: Any, folder: Path) -> None:
@@ -330,8 +347,8 @@ def test_frozen_layers_have_no_adapters_that_could_learn(tokenizer, tmp_path) ->
     frozen, free = trainer.networks.policy.model.layers
     before = {name: p.detach().clone() for name, p in frozen.named_parameters()}
     trainer.train()
-    trainer.adapter.set_adapter("default")  # both have all of an adapter learn
-    with trainer.adapter.disable_adapter():
+    trainer.roles.adapter.set_adapter("default")  # both have all of an adapter learn
+    with trainer.roles.adapter.disable_adapter():
         pass
     assert learning_in(frozen) == []
     assert any("q_proj" in name for name in learning_in(free))
@@ -387,8 +404,8 @@ def test_a_reference_is_a_true_copy_of_a_policy_that_another_trainer_has_patched
     borrowed = copy.deepcopy(policy)  # what the user of a notebook does
     args = trainer_of(tokenizer, tmp_path).args
     score_all_alike = lambda prompts, completions: [0.0] * len(completions)  # noqa: E731
-    own = PPOTrainer(policy, score_all_alike, args, PROMPTS, tokenizer).reference
-    given = PPOTrainer(policy, score_all_alike, args, PROMPTS, tokenizer, reference=borrowed).reference
+    own = PPOTrainer(policy, score_all_alike, args, PROMPTS, tokenizer).roles.reference
+    given = PPOTrainer(policy, score_all_alike, args, PROMPTS, tokenizer, reference=borrowed).roles.reference
     for reference in (own, given, true_copy(policy)):
         assert answers_alike(policy, reference)
     shifted(policy)

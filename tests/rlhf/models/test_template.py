@@ -87,7 +87,7 @@ def test_ppo_and_a_reward_on_another_tokenizer_read_prompts_alike(tokenizer, tmp
     assert special(tokenizer, rows[1]) == ["<eos>"]
     words = train_tokenizer([f"{p} yes" for p in PROMPTS] + ["<eos>red"], "word", 300)
     trainer = trainer_of(words, tmp_path, more={"prompts": ["<eos>red", *PROMPTS]})
-    assert special(words, trainer._encode(["<eos>red"])[0]) == []
+    assert special(words, trainer.rollouts.encode(["<eos>red"])[0]) == []
 
 
 def test_a_tokenizer_that_knows_no_other_reading_refuses_the_text() -> None:

@@ -1,4 +1,4 @@
-"""The held-out judge along PPO: what it keeps, when it stops a run, and that a killed run ends the same."""
+"""Early stopping of PPO: what is kept, when a run is stopped, and that a killed run ends the same."""
 
 import pickle
 from contextlib import suppress
@@ -11,7 +11,7 @@ from transformers import LlamaForSequenceClassification
 
 from rlhf.data.table import read_table
 from rlhf.models.reward_model import RewardModel, score
-from rlhf.rl.early_stopping import HeldOutJudge, ModelJudge
+from rlhf.rl.early_stopping import EarlyStopping, ModelJudge
 from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.training.loop import train
 
@@ -38,26 +38,26 @@ def run(folder, judge=None, stop=None, updates=6, save=2, curve=None, more=None,
         more=more,
         **settings,
     )
-    watching = HeldOutJudge(
+    stopping = EarlyStopping(
         trainer,
         model(tokenizer, 1),  # the reward that it is trained on
         ROWS,
-        folder / "looks",
+        folder / "snapshots",
         1,
         judge=judge or ModelJudge(model(tokenizer, 2)),
         tolerance=0.02,
         curve=curve,
     )
-    trainer.add_callback(watching)
+    trainer.add_callback(stopping)
     if stop:
         trainer.add_callback(Stop(stop))
     with suppress(KeyboardInterrupt):
         train(trainer)
-    return trainer, watching
+    return trainer, stopping
 
 
 class Preferring:
-    """A judge that likes the outputs of look t on a share of the prompts, the same prompts first."""
+    """A judge that prefers the outputs of snapshot t on a share of the prompts, the same prompts first."""
 
     name = "test"
 
@@ -73,7 +73,7 @@ def weights(trainer):
     return {name: p.detach().clone() for name, p in trainer.policy_weights().items()}
 
 
-def test_points_are_those_of_the_scores_and_like_texts_tie():
+def test_the_higher_score_is_preferred_and_equal_texts_tie():
     judge = ModelJudge(model(words_tokenizer(), 2))
     outputs = [" red", " red ", " blue two", " green", " one"]
     rows = [
@@ -85,63 +85,63 @@ def test_points_are_those_of_the_scores_and_like_texts_tie():
     assert 0 < sum(judge(rows)[2:]) < 3  # the pairs of this test are told apart
 
 
-def test_the_best_look_is_kept_and_a_sure_fall_under_a_rising_reward_stops(tmp_path, monkeypatch):
+def test_the_best_snapshot_is_kept_and_a_sure_fall_under_a_rising_reward_stops_the_run(tmp_path, monkeypatch):
     at, curve = {}, []
     rates = {0: 0.5, 1: 0.7, 2: 0.6, 3: 0.2, 4: 0.1, 5: 0.0, 6: 0.0}
-    watched = []
+    trainers = []
 
     class Judge(Preferring):
         def __call__(self, rows):
-            at[rows[0]["update"]] = weights(watched[0])
+            at[rows[0]["update"]] = weights(trainers[0])
             return super().__call__(rows)
 
-    original = HeldOutJudge.__init__
+    original = EarlyStopping.__init__
 
     def remember(self, trainer, *args, **kwargs):
-        watched.append(trainer)
+        trainers.append(trainer)
         original(self, trainer, *args, **kwargs)
 
-    monkeypatch.setattr(HeldOutJudge, "__init__", remember)
-    trainer, watching = run(tmp_path, Judge(rates), curve=lambda values, step: curve.append((step, values)))
-    found = watching.findings()
-    scores = {look["update"]: look["score"] for look in found["looks"]}
+    monkeypatch.setattr(EarlyStopping, "__init__", remember)
+    trainer, stopping = run(tmp_path, Judge(rates), curve=lambda values, step: curve.append((step, values)))
+    findings = stopping.findings()
+    scores = {snapshot["update"]: snapshot["score"] for snapshot in findings["looks"]}
     assert scores[3] > scores[1] > scores[0]  # the reward rises
-    assert (found["kept"], found["stopped"]) == (1, 3)
+    assert (findings["kept"], findings["stopped"]) == (1, 3)
     assert trainer.state.global_step == 3 * STEPS
-    assert (found["hacking"]["before"], found["hacking"]["after"]) == (1, 3)
-    assert found["hacking"]["fall"] == pytest.approx((round(0.7 * 40) - round(0.2 * 40)) / 40)
+    assert (findings["hacking"]["before"], findings["hacking"]["after"]) == (1, 3)
+    assert findings["hacking"]["fall"] == pytest.approx((round(0.7 * 40) - round(0.2 * 40)) / 40)
     assert [(step, values["held_out/preference"]) for step, values in curve] == [
         (update, round(rates[update] * 40) / 40) for update in range(4)
     ]
-    rows = read_table(tmp_path / "looks/0000003.parquet", SNAPSHOT)
+    rows = read_table(tmp_path / "snapshots/0000003.parquet", SNAPSHOT)
     assert scores[3] == pytest.approx(sum(row["score"] for row in rows) / len(rows))
-    watching.restore()
+    stopping.restore()
     now = weights(trainer)
     assert all(torch.equal(now[name], at[1][name]) for name in now)
     assert not all(torch.equal(now[name], at[3][name]) for name in now)
-    assert "stopped PPO after update 3: from update 1 to 3" in found["words"]
-    assert "the weights after update 1 are kept" in found["words"]
+    assert "stopped PPO after update 3: from update 1 to 3" in findings["words"]
+    assert "the weights after update 1 are kept" in findings["words"]
 
 
 @pytest.mark.parametrize("rates", [[0.5, 0.6, 0.7, 0.7], [0.6, 0.59, 0.6, 0.58]])
 def test_a_healthy_run_goes_to_its_end(tmp_path, rates):
-    trainer, watching = run(tmp_path, Preferring(rates), updates=3)
-    found = watching.findings()
+    trainer, stopping = run(tmp_path, Preferring(rates), updates=3)
+    findings = stopping.findings()
     assert trainer.state.global_step == 3 * STEPS
-    assert found["stopped"] is None
-    assert found["kept"] == int(np.argmax(np.round(np.multiply(rates, 40))))
-    assert "no reward hacking" in found["words"]
+    assert findings["stopped"] is None
+    assert findings["kept"] == int(np.argmax(np.round(np.multiply(rates, 40))))
+    assert "no reward hacking" in findings["words"]
 
 
 def state_of(folder):
     last = max((folder / "run").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    files = [*last.iterdir(), *(folder / "looks").iterdir()]
-    found = {file.name: file.read_bytes() for file in files if file.name != "training_args.bin"}
+    files = [*last.iterdir(), *(folder / "snapshots").iterdir()]
+    contents = {file.name: file.read_bytes() for file in files if file.name != "training_args.bin"}
     # Not the state of Python's `random`: threads that Prefect's client has left in this process draw from it
     # now and then. kill_ppo.py, which has processes of its own, compares the whole file.
     states = torch.load(last / "rng_state.pth", weights_only=False)
-    found["rng_state.pth"] = states["cpu"].numpy().tobytes() + pickle.dumps(states["numpy"])
-    return found
+    contents["rng_state.pth"] = states["cpu"].numpy().tobytes() + pickle.dumps(states["numpy"])
+    return contents
 
 
 def test_a_killed_run_keeps_stops_and_saves_the_same(tmp_path):
@@ -151,27 +151,27 @@ def test_a_killed_run_keeps_stops_and_saves_the_same(tmp_path):
     for name, kills in (("whole", []), ("killed", [3, 7])):
         for stop in kills:
             run(tmp_path / name, judge, stop=stop)
-        trainer, watching = run(tmp_path / name, judge)
-        watching.restore()
-        ends.append((trainer.state.global_step, watching.findings(), weights(trainer)))
-    (step, found, policy), (other_step, other_found, other_policy) = ends
+        trainer, stopping = run(tmp_path / name, judge)
+        stopping.restore()
+        ends.append((trainer.state.global_step, stopping.findings(), weights(trainer)))
+    (step, findings, policy), (other_step, other_findings, other_policy) = ends
     assert step == other_step == 4 * STEPS
-    assert found == other_found
-    assert (found["kept"], found["stopped"]) == (1, 4)
+    assert findings == other_findings
+    assert (findings["kept"], findings["stopped"]) == (1, 4)
     assert all(torch.equal(policy[name], other_policy[name]) for name in policy)
     assert state_of(tmp_path / "whole") == state_of(tmp_path / "killed")
-    assert {"held_out.json", "held_out.safetensors"} <= state_of(tmp_path / "whole").keys()
+    assert {"early_stopping.json", "early_stopping.safetensors"} <= state_of(tmp_path / "whole").keys()
 
 
 def test_adapters_alone_are_kept(tmp_path):
     from peft import LoraConfig
 
     lora = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear")
-    trainer, watching = run(
+    trainer, stopping = run(
         tmp_path, Preferring([0.5, 0.7, 0.6]), updates=2, more={"peft_config": lora, "value": None}
     )
-    assert watching.kept
-    assert all("lora_" in name for name in watching.kept)
+    assert stopping.kept
+    assert all("lora_" in name for name in stopping.kept)
     before = weights(trainer)
-    watching.restore()
+    stopping.restore()
     assert any(not torch.equal(before[name], p) for name, p in weights(trainer).items())

@@ -15,7 +15,7 @@ from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import head_scores, hidden_states, response_logprobs
-from rlhf.rl import trainer as ppo
+from rlhf.rl.advantages import gae, kl_estimate, policy_loss, token_rewards, value_loss, whiten
 from rlhf.training.loop import train
 
 
@@ -45,7 +45,7 @@ def test_gae_agrees_with_a_float64_loop() -> None:
                 following = values[i, k + 1] if k + 1 < length else 0.0
                 delta = rewards[i, k] + gamma * following - values[i, k]
                 expected[i, t] += (gamma * lam) ** (k - t) * delta
-    advantages, returns = ppo.gae(*(torch.tensor(x) for x in (rewards, values, mask)), gamma, lam)
+    advantages, returns = gae(*(torch.tensor(x) for x in (rewards, values, mask)), gamma, lam)
     np.testing.assert_allclose(advantages.numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(returns.numpy(), (expected + values) * mask, atol=1e-12)
 
@@ -55,10 +55,10 @@ def test_whitening_agrees_with_numpy_and_ignores_padding() -> None:
     values = draw()
     real = values[mask == 1]
     expected = (values - real.mean()) / np.sqrt(real.var() + 1e-8) * mask
-    got = ppo.whiten(torch.tensor(values), torch.tensor(mask)).numpy()
+    got = whiten(torch.tensor(values), torch.tensor(mask)).numpy()
     np.testing.assert_allclose(got, expected, atol=1e-9)
     changed = np.where(mask == 1, values, 1e6)
-    np.testing.assert_allclose(ppo.whiten(torch.tensor(changed), torch.tensor(mask)).numpy(), got, atol=1e-9)
+    np.testing.assert_allclose(whiten(torch.tensor(changed), torch.tensor(mask)).numpy(), got, atol=1e-9)
 
 
 def test_kl_estimators_agree_with_their_formulas_and_the_true_kl() -> None:
@@ -67,28 +67,28 @@ def test_kl_estimators_agree_with_their_formulas_and_the_true_kl() -> None:
     truth = float((p * np.log(p / q)).sum())
     expected = {"k1": np.log(p / q), "k2": np.log(p / q) ** 2 / 2, "k3": q / p - 1 - np.log(q / p)}
     for kind, formula in expected.items():
-        np.testing.assert_allclose(ppo.kl_estimate(log_p, log_q, kind).numpy(), formula, atol=1e-12)
+        np.testing.assert_allclose(kl_estimate(log_p, log_q, kind).numpy(), formula, atol=1e-12)
     for kind in ("k1", "k3"):  # both unbiased: their expectation under p is the KL itself
-        assert float((torch.tensor(p) * ppo.kl_estimate(log_p, log_q, kind)).sum()) == pytest.approx(truth)
+        assert float((torch.tensor(p) * kl_estimate(log_p, log_q, kind)).sum()) == pytest.approx(truth)
 
 
 def test_clipped_losses_agree_with_the_papers_formulas() -> None:
     rng = np.random.default_rng(2)
     ratio, adv = rng.uniform(0.5, 1.6, 50), rng.normal(size=50)
     expected = -np.minimum(ratio * adv, np.clip(ratio, 0.8, 1.2) * adv)
-    got = ppo.policy_loss(torch.tensor(ratio), torch.tensor(adv), 0.2)
+    got = policy_loss(torch.tensor(ratio), torch.tensor(adv), 0.2)
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
     new, old, returns = rng.normal(size=50), rng.normal(size=50), rng.normal(size=50)
     clipped = np.clip(new, old - 0.2, old + 0.2)
     expected = 0.5 * np.maximum((new - returns) ** 2, (clipped - returns) ** 2)
-    got = ppo.value_loss(*(torch.tensor(x) for x in (new, old, returns)), 0.2)
+    got = value_loss(*(torch.tensor(x) for x in (new, old, returns)), 0.2)
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
 
 
 def test_the_score_lands_on_the_last_response_token() -> None:
     mask = torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0]])
     kl = torch.full((2, 4), 0.5)
-    rewards = ppo.token_rewards(torch.tensor([2.0, -1.0]), kl, mask, kl_coef=0.1)
+    rewards = token_rewards(torch.tensor([2.0, -1.0]), kl, mask, kl_coef=0.1)
     expected = torch.tensor([[-0.05, -0.05, 1.95, 0], [-1.05, 0, 0, 0]])
     torch.testing.assert_close(rewards, expected)
 
@@ -160,17 +160,17 @@ def test_micro_batches_cost_as_little_as_any_grouping_of_like_lengths(overhead: 
 def test_the_cost_of_a_micro_batch_changes_neither_gradients_nor_first_ratio(tokenizer, tmp_path) -> None:
     settings = {"num_mini_batches": 1, "micro_batch_tokens": 10_000}
     trainer = trainer_of(tokenizer, tmp_path / "whole", **settings)
-    assert trainer.overhead is None  # so narrow a model wants micro-batches few and full
+    assert trainer.order.overhead is None  # so narrow a model wants micro-batches few and full
     whole = gradient_of(trainer)
     trainer = trainer_of(tokenizer, tmp_path / "parts", **settings)
-    trainer.overhead = 0
+    trainer.order.overhead = 0
     parts = gradient_of(trainer)
     rows = trainer.rollout.rows
     lengths = [len(row) for row in rows]
-    groups = trainer.micro_batches(range(len(rows)), lengths)
+    groups = trainer.order.micro_batches(range(len(rows)), lengths)
     assert len(groups) == len(set(lengths)) > 1
     torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
-    assert trainer.sums["first_ratio_error"] == 0
+    assert trainer.sums.metrics(mini_batches=1, ptx=False)["val/first_ratio_error"] == 0
 
 
 def test_log_probabilities_and_values_do_not_depend_on_padding(tokenizer) -> None:
@@ -222,7 +222,7 @@ def test_every_pass_over_the_prompts_is_a_fresh_permutation(tokenizer, tmp_path:
     trainer = trainer_of(tokenizer, tmp_path)
     per_pass = len(PROMPTS) // 16
     passes = [
-        [index for i in range(per_pass) for index in trainer.prompt_indices(p * per_pass + i)]
+        [index for i in range(per_pass) for index in trainer.order.prompts_of(p * per_pass + i)]
         for p in range(2)
     ]
     assert sorted(passes[0]) == sorted(passes[1]) == list(range(len(PROMPTS)))

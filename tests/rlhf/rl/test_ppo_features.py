@@ -22,7 +22,8 @@ from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import sample
 from rlhf.models.scratch import train_tokenizer
 from rlhf.rl import reward_functions
-from rlhf.rl import trainer as ppo
+from rlhf.rl.advantages import adapted_kl_coef, whiten
+from rlhf.rl.metrics import UpdateSums
 from rlhf.rl.rewards import model_scores
 from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.training.loop import train
@@ -99,16 +100,16 @@ def test_dropout_is_off_in_all_four_roles(tokenizer, tmp_path: Path) -> None:
 def test_rewards_are_whitened_with_their_mean_kept() -> None:
     mask = torch.tensor([[1.0, 1, 0], [1, 1, 1]])
     values = torch.tensor([[1.0, 2, 9], [3, 4, 5]])
-    white = ppo.whiten(values, mask, shift_mean=False)
+    white = whiten(values, mask, shift_mean=False)
     real = white[mask > 0].numpy()
     assert real.mean() == pytest.approx(3.0, abs=1e-5)
     assert real.std() == pytest.approx(1.0, abs=1e-4)
 
 
 def test_the_adaptive_controller_follows_ziegler() -> None:
-    raised = ppo.adapted_kl_coef(0.1, kl=60.0, target=6.0, episodes=64, horizon=10_000)
+    raised = adapted_kl_coef(0.1, kl=60.0, target=6.0, episodes=64, horizon=10_000)
     assert raised == pytest.approx(0.1 * (1 + 0.2 * 64 / 10_000))  # the error is clipped at 0.2
-    lowered = ppo.adapted_kl_coef(0.1, kl=5.4, target=6.0, episodes=64, horizon=10_000)
+    lowered = adapted_kl_coef(0.1, kl=5.4, target=6.0, episodes=64, horizon=10_000)
     assert lowered == pytest.approx(0.1 * (1 - 0.1 * 64 / 10_000))
 
 
@@ -175,7 +176,7 @@ def test_the_missing_eos_rules(tokenizer, tmp_path: Path, rule, missing, expecte
 def test_a_custom_stop_token_ends_a_response_like_eos(tokenizer, tmp_path: Path) -> None:
     trainer = trainer_of(tokenizer, tmp_path, reward=ones, stop_tokens=[" yes", " no"], batch_size=64)
     stops = {tokenizer.eos_token_id, *(tokenizer(w)["input_ids"][0] for w in (" yes", " no"))}
-    assert set(trainer.stops) == stops
+    assert set(trainer.policy.stops) == stops
     rollout = trainer.roll_out(0)
     seen = set()
     for i, (row, start) in enumerate(zip(rollout.rows, rollout.starts, strict=True)):
@@ -218,7 +219,7 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(tokenizer, tmp_pat
     foreign = RewardModel(model, other)
     trainer = trainer_of(tokenizer, tmp_path, reward=foreign, missing_eos=None, kl_coef=0.0, lam=1.0)
     rollout = trainer.roll_out(0)
-    prompts = [PROMPTS[i] for i in trainer.prompt_indices(0)]
+    prompts = [PROMPTS[i] for i in trainer.order.prompts_of(0)]
     texts = [
         tokenizer.decode(row[start:], skip_special_tokens=True)
         for row, start in zip(rollout.rows, rollout.starts, strict=True)
@@ -232,7 +233,7 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(tokenizer, tmp_pat
 def test_a_reward_model_on_the_same_tokenizer_reads_the_ids(tokenizer, tmp_path: Path) -> None:
     scorer = tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1)
     trainer = trainer_of(tokenizer, tmp_path, reward=RewardModel(scorer, copy.deepcopy(tokenizer)))
-    assert list(trainer.rewards.values()) == [scorer]
+    assert list(trainer.roles.rewards.values()) == [scorer]
 
 
 def test_chat_messages_are_prompts(tokenizer, tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_lora_shares_one_backbone_and_the_reference_is_the_adapter_off(tokenizer
     trainer = trainer_of(
         tokenizer, tmp_path, more={"value": None, "peft_config": LoraConfig(**LORA)}, learning_rate=1e-2
     )
-    assert trainer.reference is trainer.networks.policy
+    assert trainer.roles.reference is trainer.networks.policy
     learning = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert learning
     assert all("lora_" in name or "value_head" in name for name in learning)
@@ -284,7 +285,9 @@ def test_lora_shares_one_backbone_and_the_reference_is_the_adapter_off(tokenizer
     assert rows[-1]["objective/kl"] != 0.0
     batch = batch_of([[5, 6, 7, 8, 9]], [2], tokenizer.pad_token_id)
     with torch.no_grad():
-        assert torch.equal(trainer._reference_logprobs(batch), response_logprobs(start.eval(), batch, 1.0)[0])
+        assert torch.equal(
+            trainer.roles.reference_logprobs(batch, 1.0), response_logprobs(start.eval(), batch, 1.0)[0]
+        )
         ours, _ = response_logprobs(trainer.networks.policy, batch, 1.0)
         merged, _ = response_logprobs(trainer.trained_policy(), batch, 1.0)
     torch.testing.assert_close(merged, ours, atol=1e-5, rtol=1e-5)
@@ -308,7 +311,7 @@ def test_a_reward_adapter_on_the_backbone_scores_as_its_model(tokenizer, tmp_pat
     with torch.no_grad():
         expected = sequence_scores(scorer.eval(), batch.ids, batch.lengths) - 0.25
         before = response_logprobs(trainer.networks.policy, batch, 1.0)[0]
-        scores = model_scores(trainer.rewards, batch, trainer.networks.policy, trainer.adapter)
+        scores = model_scores(trainer.roles.rewards, batch, trainer.networks.policy, trainer.roles.adapter)
         torch.testing.assert_close(scores[0], expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(before, response_logprobs(trainer.networks.policy, batch, 1.0)[0])
     learning = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
@@ -429,7 +432,7 @@ def test_trl_fault_3_gradient_checkpointing_recomputes_and_changes_nothing(token
         if checkpointing:
             trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
         trainer.rollout, trainer.rollout_update = trainer.roll_out(0), 0
-        trainer.sums = ppo.defaultdict(lambda: torch.zeros(()))
+        trainer.sums = UpdateSums(torch.device("cpu"))
         calls[checkpointing] = 0
 
         def count(*_):
@@ -463,7 +466,7 @@ def test_trl_fault_5_the_first_ratio_is_exactly_one(tokenizer, tmp_path: Path, p
 def test_trl_fault_6_only_response_tokens_reach_the_vocabulary(tokenizer, tmp_path: Path) -> None:
     trainer = trainer_of(tokenizer, tmp_path, micro_batch_tokens=10_000, num_mini_batches=1)
     trainer.rollout, trainer.rollout_update = trainer.roll_out(0), 0
-    trainer.sums = ppo.defaultdict(lambda: torch.zeros(()))
+    trainer.sums = UpdateSums(torch.device("cpu"))
     seen = []
     trainer.networks.policy.lm_head.register_forward_hook(lambda m, inputs, out: seen.append(out.shape))
     trainer.training_step(trainer.model, {"step": 0})

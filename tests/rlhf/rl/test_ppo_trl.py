@@ -26,7 +26,7 @@ import torch
 from conftest import PATIENCE
 from safetensors.torch import load_file
 
-from rlhf.rl import trainer as ppo
+from rlhf.rl.advantages import gae, kl_estimate, policy_loss, token_rewards, value_loss, whiten
 
 TRL = os.environ.get("TRL112")
 pytestmark = pytest.mark.skipif(not TRL, reason="TRL112 names no folder with TRL 1.12")
@@ -134,9 +134,9 @@ def longer(mask: torch.Tensor) -> torch.Tensor:
 
 def ours(trl: dict[str, torch.Tensor], mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Our advantages and returns of TRL's rollout, episodes being what `mask` says."""
-    kl = ppo.kl_estimate(trl["logprobs"], trl["ref_logprobs"], trl["kind"]) * trl["mask"]  # type: ignore[arg-type]
-    rewards = ppo.token_rewards(trl["scores"], kl, mask, KL_COEF)
-    return ppo.gae(rewards, trl["values"] * mask, mask, GAMMA, LAM)
+    kl = kl_estimate(trl["logprobs"], trl["ref_logprobs"], trl["kind"]) * trl["mask"]  # type: ignore[arg-type]
+    rewards = token_rewards(trl["scores"], kl, mask, KL_COEF)
+    return gae(rewards, trl["values"] * mask, mask, GAMMA, LAM)
 
 
 def test_the_rollout_has_what_the_comparison_needs(trl: dict[str, torch.Tensor]) -> None:
@@ -150,7 +150,7 @@ def test_the_rollout_has_what_the_comparison_needs(trl: dict[str, torch.Tensor])
 
 
 def test_the_kl_and_its_penalty(trl: dict[str, torch.Tensor]) -> None:
-    kl = ppo.kl_estimate(trl["logprobs"], trl["ref_logprobs"], trl["kind"]) * trl["mask"]  # type: ignore[arg-type]
+    kl = kl_estimate(trl["logprobs"], trl["ref_logprobs"], trl["kind"]) * trl["mask"]  # type: ignore[arg-type]
     assert kl.sum() > 0.01
     torch.testing.assert_close(kl.sum(1).mean(), trl["objective/kl"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
@@ -175,7 +175,7 @@ def test_advantages_and_returns_with_the_score_one_slot_late(trl: dict[str, torc
 
 def test_whitening_up_to_the_unbiased_variance(trl: dict[str, torch.Tensor]) -> None:
     n = trl["mask"].sum()
-    got = ppo.whiten(trl["advantages"], trl["mask"]) * ((n - 1) / n).sqrt()
+    got = whiten(trl["advantages"], trl["mask"]) * ((n - 1) / n).sqrt()
     torch.testing.assert_close(got, trl["whitened"] * trl["mask"], rtol=1e-5, atol=1e-6)
 
 
@@ -186,8 +186,8 @@ def test_the_losses_of_the_first_step(trl: dict[str, torch.Tensor]) -> None:
     order = trl["order"]
     ratio = ((trl["new_logprobs"] - trl["logprobs"][order]) * mask[order]).exp()
     advantages = trl["whitened"][order] * mask[order]
-    policy = (ppo.policy_loss(ratio, advantages, 0.2) * mask[order]).sum() / mask.sum()
+    policy = (policy_loss(ratio, advantages, 0.2) * mask[order]).sum() / mask.sum()
     torch.testing.assert_close(policy, trl["loss/policy_avg"], rtol=1e-4, atol=1e-6)
     values = trl["values"] * mask_p1  # at the first step the values are those of the rollout
-    value = (ppo.value_loss(values, values, returns, 0.2) * mask_p1).sum() / mask_p1.sum()
+    value = (value_loss(values, values, returns, 0.2) * mask_p1).sum() / mask_p1.sum()
     torch.testing.assert_close(value, trl["loss/value_avg"], rtol=1e-4, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Looks along PPO: when they are taken, what they measure, and that training does not notice them."""
+"""Evaluation snapshots: when they are taken, what they measure, and that training does not notice them."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ from rlhf.training.loop import train
 ROWS = [{"prompt": prompt, "completion": " red", "source": "test"} for prompt in PROMPTS[:6]]
 
 
-def run(folder, every=2, stop=None, look=True, best_of=1, **settings):
+def run(folder, every=2, stop=None, take=True, best_of=1, **settings):
     tokenizer = words_tokenizer()
     trainer = trainer_of(
         tokenizer, folder / "run", num_updates=3, num_mini_batches=1, num_ppo_epochs=1, **settings
     )
     reward = RewardModel(tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1), tokenizer)
-    if look:
-        trainer.add_callback(Snapshots(trainer, reward, ROWS, folder / "looks", every, best_of))
+    if take:
+        trainer.add_callback(Snapshots(trainer, reward, ROWS, folder / "snapshots", every, best_of))
     if stop:
         trainer.add_callback(Stop(stop))
     try:
@@ -29,11 +29,11 @@ def run(folder, every=2, stop=None, look=True, best_of=1, **settings):
     except KeyboardInterrupt:
         pass
     else:
-        collect_snapshots(folder / "looks", folder / "all.parquet")
+        collect_snapshots(folder / "snapshots", folder / "all.parquet")
     return trainer, reward
 
 
-def test_looks_are_taken_at_the_start_every_few_updates_and_at_the_end(tmp_path):
+def test_snapshots_are_taken_at_the_start_every_few_updates_and_at_the_end(tmp_path):
     trainer, reward = run(tmp_path)
     rows = read_table(tmp_path / "all.parquet", SNAPSHOT)
     assert [row["update"] for row in rows[::6]] == [0, 2, 3]
@@ -44,14 +44,14 @@ def test_looks_are_taken_at_the_start_every_few_updates_and_at_the_end(tmp_path)
     )
     assert [row["kl"] for row in rows[:6]] == [0.0] * 6  # the policy is still the one it started as
     assert any(row["kl"] != 0 for row in rows[6:])
-    assert trainer.networks.policy is not trainer.reference
+    assert trainer.networks.policy is not trainer.roles.reference
 
 
-def test_training_does_not_notice_and_a_killed_run_has_the_same_looks(tmp_path):
+def test_training_does_not_notice_and_a_killed_run_has_the_same_snapshots(tmp_path):
     def weights(trainer):
         return torch.cat([p.flatten() for p in trainer.networks.parameters()])
 
-    plain, _ = run(tmp_path / "plain", look=False)
+    plain, _ = run(tmp_path / "plain", take=False)
     whole, _ = run(tmp_path / "whole")
     assert torch.equal(weights(plain), weights(whole))
     run(tmp_path / "killed", stop=2)
@@ -68,30 +68,31 @@ def test_without_adapters_at_work_the_reference_is_the_start(tmp_path):
     rows = read_table(tmp_path / "all.parquet", SNAPSHOT)
     assert [row["kl"] for row in rows[:6]] == pytest.approx([0.0] * 6, abs=1e-6)
     assert max(abs(row["kl"]) for row in rows[6:]) > 1e-3
-    assert trainer.networks.policy is trainer.reference
+    assert trainer.networks.policy is trainer.roles.reference
 
 
 def test_best_of_n_of_the_start_has_rising_scores_and_the_kl_of_its_n(tmp_path):
     _, reward = run(tmp_path, best_of=5)
     rows = read_table(tmp_path / "all.parquet", SNAPSHOT)
-    of = {n: [row for row in rows if row["n"] == n and row["update"] == 0] for n in (1, 2, 4)}
+    rows_of = {n: [row for row in rows if row["n"] == n and row["update"] == 0] for n in (1, 2, 4)}
     assert {row["n"] for row in rows} == {1, 2, 4}
     assert {row["update"] for row in rows if row["n"] > 1} == {0}
     for n, kl in ((2, 0.1931), (4, 0.6363)):
-        assert [row["prompt"] for row in of[n]] == PROMPTS[:6]
-        assert [row["kl"] for row in of[n]] == pytest.approx([kl] * 6, abs=1e-4)
-        outputs = [row["output"] for row in of[n]]
-        assert [row["score"] for row in of[n]] == pytest.approx(score(reward, PROMPTS[:6], outputs), abs=1e-5)
-        assert all(a["score"] >= b["score"] for a, b in zip(of[n], of[n // 2], strict=True))
-    assert any(a["score"] > b["score"] for a, b in zip(of[4], of[1], strict=True))
+        assert [row["prompt"] for row in rows_of[n]] == PROMPTS[:6]
+        assert [row["kl"] for row in rows_of[n]] == pytest.approx([kl] * 6, abs=1e-4)
+        outputs = [row["output"] for row in rows_of[n]]
+        scores = score(reward, PROMPTS[:6], outputs)
+        assert [row["score"] for row in rows_of[n]] == pytest.approx(scores, abs=1e-5)
+        assert all(a["score"] >= b["score"] for a, b in zip(rows_of[n], rows_of[n // 2], strict=True))
+    assert any(a["score"] > b["score"] for a, b in zip(rows_of[4], rows_of[1], strict=True))
 
 
-def test_no_looks_are_an_empty_table(tmp_path):
+def test_no_snapshots_are_an_empty_table(tmp_path):
     collect_snapshots(tmp_path / "none", tmp_path / "all.parquet")
     assert read_table(tmp_path / "all.parquet", SNAPSHOT) == []
 
 
-def test_what_is_not_finite_in_a_look_stops_the_training_and_is_not_written(tmp_path):
+def test_what_is_not_finite_in_a_snapshot_stops_the_training_and_is_not_written(tmp_path):
     with pytest.raises(DataError, match=r"the KL to the start is (nan|inf) at step 2, learning rate \S+: .*"):
         run(tmp_path, every=1, learning_rate=1e38)
-    assert [path.name for path in (tmp_path / "looks").glob("*")] == ["0000000.parquet"]
+    assert [path.name for path in (tmp_path / "snapshots").glob("*")] == ["0000000.parquet"]

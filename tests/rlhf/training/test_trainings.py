@@ -351,7 +351,7 @@ def run_pretrain(base: Path, folder: Path):
         "muon_learning_rate": 0.02,
         "save_every": 4,
     }
-    curve = pretrain(policy.model, policy.tokenizer, texts, checkpoints=folder, seed=0, **settings)
+    curve = pretrain(policy, texts, checkpoints=folder, seed=0, **settings)
     return policy.model, curve
 
 
@@ -389,9 +389,7 @@ def test_fewer_steps_than_a_log_interval_still_have_a_curve_and_a_loss(base: Pat
     policy = load_policy(base)
     settings = {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "muon_learning_rate": 0.02}
     texts = [d["prompt"] for d in DEMONSTRATIONS]
-    curve = pretrain(
-        policy.model, policy.tokenizer, texts, checkpoints=tmp_path, seed=0, save_every=50, **settings
-    )
+    curve = pretrain(policy, texts, checkpoints=tmp_path, seed=0, save_every=50, **settings)
     assert [row["step"] for row in curve] == [1, 2, 3]
     assert final_loss(curve) == curve[-1]["loss"] > 0
     assert final_loss([]) is None
