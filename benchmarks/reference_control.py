@@ -38,8 +38,9 @@ from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.errors import DataError
 from rlhf.data.json_files import read_jsonl
 from rlhf.data.readers import read_rows
+from rlhf.judges.chat_completions import Endpoint
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs, same
-from rlhf.judges.language_model import Endpoint, LlmJudge
+from rlhf.judges.language_model import LlmJudge
 from rlhf.judges.reward_model import model_judge
 from rlhf.measures.display import figure_text, interval_text, rate_text
 from rlhf.measures.length_control import length_controlled_rate

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.compute import deterministic
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, PROMPT, SPLITS, prompt_key, with_ids
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, PROMPT, SPLITS, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
+from rlhf.data.splits import prompt_key
 from rlhf.data.table import read_table, write_table
 from rlhf.models.policy import load_policy
 from rlhf.models.sampling import generate

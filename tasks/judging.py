@@ -60,7 +60,8 @@ def load_judge(name: str, settings: Settings) -> Judge:
         if not judgments:
             raise DataError(NO_JUDGMENTS)
         return HumanJudge(judgments, name)
-    from rlhf.judges.language_model import Endpoint, LlmJudge  # here, because it loads an HTTP client
+    from rlhf.judges.chat_completions import Endpoint  # here, because these load an HTTP client
+    from rlhf.judges.language_model import LlmJudge
 
     llm = settings.evaluate.llm
     if not llm.url or not llm.model:

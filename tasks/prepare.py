@@ -12,12 +12,12 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-import hashlib
 import statistics
 from typing import Any
 
-from rlhf.data.contracts import SPLITS, TABLES, Contract, prompt_key, row_id
+from rlhf.data.contracts import SPLITS, TABLES, Contract, row_id
 from rlhf.data.files import write_json, written_beside
+from rlhf.data.splits import assign_splits
 from rlhf.data.table import read_table, write_table
 from rlhf.settings import Prepare
 from tasks.runtime.stage import Stage, run
@@ -48,11 +48,10 @@ def main(stage: Stage) -> dict[str, float]:
 
 
 def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Rows]:
-    """The four tables in normal form: texts stripped, completions opened by one space, splits and ids filled.
+    """The four tables in normal form: texts stripped, completions after one space, splits and ids filled in.
 
-    A row that carries a split keeps it, and so does every row of its prompt that carries none, however the
-    prompt is spelled (`contracts.prompt_key`); other prompts are assigned by a seeded hash of their text, so
-    that adding prompts moves no other.
+    Prompts of demonstrations and comparisons that the table of prompts lacks are added to it. The splits are
+    those of `rlhf.data.splits`.
 
     Args:
         raw: name -> rows, for each name of `contracts.TABLES`.
@@ -60,14 +59,6 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
         seed: of the assignment.
     """
     tables = {name: [_normal(TABLES[name], row) for row in rows] for name, rows in raw.items()}
-    given: dict[str, str] = {}
-    spelled: dict[str, str] = {}  # the first spelling of each prompt, whose hash decides
-    for name in SPLIT_TABLES:
-        for row in tables[name]:
-            if row["prompt"]:
-                spelled.setdefault(prompt_key(row["prompt"]), row["prompt"])
-            if row["prompt"] and row["split"]:
-                given.setdefault(prompt_key(row["prompt"]), row["split"])
     known = {row["prompt"] for row in tables["prompts"]}
     for name in ("demonstrations", "comparisons"):
         for row in tables[name]:
@@ -82,27 +73,15 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
                         "id": None,
                     }
                 )
-    for name in SPLIT_TABLES:
-        for row in tables[name]:
-            key = prompt_key(row["prompt"] or "")
-            row["split"] = row["split"] or given.get(key) or split_of(spelled.get(key, ""), settings, seed)
+    assign_splits((row for name in SPLIT_TABLES for row in tables[name]), settings, seed)
     held_out = {row["prompt"] for row in tables["prompts"] if row["split"] == "test" and row["prompt"]}
     tables["corpus"] = _corpus(tables["corpus"], held_out)
     for name, contract in TABLES.items():
-        # A given id that was right moves with the normal form; rows that share it still share it.
+        # An id that a row brought and that was right moves with the normal form; rows that share it still do.
         moved = {row["id"]: row_id(contract, row) for row in tables[name] if row.pop("id_was_right", False)}
         for row in tables[name]:
             row["id"] = moved.get(row["id"], row["id"]) or row_id(contract, row)
     return tables
-
-
-def split_of(prompt: str, settings: Prepare, seed: int) -> str:
-    """The split of a prompt that came with none: test and judge by their shares, validation of the rest."""
-    digest = hashlib.sha256(f"{seed}\0{prompt}".encode()).digest()
-    place = int.from_bytes(digest[:8]) / 2**64
-    ends = [("test", settings.test_share), ("judge", settings.test_share + settings.judge_share)]
-    ends.append(("validation", ends[-1][1] + settings.validation_share * (1 - ends[-1][1])))
-    return next((split for split, end in ends if place < end), "train")
 
 
 def _normal(contract: Contract, row: dict[str, Any]) -> dict[str, Any]:

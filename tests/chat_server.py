@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from rlhf.judges.chat_completions import Endpoint
 from rlhf.judges.judge import blind_pairs
-from rlhf.judges.language_model import Endpoint, LlmJudge
+from rlhf.judges.language_model import LlmJudge
 
 
 class Server(ThreadingHTTPServer):

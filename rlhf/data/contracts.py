@@ -99,14 +99,6 @@ SPLITS = ("train", "validation", "judge", "test")
 TABLES = {"corpus": CORPUS, "demonstrations": DEMONSTRATION, "prompts": PROMPT, "comparisons": COMPARISON}
 
 
-def prompt_key(prompt: str) -> str:
-    """What all spellings of a prompt have in common: white space and the letters' case do not count.
-
-    Splits go by it, or a held-out prompt would be trained on under another spelling.
-    """
-    return " ".join(prompt.split()).casefold()
-
-
 def row_id(contract: Contract, row: dict[str, Any]) -> str:
     """The stable id of a row: 16 hex digits of the SHA-256 over its content columns."""
     content = [row.get(column) for column in contract.content]

@@ -27,10 +27,11 @@ _ALIKE = 0.8  # share of words in common from which two prompts are near-copies
 
 @functools.lru_cache(maxsize=10_000)  # every statistic of an evaluation asks for the same prompts
 def spelling(text: str) -> str:
-    """The form that all spellings of a text share.
+    """The form that all spellings of a text share, for counting.
 
     Case, white space, accents, compatibility forms (Unicode NFKD), invisible characters and punctuation away
-    from digits are taken off. A text that consists of these alone is left as it is.
+    from digits are taken off. A text that consists of these alone is left as it is. Splits go by the plainer
+    `rlhf.data.splits.prompt_key`, which says why there are two.
     """
     plain = "".join(
         character

@@ -1,14 +1,14 @@
-"""Who prefers what: a judge looks at a prompt, its reference and an output, and says which is better.
+"""What a judge is: it reads a prompt, a reference and an output, and says which of the two texts is better.
 
 | judge | kind | who decides |
 |---|---|---|
-| `gold_judge` | gold | the built-in task's hidden preference |
-| `simulated_judge` | simulated | the built-in task's labelers, with their noise and habits |
-| `human_judge` | human | people, whose judgments stand in a file |
-| `model_judge` | model | a reward model, trained on a split that nothing else saw |
-| `rlhf.judges.language_model.LlmJudge` | model | a language model behind an OpenAI-compatible endpoint |
+| `rlhf.judges.people.HumanJudge` | human | people, who judged before |
+| `rlhf.judges.reward_model.model_judge` | model | a reward model, trained on a split that nothing else saw |
+| `rlhf.judges.language_model.LlmJudge` | model | a language model behind a chat-completions endpoint |
+| `rlhf.world.judges.gold_judge` | gold | the built-in task's hidden preference |
+| `rlhf.world.judges.simulated_judge` | simulated | its simulated labelers, with their noise and habits |
 
-Only one kind is people, and every table says which one it was. `blind_pairs` makes what is judged; every
+Only the first is people, and every row says which kind judged it. `blind_pairs` makes what is judged; every
 judge takes that and gives rows of the contract JUDGMENT.
 """
 
@@ -62,8 +62,12 @@ class PairedJudge(Protocol):
     """A judge that sees both texts of a pair at once, and is asked in both orders."""
 
     def in_both_orders(self, pairs: Sequence[Row]) -> list[list[str | None]]:
-        """`output`, `reference`, `tie` or None (unreadable) in `shown_order` and turned round; see
-        `rlhf.judges.language_model.LlmJudge`."""
+        """What the judge says of each pair, first in `shown_order` and then turned round.
+
+        Returns:
+            `output`, `reference`, `tie` or None (unreadable) for each order; a single `tie` where both texts
+            are the same, because nobody is asked about those.
+        """
         ...
 
 
@@ -81,8 +85,7 @@ def blind_pairs(
     prompts.
 
     `shown_order[j]` is what stands at position j: 0 the reference, 1 the output. It is drawn by seed, policy
-    and
-    prompt: random, yet the same one each time.
+    and prompt: random, yet the same each time.
     """
     pairs = []
     for prompt, reference, output in zip(prompts, references, outputs, strict=True):

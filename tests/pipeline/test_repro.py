@@ -174,6 +174,18 @@ def test_a_changed_parameter_reruns_what_depends_on_it(finished: Workspace) -> N
     assert hashes() == first
 
 
+def test_another_error_message_of_the_csv_reader_reruns_ingest_alone(finished: Workspace) -> None:
+    module = Path("rlhf/data/csv_files.py")
+    before = module.read_text()
+    assert "is the line cut off?" in before
+    module.write_text(before.replace("is the line cut off?", "was the line cut off?"))
+    changed = [line for line in dvc("status").splitlines() if line and not line[0].isspace()]
+    assert changed == ["ingest:"]
+    assert ran(dvc("repro")) == ["ingest"]
+    module.write_text(before)
+    assert ran(dvc("repro")) == []
+
+
 @pytest.mark.parametrize("stage", TRAININGS)
 def test_a_killed_training_goes_on_to_the_same_files(finished: Workspace, stage: str) -> None:
     folder = Path("models", TRAININGS[stage])

@@ -16,9 +16,10 @@ from labeling import exports, imports
 from labeling import projects as projects_
 from labeling.imports import Given
 from labeling.store import Store
-from rlhf.data.contracts import COMPARISON, PROMPT, TABLES, prompt_key, with_ids
+from rlhf.data.contracts import COMPARISON, PROMPT, TABLES, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.qa_feedback import qa_feedback
+from rlhf.data.splits import prompt_key
 from rlhf.data.table import read_table, write_table
 from rlhf.settings import Prepare
 from tasks.prepare import prepare

@@ -1,15 +1,18 @@
-"""The judges that `evaluate.judges` names, made of what the pipeline keeps."""
+"""The judges that `evaluate.judges` names, and whether what one says is believed."""
 
 import json
+import re
 
 import pytest
+from chat_server import completion, make, responses
 
-from rlhf.data.contracts import JUDGMENT
+from rlhf.data.contracts import COMPARISON, JUDGMENT, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
 from rlhf.data.table import write_table
-from rlhf.settings import Settings, check_settings
-from tasks.judging import load_judge
+from rlhf.judges.judge import blind_pairs
+from rlhf.settings import Evaluate, Llm, Settings, check_settings
+from tasks.judging import load_judge, trust_in
 
 
 @pytest.mark.parametrize(
@@ -54,3 +57,72 @@ def test_people_judge_by_the_judgments_that_ingest_read(workspace):
     with pytest.raises(DataError, match=r"data/human/ben\.csv: row 1: column 'preferred' is missing"):
         workspace.stage("ingest")
     assert judge.rows == load_judge("human", Settings()).rows  # the table stays whole
+
+
+def answer_to(prompt):
+    return f"for {prompt}: take the lid off, wait for some minutes, clean it and put it back"
+
+
+@pytest.fixture
+def held_out(tmp_path, monkeypatch):
+    """Demonstrations of 20 held-out prompts, and rankings of ten others by people."""
+    monkeypatch.chdir(tmp_path)
+    ranking = {"ranking": [1, 2], "split": "validation", "labeler_id": "ann"}
+    ranking["policies"] = ["reference", "sft"]
+    rankings = [
+        {"prompt": f"ranked {i}", "completions": [answer_to(f"ranked {i}"), "no idea"]} | ranking
+        for i in range(10)
+    ]
+    path = "data/comparisons/comparisons.parquet"
+    write_table(path, COMPARISON, with_ids(COMPARISON, rankings, "feedback"))
+    prompts = [f"test {i}" for i in range(20)]
+    return [{"prompt": p, "completion": answer_to(p), "source": "files"} for p in prompts]
+
+
+def trust(judge, rows, outputs, **limits):
+    prompts, references = ([row[key] for row in rows] for key in ("prompt", "completion"))
+    asked = blind_pairs("ppo", prompts, references, outputs, split="test", source="files", seed=0)
+    judge.judge(asked)
+    return trust_in(judge, rows, {"ppo": asked}, Evaluate(llm=Llm(**limits)), seed=0)
+
+
+def test_a_judge_that_names_what_it_sees_first_is_not_believed(server, tmp_path, held_out):
+    server.behave = lambda request, attempt: (200, {}, completion("Clear enough.\nVerdict: A"))
+    measured = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
+    assert not measured.decides
+    assert measured.reason == (
+        "this judge cannot tell good from random: 10 of 10 pairs contradict themselves when turned round"
+    )
+    consistent = {check.name: (check.rate, check.n) for check in measured.controls if "orders" in check.name}
+    assert consistent == {"both orders": (0.0, 10), "both orders, outputs": (0.0, 10)}
+
+
+def test_a_judge_that_knows_the_references_is_believed_and_asked_no_more_than_the_settings_allow(
+    server, tmp_path, held_out
+):
+    def prefer_references(request, attempt):
+        prompt = re.search(r"\[prompt \w+\]\n(.*)\n", request["messages"][1]["content"])[1]
+        a, b = (text == answer_to(prompt) for text in responses(request))
+        return 200, {}, completion(f"Verdict: {'A' if a > b else 'B' if b > a else 'tie'}")
+
+    server.behave = prefer_references
+    judge, outputs = make(server, tmp_path), ["some output"] * 20
+    measured = trust(judge, held_out, outputs, control_prompts=14)
+    assert measured.decides, measured.reason
+    assert measured.reason.endswith("passed 8 controls")
+    assert (measured.specificity, measured.sensitivity) == ([1.0] * 10, [])
+    assert {check.n for check in measured.controls} == {14, 20}
+    assert len(server.requests) == 2 * (20 + 5 * 14 + 10)  # in earnest, controls, people's pairs
+    again = make(server, tmp_path)
+    assert trust(again, held_out, outputs, control_prompts=14) == measured
+    assert again.usage.requests == 0
+    limited = make(server, tmp_path / "elsewhere", {"max_requests": 60})
+    with pytest.raises(DataError, match="limit of 60 requests"):
+        trust(limited, held_out, outputs)
+
+
+def test_a_judge_whose_replies_cannot_be_read_is_not_believed(server, tmp_path, held_out):
+    server.behave = lambda request, attempt: (200, {}, completion("I cannot compare these."))
+    measured = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
+    assert not measured.decides
+    assert "10 of 10 replies could not be read" in measured.reason

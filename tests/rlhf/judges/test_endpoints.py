@@ -10,8 +10,9 @@ from chat_server import make, pairs
 
 from flows.params import plan
 from rlhf.data.errors import DataError
+from rlhf.judges.chat_completions import Endpoint
 from rlhf.judges.endpoints import DEFAULT, key_for, load_allowed
-from rlhf.judges.language_model import Endpoint, LlmJudge
+from rlhf.judges.language_model import LlmJudge
 
 ALLOWED = {
     "api.openai.com": ["OPENAI_API_KEY", "TEAM_KEY"],

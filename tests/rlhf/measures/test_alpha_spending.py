@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from rlhf.data.distinct import first_of_spelling, near_copies, spelling
 from rlhf.measures.alpha_spending import level_of_look, outcome, same_prompts, sketch
 from rlhf.measures.rates import wilson
 
@@ -64,39 +63,3 @@ def test_the_same_outputs_judged_the_same_way_are_one_look():
     rows = [{"prompt": str(i), "output": "o", "preferred": "output"} for i in range(5)]
     assert outcome(rows) == outcome(rows[::-1])
     assert outcome(rows) != outcome([*rows[:4], rows[4] | {"preferred": "tie"}])
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        "WHAT is the  capital of France",
-        "what is the capital of france?!",
-        "“What\tis the capital\u200b of France”…",
-        "Ｗhat is the cápital of France",
-    ],
-)
-def test_spellings_of_a_prompt_are_one(other):
-    assert spelling(other) == spelling("What is the capital of France?")
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("2 + 3", "2 * 3"),
-        ("2 + 3", "2 - 3"),
-        ("1.5", "15"),
-        ("a < b", "a > b"),
-        ("हिन्दी", "हन्द"),
-        ("?!", "..."),
-    ],
-)
-def test_what_means_something_else_stays_apart(one, other):
-    assert spelling(one) != spelling(other)
-
-
-def test_near_copies_are_counted_and_different_questions_are_not():
-    copies = [f"please tell me now what the capital of France is today number {i}" for i in range(50)]
-    assert near_copies(copies) == pytest.approx(49 / 50)
-    assert near_copies([f"question {i} about thing {7 * i}" for i in range(50)]) == 0
-    assert near_copies(["?", "!"]) == near_copies(["one"]) == 0
-    assert first_of_spelling(["A b", "a  B!", "c"]) == ["A b", "A b", "c"]

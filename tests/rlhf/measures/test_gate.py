@@ -5,7 +5,6 @@ import json
 import pytest
 from crafted import CLEAN, HEALTHY, evaluation, failed, judged, look, words
 
-from rlhf.data.distinct import spelling
 from rlhf.measures.gate import decide
 from rlhf.settings import Register
 
@@ -213,10 +212,3 @@ def test_no_look_has_an_interval_of_all(number):
     decision = decide(Register(), numbers, look(ppo, number), None)
     said = " ".join([*(rule["detail"] for rule in decision["rules"]), *decision["warnings"]])
     assert "100\u00a0%" not in said
-
-
-@pytest.mark.parametrize(
-    "mark", [*"\x00\x01\ufe0f\u115f\u3164\u2800\u180b\U000e0100\u034f\u00ad\u200d", *"。؟।؛"]
-)
-def test_what_shows_nothing_and_every_scripts_full_stop_make_no_other_prompt(mark):
-    assert spelling(f"what now{mark}") == spelling("what now")

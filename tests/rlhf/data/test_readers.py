@@ -1,4 +1,4 @@
-"""Reading users' rows: a value stays as it is or is refused, and rankings of any numbers keep their order."""
+"""Rows that people bring: a value stays as it is or is refused, and rankings keep their order."""
 
 from __future__ import annotations
 
@@ -8,18 +8,85 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
 from labeling.imports import read_labels
-from rlhf.data.contracts import COMPARISON
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION
 from rlhf.data.errors import DataError
 from rlhf.data.folder import files
 from rlhf.data.rankings import dense_ranks
 from rlhf.data.readers import read_rows
-from rlhf.data.table import read_table, write_table
+from rlhf.data.table import write_table
+
+DEMONSTRATED = {"prompt": "héllo", "completion": " 🙂\nworld\u2028.", "writer_id": None}
+
+
+RANKED: dict[str, Any] = {"prompt": "p", "completions": [" a", " b"], "ranking": [1, 1], "labeler_id": "ann"}
+
+
+def test_the_same_rows_from_every_file_type(tmp_path: Path) -> None:
+    rows = [RANKED | {"seconds": 2.5}, RANKED | {"prompt": 'a, "b"\nc', "seconds": None}]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "r.json").write_text(json.dumps(rows))
+    frame = pd.DataFrame(
+        [{k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
+    )
+    frame.to_csv(tmp_path / "r.csv", index=False)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "r.parquet")
+    for suffix in ("jsonl", "json", "csv", "parquet"):
+        assert read_rows(tmp_path / f"r.{suffix}", COMPARISON) == rows, suffix
+
+
+def test_jsonl_may_hold_line_separators_byte_order_marks_and_windows_ends(tmp_path: Path) -> None:
+    text = json.dumps(DEMONSTRATED, ensure_ascii=False)
+    assert "\u2028" in text
+    (tmp_path / "r.jsonl").write_bytes(b"\xef\xbb\xbf" + f"{text}\r\n\r\n{text}".encode())
+    assert read_rows(tmp_path / "r.jsonl", DEMONSTRATION) == [DEMONSTRATED, DEMONSTRATED]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "said"),
+    [
+        ("d.txt", b"x", "unknown file type '.txt'"),
+        ("d.jsonl", b"", "the file is empty"),
+        ("d.jsonl", b'{"prompt": "a", "completion": "b"}\n{"prompt": "a", "compl', "row 2: not valid JSON"),
+        ("d.jsonl", b'{"prompt": "a"}', "row 1: column 'completion' is missing"),
+        (
+            "d.jsonl",
+            b'{"prompt": "a", "completion": ["b"]}',
+            "row 1: column 'completion': ['b'] is no string",
+        ),
+        ("d.json", b'[{"prompt": "a"', "not valid JSON"),
+        ("d.json", b'{"prompt": "a"}', "expected a JSON list"),
+        ("d.csv", b"prompt,completion\na,b\nc", "row 2: fewer cells than the header"),
+        ("d.csv", b'prompt,completion\na,b\nc,"cut of', "not valid CSV"),
+        ("d.csv", b"prompt,completion\na,b,c\n", "row 1: unknown column"),
+        ("d.csv", b"prompt,completion\n", "no rows"),
+        ("d.csv", b"prompt,completion\na,\xff\n", "row 2: not UTF-8 (byte 0xff)"),
+        ("d.parquet", b"PAR1", "not a Parquet file"),
+    ],
+)
+def test_unreadable_files_are_one_line(name: str, raw: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(DataError) as caught:
+        read_rows(tmp_path / name, DEMONSTRATION)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / name}: ")
+    assert said in message
+    assert "\n" not in message
+
+
+def test_a_cut_parquet_file_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([DEMONSTRATED]), tmp_path / "d.parquet")
+    raw = (tmp_path / "d.parquet").read_bytes()
+    (tmp_path / "d.parquet").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(DataError, match="cut off"):
+        read_rows(tmp_path / "d.parquet", DEMONSTRATION)
+
 
 CASES = ROOT.parent / "shared" / "cases"
 ROW: dict[str, Any] = {"prompt": "p", "completions": ["a", "b", "c"], "ranking": [1, 2, 3]}
@@ -54,13 +121,6 @@ def test_a_list_given_as_text_is_not_split_into_letters(suffix: str, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_a_csv_cell_that_is_json_text_is_no_list(tmp_path: Path) -> None:
-    path = tmp_path / "r.csv"
-    path.write_text('prompt,completions,ranking,policies\np,"[""a"", ""b""]","[1, 2]","""ab"""\n')
-    with pytest.raises(DataError, match=r"column 'policies': 'ab' is no list<.*>; write a list of texts"):
-        read_rows(path, COMPARISON)
-
-
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     ("column", "value"),
@@ -91,33 +151,6 @@ def test_a_whole_number_written_with_a_point_is_one(tmp_path: Path) -> None:
     [row] = read_rows(path, COMPARISON)
     assert (row["strength"], row["shown_order"], row["seconds"]) == (3, [2, 0, 1], 4.0)
     assert [type(row["strength"]), type(row["seconds"])] == [int, float]
-
-
-def test_tables_are_written_as_they_are_or_not_at_all(tmp_path: Path) -> None:
-    for changes in ({"policies": "sft"}, {"ranking": [1.33, 1.67, 2]}, {"strength": 2.5}, {"prompt": b"p"}):
-        with pytest.raises(DataError, match="wrong type"):
-            write_table(tmp_path / "t.parquet", COMPARISON, [ROW | changes])
-    assert not (tmp_path / "t.parquet").exists()
-    write_table(tmp_path / "t.parquet", COMPARISON, [ROW | {"shown_order": (2, 0, 1), "seconds": 1}])
-    assert read_table(tmp_path / "t.parquet", COMPARISON)[0]["shown_order"] == [2, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("ranking", "dense"),
-    [
-        ([1.33, 1.67, 3], [1, 2, 3]),  # means of several people
-        ([1.5, 1.5, 3.0], [1, 1, 2]),  # halves
-        ([1, 2, 2, 4], [1, 2, 2, 3]),  # competition ranks
-        ([1, 3, 3, 3], [1, 2, 2, 2]),
-        ([0, 2, 1], [1, 3, 2]),  # counted from 0
-        ([2, 2, 2], [1, 1, 1]),
-        ([3.0, 1.0, 2.0], [3, 1, 2]),
-        ([1, None, 3.5], [1, None, 2]),
-        ([1.0000001, 1.0000002], [1, 2]),
-    ],
-)
-def test_rankings_of_any_numbers_keep_their_order(ranking: list[Any], dense: list[Any]) -> None:
-    assert dense_ranks(ranking) == dense
 
 
 @pytest.mark.parametrize("ranking", [["1", "2"], [1, "2"], [True, 2], [float("nan"), 1], [[1], [2]]])
@@ -202,8 +235,3 @@ def test_a_folder_with_the_name_of_a_file_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         read_rows(tmp_path / "rows.jsonl", COMPARISON)
-
-
-def test_a_rank_may_be_a_number_beyond_all_floats():
-    """Only the order counts, and whole numbers of any length have one."""
-    assert dense_ranks([10**400, 1, 10**400 + 1]) == [2, 1, 3]
