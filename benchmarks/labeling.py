@@ -48,10 +48,11 @@ import psutil
 import sqlalchemy as sa
 
 from benchmarks.postgres import binaries, temporary_postgres
-from labeling import items as items_
 from labeling import people
-from labeling import projects as projects_
-from labeling.items import Candidate, Filling
+from labeling.candidates import Candidate
+from labeling.items import Filling, add_items
+from labeling.projects import add_guideline, add_project
+from labeling.queues import add_queue, queue_row
 from labeling.schema import items, labels, users
 from labeling.store import Store
 from labeling.web.security import COOKIE
@@ -153,11 +154,11 @@ def prepare(database: str, load: Load) -> tuple[int, list[str]]:
         for i in range(load.judgments + load.people)
     ]
     with store.write() as tx:
-        project = projects_.add_project(tx, "load", "benchmark")
-        projects_.add_guideline(tx, project, "Be kind.", "benchmark")
-        projects_.add_queue(tx, project, "q", "compare", "benchmark")
-        row = projects_.queue_row(tx, "load", "q")
-        items_.add_items(tx, row, made, Filling(), "benchmark")
+        project = add_project(tx, "load", "benchmark")
+        add_guideline(tx, project, "Be kind.", "benchmark")
+        add_queue(tx, project, "q", "compare", "benchmark")
+        row = queue_row(tx, "load", "q")
+        add_items(tx, row, made, Filling(), "benchmark")
         group = people.group_id(tx, "labelers")
         names = [f"labeler {i}" for i in range(load.people)]
         values = {"role": "labeler", "group_id": group, "active": True, "created": time.time()}

@@ -23,11 +23,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labeling import items as items_
-from labeling import projects as projects_
-from labeling.__main__ import first_operator, print_login
 from labeling.address import store_address
-from labeling.items import Candidate, Filling
+from labeling.candidates import Candidate, read_candidates
+from labeling.first_operator import ensure_operator
+from labeling.items import Filling, add_items
+from labeling.projects import add_guideline, add_project, project_id
+from labeling.queues import add_queue, queue_row
 from labeling.schema import KINDS
 from labeling.store import Store
 from rlhf.data.errors import DataError
@@ -103,22 +104,22 @@ def fill(store: Store) -> None:
     """The project with a queue of each kind, unless it is there; one that no row fits stays empty."""
     with store.read() as tx:
         try:
-            projects_.project_id(tx, PROJECT)
+            project_id(tx, PROJECT)
             return
         except DataError:
             pass
-    found = items_.read_candidates(COLLECTED) if COLLECTED.exists() else written()
+    found = read_candidates(COLLECTED) if COLLECTED.exists() else written()
     with store.write() as tx:
-        project = projects_.add_project(tx, PROJECT, WHO)
-        projects_.add_guideline(tx, project, GUIDELINE, WHO)
+        project = add_project(tx, PROJECT, WHO)
+        add_guideline(tx, project, GUIDELINE, WHO)
         for kind in KINDS:
-            projects_.add_queue(tx, project, kind, kind, WHO, overlap=2 if kind == "rank" else 1)
-            row = projects_.queue_row(tx, PROJECT, kind)
+            add_queue(tx, project, kind, kind, WHO, overlap=2 if kind == "rank" else 1)
+            row = queue_row(tx, PROJECT, kind)
             if kind == "compare":
-                items_.add_items(tx, row, onboarding(), Filling("onboarding"), WHO)
+                add_items(tx, row, onboarding(), Filling("onboarding"), WHO)
             filling = Filling(sampling="random", number=ITEMS, shared=0.15, repeats=0.05, seed=1)
             try:
-                items_.add_items(tx, row, found, filling, WHO)
+                add_items(tx, row, found, filling, WHO)
             except DataError as error:  # rankings of one's own may have no references
                 print(f"the queue {kind} stays empty: {error}", flush=True)
 
@@ -202,7 +203,7 @@ def main() -> None:
             threading.Thread(target=stop_at_eof, daemon=True).start()
         store = Store(store_address(state_dir()))
         fill(store)
-        print_login(first_operator(store), "operator")
+        ensure_operator(store)
         serve(store, given.host, given.port, answer=Champion(given.model), names=given.name)
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from flows.label import GUIDELINE
-from labeling import items as items_
-from labeling import projects as projects_
-from labeling.items import Candidate, Filling
+from labeling.candidates import Candidate
+from labeling.items import Filling, add_items
+from labeling.projects import add_guideline, add_project, project_id
+from labeling.queues import add_queue, queue_row
 from labeling.schema import items, projects
 from labeling.schema import queues as all_queues
 from labeling.store import Store
@@ -93,10 +94,10 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
     )
     with store.write() as tx:
         if tx.scalar(sa.select(projects.c.id).where(projects.c.name == project)) is None:
-            projects_.add_guideline(tx, projects_.add_project(tx, project, WHO), GUIDELINE, WHO)
+            add_guideline(tx, add_project(tx, project, WHO), GUIDELINE, WHO)
         queue = queue_of_round(number)
-        projects_.add_queue(tx, projects_.project_id(tx, project), queue, "rank", WHO)
-        return items_.add_items(tx, projects_.queue_row(tx, project, queue), made, filling, WHO)
+        add_queue(tx, project_id(tx, project), queue, "rank", WHO)
+        return add_items(tx, queue_row(tx, project, queue), made, filling, WHO)
 
 
 def served(settings: Settings) -> tuple[Path, str]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.exports import cut, new_labels, newest_version, rows_hash, tables
+from labeling.contracts import rows_hash, tables
 from labeling.store import Store
+from labeling.versions import cut_version, new_labels, newest_version
 from rlhf.measures.display import rate_text
 from rlhf.settings import Settings
 from tasks.runtime.tracking import EXPERIMENT, FINAL
@@ -32,7 +33,7 @@ def next_version(store: Store, project: str, min_new_labels: int) -> int | None:
     if waiting(store, project) < min_new_labels:
         return None
     with store.write() as tx:
-        return cut(tx, project, WHO) or newest_version(tx, project)
+        return cut_version(tx, project, WHO) or newest_version(tx, project)
 
 
 def waiting(store: Store, project: str) -> int:

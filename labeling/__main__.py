@@ -7,15 +7,30 @@ import getpass
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from labeling import exports, imports, people, progress
-from labeling import items as items_
-from labeling import projects as projects_
+from labeling import people
 from labeling.address import store_address
+from labeling.candidates import read_candidates
+from labeling.exports import FORMATS, export
+from labeling.first_operator import ensure_operator, print_login
+from labeling.imports.files import read_labels
+from labeling.imports.label import Fields
+from labeling.imports.storing import store_labels
+from labeling.items import Filling, add_items
+from labeling.progress import queue_progress
+from labeling.projects import add_guideline, add_project, project_id
+from labeling.queues import add_queue, queue_row
+from labeling.sampling import SAMPLINGS
 from labeling.schema import KINDS, ROLES
 from labeling.store import Store
+from labeling.versions import cut_version, new_labels
 from rlhf.data.errors import DataError
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 WHO = "command line"
 TOKEN_DAYS = 365
@@ -37,7 +52,7 @@ postgresql://user@host/name.
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their arguments."""
+    """The commands and their arguments; `run` of the parsed arguments is the function of the command."""
     top = argparse.ArgumentParser(
         prog="python -m labeling",
         description="Label store and labeling app: who preferred what, when, under which guideline.",
@@ -48,96 +63,122 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
-    one = verbs.add_parser("init", help="make or upgrade the store, and a first operator if there is none")
-    one.add_argument("--operator", default="operator", metavar="NAME", help="the first operator's name")
+    init = verbs.add_parser("init", help="make or upgrade the store, and a first operator if there is none")
+    init.add_argument("--operator", default="operator", metavar="NAME", help="the first operator's name")
+    init.set_defaults(run=init_store, create=True)
 
-    one = verbs.add_parser("serve", help="start the labeling app")
-    one.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
-    one.add_argument("--port", type=int, default=8600, help="port (default 8600; 0 takes a free one)")
-    one.add_argument("--idle-hours", type=float, default=12.0, help="a session ends after this long unused")
-    one.add_argument("--name", action="append", default=[], help="another host name of this server")
-    one.add_argument("--behind-proxy", action="store_true", help="trust X-Forwarded-For and -Proto")
+    app = verbs.add_parser("serve", help="start the labeling app")
+    app.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    app.add_argument("--port", type=int, default=8600, help="port (default 8600; 0 takes a free one)")
+    app.add_argument("--idle-hours", type=float, default=12.0, help="a session ends after this long unused")
+    app.add_argument("--name", action="append", default=[], help="another host name of this server")
+    app.add_argument("--behind-proxy", action="store_true", help="trust X-Forwarded-For and -Proto")
+    app.set_defaults(run=serve_app, create=True)
 
-    user = verbs.add_parser("user", help="add, change or list people").add_subparsers(
+    _user_commands(verbs)
+    _project_commands(verbs)
+    _items_command(verbs)
+
+    out = verbs.add_parser("export", help="write a project's labels to a folder, in the data contracts")
+    out.add_argument("project")
+    out.add_argument("folder", type=Path)
+    out.add_argument("--format", choices=FORMATS, default="parquet")
+    out.add_argument("--cut", action="store_true", help="first put all new labels into a new version")
+    out.add_argument("--version", type=int, help="labels up to this version (with --cut: the new one)")
+    out.add_argument("--since", type=int, default=0, help="leave out labels up to this version")
+    out.set_defaults(run=export_labels)
+
+    into = verbs.add_parser("import", help="read labels: contracts, Argilla, Label Studio, qa-feedback")
+    into.add_argument("project", help="made if it is new")
+    into.add_argument("file", type=Path)
+    into.add_argument("--prompt-field", help="the field of a record that is the prompt")
+    into.add_argument("--output-fields", default="", help="the fields that are outputs, with commas")
+    into.set_defaults(run=import_labels)
+
+    status = verbs.add_parser("status", help="projects, queues, labels, and how many are in no version yet")
+    status.set_defaults(run=show_status)
+    return top
+
+
+def _user_commands(verbs: Verbs) -> None:
+    actions = verbs.add_parser("user", help="add, change or list people").add_subparsers(
         dest="action", required=True
     )
-    one = user.add_parser("add", help="add a user; the password is asked for, or read from standard input")
-    one.add_argument("name")
-    one.add_argument("--role", choices=ROLES, default="labeler")
-    one.add_argument("--group", default="labelers")
-    one.add_argument("--random-password", action="store_true", help="make a password and print it once")
-    one = user.add_parser("change", help="change role, group, password, or switch a user off or on")
-    one.add_argument("name")
-    one.add_argument("--role", choices=ROLES)
-    one.add_argument("--group")
-    one.add_argument("--password", action="store_true", help="ask for a new password")
-    one.add_argument("--off", dest="active", action="store_const", const=False, help="may not sign in")
-    one.add_argument("--on", dest="active", action="store_const", const=True)
-    one = user.add_parser("token", help="print a token for programs (Authorization: Bearer ...)")
-    one.add_argument("name")
-    user.add_parser("list", help="list users")
+    add = actions.add_parser("add", help="add a user; the password is asked for, or read from standard input")
+    add.add_argument("name")
+    add.add_argument("--role", choices=ROLES, default="labeler")
+    add.add_argument("--group", default="labelers")
+    add.add_argument("--random-password", action="store_true", help="make a password and print it once")
+    add.set_defaults(run=add_user)
+    change = actions.add_parser("change", help="change role, group, password, or switch a user off or on")
+    change.add_argument("name")
+    change.add_argument("--role", choices=ROLES)
+    change.add_argument("--group")
+    change.add_argument("--password", action="store_true", help="ask for a new password")
+    change.add_argument("--off", dest="active", action="store_const", const=False, help="may not sign in")
+    change.add_argument("--on", dest="active", action="store_const", const=True)
+    change.set_defaults(run=change_user)
+    token = actions.add_parser("token", help="print a token for programs (Authorization: Bearer ...)")
+    token.add_argument("name")
+    token.set_defaults(run=print_token)
+    actions.add_parser("list", help="list users").set_defaults(run=list_users)
 
-    project = verbs.add_parser("project", help="add a project").add_subparsers(dest="action", required=True)
-    project.add_parser("add").add_argument("name")
 
-    guideline = verbs.add_parser("guideline", help="add a guideline's next version").add_subparsers(
-        dest="action", required=True
-    )
-    one = guideline.add_parser("add")
-    one.add_argument("project")
-    one.add_argument("file", type=Path)
+def _project_commands(verbs: Verbs) -> None:
+    project = _add_parser(verbs, "project", "add a project")
+    project.add_argument("name")
+    project.set_defaults(run=new_project)
 
-    queue = verbs.add_parser("queue", help="add a queue").add_subparsers(dest="action", required=True)
-    one = queue.add_parser("add")
-    one.add_argument("project")
-    one.add_argument("name")
-    one.add_argument("--kind", choices=KINDS, required=True)
-    one.add_argument("--overlap", type=int, default=1, help="labels an item (default 1)")
-    one.add_argument("--lease-minutes", type=float, default=30.0, help="time to answer an item")
-    one.add_argument("--group", help="only this group may work here")
+    guideline = _add_parser(verbs, "guideline", "add a guideline's next version")
+    guideline.add_argument("project")
+    guideline.add_argument("file", type=Path)
+    guideline.set_defaults(run=new_guideline)
 
-    things = verbs.add_parser("items", help="fill a queue from a file").add_subparsers(
-        dest="action", required=True
-    )
-    one = things.add_parser(
-        "add",
+    queue = _add_parser(verbs, "queue", "add a queue")
+    queue.add_argument("project")
+    queue.add_argument("name")
+    queue.add_argument("--kind", choices=KINDS, required=True)
+    queue.add_argument("--overlap", type=int, default=1, help="labels per item (default 1)")
+    queue.add_argument("--lease-minutes", type=float, default=30.0, help="time to answer an item")
+    queue.add_argument("--group", help="only this group may work here")
+    queue.set_defaults(run=new_queue)
+
+
+def _items_command(verbs: Verbs) -> None:
+    fill = _add_parser(
+        verbs,
+        "items",
+        "fill a queue from a file",
         description="Columns: prompt and completions (or output), optionally policies, reference, ranking, "
         "scores, split, source, expected and explanation. The comparisons of `collect` fit as they are.",
     )
-    one.add_argument("project")
-    one.add_argument("queue")
-    one.add_argument("file", type=Path)
-    one.add_argument("--role", choices=("work", "gold", "onboarding"), default="work")
-    one.add_argument("--sampling", choices=items_.SAMPLINGS, default="all")
-    one.add_argument("--number", type=int, help="items to draw")
-    one.add_argument("--shared", type=float, default=0.0, help="share that goes to the shared pool")
-    one.add_argument("--shared-overlap", type=int, default=3, help="labels an item of the pool")
-    one.add_argument("--repeats", type=float, default=0.0, help="share that comes back, hidden")
-    one.add_argument("--seed", type=int, default=0)
+    fill.add_argument("project")
+    fill.add_argument("queue")
+    fill.add_argument("file", type=Path)
+    fill.add_argument("--role", choices=("work", "gold", "onboarding"), default="work")
+    fill.add_argument("--sampling", choices=SAMPLINGS, default="all")
+    fill.add_argument("--number", type=int, help="items to draw")
+    fill.add_argument("--shared", type=float, default=0.0, help="share that goes to the shared pool")
+    fill.add_argument("--shared-overlap", type=int, default=3, help="labels per item of the pool")
+    fill.add_argument("--repeats", type=float, default=0.0, help="share that comes back, hidden")
+    fill.add_argument("--seed", type=int, default=0)
+    fill.set_defaults(run=fill_queue)
 
-    one = verbs.add_parser("export", help="write a project's labels to a folder, in the data contracts")
-    one.add_argument("project")
-    one.add_argument("folder", type=Path)
-    one.add_argument("--format", choices=exports.FORMATS, default="parquet")
-    one.add_argument("--cut", action="store_true", help="first put all new labels into a new version")
-    one.add_argument("--version", type=int, help="labels up to this version (with --cut: the new one)")
-    one.add_argument("--since", type=int, default=0, help="leave out labels up to this version")
 
-    one = verbs.add_parser("import", help="read labels: contracts, Argilla, Label Studio, qa-feedback")
-    one.add_argument("project", help="made if it is new")
-    one.add_argument("file", type=Path)
-    one.add_argument("--prompt-field", help="the field of a record that is the prompt")
-    one.add_argument("--output-fields", default="", help="the fields that are outputs, with commas")
-
-    verbs.add_parser("status", help="projects, queues, labels, and how many are in no version yet")
-    return top
+def _add_parser(
+    verbs: Verbs, verb: str, text: str, description: str | None = None
+) -> argparse.ArgumentParser:
+    """The parser of a command whose one action is `add`."""
+    actions = verbs.add_parser(verb, help=text).add_subparsers(dest="action", required=True)
+    return actions.add_parser("add", description=description)
 
 
 def main(words: list[str] | None = None) -> None:
     """Run a command; an expected error ends in one line and exit code 1."""
     arguments = parser().parse_args(words)
+    run: Callable[[Store, argparse.Namespace], None] = arguments.run
     try:
-        run(arguments)
+        run(Store(arguments.db or store_address(), create="create" in arguments), arguments)
     except DataError as error:
         if arguments.traceback:
             raise
@@ -145,123 +186,125 @@ def main(words: list[str] | None = None) -> None:
         raise SystemExit(1) from None
 
 
-def run(given: argparse.Namespace) -> None:
-    """What the parsed command says."""
-    url = given.db or store_address()
-    if given.verb == "init":
-        print_login(first_operator(Store(url), given.operator), given.operator)
-        return
-    store = Store(url, create=given.verb == "serve")
-    if given.verb == "serve":
-        from labeling.web.server import serve
-
-        print_login(first_operator(store), "operator")
-        idle = given.idle_hours * 3600
-        serve(store, given.host, given.port, idle=idle, proxy=given.behind_proxy, names=given.name)
-    elif given.verb == "user":
-        user(store, given)
-    elif given.verb == "export":
-        export(store, given)
-    elif given.verb == "status":
-        status(store)
-    elif given.verb == "import":
-        fields = imports.Fields(given.prompt_field, tuple(filter(None, given.output_fields.split(","))))
-        notes: list[str] = []
-        rows = imports.read_labels(given.file, fields, notes)
-        with store.write() as tx:
-            try:
-                projects_.project_id(tx, given.project)
-            except DataError:
-                projects_.add_project(tx, given.project, WHO)
-            counts = imports.import_labels(tx, given.project, rows, given.file.name, WHO)
-        said = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        print(*notes, f"{sum(counts.values())} new of {len(rows)} labels: {said}", sep="\n")
-    else:
-        add(store, given)
+def init_store(store: Store, arguments: argparse.Namespace) -> None:
+    """`init`."""
+    ensure_operator(store, arguments.operator)
 
 
-def add(store: Store, given: argparse.Namespace) -> None:
-    """`project add`, `guideline add`, `queue add`, `items add`."""
-    if given.verb == "project":
-        with store.write() as tx:
-            projects_.add_project(tx, given.name, WHO)
-    elif given.verb == "guideline":
-        text = read_file(given.file)
-        with store.write() as tx:
-            version = projects_.add_guideline(tx, projects_.project_id(tx, given.project), text, WHO)
-        print(f"guideline version {version}")
-    elif given.verb == "queue":
-        with store.write() as tx:
-            project, seconds = projects_.project_id(tx, given.project), round(given.lease_minutes * 60)
-            projects_.add_queue(tx, project, given.name, given.kind, WHO, given.overlap, seconds, given.group)
-    else:
-        candidates = items_.read_candidates(given.file)
-        filling = items_.Filling(
-            given.role,
-            given.sampling,
-            given.number,
-            given.shared,
-            given.shared_overlap,
-            given.repeats,
-            given.seed,
-        )
-        with store.write() as tx:
-            row = projects_.queue_row(tx, given.project, given.queue)
-            number = items_.add_items(tx, row, candidates, filling, WHO)
-        print(f"{number} new items")
+def serve_app(store: Store, arguments: argparse.Namespace) -> None:
+    """`serve`."""
+    from labeling.web.server import serve
+
+    ensure_operator(store)
+    idle = arguments.idle_hours * 3600
+    serve(
+        store, arguments.host, arguments.port, idle=idle, proxy=arguments.behind_proxy, names=arguments.name
+    )
 
 
-def user(store: Store, given: argparse.Namespace) -> None:
-    """`user add`, `user change`, `user token`, `user list`."""
-    if given.action == "list":
-        import sqlalchemy as sa
-
-        from labeling.schema import groups, users
-
-        with store.read() as tx:
-            chosen = sa.select(users, groups.c.name.label("group")).join(groups).order_by(users.c.name)
-            for row in tx.execute(chosen):
-                state = "active" if row.active and row.password else "cannot sign in"
-                print(f"{row.name}\t{row.role}\t{row.group}\t{state}")
-    elif given.action == "add":
-        new = secrets.token_urlsafe(12) if given.random_password else ask_password()
-        with store.write() as tx:
-            people.add_user(tx, given.name, new, given.role, given.group, WHO)
-        if given.random_password:
-            print_login(new, given.name)
-    elif given.action == "token":
-        with store.write() as tx:
-            print(people.open_session(tx, people.id_of(tx, given.name), TOKEN_DAYS * 24 * 3600.0))
-    else:
-        password = ask_password() if given.password else None
-        with store.write() as tx:
-            people.change_user(
-                tx,
-                given.name,
-                WHO,
-                role=given.role,
-                group=given.group,
-                active=given.active,
-                password=password,
-            )
+def new_project(store: Store, arguments: argparse.Namespace) -> None:
+    """`project add`."""
+    with store.write() as tx:
+        add_project(tx, arguments.name, WHO)
 
 
-def export(store: Store, given: argparse.Namespace) -> None:
-    """`export`."""
-    version = given.version
-    if given.cut:
-        with store.write() as tx:
-            version = exports.cut(tx, given.project, WHO)
-        if version is None:
-            raise DataError(f"project {given.project!r} has no labels that are in no version yet")
+def new_guideline(store: Store, arguments: argparse.Namespace) -> None:
+    """`guideline add`."""
+    text = read_file(arguments.file)
+    with store.write() as tx:
+        version = add_guideline(tx, project_id(tx, arguments.project), text, WHO)
+    print(f"guideline version {version}")
+
+
+def new_queue(store: Store, arguments: argparse.Namespace) -> None:
+    """`queue add`."""
+    with store.write() as tx:
+        project, seconds = project_id(tx, arguments.project), round(arguments.lease_minutes * 60)
+        kind, group = arguments.kind, arguments.group
+        add_queue(tx, project, arguments.name, kind, WHO, arguments.overlap, seconds, group)
+
+
+def fill_queue(store: Store, arguments: argparse.Namespace) -> None:
+    """`items add`."""
+    candidates = read_candidates(arguments.file)
+    filling = Filling(
+        arguments.role,
+        arguments.sampling,
+        arguments.number,
+        arguments.shared,
+        arguments.shared_overlap,
+        arguments.repeats,
+        arguments.seed,
+    )
+    with store.write() as tx:
+        queue = queue_row(tx, arguments.project, arguments.queue)
+        number = add_items(tx, queue, candidates, filling, WHO)
+    print(f"{number} new items")
+
+
+def list_users(store: Store, _: argparse.Namespace) -> None:
+    """`user list`."""
     with store.read() as tx:
-        manifest = exports.export(tx, given.project, given.folder, given.format, version, given.since)
+        for row in people.all_users(tx):
+            state = "active" if row.active and row.password else "cannot sign in"
+            print(f"{row.name}\t{row.role}\t{row.group}\t{state}")
+
+
+def add_user(store: Store, arguments: argparse.Namespace) -> None:
+    """`user add`."""
+    password = secrets.token_urlsafe(12) if arguments.random_password else ask_password()
+    with store.write() as tx:
+        people.add_user(tx, arguments.name, password, arguments.role, arguments.group, WHO)
+    if arguments.random_password:
+        print_login(arguments.name, password)
+
+
+def print_token(store: Store, arguments: argparse.Namespace) -> None:
+    """`user token`."""
+    with store.write() as tx:
+        print(people.open_session(tx, people.id_of(tx, arguments.name), TOKEN_DAYS * 24 * 3600.0))
+
+
+def change_user(store: Store, arguments: argparse.Namespace) -> None:
+    """`user change`."""
+    changes = {name: getattr(arguments, name) for name in ("role", "group", "active")}
+    password = ask_password() if arguments.password else None
+    with store.write() as tx:
+        people.change_user(tx, arguments.name, WHO, **changes, password=password)
+
+
+def export_labels(store: Store, arguments: argparse.Namespace) -> None:
+    """`export`."""
+    version = arguments.version
+    if arguments.cut:
+        with store.write() as tx:
+            version = cut_version(tx, arguments.project, WHO)
+        if version is None:
+            raise DataError(f"project {arguments.project!r} has no labels that are in no version yet")
+    folder = arguments.folder
+    with store.read() as tx:
+        manifest = export(tx, arguments.project, folder, arguments.format, version, arguments.since)
     for name, table in manifest["tables"].items():
         print(f"{name:16} {table['rows']}")
-    print(f"version {version or '(all labels)'}, content {manifest['content_hash'][:16]}: {given.folder}")
+    print(f"version {version or '(all labels)'}, content {manifest['content_hash'][:16]}: {folder}")
 
 
-def status(store: Store) -> None:
+def import_labels(store: Store, arguments: argparse.Namespace) -> None:
+    """`import`."""
+    fields = Fields(arguments.prompt_field, tuple(filter(None, arguments.output_fields.split(","))))
+    notes: list[str] = []
+    labels = read_labels(arguments.file, fields, notes)
+    with store.write() as tx:
+        try:
+            project_id(tx, arguments.project)
+        except DataError:
+            add_project(tx, arguments.project, WHO)
+        counts = store_labels(tx, arguments.project, labels, arguments.file.name, WHO)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    print(*notes, f"{sum(counts.values())} new of {len(labels)} labels: {kinds}", sep="\n")
+
+
+def show_status(store: Store, _: argparse.Namespace) -> None:
     """`status`."""
     import sqlalchemy as sa
 
@@ -269,28 +312,12 @@ def status(store: Store) -> None:
 
     with store.read() as tx:
         for project in tx.execute(sa.select(projects).order_by(projects.c.name)).all():
-            print(f"{project.name}: {exports.new_labels(tx, project.name)} labels in no version yet")
-            for row in progress.queue_progress(tx, project.id):
+            print(f"{project.name}: {new_labels(tx, project.name)} labels in no version yet")
+            for row in queue_progress(tx, project.id):
                 print(
                     f"  {row['name']:24} {row['kind']:8} {row['items']} items, {row['labels']} labels, "
                     f"{row['taken']} of {row['wanted']} wanted"
                 )
-
-
-def first_operator(store: Store, name: str = "operator") -> str | None:
-    """Make an operator with a random password if there is none; the password, or None."""
-    with store.write() as tx:
-        if people.has_operator(tx):
-            return None
-        password = secrets.token_urlsafe(12)
-        people.add_user(tx, name, password, "operator", "operators", WHO)
-        return password
-
-
-def print_login(password: str | None, name: str) -> None:
-    """Print a new password, the only time it is shown."""
-    if password:
-        print(f"sign in as {name!r} with the password {password}  (shown once; change it under 'My account')")
 
 
 def ask_password() -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling.store import clean
+from labeling.rows import clean
 from rlhf.data.errors import DataError
 
 SCALE = 9  # 1: the left is much better, 5: no difference, 9: the right is much better

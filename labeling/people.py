@@ -11,13 +11,15 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
+from labeling.prepared import Prepared
+from labeling.rows import clean, insert, record
 from labeling.schema import ROLES, groups, logins, sessions, users
-from labeling.store import Prepared, clean, insert, record
 from rlhf.data.errors import DataError
 
 SESSION_IDLE = 12 * 3600.0  # seconds without a request after which a session ends
@@ -26,7 +28,7 @@ SEEN_EVERY = 60.0  # seconds between two notes of when a session was last used
 TRIES, TRIES_ADDRESS, WINDOW = 5, 50, 15 * 60.0  # failures a name and an address may have in WINDOW seconds
 SHORTEST_PASSWORD = 10
 
-# memory cost as OWASP's password storage cheat sheet has it for argon2id
+# The costs are those of OWASP's password storage cheat sheet for argon2id.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _DUMMY = _hasher.hash(secrets.token_hex(16))  # compared for unknown names, so that both answers take as long
 _few = threading.Semaphore(4)  # hashes at once: each takes 19 MiB
@@ -50,8 +52,8 @@ class User:
 def group_id(tx: sa.Connection, name: str) -> int:
     """The id of a group, made if it is new."""
     name = clean(name.strip(), "the group's name", 60)
-    found = tx.scalar(sa.select(groups.c.id).where(groups.c.name == name))
-    return found or insert(tx, groups, {"name": name})
+    number = tx.scalar(sa.select(groups.c.id).where(groups.c.name == name))
+    return number or insert(tx, groups, {"name": name})
 
 
 def add_user(
@@ -96,7 +98,7 @@ def change_user(
     active: bool | None = None,
     password: str | None = None,
 ) -> None:
-    """Change what is given of a user; a new password or being switched off ends the user's sessions.
+    """Change what is not None of a user; a new password, or being switched off, ends the user's sessions.
 
     Raises:
         DataError: no such user, an unknown role, a short password, or nobody left who may operate.
@@ -227,13 +229,19 @@ def id_of(tx: sa.Connection, name: str) -> int:
     Raises:
         DataError: there is none of this name.
     """
-    found = tx.scalar(sa.select(users.c.id).where(users.c.name == name, users.c.active))
-    if found is None:
+    number = tx.scalar(sa.select(users.c.id).where(users.c.name == name, users.c.active))
+    if number is None:
         raise DataError(f"there is no active user {name!r}")
-    return found
+    return number
+
+
+def all_users(tx: sa.Connection) -> list[sa.Row[Any]]:
+    """All users with the name of their `group`, by name."""
+    chosen = sa.select(users, groups.c.name.label("group")).join(groups).order_by(users.c.name)
+    return list(tx.execute(chosen))
 
 
 def has_operator(tx: sa.Connection) -> bool:
     """Whether anybody can sign in as operator."""
-    who = users.c.role == "operator", users.c.active, users.c.password.is_not(None)
-    return tx.scalar(sa.select(users.c.id).where(*who).limit(1)) is not None
+    operators = users.c.role == "operator", users.c.active, users.c.password.is_not(None)
+    return tx.scalar(sa.select(users.c.id).where(*operators).limit(1)) is not None

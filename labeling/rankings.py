@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labeling.exports import rows_hash, tables
+from labeling.contracts import rows_hash, tables
 from labeling.store import Store
 from rlhf.data.errors import DataError
 

@@ -11,15 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.postgres import Postgres, binaries, temporary_postgres
-from labeling import items as items_
 from labeling import people
-from labeling import projects as projects_
 from labeling.answers import Choice
-from labeling.items import Candidate, Filling
+from labeling.candidates import Candidate
+from labeling.items import Filling, add_items
+from labeling.labels import store_answer
 from labeling.people import User
+from labeling.projects import add_project
+from labeling.queues import add_queue, queue_row
 from labeling.schema import groups, users
 from labeling.store import Store
-from labeling.work import Work, give, next_work
+from labeling.work import Work, next_work
 
 PASSWORD = "correct horse battery"
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +56,7 @@ def store(url: str) -> Iterator[Store]:
     """A store with a project `p`."""
     opened = Store(url)
     with opened.write() as tx:
-        projects_.add_project(tx, "p", "test")
+        add_project(tx, "p", "test")
     yield opened
     opened.close()
 
@@ -64,7 +66,7 @@ def sqlite(tmp_path: Path) -> Iterator[Store]:
     """A store with a project `p`, on SQLite only."""
     opened = Store(f"sqlite:///{tmp_path / 'labels.db'}")
     with opened.write() as tx:
-        projects_.add_project(tx, "p", "test")
+        add_project(tx, "p", "test")
     yield opened
     opened.close()
 
@@ -104,9 +106,9 @@ def filled(
     """A queue of project `p` with these items; its id."""
     with store.write() as tx:
         name = name or kind
-        projects_.add_queue(tx, 1, name, kind, "test", overlap, lease_seconds)
-        row = projects_.queue_row(tx, "p", name)
-        items_.add_items(tx, row, items, Filling(**filling), "test")
+        add_queue(tx, 1, name, kind, "test", overlap, lease_seconds)
+        row = queue_row(tx, "p", name)
+        add_items(tx, row, items, Filling(**filling), "test")
     return row.id
 
 
@@ -115,4 +117,4 @@ def answer(store: Store, user: User, queue: int, **choice: Any) -> tuple[Work, i
     work = next_work(store, user, queue)
     assert work is not None
     with store.write() as tx:
-        return work, give(tx, user, work.key, Choice(**choice))
+        return work, store_answer(tx, user, work.key, Choice(**choice))

@@ -128,12 +128,12 @@ def connect_locally() -> None:
 
 def _first_operator(config: Config) -> None:
     """Make the labeling app's first operator here: the password is shown and stands in no log."""
-    from labeling.__main__ import first_operator, print_login
     from labeling.address import store_address
+    from labeling.first_operator import ensure_operator
     from labeling.store import Store
 
     store = Store(config.label.database or store_address(state_dir()))
-    print_login(first_operator(store), "operator")
+    ensure_operator(store)
     store.close()
 
 

@@ -84,7 +84,7 @@ def change_password(
     with store.read() as tx:
         right = people.check_password(tx, user.name, old) == user.id
     if not right:
-        raise HTTPException(400, "that is not your present password")
+        raise HTTPException(400, "that is not your current password")
     with store.write() as tx:
         people.change_user(tx, user.name, user.name, password=new)
     return RedirectResponse("/login", 303)

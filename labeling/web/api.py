@@ -10,19 +10,21 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling import work
 from labeling.answers import Choice
+from labeling.labels import StoredAnswer, store_and_take_next, undo
 from labeling.people import User
-from labeling.web.asking import Asked, ask_model, give_feedback
+from labeling.standing import standing
+from labeling.web.asking import Asked, ask_model, store_opinion
 from labeling.web.fields import LONG, Id, Text
 from labeling.web.labeling import open_queues
 from labeling.web.security import SignedIn, Token, write_as
+from labeling.work import Work, held, next_work
 
 router = APIRouter(prefix="/api", tags=["api"])
 
 
 class Queue(BaseModel):
-    """A queue that one may work in."""
+    """A queue that this user may work in."""
 
     id: int
     project: str
@@ -33,7 +35,7 @@ class Queue(BaseModel):
 
 
 class Item(BaseModel):
-    """An item handed out to one; `key` goes back with the answer."""
+    """An item that is handed out; `key` goes back with the answer."""
 
     key: str
     queue: int
@@ -43,27 +45,27 @@ class Item(BaseModel):
     expires: float
 
     @classmethod
-    def of(cls, found: work.Work | None) -> Item | None:
+    def from_work(cls, work: Work | None) -> Item | None:
         """What a program may see of an item."""
-        if found is None:
+        if work is None:
             return None
         return cls(
-            key=found.key,
-            queue=found.queue_id,
-            kind=found.kind,
-            prompt=found.prompt,
-            texts=found.texts,
-            expires=found.expires,
+            key=work.key,
+            queue=work.queue_id,
+            kind=work.kind,
+            prompt=work.prompt,
+            texts=work.texts,
+            expires=work.expires,
         )
 
 
 class Next(BaseModel):
-    """The next item, or null when nothing is left for one."""
+    """The next item, or null when nothing is left for this user."""
 
     item: Item | None
 
 
-class Given(BaseModel):
+class SentAnswer(BaseModel):
     """An answer: a choice, or a skip whose reason is the note."""
 
     model_config = ConfigDict(extra="forbid")
@@ -88,7 +90,7 @@ class Question(BaseModel):
 
 
 class Verdict(BaseModel):
-    """Feedback on answers of the served model: a vote or an edit of one, a choice between two."""
+    """What answers of the served model are worth: a vote or an edit of one, a choice between two."""
 
     model_config = ConfigDict(extra="forbid")
     key: Text = Field(max_length=100)
@@ -110,7 +112,7 @@ def health() -> dict[str, str]:
 
 @router.get("/queues")
 def list_queues(request: Request, user: SignedIn) -> list[Queue]:
-    """The queues that one may work in."""
+    """The queues that this user may work in."""
     with request.app.state.store.read() as tx:
         return [
             Queue(
@@ -118,11 +120,11 @@ def list_queues(request: Request, user: SignedIn) -> list[Queue]:
                 project=row.project,
                 name=row.name,
                 kind=row.kind,
-                done=mine.done,
-                left=mine.left,
+                done=stand.done,
+                left=stand.left,
             )
             for row in open_queues(tx, user)
-            for mine in [work.standing(tx, user, row.id)]
+            for stand in [standing(tx, user, row.id)]
         ]
 
 
@@ -131,29 +133,29 @@ def next_item(request: Request, user: SignedIn, queue: Id) -> Next:
     """Take the next item of a queue; the same one again until it is answered."""
     store = request.app.state.store
     with store.read() as tx:
-        item = work.held(tx, user, queue)
-    return Next(item=Item.of(item or work.next_work(store, user, queue)))
+        item = held(tx, user, queue)
+    return Next(item=Item.from_work(item or next_work(store, user, queue)))
 
 
 @router.post("/labels")
-def give(request: Request, token: Token, given: Given) -> Stored:
+def store_label(request: Request, token: Token, sent: SentAnswer) -> Stored:
     """Store an answer; the same key again stores nothing and gives the same label."""
 
-    def store_it(tx: sa.Connection, user: User) -> work.Given:
-        return work.give_and_take(tx, user, given.key, given.choice, given.note)
+    def store_it(tx: sa.Connection, user: User) -> StoredAnswer:
+        return store_and_take_next(tx, user, sent.key, sent.choice, sent.note)
 
-    done = write_as(request, token, store_it)
-    item = done.next or work.next_work(request.app.state.store, request.state.user, done.queue_id)
-    return Stored(label=done.label, item=Item.of(item))
+    stored = write_as(request, token, store_it)
+    item = stored.next or next_work(request.app.state.store, request.state.user, stored.queue_id)
+    return Stored(label=stored.label, item=Item.from_work(item))
 
 
 @router.post("/labels/{label}/undo")
-def undo(request: Request, user: SignedIn, label: Id) -> Next:
-    """Take one of one's own labels back; its item is the next one again."""
+def undo_label(request: Request, user: SignedIn, label: Id) -> Next:
+    """Take a label of this user back; its item is the next one again."""
     store = request.app.state.store
     with store.write() as tx:
-        queue = work.undo(tx, user, label)
-        return Next(item=Item.of(work.held(tx, user, queue)))
+        queue = undo(tx, user, label)
+        return Next(item=Item.from_work(held(tx, user, queue)))
 
 
 @router.post("/ask")
@@ -163,7 +165,7 @@ def ask(request: Request, user: SignedIn, question: Question) -> Asked:
 
 
 @router.post("/ask/feedback")
-def feedback(request: Request, user: SignedIn, verdict: Verdict) -> Label:
+def store_verdict(request: Request, user: SignedIn, verdict: Verdict) -> Label:
     """Say what the answers were worth."""
-    label = give_feedback(request.app.state.store, user, verdict.key, verdict.choice, verdict.note)
+    label = store_opinion(request.app.state.store, user, verdict.key, verdict.choice, verdict.note)
     return Label(label=label)

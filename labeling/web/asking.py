@@ -6,7 +6,6 @@ callable that whoever starts the app hands in; it is asked for its newest versio
 
 from __future__ import annotations
 
-import secrets
 import time
 from typing import Annotated, Any, Literal, Protocol
 
@@ -15,16 +14,20 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field
 
-from labeling import items as items_
-from labeling import projects as projects_
-from labeling import work
 from labeling.answers import Choice
+from labeling.candidates import Candidate
+from labeling.items import item_values
+from labeling.labels import store_answer
 from labeling.people import User
+from labeling.projects import add_project
+from labeling.queues import add_queue
+from labeling.rows import clean, content_hash, insert
 from labeling.schema import ASK, items, labels, leases, projects, queues
-from labeling.store import Store, clean, content_hash, insert
+from labeling.store import Store
 from labeling.web.fields import LONG, Text
 from labeling.web.pages import page
 from labeling.web.security import SignedIn
+from labeling.work import Gone, lease, shuffled
 from rlhf.data.errors import DataError
 
 router = APIRouter(tags=["asking"])
@@ -46,7 +49,7 @@ class Answer(Protocol):
 
 
 class Asked(BaseModel):
-    """Answers in the order shown; `key` goes back with the feedback."""
+    """Answers in the order shown; `key` goes back with the opinion about them."""
 
     key: str
     prompt: str
@@ -54,7 +57,7 @@ class Asked(BaseModel):
 
 
 class Opinion(BaseModel):
-    """The form below the answers: the fields of what was chosen."""
+    """The form below the answers: what this user thinks of them, a field for each kind of opinion."""
 
     key: Text = Field(max_length=100)
     scale: int | None = Field(None, ge=1, le=9)
@@ -66,9 +69,9 @@ class Opinion(BaseModel):
 
 @router.get("/ask")
 def ask_page(request: Request, user: SignedIn) -> Response:
-    """Where one asks."""
+    """The page on which a question is asked."""
     ready = request.app.state.answer is not None
-    return page("ask.html", user, title="Ask the model", ready=ready, asked=None, given=None, error="")
+    return page("ask.html", user, title="Ask the model", ready=ready, asked=None, answered=False)
 
 
 @router.post("/ask")
@@ -85,20 +88,19 @@ def ask(
 
 @router.get("/ask/{key}")
 def asked_page(request: Request, user: SignedIn, key: Text) -> Response:
-    """The answers, and what one said about them."""
+    """The answers, and whether this user has said what they think of them."""
     with request.app.state.store.read() as tx:
         row = _asked(tx, user, key)
-        given = tx.execute(sa.select(labels).where(labels.c.key == key)).first()
+        label = tx.scalar(sa.select(labels.c.id).where(labels.c.key == key))
     asked = Asked(key=key, prompt=row.prompt, texts=[row.outputs[k] for k in row.shown_order])
-    values = {"asked": asked, "given": given, "ready": True, "error": ""}
-    return page("ask.html", user, title="Ask the model", **values)
+    return page("ask.html", user, title="Ask the model", ready=True, asked=asked, answered=label is not None)
 
 
 @router.post("/ask/feedback")
-def feedback(request: Request, user: SignedIn, opinion: Annotated[Opinion, Form()]) -> Response:
-    """Store what one says about the answers."""
+def give_opinion(request: Request, user: SignedIn, opinion: Annotated[Opinion, Form()]) -> Response:
+    """Store what this user thinks of the answers."""
     choice = Choice.model_validate(opinion.model_dump(exclude={"key", "note"}))
-    give_feedback(request.app.state.store, user, opinion.key, choice, opinion.note)
+    store_opinion(request.app.state.store, user, opinion.key, choice, opinion.note)
     return RedirectResponse(f"/ask/{opinion.key}", 303)
 
 
@@ -114,25 +116,21 @@ def ask_model(state: Any, user: User, prompt: str, number: int) -> Asked:
             409, "no model is served here; start the app with one (make label after make run)"
         )
     try:
-        texts = list(
-            dict.fromkeys(clean(text, "the answer", empty=True) for text in state.answer(prompt, number))
-        )
+        answers = [clean(text, "the answer", empty=True) for text in state.answer(prompt, number)]
     except DataError as error:
         raise HTTPException(409, str(error)) from None
+    texts = list(dict.fromkeys(answers))  # equal answers are shown once
     policies = [state.answer.version] * len(texts)
     with state.store.write() as tx:
         queue = _queue(tx)
         item = _keep(tx, queue, prompt, texts, policies)
-        order = work.shuffled(len(texts))
-        key = secrets.token_urlsafe(18)
-        now = time.time()
-        values = {"item_id": item, "queue_id": queue, "user_id": user.id, "key": key, "shown_order": order}
-        insert(tx, leases, values | {"state": "open", "taken": now, "expires": now + KEEP_SECONDS})
+        order = shuffled(len(texts))
+        key, _ = lease(tx, item, queue, user.id, order, KEEP_SECONDS)
     return Asked(key=key, prompt=prompt, texts=[texts[k] for k in order])
 
 
-def give_feedback(store: Store, user: User, key: str, choice: Choice, note: str) -> int:
-    """Store feedback: its kind follows from which field of the choice is there.
+def store_opinion(store: Store, user: User, key: str, choice: Choice, note: str) -> int:
+    """Store what a user thinks of answers; its kind follows from which field of the choice is set.
 
     Raises:
         Gone: these answers were not given to this user.
@@ -140,16 +138,16 @@ def give_feedback(store: Store, user: User, key: str, choice: Choice, note: str)
     """
     with store.write() as tx:
         row = _asked(tx, user, key)
-        one = len(row.outputs) == 1
-        if choice.vote and one:
+        is_single = len(row.outputs) == 1
+        if choice.vote and is_single:
             kind = "vote"
-        elif choice.text is not None and one:
+        elif choice.text is not None and is_single:
             kind = "edit"
-        elif (choice.scale or choice.both_bad) and not one:
+        elif (choice.scale or choice.both_bad) and not is_single:
             kind = "compare"
         else:
             raise DataError("vote on one answer or edit it, or choose between two")
-        return work.give(tx, user, key, choice, note, kind)
+        return store_answer(tx, user, key, choice, note, kind)
 
 
 def _asked(tx: sa.Connection, user: User, key: str) -> Any:
@@ -161,30 +159,30 @@ def _asked(tx: sa.Connection, user: User, key: str) -> Any:
     )
     row = tx.execute(chosen).first()
     if row is None:
-        raise work.Gone("there are no such answers for you")
+        raise Gone("there are no such answers for you")
     return row
 
 
 def _queue(tx: sa.Connection) -> int:
     """The queue of what was asked, made at the first question."""
     chosen = sa.select(queues.c.id).join(projects).where(projects.c.name == PROJECT, queues.c.name == QUEUE)
-    found = tx.scalar(chosen)
-    if found is None:
+    queue = tx.scalar(chosen)
+    if queue is None:
         project = tx.scalar(sa.select(projects.c.id).where(projects.c.name == PROJECT))
-        project = project or projects_.add_project(tx, PROJECT, "served model")
-        found = projects_.add_queue(tx, project, QUEUE, ASK, "served model")
-    return found
+        project = project or add_project(tx, PROJECT, "served model")
+        queue = add_queue(tx, project, QUEUE, ASK, "served model")
+    return queue
 
 
 def _keep(tx: sa.Connection, queue: int, prompt: str, texts: list[str], policies: list[str]) -> int:
     """The item of a question and its answers; the same again is the same item, with one label more wanted."""
     digest = content_hash(prompt, texts, None)
     same = sa.select(items.c.id).where(items.c.queue_id == queue, items.c.content_hash == digest)
-    found = tx.scalar(same)
-    if found is not None:
+    item = tx.scalar(same)
+    if item is not None:
         more = {"target": items.c.target + 1, "taken": items.c.taken + 1}
-        tx.execute(items.update().where(items.c.id == found).values(**more))
-        return found
-    one = items_.Candidate(prompt, tuple(texts), tuple(policies), source="served model")
-    values = items_.item_values(queue, one, "work", time.time(), 1, digest, "asked", 1.0)
+        tx.execute(items.update().where(items.c.id == item).values(**more))
+        return item
+    candidate = Candidate(prompt, tuple(texts), tuple(policies), source="served model")
+    values = item_values(queue, candidate, "work", time.time(), 1, digest, "asked", 1.0)
     return insert(tx, items, values | {"taken": 1})

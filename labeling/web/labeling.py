@@ -10,14 +10,24 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel, Field, ValidationError
 
-from labeling import work
 from labeling.answers import Choice
+from labeling.labels import (
+    SKIP_REASONS,
+    StoredAnswer,
+    flag,
+    is_superseded,
+    store_and_take_next,
+    store_answer,
+    undo,
+)
 from labeling.people import User
 from labeling.projects import guideline
 from labeling.schema import ASK, guidelines, items, labels, projects, queues
+from labeling.standing import MOST_LEFT, standing
 from labeling.web.fields import LONG, MOST, Id, OptionalId, Text
 from labeling.web.pages import page
 from labeling.web.security import SignedIn, Token, identify, note_seen, write_as
+from labeling.work import Gone, Work, held, next_work, queue_for
 from rlhf.data.errors import DataError
 
 router = APIRouter(tags=["labeling"])
@@ -61,20 +71,25 @@ class Sheet(BaseModel):
 async def sheet_of(request: Request) -> Sheet:
     """The form of an item; a field that is empty counts as left out."""
     async with request.form() as form:
-        given = {name: value for name, value in form.items() if value != ""}
+        values = {name: value for name, value in form.items() if value != ""}
     try:
-        return Sheet.model_validate(given)
+        return Sheet.model_validate(values)
     except ValidationError as error:
-        wrong = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
-        raise RequestValidationError(wrong) from None
+        problems = error.errors(include_url=False)
+        raise RequestValidationError(
+            [{**problem, "loc": ("body", *problem["loc"])} for problem in problems]
+        ) from None
 
 
 @router.get("/")
 def home(request: Request, user: SignedIn) -> Response:
     """The queues that this user may work in, with progress."""
     with request.app.state.store.read() as tx:
-        found = [(row, work.standing(tx, user, row.id)) for row in open_queues(tx, user)]
-    rows = [{"row": row, "done": mine.done, "left": mine.left} for row, mine in found]
+        rows = [
+            {"row": row, "done": stand.done, "left": stand.left}
+            for row in open_queues(tx, user)
+            for stand in [standing(tx, user, row.id)]
+        ]
     return page("home.html", user, title="My work", rows=rows)
 
 
@@ -93,8 +108,8 @@ def open_queues(tx: sa.Connection, user: User) -> list[sa.Row[Any]]:
     return list(tx.execute(chosen))
 
 
-# What every judgment costs, so the session is looked up in the transaction and the thread of the rest, and
-# `sheet_of` reads the form: each took as long as the database when it was left to the framework (dev/LOG.md).
+# Every judgment pays for what follows, so the session is looked up in the same transaction and thread as the
+# rest, and `sheet_of` reads the form: left to the framework, each took as long as the database (dev/LOG.md).
 
 
 @router.get("/work/{queue}")
@@ -108,18 +123,18 @@ def show(request: Request, token: str, queue: int, error: str = "", status: int 
     store = request.app.state.store
     with store.read() as tx:
         user, stale = identify(request, tx, token)
-        row = work.standing(tx, user, queue)
-        item = work.held(tx, user, queue)
+        row = standing(tx, user, queue)
+        item = held(tx, user, queue)
     if stale:
         note_seen(store, token)
     left = row.left
-    if item is None and (item := work.next_work(store, user, queue)) and left < work.MOST_LEFT:
+    if item is None and (item := next_work(store, user, queue)) and left < MOST_LEFT:
         left = max(0, left - 1)  # the item that is now in hand
     return sheet_page(user, row, item, left, error, status)
 
 
 def sheet_page(
-    user: User, row: Any, item: work.Work | None, left: int, error: str = "", status: int = 200
+    user: User, row: Any, item: Work | None, left: int, error: str = "", status: int = 200
 ) -> Response:
     """The page of an item; `row` is what `standing` found."""
     return page(
@@ -133,7 +148,7 @@ def sheet_page(
         left=left,
         last=row.last,
         error=error,
-        reasons=work.SKIP_REASONS,
+        reasons=SKIP_REASONS,
     )
 
 
@@ -141,7 +156,9 @@ FORM = {"content": {"application/x-www-form-urlencoded": {"schema": Sheet.model_
 
 
 @router.post("/work/{queue}", openapi_extra={"requestBody": FORM | {"required": True}})
-def answer(request: Request, token: Token, queue: Id, sheet: Annotated[Sheet, Depends(sheet_of)]) -> Response:
+def answer_item(
+    request: Request, token: Token, queue: Id, sheet: Annotated[Sheet, Depends(sheet_of)]
+) -> Response:
     """Store an answer and hand out the next item, in one transaction; its page is the response.
 
     A redirect to it would cost a labeler a second request for every judgment. That the page came from a POST
@@ -149,25 +166,25 @@ def answer(request: Request, token: Token, queue: Id, sheet: Annotated[Sheet, De
     """
     choice = sheet.choice()
 
-    def give(tx: sa.Connection, user: User) -> tuple[work.Given, User, Any]:
-        given = work.give_and_take(tx, user, sheet.key, choice, sheet.note)
-        return given, user, work.standing(tx, user, given.queue_id) if given.next else None
+    def store_it(tx: sa.Connection, user: User) -> tuple[StoredAnswer, User, Any]:
+        stored = store_and_take_next(tx, user, sheet.key, choice, sheet.note)
+        return stored, user, standing(tx, user, stored.queue_id) if stored.next else None
 
     try:
-        given, user, row = write_as(request, token, give)
-    except work.Gone:
+        stored, user, row = write_as(request, token, store_it)
+    except Gone:
         raise
     except DataError as error:
         return show(request, token, queue, str(error), 400)
-    if given.told:
-        return RedirectResponse(f"/work/{given.queue_id}/onboarding/{given.label}", 303)
-    if given.next is None or given.queue_id != queue:
-        return RedirectResponse(f"/work/{given.queue_id}", 303)
-    return sheet_page(user, row, given.next, row.left)
+    if stored.told:
+        return RedirectResponse(f"/work/{stored.queue_id}/onboarding/{stored.label}", 303)
+    if stored.next is None or stored.queue_id != queue:
+        return RedirectResponse(f"/work/{stored.queue_id}", 303)
+    return sheet_page(user, row, stored.next, row.left)
 
 
 @router.post("/work/{queue}/skip")
-def skip(
+def skip_item(
     request: Request,
     user: SignedIn,
     queue: Id,
@@ -178,13 +195,13 @@ def skip(
     """Skip an item, with a reason."""
     said = f"{reason}: {note}" if note.strip() else reason
     with request.app.state.store.write() as tx:
-        work.queue_for(tx, user, queue)
-        work.give(tx, user, key, None, said)
+        queue_for(tx, user, queue)
+        store_answer(tx, user, key, None, said)
     return RedirectResponse(f"/work/{queue}", 303)
 
 
 @router.post("/work/{queue}/flag")
-def flag(
+def flag_item(
     request: Request,
     user: SignedIn,
     queue: Id,
@@ -193,23 +210,23 @@ def flag(
 ) -> Response:
     """Flag an item for the operators; it stays in hand."""
     with request.app.state.store.write() as tx:
-        work.queue_for(tx, user, queue)
-        work.flag(tx, user, key, note)
+        queue_for(tx, user, queue)
+        flag(tx, user, key, note)
     return RedirectResponse(f"/work/{queue}", 303)
 
 
 @router.post("/undo")
-def undo(request: Request, user: SignedIn, label: Annotated[int, Form(ge=1, le=MOST)]) -> Response:
-    """Take one of one's own labels back; its item is in hand again."""
+def undo_label(request: Request, user: SignedIn, label: Annotated[int, Form(ge=1, le=MOST)]) -> Response:
+    """Take a label of this user back; its item is in hand again."""
     with request.app.state.store.write() as tx:
-        queue = work.undo(tx, user, label)
+        queue = undo(tx, user, label)
         row = tx.execute(sa.select(queues.c.kind).where(queues.c.id == queue)).one()
     return RedirectResponse("/history" if row.kind == ASK else f"/work/{queue}", 303)
 
 
 @router.get("/work/{queue}/onboarding/{label}")
 def onboarding(request: Request, user: SignedIn, queue: Id, label: Id) -> Response:
-    """What was right about an onboarding item, told at once."""
+    """Tells at once what the right answer to an onboarding item was."""
     with request.app.state.store.read() as tx:
         chosen = (
             sa.select(labels, items.c.prompt, items.c.outputs, items.c.reference)
@@ -219,15 +236,14 @@ def onboarding(request: Request, user: SignedIn, queue: Id, label: Id) -> Respon
         )
         row = tx.execute(chosen).first()
     if row is None:
-        raise work.Gone("there is no such onboarding item of yours")
+        raise Gone("there is no such onboarding item of yours")
     return page("onboarding.html", user, title="Onboarding", row=row, queue=queue)
 
 
 @router.get("/history")
 def history(request: Request, user: SignedIn) -> Response:
-    """One's own newest labels; each can be taken back."""
+    """The newest labels of this user; each can be taken back."""
     with request.app.state.store.read() as tx:
-        newer = labels.alias()
         chosen = (
             sa.select(labels, items.c.prompt, queues.c.name.label("queue"))
             .join(items, items.c.id == labels.c.item_id)
@@ -235,7 +251,7 @@ def history(request: Request, user: SignedIn) -> Response:
             .where(
                 labels.c.user_id == user.id,
                 labels.c.status != "undone",
-                ~sa.exists().where(newer.c.supersedes == labels.c.id),
+                ~is_superseded(),
             )
             .order_by(labels.c.id.desc())
             .limit(HISTORY)
@@ -250,11 +266,11 @@ def guideline_page(request: Request, user: SignedIn, project: Id, version: Optio
     with request.app.state.store.read() as tx:
         name = tx.scalar(sa.select(projects.c.name).where(projects.c.id == project))
         if name is None:
-            raise work.Gone("there is no such project")
-        found = guideline(tx, project, None if version is None else str(version))
-        known = sa.select(guidelines.c.version, guidelines.c.created).where(
+            raise Gone("there is no such project")
+        row = guideline(tx, project, None if version is None else str(version))
+        chosen = sa.select(guidelines.c.version, guidelines.c.created).where(
             guidelines.c.project_id == project
         )
-        versions = tx.execute(known.order_by(guidelines.c.id.desc())).all()
-    values = {"title": f"Guideline: {name}", "found": found, "versions": versions, "project": project}
+        versions = tx.execute(chosen.order_by(guidelines.c.id.desc())).all()
+    values = {"title": f"Guideline: {name}", "guideline": row, "versions": versions, "project": project}
     return page("guideline.html", user, **values)

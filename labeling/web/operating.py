@@ -12,14 +12,34 @@ import sqlalchemy as sa
 from fastapi import APIRouter, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
-from labeling import exports, people, progress
-from labeling import items as items_
-from labeling import projects as projects_
-from labeling.schema import KINDS, ROLES, audit, flags, groups, items, labels, projects, users, versions
+from labeling import people
+from labeling.candidates import read_candidates
+from labeling.exports import FORMATS, export
+from labeling.items import Filling, add_items
+from labeling.labelers import Agreement, agreement_by_group, agreement_by_period, labelers
+from labeling.labels import is_current
+from labeling.progress import queue_progress
+from labeling.projects import add_guideline, add_project, guideline
+from labeling.queues import add_queue, change_queue, queue_by_id
+from labeling.sampling import SAMPLINGS
+from labeling.schema import (
+    KINDS,
+    ROLES,
+    audit,
+    flags,
+    groups,
+    items,
+    labels,
+    projects,
+    users,
+    version_labels,
+    versions,
+)
+from labeling.versions import cut_version, new_labels
 from labeling.web.fields import LONG, MOST, NAME, Id, OptionalId, Text
 from labeling.web.pages import page
 from labeling.web.security import Operator
-from labeling.work import Gone, is_current
+from labeling.work import Gone
 from rlhf.data.errors import DataError
 
 router = APIRouter(prefix="/operate", tags=["operating"])
@@ -33,22 +53,18 @@ def overview(request: Request, user: Operator) -> Response:
     """All projects with their queues."""
     with request.app.state.store.read() as tx:
         rows = tx.execute(sa.select(projects).order_by(projects.c.name)).all()
-        found = [
-            {
-                "row": row,
-                "queues": progress.queue_progress(tx, row.id),
-                "new": exports.new_labels(tx, row.name),
-            }
+        entries = [
+            {"row": row, "queues": queue_progress(tx, row.id), "new": new_labels(tx, row.name)}
             for row in rows
         ]
-    return page("overview.html", user, title="Projects", projects=found)
+    return page("overview.html", user, title="Projects", projects=entries)
 
 
 @router.post("/projects")
-def add_project(request: Request, user: Operator, name: Name) -> Response:
+def create_project(request: Request, user: Operator, name: Name) -> Response:
     """Add a project."""
     with request.app.state.store.write() as tx:
-        number = projects_.add_project(tx, name, user.name)
+        number = add_project(tx, name, user.name)
     return RedirectResponse(f"/operate/projects/{number}", 303)
 
 
@@ -68,17 +84,17 @@ def project_page(request: Request, user: Operator, project: Id) -> Response:
             sa.select(
                 versions.c.number, versions.c.created, versions.c.author, sa.func.count().label("labels")
             )
-            .join(exports.version_labels, exports.version_labels.c.version_id == versions.c.id)
+            .join(version_labels, version_labels.c.version_id == versions.c.id)
             .where(versions.c.project_id == project)
             .group_by(versions.c.id)
             .order_by(versions.c.number.desc())
         )
         values = {
             "project": row,
-            "queues": progress.queue_progress(tx, project),
-            "guideline": projects_.guideline(tx, project),
+            "queues": queue_progress(tx, project),
+            "guideline": guideline(tx, project),
             "versions": tx.execute(counted).all(),
-            "new": exports.new_labels(tx, row.name),
+            "new": new_labels(tx, row.name),
             "groups": tx.scalars(sa.select(groups.c.name).order_by(groups.c.name)).all(),
         }
     return page(
@@ -86,25 +102,25 @@ def project_page(request: Request, user: Operator, project: Id) -> Response:
         user,
         title=row.name,
         kinds=KINDS,
-        samplings=items_.SAMPLINGS,
-        formats=exports.FORMATS,
+        samplings=SAMPLINGS,
+        formats=FORMATS,
         **values,
     )
 
 
 @router.post("/projects/{project}/guideline")
-def add_guideline(
+def publish_guideline(
     request: Request, user: Operator, project: Id, text: Annotated[Text, Form(max_length=LONG)]
 ) -> Response:
     """Add the guideline's next version."""
     with request.app.state.store.write() as tx:
         _project(tx, project)
-        projects_.add_guideline(tx, project, text.replace("\r\n", "\n"), user.name)
+        add_guideline(tx, project, text.replace("\r\n", "\n"), user.name)
     return RedirectResponse(f"/operate/projects/{project}", 303)
 
 
 @router.post("/projects/{project}/queues")
-def add_queue(
+def create_queue(
     request: Request,
     user: Operator,
     project: Id,
@@ -118,12 +134,12 @@ def add_queue(
     with request.app.state.store.write() as tx:
         _project(tx, project)
         seconds = max(1, round(lease_minutes * 60))
-        projects_.add_queue(tx, project, name, kind, user.name, overlap, seconds, group.strip() or None)
+        add_queue(tx, project, name, kind, user.name, overlap, seconds, group.strip() or None)
     return RedirectResponse(f"/operate/projects/{project}", 303)
 
 
 @router.post("/queues/{queue}")
-def change_queue(
+def save_queue(
     request: Request,
     user: Operator,
     queue: Id,
@@ -134,14 +150,14 @@ def change_queue(
 ) -> Response:
     """Change a queue's overlap, lease, group, or close it."""
     with request.app.state.store.write() as tx:
-        row = projects_.queue_by_id(tx, queue)
+        row = queue_by_id(tx, queue)
         seconds = max(1, round(lease_minutes * 60))
-        projects_.change_queue(tx, queue, user.name, overlap, seconds, group.strip() or None, active)
+        change_queue(tx, queue, user.name, overlap, seconds, group.strip() or None, active)
     return RedirectResponse(f"/operate/projects/{row.project_id}", 303)
 
 
 @router.post("/queues/{queue}/items")
-def add_items(
+def fill_queue(
     request: Request,
     user: Operator,
     queue: Id,
@@ -156,31 +172,31 @@ def add_items(
 ) -> Response:
     """Fill a queue from a file."""
     name = Path((file.filename or "items").replace("\0", "").encode("utf-8", "replace").decode()).name[-80:]
-    filling = items_.Filling(role, sampling, number, shared, shared_overlap, repeats, seed)
+    filling = Filling(role, sampling, number, shared, shared_overlap, repeats, seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"items{Path(name).suffix[:10]}"
         path.write_bytes(file.file.read())
         try:
-            found = items_.read_candidates(path, name)
+            candidates = read_candidates(path, name)
         except DataError as error:
             raise DataError(str(error).replace(str(path), name)) from None
     with request.app.state.store.write() as tx:
-        row = projects_.queue_by_id(tx, queue)
-        items_.add_items(tx, row, found, filling, user.name)
+        row = queue_by_id(tx, queue)
+        add_items(tx, row, candidates, filling, user.name)
     return RedirectResponse(f"/operate/projects/{row.project_id}", 303)
 
 
 @router.post("/projects/{project}/cut")
-def cut(request: Request, user: Operator, project: Id) -> Response:
+def make_version(request: Request, user: Operator, project: Id) -> Response:
     """Put all new labels into a new version."""
     with request.app.state.store.write() as tx:
-        if exports.cut(tx, _project(tx, project).name, user.name) is None:
+        if cut_version(tx, _project(tx, project).name, user.name) is None:
             raise HTTPException(400, "there are no labels that are in no version yet")
     return RedirectResponse(f"/operate/projects/{project}", 303)
 
 
 @router.get("/projects/{project}/export")
-def export(
+def download_labels(
     request: Request,
     user: Operator,
     project: Id,
@@ -190,7 +206,7 @@ def export(
     """A version of the labels, or all of them, as a zip file; the same labels are the same bytes."""
     with tempfile.TemporaryDirectory() as folder, request.app.state.store.read() as tx:
         row = _project(tx, project)
-        manifest = exports.export(tx, row.name, Path(folder) / "labels", form, version)
+        manifest = export(tx, row.name, Path(folder) / "labels", form, version)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted((Path(folder) / "labels").iterdir()):
@@ -204,7 +220,7 @@ def export(
 def people_page(request: Request, user: Operator) -> Response:
     """All people, and a form for new ones."""
     with request.app.state.store.read() as tx:
-        given = (
+        counted = (
             sa.select(labels.c.user_id, sa.func.count().label("labels"))
             .where(is_current())
             .group_by(labels.c.user_id)
@@ -212,19 +228,19 @@ def people_page(request: Request, user: Operator) -> Response:
         )
         chosen = (
             sa.select(
-                users, groups.c.name.label("group"), sa.func.coalesce(given.c.labels, 0).label("labels")
+                users, groups.c.name.label("group"), sa.func.coalesce(counted.c.labels, 0).label("labels")
             )
             .join(groups)
-            .outerjoin(given, given.c.user_id == users.c.id)
+            .outerjoin(counted, counted.c.user_id == users.c.id)
             .order_by(users.c.name)
         )
         rows = tx.execute(chosen).all()
-        known = tx.scalars(sa.select(groups.c.name).order_by(groups.c.name)).all()
-    return page("people.html", user, title="People", rows=rows, groups=known, roles=ROLES)
+        group_names = tx.scalars(sa.select(groups.c.name).order_by(groups.c.name)).all()
+    return page("people.html", user, title="People", rows=rows, groups=group_names, roles=ROLES)
 
 
 @router.post("/people")
-def add_person(
+def create_user(
     request: Request,
     user: Operator,
     name: Name,
@@ -239,7 +255,7 @@ def add_person(
 
 
 @router.post("/people/change")
-def change_person(
+def save_user(
     request: Request,
     user: Operator,
     name: Name,
@@ -258,7 +274,7 @@ def change_person(
 
 @router.get("/labeler")
 def labeler_page(request: Request, user: Operator, name: PathName) -> Response:
-    """Figures of one labeler, the newest labels, and a form to change the user."""
+    """Statistics of one labeler, the newest labels, and a form to change the user."""
     with request.app.state.store.read() as tx:
         chosen = sa.select(users, groups.c.name.label("group")).join(groups).where(users.c.name == name)
         person = tx.execute(chosen).first()
@@ -271,10 +287,10 @@ def labeler_page(request: Request, user: Operator, name: PathName) -> Response:
             .order_by(labels.c.id.desc())
             .limit(20)
         )
-        [found] = progress.labelers(tx, name)
+        [statistics] = labelers(tx, name)
         rows = tx.execute(newest).all()
-        known = tx.scalars(sa.select(groups.c.name).order_by(groups.c.name)).all()
-    values = {"person": person, "figures": found, "rows": rows, "groups": known, "roles": ROLES}
+        group_names = tx.scalars(sa.select(groups.c.name).order_by(groups.c.name)).all()
+    values = {"person": person, "statistics": statistics, "rows": rows, "groups": group_names, "roles": ROLES}
     return page("labeler.html", user, title=name, **values)
 
 
@@ -285,20 +301,20 @@ def agreement_page(
     project: OptionalId = None,
     days: Annotated[int, Query(ge=1, le=365)] = 7,
 ) -> Response:
-    """Agreement over time and by group, and the figures of all labelers."""
+    """Agreement over time and by group, and the statistics of all labelers."""
     with request.app.state.store.read() as tx:
-        known = tx.execute(sa.select(projects).order_by(projects.c.name)).all()
-        chosen = project or (known[0].id if known else None)
+        all_projects = tx.execute(sa.select(projects).order_by(projects.c.name)).all()
+        chosen = project or (all_projects[0].id if all_projects else None)
         columns: list[str] = []
-        rows: list[tuple[str, dict[str, progress.Agreement]]] = []
+        rows: list[tuple[str, dict[str, Agreement]]] = []
         by_group: dict[str, dict[str, Any]] = {}
         if chosen is not None:
             row = _project(tx, chosen)
-            columns, rows = progress.agreement_by_period(tx, chosen, days)
-            by_group = progress.agreement_by_group(tx, row.name)
-        crew = progress.labelers(tx)
-    values = {"projects": known, "project": chosen, "days": days, "columns": columns, "rows": rows}
-    return page("agreement.html", user, title="Agreement", crew=crew, by_group=by_group, **values)
+            columns, rows = agreement_by_period(tx, chosen, days)
+            by_group = agreement_by_group(tx, row.name)
+        everybody = labelers(tx)
+    values = {"projects": all_projects, "project": chosen, "days": days, "columns": columns, "rows": rows}
+    return page("agreement.html", user, title="Agreement", labelers=everybody, by_group=by_group, **values)
 
 
 @router.get("/flags")

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from labeling.answers import SCALE
 from labeling.people import User
-from labeling.work import MOST_LEFT
+from labeling.standing import MOST_LEFT
 
 KIND_NAMES = {
     "compare": "Compare two outputs",

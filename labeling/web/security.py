@@ -18,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labeling import people
 from labeling.people import User
-from labeling.store import Result, Store
+from labeling.sqlite import Result
+from labeling.store import Store
 
-COOKIE = "feedback_session"
+COOKIE = "feedback_session"  # another name would sign everybody out
 MOST_BYTES = 32 * 2**20  # of a request's body: files of items are uploaded
 HEADERS = [  # as ASGI has them
     (
@@ -50,7 +51,7 @@ class Guard:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # pages name static files with the hash of their content, so that a browser may keep them
+                # Pages name static files with the hash of their content, so a browser may keep them.
                 static = scope["path"].startswith("/static/") and message["status"] == 200
                 message["headers"] = [*message["headers"], *HEADERS, KEEP if static else NO_STORE]
             await send(message)
@@ -64,7 +65,7 @@ class Guard:
 
 
 def refuse(method: str, headers: Headers) -> tuple[int, str] | None:
-    """Status and reason if a request is not to be served."""
+    """Status and reason where a request is refused; None where it is served."""
     if method in ("GET", "HEAD", "OPTIONS"):
         return None
     if "transfer-encoding" in headers:
@@ -73,7 +74,7 @@ def refuse(method: str, headers: Headers) -> tuple[int, str] | None:
     if not length.isdigit() or int(length) > MOST_BYTES:
         return 413, f"a request may have {MOST_BYTES // 2**20} MiB"
     if headers.get("authorization", "").startswith("Bearer "):
-        return None  # no cookie is looked at, so there is nothing to forge
+        return None  # no cookie is read, so there is nothing to forge
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site in ("same-origin", "none"):
         return None
@@ -83,7 +84,7 @@ def refuse(method: str, headers: Headers) -> tuple[int, str] | None:
 
 
 def token_of(request: Request) -> str | None:
-    """The session's token: of the header if there is one, else of the cookie."""
+    """The session's token, from the header or else from the cookie."""
     header = request.headers.get("authorization", "")
     if header.startswith("Bearer "):
         return header.removeprefix("Bearer ").strip()
@@ -95,7 +96,7 @@ class SignInFirst(Exception):
 
 
 async def token_needed(request: Request) -> str:
-    """The session's token, which `identify` has to look up yet."""
+    """The session's token, which `identify` has yet to look up."""
     token = token_of(request)
     if token is None:
         raise SignInFirst
@@ -106,15 +107,15 @@ Token = Annotated[str, Depends(token_needed)]
 
 
 def identify(request: Request, tx: sa.Connection, token: str) -> tuple[User, bool]:
-    """Whose session it is, and whether it is time to note that it is in use: one indexed read.
+    """Whose session it is, and whether it is time to note that it is in use. It is one indexed read.
 
     Raises:
         SignInFirst: there is no such session, or it has ended.
     """
-    found = people.user_of(tx, token, request.app.state.idle)
-    if found is None:
+    session = people.user_of(tx, token, request.app.state.idle)
+    if session is None:
         raise SignInFirst
-    user, seen = found
+    user, seen = session
     request.state.user = user
     return user, seen < request.app.state.clock() - people.SEEN_EVERY
 
@@ -137,18 +138,18 @@ def note_seen(store: Store, token: str) -> None:
 def write_as(request: Request, token: str, work: Callable[[sa.Connection, User], Result]) -> Result:
     """Run `work(tx, user)` as whose session it is, in a transaction that `Store.together` shares."""
 
-    def known(tx: sa.Connection) -> Result:
+    def work_as_user(tx: sa.Connection) -> Result:
         user, stale = identify(request, tx, token)
         if stale:
             people.note_seen(tx, token)
         return work(tx, user)
 
     store: Store = request.app.state.store
-    return store.together(known)
+    return store.together(work_as_user)
 
 
 def operator(user: Annotated[User, Depends(signed_in)]) -> User:
-    """Who is signed in, if an operator."""
+    """Who is signed in, where that is an operator."""
     if not user.operator:
         raise HTTPException(403, "this page is for operators")
     return user

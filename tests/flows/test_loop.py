@@ -16,10 +16,12 @@ from prefect.events.clients import AssertingEventsClient
 from prefect.events.worker import EventsWorker
 
 import flows.loop
-from labeling import exports
-from labeling import items as items_
-from labeling import projects as projects_
+from labeling.contracts import rows_hash, tables
+from labeling.items import Filling, add_items
+from labeling.projects import add_project, project_id
+from labeling.queues import add_queue, queue_row
 from labeling.store import Store
+from labeling.versions import cut_version
 from rlhf.settings import Settings, check_settings, load_settings
 from tasks.runtime.tracking import start_parent_run
 
@@ -31,7 +33,7 @@ def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monke
     store = Store(f"sqlite:///{tmp_path / 'labels.db'}")
     monkeypatch.setenv("LABELING_DB", str(store.engine.url))
     with store.write() as tx:
-        projects_.add_project(tx, "p", "test")
+        add_project(tx, "p", "test")
     ann, queue = person(store, "ann"), filled(store, "rank", candidates(9))
     settings = check_settings({"collect": {"labels": {"project": "p"}}}, "test")
 
@@ -61,14 +63,14 @@ def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monke
     [tree] = Path(".runs").glob("p-labels-2*")
     collect = load_settings(tree / "params.yaml").collect
     with store.read() as tx:
-        rankings = exports.tables(tx, "p", 2)["comparisons"]
+        rankings = tables(tx, "p", 2)["comparisons"]
     assert (collect.labelers, collect.labels.version) == ("store", 2)
-    assert collect.labels.sha256 == exports.rows_hash(rankings)
+    assert collect.labels.sha256 == rows_hash(rankings)
     assert len(rankings) == 3
 
     label(1)
     with store.write() as tx:
-        assert exports.cut(tx, "p", "test") == 3
+        assert cut_version(tx, "p", "test") == 3
     killed = start_parent_run("p-labels-3", mlflow.MlflowClient(), "execution")
     for tag, value in (("labels_project", "p"), ("labels_version", "3")):
         mlflow.MlflowClient().set_tag(killed, tag, value)
@@ -88,11 +90,11 @@ def test_the_event_of_enough_labels_is_what_starts_a_round(
     project = Settings().collect.labels.project
     store = Store(os.environ["LABELING_DB"])
     with store.write() as tx:
-        projects_.add_project(tx, "p", "test")
-        projects_.add_project(tx, project, "test")
-        projects_.add_queue(tx, projects_.project_id(tx, project), "rank", "rank", "test")
-        row = projects_.queue_row(tx, project, "rank")
-        items_.add_items(tx, row, candidates(2), items_.Filling(), "test")
+        add_project(tx, "p", "test")
+        add_project(tx, project, "test")
+        add_queue(tx, project_id(tx, project), "rank", "rank", "test")
+        row = queue_row(tx, project, "rank")
+        add_items(tx, row, candidates(2), Filling(), "test")
     answer(store, person(store, "ann"), row.id, ranks=[1, 2])
     store.close()
     worker = EventsWorker.instance(AssertingEventsClient)

@@ -30,17 +30,20 @@ from PIL import Image, ImageDraw, ImageFont  # comes with matplotlib
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from flows.label import GUIDELINE, onboarding
-from labeling import exports, people, work
-from labeling import items as items_
-from labeling import projects as projects_
+from labeling import people
 from labeling.answers import Choice
-from labeling.items import Candidate, Filling
+from labeling.candidates import Candidate
+from labeling.items import Filling, add_items
+from labeling.labels import SKIP_REASONS, flag, store_answer
 from labeling.people import User
+from labeling.projects import add_guideline, add_project, project_id
+from labeling.queues import add_queue, change_queue, queue_row
 from labeling.schema import KINDS, groups, users
 from labeling.store import Store
+from labeling.versions import cut_version
 from labeling.web.app import create_app
 from labeling.web.security import COOKIE
-from labeling.work import Work
+from labeling.work import Work, next_work
 from rlhf.world.gold import gold_score
 from rlhf.world.labelers import rank
 from rlhf.world.posts import draw_post
@@ -135,26 +138,26 @@ def filled(store: Store) -> dict[str, User]:
         for name in ("henrik", *NEW.values()):
             people.add_user(tx, name, PASSWORD, "labeler", "labelers", "robin")
         people.change_user(tx, "henrik", "robin", active=False)
-        project = projects_.add_project(tx, "summaries", "robin")
-        projects_.add_project(tx, "translations", "robin")
-        projects_.add_guideline(tx, project, GUIDELINE.split("\n\nA wrong fact")[0] + "\n", "robin")
+        project = add_project(tx, "summaries", "robin")
+        add_project(tx, "translations", "robin")
+        add_guideline(tx, project, GUIDELINE.split("\n\nA wrong fact")[0] + "\n", "robin")
         for kind in KINDS:
-            projects_.add_queue(tx, project, kind, kind, "robin", overlap=2 if kind == "rank" else 1)
-            row = projects_.queue_row(tx, "summaries", kind)
+            add_queue(tx, project, kind, kind, "robin", overlap=2 if kind == "rank" else 1)
+            row = queue_row(tx, "summaries", kind)
             if kind == "compare":
-                items_.add_items(tx, row, onboarding(), Filling("onboarding"), "robin")
+                add_items(tx, row, onboarding(), Filling("onboarding"), "robin")
             filling = Filling("work", "random", 400 if kind == "compare" else 150, 0.2, 3, 0.1, seed=3)
-            items_.add_items(tx, row, candidates(), filling, "robin")
+            add_items(tx, row, candidates(), filling, "robin")
             if kind == "compare":
-                items_.add_items(tx, row, gold(), Filling("gold", seed=7), "robin")
-        projects_.add_queue(tx, project, "second opinions", "compare", "robin", group="expert")
-        closed = projects_.add_queue(tx, project, "pilot", "compare", "robin", 2, 900, "expert")
-        projects_.change_queue(tx, closed, "robin", 2, 900, "expert", False)
+                add_items(tx, row, gold(), Filling("gold", seed=7), "robin")
+        add_queue(tx, project, "second opinions", "compare", "robin", group="expert")
+        closed = add_queue(tx, project, "pilot", "compare", "robin", 2, 900, "expert")
+        change_queue(tx, closed, "robin", 2, 900, "expert", False)
         crew = {
             row.name: User(row.id, row.name, row.role, row.group_id, row.group)
             for row in tx.execute(sa.select(users, groups.c.name.label("group")).join(groups))
         }
-        ids = {kind: projects_.queue_row(tx, "summaries", kind).id for kind in KINDS}
+        ids = {kind: queue_row(tx, "summaries", kind).id for kind in KINDS}
     for day in range(DAYS):
         for name, (_, behaviour) in CREW.items():
             now = begun + day * DAY + rng.uniform(1, 5) * 3600
@@ -163,9 +166,9 @@ def filled(store: Store) -> dict[str, User]:
                     now = answer(store, crew[name], ids[kind], behaviour, facts, now, rng)
         with clock(begun + day * DAY + 8 * 3600), store.write() as tx:
             if day == 4:
-                projects_.add_guideline(tx, project, GUIDELINE, "robin")
+                add_guideline(tx, project, GUIDELINE, "robin")
             if day in (5, 9):
-                exports.cut(tx, "summaries", "robin")
+                cut_version(tx, "summaries", "robin")
     return crew
 
 
@@ -174,19 +177,19 @@ def answer(
 ) -> float:
     """One simulated judgment that starts at a time; the time at which the next one may start."""
     with clock(now):
-        item = work.next_work(store, user, queue)
+        item = next_work(store, user, queue)
     if item is None:
         return now
     choice, seconds = decide(item, behaviour, facts.get(item.prompt, {}), rng)
     with clock(now + seconds), store.write() as tx:
         if rng.random() < 0.015:
             note = rng.choice(("the post tells two stories", "the text breaks off", "names a real person?"))
-            work.flag(tx, user, item.key, note)
+            flag(tx, user, item.key, note)
         if rng.random() < 0.02 and behaviour != "spammer":
-            work.give(tx, user, item.key, None, rng.choice(work.SKIP_REASONS[:3]))
+            store_answer(tx, user, item.key, None, rng.choice(SKIP_REASONS[:3]))
         else:
             note = "both say the wrong day" if rng.random() < 0.03 else ""
-            work.give(tx, user, item.key, choice, note)
+            store_answer(tx, user, item.key, choice, note)
     return now + seconds + 3
 
 
@@ -253,8 +256,8 @@ class Camera:
 def take_all(camera: Camera, crew: dict[str, User]) -> None:
     """Every page that a labeler and an operator can reach."""
     with camera.store.read() as tx:
-        ids = {kind: projects_.queue_row(tx, "summaries", kind).id for kind in (*KINDS, "second opinions")}
-        empty = projects_.project_id(tx, "translations")
+        ids = {kind: queue_row(tx, "summaries", kind).id for kind in (*KINDS, "second opinions")}
+        empty = project_id(tx, "translations")
     page = camera.sign_in(crew["lucia"])
     camera.take(page, "work", "My work", "/")
     for kind in KINDS:

@@ -19,16 +19,17 @@ from label_app import PASSWORD, candidates, filled, person
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from labeling import people
-from labeling import projects as projects_
-from labeling.items import Candidate, Filling, add_items
+from labeling.candidates import Candidate
+from labeling.items import Filling, add_items
+from labeling.labels import is_current
 from labeling.people import User
-from labeling.projects import queue_row
+from labeling.projects import add_guideline, add_project
+from labeling.queues import queue_row
 from labeling.schema import KINDS, flags, items, labels, leases, sessions
 from labeling.store import Store
 from labeling.web.app import create_app
 from labeling.web.labeling import open_queues
 from labeling.web.security import COOKIE
-from labeling.work import is_current
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -75,7 +76,7 @@ def sign_in(site: Site, context: BrowserContext, user: User) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('browser') / 'labels.db'}")
     with store.write() as tx:
-        projects_.add_project(tx, "p", "test")
+        add_project(tx, "p", "test")
     server = uvicorn.Server(uvicorn.Config(create_app(store, Model()), port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -224,7 +225,7 @@ def test_hostile_texts_stay_texts(site: Site) -> None:
     item = Candidate(CANARY, (CANARY + "1", CANARY + "2"), (CANARY, CANARY), source="s")
     queue = filled(site.store, "compare", [item], name=CANARY[-60:])
     with site.store.write() as tx:
-        projects_.add_guideline(tx, 1, CANARY, CANARY)
+        add_guideline(tx, 1, CANARY, CANARY)
     page = site.page(user)
     page.goto(f"{site.url}/work/{queue}")
     expect(page.locator(".prompt")).to_have_text(CANARY)
@@ -314,7 +315,7 @@ def test_axe_finds_nothing(scheme: str, site: Site) -> None:
         paths.append(f"/work/{queue}")
     known = [Candidate("p", ("good", "bad"), ("", ""), expected={"ranking": [1, 2]}, explanation="why")]
     with site.store.write() as tx:
-        projects_.add_guideline(tx, 1, "Be kind.", "test")
+        add_guideline(tx, 1, "Be kind.", "test")
         add_items(tx, queue_row(tx, "p", f"{scheme} compare"), known, Filling("onboarding"), "test")
     paths += ["/guideline/1", "/operate", "/operate/projects/1", "/operate/people", "/operate/flags"]
     paths += ["/operate/agreement", "/operate/audit", f"/operate/labeler?name=axe-{scheme}"]

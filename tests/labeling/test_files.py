@@ -15,14 +15,23 @@ import pytest
 import sqlalchemy as sa
 from label_app import DATA, answer, candidates, filled, person
 
-from labeling import exports, imports
 from labeling.__main__ import main
 from labeling.answers import Choice
-from labeling.items import Candidate, Filling, add_items, disagreement, draw, read_candidates, units
-from labeling.projects import add_project, queue_row
+from labeling.candidates import Candidate, read_candidates, units
+from labeling.contracts import TABLES, tables
+from labeling.exports import FORMATS, export
+from labeling.imports.files import read_labels
+from labeling.imports.label import Fields
+from labeling.imports.storing import store_labels
+from labeling.items import Filling, add_items
+from labeling.labels import store_answer, undo
+from labeling.projects import add_project
+from labeling.queues import queue_row
+from labeling.sampling import disagreement, draw
 from labeling.schema import items
 from labeling.store import Store
-from labeling.work import give, next_work, undo
+from labeling.versions import cut_version, new_labels
+from labeling.work import next_work
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, row_id
 from rlhf.data.errors import DataError
 from rlhf.data.folder import files
@@ -43,7 +52,7 @@ def label_some(store: Store) -> None:
 def test_export_speaks_the_contracts(store: Store, tmp_path: Path) -> None:
     label_some(store)
     with store.read() as tx:
-        exports.export(tx, "p", tmp_path / "out")
+        export(tx, "p", tmp_path / "out")
     rows = read_table(tmp_path / "out/comparisons.parquet", COMPARISON)
     assert len(rows) == 3
     edited = next(row for row in rows if row["policies"][0] == "edited")
@@ -63,26 +72,26 @@ def test_export_speaks_the_contracts(store: Store, tmp_path: Path) -> None:
     assert len(files(tmp_path / "out").tables["comparisons"]) == 3  # what `ingest` reads
 
 
-@pytest.mark.parametrize("form", exports.FORMATS)
+@pytest.mark.parametrize("form", FORMATS)
 def test_the_same_labels_are_the_same_bytes(form: str, sqlite: Store, tmp_path: Path) -> None:
     label_some(sqlite)
     with sqlite.read() as tx:
-        first = exports.export(tx, "p", tmp_path / "a", form)
-        exports.export(tx, "p", tmp_path / "a", form)  # over itself
-        assert exports.export(tx, "p", tmp_path / "b", form) == first
+        first = export(tx, "p", tmp_path / "a", form)
+        export(tx, "p", tmp_path / "a", form)  # over itself
+        assert export(tx, "p", tmp_path / "b", form) == first
     names = sorted(f.name for f in (tmp_path / "a").iterdir())
-    assert names == [*(f"{name}.{form}" for name in sorted(exports.TABLES)), "manifest.json"]
+    assert names == [*(f"{name}.{form}" for name in sorted(TABLES)), "manifest.json"]
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     assert len(read_rows(tmp_path / f"a/comparisons.{form}", COMPARISON)) == 3
     # another store with the same labels, given in another order
     other = Store(f"sqlite:///{tmp_path / 'other.db'}")
-    rows = imports.read_labels(tmp_path / f"a/comparisons.{form}")
+    rows = read_labels(tmp_path / f"a/comparisons.{form}")
     hashes = []
     for place, order in enumerate((rows, rows[::-1])):
         with other.write() as tx:
             add_project(tx, f"q{place}", "test")
-            imports.import_labels(tx, f"q{place}", order, "file", "test")
-            manifest = exports.export(tx, f"q{place}", tmp_path / f"q{place}", form)
+            store_labels(tx, f"q{place}", order, "file", "test")
+            manifest = export(tx, f"q{place}", tmp_path / f"q{place}", form)
             hashes.append(manifest["content_hash"])
     assert hashes[0] == hashes[1]
 
@@ -91,7 +100,7 @@ def test_an_export_does_not_remove_a_folder_of_yours(sqlite: Store, tmp_path: Pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(DataError, match="is no export"), sqlite.read() as tx:
-        exports.export(tx, "p", tmp_path / "mine")
+        export(tx, "p", tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
@@ -100,26 +109,26 @@ def test_versions_use_every_label_once_and_stay_as_they_were(store: Store, tmp_p
     _, first = answer(store, ann, queue, scale=1)
     answer(store, ann, queue, scale=2)
     with store.write() as tx:
-        assert exports.new_labels(tx, "p") == 2
-        assert exports.cut(tx, "p", "test") == 1
-        assert exports.cut(tx, "p", "test") is None
+        assert new_labels(tx, "p") == 2
+        assert cut_version(tx, "p", "test") == 1
+        assert cut_version(tx, "p", "test") is None
     with store.read() as tx:
-        before = exports.export(tx, "p", tmp_path / "v1", version=1)
+        before = export(tx, "p", tmp_path / "v1", version=1)
     with store.write() as tx:
         undo(tx, ann, first)  # a correction of a label that was used
     answer(store, ann, queue, scale=9)
     answer(store, ann, queue, scale=3)
     with store.write() as tx:
-        assert exports.cut(tx, "p", "test") == 2
+        assert cut_version(tx, "p", "test") == 2
     with store.read() as tx:
-        assert exports.export(tx, "p", tmp_path / "again", version=1) == before
-        whole = exports.tables(tx, "p", version=2)["labels"]
-        new = exports.tables(tx, "p", version=2, since=1)["labels"]
+        assert export(tx, "p", tmp_path / "again", version=1) == before
+        whole = tables(tx, "p", version=2)["labels"]
+        new = tables(tx, "p", version=2, since=1)["labels"]
         assert len(whole) == 3
         assert len(new) == 2
         assert {row["id"] for row in new} < {row["id"] for row in whole}
         with pytest.raises(DataError, match="no version 3; the newest is 2"):
-            exports.tables(tx, "p", version=3)
+            tables(tx, "p", version=3)
 
 
 def test_gold_and_repeats_are_not_trained_on(sqlite: Store) -> None:
@@ -129,22 +138,22 @@ def test_gold_and_repeats_are_not_trained_on(sqlite: Store) -> None:
         add_items(tx, queue_row(tx, "p", "compare"), gold, Filling("gold"), "test")
     while work := next_work(sqlite, ann, queue):
         with sqlite.write() as tx:
-            give(tx, ann, work.key, Choice(scale=1))
+            store_answer(tx, ann, work.key, Choice(scale=1))
     with sqlite.read() as tx:
-        found = exports.tables(tx, "p")
+        found = tables(tx, "p")
     assert Counter(row["role"] for row in found["labels"]) == {"work": 2, "repeat": 2, "gold": 1}
     assert len(found["comparisons"]) == 2
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"no data at {DATA}")
 def test_qa_feedback_comes_in_whole(sqlite: Store) -> None:
-    rows = imports.read_labels(DATA / "qa_feedback_dev" / "dev_feedback.json")
+    rows = read_labels(DATA / "qa_feedback_dev" / "dev_feedback.json")
     for new in (len(rows), 0):
         with sqlite.write() as tx:
-            counts = imports.import_labels(tx, "p", rows, "dev_feedback.json", "test")
+            counts = store_labels(tx, "p", rows, "dev_feedback.json", "test")
         assert sum(counts.values()) == new
     with sqlite.read() as tx:
-        found = exports.tables(tx, "p")
+        found = tables(tx, "p")
     labeled = [row for row in found["comparisons"] if row["policies"][0] != "edited"]
     pairs = [pair for row in labeled for pair in combinations(row["ranking"], 2)]
     assert len(pairs) == 3000
@@ -171,7 +180,7 @@ def test_argilla(tmp_path: Path) -> None:
         ),
     ]
     path.write_text(json.dumps(given))
-    found = imports.read_labels(path)
+    found = read_labels(path)
     assert [one.answer.get("ranking") for one in found] == [[2, 1], [1, 1], [2, 1], [1, 1], None]
     assert [one.kind for one in found] == ["compare", "compare", "rank", "rank", "edit"]
     assert found[0].prompt == "Say hi"
@@ -196,7 +205,7 @@ def test_label_studio(tmp_path: Path) -> None:
         task({"type": "textarea", "value": {"text": ["hello"]}}),
     ]
     path.write_text(json.dumps(given))
-    found = imports.read_labels(path)
+    found = read_labels(path)
     assert [one.answer for one in found] == [
         {"ranking": [2, 1], "both_bad": False},
         {"ranking": [2, 3, 1]},
@@ -207,14 +216,14 @@ def test_label_studio(tmp_path: Path) -> None:
     assert found[1].outputs == ("text x", "text y", "text z")
     left_out = task({"type": "ranker", "value": {"ranker": {"rank": ["gone", "z", "x"]}}}, items=listed)
     path.write_text(json.dumps([left_out]))
-    assert imports.read_labels(path)[0].answer == {"ranking": [2, None, 1]}  # no rank is skipped
+    assert read_labels(path)[0].answer == {"ranking": [2, None, 1]}  # no rank is skipped
     path.write_text(
         json.dumps([task({"type": "ranker", "value": {"ranker": {"rank": "zxy"}}}, items=listed)])
     )
     with pytest.raises(DataError, match="record 1: a ranker's result is a list of items, not 'zxy'"):
-        imports.read_labels(path)
+        read_labels(path)
     path.write_text(json.dumps(given))
-    swapped = imports.read_labels(path, imports.Fields("prompt", ("answer2", "answer1")))
+    swapped = read_labels(path, Fields("prompt", ("answer2", "answer1")))
     assert swapped[0].outputs == ("go away", "hi")
 
 
@@ -245,7 +254,7 @@ def test_label_studio(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_is_one_line(name: str, text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said) as caught:
-        imports.read_labels(tmp_path / name)
+        read_labels(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 

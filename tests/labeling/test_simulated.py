@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from label_app import PASSWORD
 
 from flows.simulated_labelers import Sheet, labeling_app, work
-from labeling import items as items_
-from labeling import projects as projects_
-from labeling.exports import tables
-from labeling.items import Candidate, Filling
+from labeling.candidates import Candidate
+from labeling.contracts import tables
+from labeling.items import Filling, add_items
+from labeling.queues import add_queue, queue_row
 from labeling.schema import users
 from labeling.store import Store
 from rlhf.data.errors import DataError
@@ -38,9 +38,9 @@ def test_they_sign_in_and_rank_what_they_see(
             facts[post.text] = post.facts
             found.append(Candidate(post.text, tuple(texts.values()), tuple(texts), split="train"))
     with sqlite.write() as tx:
-        projects_.add_queue(tx, 1, "round 1", "rank", "test")
-        row = projects_.queue_row(tx, "p", "round 1")
-        items_.add_items(tx, row, found, Filling(), "test")
+        add_queue(tx, 1, "round 1", "rank", "test")
+        row = queue_row(tx, "p", "round 1")
+        add_items(tx, row, found, Filling(), "test")
 
     with labeling_app("none") as url:
         with pytest.raises(DataError, match="know the posts of the built-in task only"):

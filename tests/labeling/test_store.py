@@ -20,12 +20,16 @@ from sqlalchemy.exc import DBAPIError
 from benchmarks.postgres import Postgres
 from labeling import people, schema
 from labeling.answers import Choice
-from labeling.exports import cut
-from labeling.items import Candidate, Filling, add_items
-from labeling.projects import add_guideline, queue_row
+from labeling.candidates import Candidate
+from labeling.items import Filling, add_items
+from labeling.labels import flag, is_current, store_answer, undo
+from labeling.projects import add_guideline
+from labeling.queues import queue_row
 from labeling.schema import APPEND_ONLY, groups, items, labels, leases
+from labeling.standing import MOST_LEFT, standing
 from labeling.store import Store
-from labeling.work import MOST_LEFT, Gone, flag, give, held, is_current, next_work, standing, undo
+from labeling.versions import cut_version
+from labeling.work import Gone, held, next_work
 from rlhf.data.errors import DataError
 
 END_ALL = (  # connections of clients
@@ -47,7 +51,7 @@ def test_the_database_itself_refuses_to_change_labels(store: Store) -> None:
     with store.write() as tx:
         add_guideline(tx, 1, "Be kind.", "test")
         flag(tx, ann, work.key, "odd")
-        cut(tx, "p", "test")
+        cut_version(tx, "p", "test")
     for name in APPEND_ONLY:
         for statement in (f"DELETE FROM {name}", f"UPDATE {name} SET {_first_column(name)} = 1"):
             with pytest.raises(DBAPIError, match=f"{name} is append-only"), store.write() as tx:
@@ -83,7 +87,7 @@ def test_the_same_form_twice_is_one_label(store: Store) -> None:
 
     def send() -> None:
         with store.write() as tx:
-            numbers.add(give(tx, ann, work.key, Choice(vote="up")))
+            numbers.add(store_answer(tx, ann, work.key, Choice(vote="up")))
 
     threads = [threading.Thread(target=send) for _ in range(5)]
     for thread in threads:
@@ -105,7 +109,7 @@ def test_many_people_at_once_never_get_one_item(store: Store) -> None:
         try:
             while work := next_work(store, user, queue):
                 with store.write() as tx:
-                    give(tx, user, work.key, Choice(scale=4))
+                    store_answer(tx, user, work.key, Choice(scale=4))
         except BaseException as error:  # a thread's failure is the test's
             failures.append(error)
 
@@ -132,7 +136,7 @@ def test_writes_that_wait_share_a_commit_and_fail_alone(store: Store) -> None:
             first.set()
             arrived.wait(PATIENCE)
             end = time.monotonic() + PATIENCE
-            while store.sqlite and len(store._waiting) < 4 and time.monotonic() < end:
+            while store.sqlite and len(store._group.waiting) < 4 and time.monotonic() < end:
                 time.sleep(0.01)
         tx.execute(groups.insert().values(name=f"g{number}"))
         if number == 2:
@@ -268,7 +272,7 @@ def test_an_item_comes_back_when_its_lease_ran_out_and_late_work_is_kept(store: 
     work, _ = answer(store, bob, queue, vote="down")
     assert work.item_id == late.item_id
     with store.write() as tx:
-        give(tx, ann, late.key, Choice(vote="up"))
+        store_answer(tx, ann, late.key, Choice(vote="up"))
     with store.read() as tx:
         assert tx.scalar(sa.select(sa.func.count()).where(is_current())) == 2
         assert tx.scalar(sa.select(items.c.taken)) == 2
@@ -286,7 +290,7 @@ def test_undo_supersedes_and_hands_the_item_back(store: Store) -> None:
     assert again
     assert (again.item_id, again.shown_order) == (first.item_id, first.shown_order)
     with store.write() as tx:
-        new = give(tx, ann, again.key, Choice(scale=9))
+        new = store_answer(tx, ann, again.key, Choice(scale=9))
     with store.read() as tx:
         rows = tx.execute(sa.select(labels).order_by(labels.c.id)).all()
         assert [(row.status, row.revision) for row in rows] == [("given", 1), ("undone", 2), ("given", 3)]
@@ -306,7 +310,7 @@ def test_an_answer_under_an_older_lease_supersedes_too(sqlite: Store) -> None:
         tx.execute(leases.update().values(expires=time.time() - 1))
     _, first = answer(sqlite, ann, queue, vote="up")
     with sqlite.write() as tx:
-        second = give(tx, ann, old.key, Choice(vote="down"))
+        second = store_answer(tx, ann, old.key, Choice(vote="down"))
     with sqlite.read() as tx:
         assert tx.scalars(sa.select(labels.c.id).where(is_current())).all() == [second]
     with pytest.raises(DataError, match="newer label"), sqlite.write() as tx:
@@ -319,9 +323,9 @@ def test_a_skip_needs_a_reason_and_frees_the_item(store: Store) -> None:
     work = next_work(store, ann, queue)
     assert work
     with pytest.raises(DataError, match="why"), store.write() as tx:
-        give(tx, ann, work.key, None)
+        store_answer(tx, ann, work.key, None)
     with store.write() as tx:
-        give(tx, ann, work.key, None, note="Not my field")
+        store_answer(tx, ann, work.key, None, note="Not my field")
     assert next_work(store, ann, queue) is None
     assert next_work(store, bob, queue) is not None
 
@@ -331,7 +335,7 @@ def test_skip_and_undo_keep_the_count(store: Store) -> None:
     work = next_work(store, ann, queue)
     assert work
     with store.write() as tx:
-        label = give(tx, ann, work.key, None, note="Other")
+        label = store_answer(tx, ann, work.key, None, note="Other")
     with store.write() as tx:
         undo(tx, ann, label)
     answer(store, ann, queue, vote="up")
@@ -359,7 +363,7 @@ def test_onboarding_comes_first_gold_is_scored_and_repeats_come_back(sqlite: Sto
             best = work.texts.index(first[work.prompt])
         first.setdefault(work.prompt, work.texts[best])
         with sqlite.write() as tx:
-            give(tx, ann, work.key, Choice(scale=1 if best == 0 else 9))
+            store_answer(tx, ann, work.key, Choice(scale=1 if best == 0 else 9))
     assert roles[:2] == ["onboarding"] * 2
     assert sorted(roles[2:]) == ["gold"] * 2 + ["repeat"] * 10 + ["work"] * 10
     with sqlite.read() as tx:
@@ -369,7 +373,7 @@ def test_onboarding_comes_first_gold_is_scored_and_repeats_come_back(sqlite: Sto
     while work := next_work(sqlite, bob, queue):
         seen.append(work.role)
         with sqlite.write() as tx:
-            give(tx, bob, work.key, Choice(scale=9))
+            store_answer(tx, bob, work.key, Choice(scale=9))
     assert seen == ["onboarding"] * 2 + ["gold"] * 2  # no repeat of what he never labeled
 
 

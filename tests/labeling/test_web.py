@@ -21,15 +21,16 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from labeling import people
-from labeling.exports import tables
-from labeling.items import Candidate, Filling, add_items
-from labeling.projects import queue_row
+from labeling.candidates import Candidate
+from labeling.contracts import tables
+from labeling.items import Filling, add_items
+from labeling.queues import queue_row
 from labeling.schema import items, labels, sessions
+from labeling.standing import MOST_LEFT
 from labeling.store import Store
 from labeling.web.app import create_app
 from labeling.web.pages import sentence, shown
 from labeling.web.security import COOKIE
-from labeling.work import MOST_LEFT
 from rlhf.data.errors import DataError
 
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -347,7 +348,7 @@ def test_asking_the_served_model(app: Any, clients: dict[str, TestClient], sqlit
     assert "m/2 says 0: hi" in page.text
     form = {"key": where.removeprefix("/ask/"), "text": "hello"}
     assert client.post("/ask/feedback", data=form).headers["location"] == where
-    assert "feedback is stored" in client.get(where).text
+    assert "opinion is stored" in client.get(where).text
     assert clients["operator"].get(where).status_code == 404
     again = client.post("/api/ask", json={"prompt": "hi", "answers": 1}).json()  # the same question again
     client.post("/api/ask/feedback", json={"key": again["key"], "choice": {"vote": "down"}})

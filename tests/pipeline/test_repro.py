@@ -27,7 +27,7 @@ from stores import BUCKET, by_two_workers, servers
 
 from benchmarks.postgres import Postgres, binaries, temporary_postgres
 from flows.workspace import bring, snapshot
-from labeling import projects as projects_
+from labeling.projects import add_project
 from labeling.store import Store
 from rlhf.settings import load_settings
 from tasks.graph import content_hash
@@ -128,7 +128,7 @@ def test_rows_are_in_postgresql_and_artifacts_in_s3(stores: Postgres, tmp_path: 
 
     store = Store(os.environ["LABELING_DB"])
     with store.write() as tx:
-        projects_.add_project(tx, "p", "test")
+        add_project(tx, "p", "test")
     _, label = answer(store, person(store, "ann"), filled(store, "rank", candidates(1)), ranks=[1, 2])
     store.close()
     assert rows("label", "SELECT id FROM labels") == [(label,)]

@@ -6,9 +6,10 @@ import pytest
 from conftest import Workspace
 from label_app import answer, candidates, filled, person
 
-from labeling import exports
-from labeling import projects as projects_
+from labeling.contracts import rows_hash, tables
+from labeling.projects import add_project
 from labeling.store import Store
+from labeling.versions import cut_version, new_labels
 from rlhf.compute import deterministic
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, row_id, with_ids
 from rlhf.data.errors import DataError
@@ -115,17 +116,17 @@ def test_rankings_of_the_label_store_are_a_version_and_no_more(
     monkeypatch.setenv("LABELING_DB", url)
     store = Store(url)
     with store.write() as tx:
-        projects_.add_project(tx, "p", "test")
+        add_project(tx, "p", "test")
     queue = filled(store, "rank", candidates(4, outputs=3))
     ann = person(store, "ann")
     for _ in range(3):
         answer(store, ann, queue, ranks=[1, 2, 2])
     with store.write() as tx:
-        assert exports.cut(tx, "p", "test") == 1
+        assert cut_version(tx, "p", "test") == 1
     answer(store, ann, queue, ranks=[1, 2, 2])  # comes too late for version 1
     with store.read() as tx:
-        pinned = exports.rows_hash(exports.tables(tx, "p", 1)["comparisons"])
-        assert [exports.new_labels(tx, "p", since) for since in (None, 0, 1)] == [1, 4, 1]
+        pinned = rows_hash(tables(tx, "p", 1)["comparisons"])
+        assert [new_labels(tx, "p", since) for since in (None, 0, 1)] == [1, 4, 1]
     known = [{"prompt": f"prompt {i}", "split": split} for i, split in ((0, "test"), (1, "validation"))]
     write_table("data/prepared/prompts.parquet", PROMPT, with_ids(PROMPT, known, "test"))
 
@@ -143,7 +144,7 @@ def test_rankings_of_the_label_store_are_a_version_and_no_more(
     with pytest.raises(DataError, match="there is no version 2; the newest is 1"):
         workspace.stage("collect")
     with store.write() as tx:
-        assert exports.cut(tx, "p", "test") == 2
+        assert cut_version(tx, "p", "test") == 2
     with pytest.raises(DataError, match=r"the run asks for .*: this is another store"):
         workspace.stage("collect")
     workspace.set({"collect.labels.sha256": None})

@@ -12,10 +12,12 @@ import pytest
 from conftest import Workspace
 from label_app import DATA
 
-from labeling import exports, imports
-from labeling import projects as projects_
-from labeling.imports import Given
+from labeling.imports.files import read_labels
+from labeling.imports.label import ImportedLabel
+from labeling.imports.storing import store_labels
+from labeling.projects import add_project
 from labeling.store import Store
+from labeling.versions import cut_version
 from rlhf.data.contracts import COMPARISON, PROMPT, TABLES, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.qa_feedback import qa_feedback
@@ -37,12 +39,12 @@ def question(number: int) -> dict[str, Any]:
     }
 
 
-def import_into(store: Store, project: str, labels: list[Given]) -> None:
+def import_into(store: Store, project: str, labels: list[ImportedLabel]) -> None:
     """Labels in a new project, all in its version 1."""
     with store.write() as tx:
-        projects_.add_project(tx, project, "test")
-        imports.import_labels(tx, project, labels, "file", "test")
-        exports.cut(tx, project, "test")
+        add_project(tx, project, "test")
+        store_labels(tx, project, labels, "file", "test")
+        cut_version(tx, project, "test")
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_imported_rankings_keep_the_split_of_their_question(
     workspace.set({"prepare.test_share": 0.2, "prepare.judge_share": 0.2})
     workspace.stage("ingest")
     workspace.stage("prepare")
-    import_into(labels, "p", imports.read_labels(path))
+    import_into(labels, "p", read_labels(path))
     workspace.stage("collect")
 
     split_of = {row["prompt"]: row["split"] for row in read_table("data/prepared/prompts.parquet", PROMPT)}
@@ -86,12 +88,12 @@ def test_the_source_and_the_import_spell_a_prompt_alike(tmp_path: Path) -> None:
     path = tmp_path / "dev_feedback.json"
     path.write_text(json.dumps([question(number) for number in range(5)]))
     source = [row["prompt"] for row in qa_feedback(path).tables["demonstrations"]]
-    assert list(dict.fromkeys(label.prompt for label in imports.read_labels(path))) == source
+    assert list(dict.fromkeys(label.prompt for label in read_labels(path))) == source
 
 
-def ranked(prompt: str, split: str | None = None, ranking: tuple[int, ...] = (1, 2)) -> Given:
+def ranked(prompt: str, split: str | None = None, ranking: tuple[int, ...] = (1, 2)) -> ImportedLabel:
     outputs = (f"good {prompt}", f"bad {prompt}")
-    return Given(
+    return ImportedLabel(
         "compare", prompt, outputs, {"ranking": list(ranking), "both_bad": False}, "ann", split=split
     )
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 
-from labeling.imports import read_labels
+from labeling.imports.files import read_labels
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION
 from rlhf.data.errors import DataError
 from rlhf.data.folder import files

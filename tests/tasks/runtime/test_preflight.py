@@ -12,10 +12,11 @@ from own_rows import own, rankings, rows_of, settings
 from flows.loop import main as feedback
 from flows.run import main as rlhf
 from flows.upfront import refuse, stages_up_to
-from labeling import exports, imports
-from labeling import projects as projects_
-from labeling.imports import Given
+from labeling.imports.label import ImportedLabel
+from labeling.imports.storing import store_labels
+from labeling.projects import add_project
 from labeling.store import Store
+from labeling.versions import cut_version
 from rlhf.data.errors import DataError
 from rlhf.settings import Settings, SettingsError, load_settings
 from rlhf.world.labelers import GROUPS as LABELER_GROUPS
@@ -214,14 +215,14 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
     with pytest.raises(DataError):
         refuse(load_settings())  # there is no store
     store = Store(url)
-    tie = Given("compare", "q", ("a", "b"), {"ranking": [1, 1], "both_bad": False}, "ann")
+    tie = ImportedLabel("compare", "q", ("a", "b"), {"ranking": [1, 1], "both_bad": False}, "ann")
     with store.write() as tx:
-        projects_.add_project(tx, "p", "test")
-        imports.import_labels(tx, "p", [tie], "file", "test")
+        add_project(tx, "p", "test")
+        store_labels(tx, "p", [tie], "file", "test")
     with pytest.raises(DataError, match="no version 1"):
         refuse(load_settings())
     with store.write() as tx:
-        exports.cut(tx, "p", "test")
+        cut_version(tx, "p", "test")
     store.close()
     with pytest.raises(DataError, match="all 1 rankings are ties"):
         refuse(load_settings())
