@@ -4,7 +4,7 @@
     python -m flows.compare models:/rlhf-policy@champion models:/rlhf-policy/3 my-run
 
 Each name is a run (its DVC experiment, or its worktree in .runs/), a version in the registry, or `.` for the
-checkout. Prints which is best and whether that is sure; writes a page with the outputs side by side.
+checkout. Prints which is best and whether that is certain; writes a page with the outputs side by side.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from tasks.runtime.tracking import EXPERIMENT, connect
 
 FOLDER = Path("reports/compare")
 NEEDED = ("params.yaml", "dvc.lock", "metrics/evaluation.json", "data/judgments/judgments.parquet")
-WELCOME = (
+OPTIONAL = (
     "runs/register.json",
     "data/prepared/prompts.parquet",
     "data/prepared/demonstrations.parquet",
@@ -56,7 +56,7 @@ WELCOME = (
 
 @flow(name="compare", persist_result=False)
 def compare(runs: list[str]) -> State:
-    """Compare runs: which is best, by how much, whether that is sure, and what was different.
+    """Compare runs: which is best, by how much, whether that is certain, and what was different.
 
     Args:
         runs: Names of two or more runs, DVC experiments or registered versions (models:/rlhf-policy/3).
@@ -79,7 +79,7 @@ def compare_named(names: list[str]) -> dict[str, Any]:
     """`rlhf.measures.comparison.compare_runs` of runs by name.
 
     Raises:
-        DataError: fewer than two names, one twice, or a run that is not there or was not judged.
+        DataError: fewer than two different names, or a run that is not there or was not judged.
     """
     if len(set(names)) < 2:
         raise DataError("name two or more runs; `dvc exp list` and `ls .runs` show those that are there")
@@ -134,7 +134,7 @@ def files_of(name: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
-        for path in (*NEEDED, *WELCOME):
+        for path in (*NEEDED, *OPTIONAL):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             if fetch(commit, path, folder / path) is None and path in NEEDED:
                 raise DataError(
@@ -161,11 +161,11 @@ def commit_of_version(uri: str) -> str:
 
 
 def write_page(result: dict[str, Any], names: list[str]) -> Path:
-    """Write the page; its name says the runs, and the same runs write the same file."""
-    words = "-vs-".join(re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "checkout" for name in names)
-    if len(words) > 80:
-        words = f"{words[:60]}-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:8]}"
-    page = FOLDER / f"{words}.html"
+    """Write the page; the runs name the file, so the same runs write the same file."""
+    title = "-vs-".join(re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "checkout" for name in names)
+    if len(title) > 80:
+        title = f"{title[:60]}-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:8]}"
+    page = FOLDER / f"{title}.html"
     with written_beside(page) as beside:
         beside.write_text(comparison_page(result))
     return page
@@ -195,7 +195,7 @@ def _table(path: Path, contract: Any) -> list[dict[str, Any]]:
     return read_table(path, contract) if path.exists() else []
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line; ends with exit code 1 and one line where a run cannot be compared."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.compare",
@@ -203,7 +203,7 @@ def main(words: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="a run, an experiment, a version, or `.`")
-    names = parser.parse_args(words).runs
+    names = parser.parse_args(arguments).runs
     with one_line_errors():
         running = running_environment()
         for name, value in running.items():

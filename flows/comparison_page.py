@@ -11,6 +11,7 @@ from typing import Any
 
 from rlhf.measures.display import (
     MISSING,
+    cost_text,
     difference_text,
     interval_text,
     level_text,
@@ -42,7 +43,7 @@ def comparison_page(result: Result) -> str:
         share = (rate - scale[0]) / max(scale[1] - scale[0], 0.1)
         return f"{100 * (1 - share if from_right else share):.1f}"
 
-    environment.globals.update(cost=cost_text, promoted=promoted_text, place=place, scale=scale)
+    environment.globals.update(cost=run_cost, promoted=promoted_text, place=place, scale=scale)
     best, (slice_header, slice_rows) = result["runs"][0]["name"], slice_table(result)
     return environment.get_template("compare.html.j2").render(
         result,
@@ -112,7 +113,7 @@ def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
             number(run["kl"], 2),
             number(run["mean_length"], 1),
             promoted_text(run),
-            cost_text(run),
+            run_cost(run),
         ]
         for run in result["runs"]
     ]
@@ -171,11 +172,9 @@ def promoted_text(run: Mapping[str, Any]) -> str:
     return MISSING if run["promoted"] is None else "yes" if run["promoted"] else "no"
 
 
-def cost_text(run: Mapping[str, Any]) -> str:
-    """Seconds of all stages and peak memory."""
-    if run["seconds"] is None:
-        return MISSING
-    return f"{run['seconds']:.0f} s, {run['memory_mb'] / 1000:.1f} GB"
+def run_cost(run: Mapping[str, Any]) -> str:
+    """What a run cost; a dash where nobody measured it."""
+    return MISSING if run["seconds"] is None else cost_text(run["seconds"], run["memory_mb"])
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Where a run is to be found and how far it came: its artifact `links` in Prefect and its tags in MLflow."""
+"""Where to find a run and how far it came: its artifact `links` in Prefect and its tags in MLflow."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Record:
 
 @contextmanager
 def recorded(name: str, flow_run: str, mlflow_run: str, folder: Path) -> Iterator[None]:
-    """Keep a record while the block runs; what the run started and left running ends with it."""
+    """Keep a record while the block runs, and at its end kill what the run started and left running."""
     here = psutil.Process()
     record = Record(
         name, flow_run, mlflow_run, str(folder), socket.gethostname(), here.pid, here.create_time()
@@ -112,17 +112,17 @@ def end_stage_runs(mlflow_run: str) -> None:
 
 def end_processes(mlflow_run: str) -> None:
     """Kill every process that the stages of a run started, wherever it has ended up in the process tree."""
-    found = []
+    killed = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get(PARENT_RUN) == mlflow_run:
                 process.kill()
-                found.append(process)
-    psutil.wait_procs(found, timeout=5)
+                killed.append(process)
+    psutil.wait_procs(killed, timeout=5)
 
 
 def is_alive(pid: int, started: float) -> bool:
-    """Whether the process with this number is the one that started then."""
+    """Whether the process with this number still runs and is the one that started at that time."""
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
@@ -135,10 +135,10 @@ def _folder() -> Path:
 
 
 def _records() -> list[Record]:
-    found = []
+    records = []
     for path in sorted(_folder().glob("*.json")):
         with suppress(OSError, ValueError, TypeError):
             record = Record(**json.loads(path.read_text()))
             if record.host == socket.gethostname():
-                found.append(record)
-    return found
+                records.append(record)
+    return records

@@ -1,9 +1,23 @@
-"""The whole pipeline as one Prefect flow: the graph of dvc.yaml, one named task a stage.
+"""The whole pipeline as one Prefect flow: the graph of dvc.yaml, a named task for each stage.
 
-Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
-experiment and MLflow run have the same name. DVC owns the graph and decides what has to run: a stage whose
-code, parameters and inputs did not change ends at once. `dvc repro` does the same work without Prefect and
-gives the same files. The command is in flows/run.py.
+What the stages do, in their order:
+
+    ingest                 rows come in from the built-in task or from a user's files,
+    prepare                are brought to the contracts and split by prompt,
+    validate               and let in by Great Expectations, or the run ends here.
+    pretrain               A tokenizer and a base model are trained on the texts of the corpus,
+    sft                    and the base model is fine-tuned on the demonstrations: the SFT policy.
+    collect                It answers prompts several times, and labelers rank the answers;
+    validate-comparisons   Great Expectations lets these rankings in as well.
+    reward                 A reward model learns the rankings,
+    ppo                    and PPO trains the policy on its rewards, held close to the SFT policy.
+    evaluate               Judges compare every policy's outputs with the references of held-out prompts;
+    register               the gate decides whether the new policy becomes @champion, and the report says why.
+
+DVC owns the graph and decides what has to run: a stage whose code, parameters and inputs did not change ends
+at once. Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
+experiment and MLflow run have the same name. `dvc repro` does the same work without Prefect and gives the same
+files. The command is in flows/run.py.
 """
 
 # No `from __future__ import annotations`: `rlhf.serve(...)` hands the flow to the run's process by value, and
@@ -78,7 +92,7 @@ def validate_data(settings: FormSettings = DEFAULTS, data: str | None = None) ->
 
 
 def _run(settings: Settings, data: str | None, recipe: str | None, last: str | None) -> str | State:
-    """A flow's body: the stages up to `last`, in a worktree, saved as an experiment."""
+    """The body of both flows: the stages up to `last`, run in a worktree that is saved as an experiment."""
     flow_run = str(runtime.flow_run.id)
     try:
         settings = with_data(complete(settings, recipe), data, "the parameters")
@@ -119,7 +133,7 @@ def run_graph(state: RunState, folder: Path, last: str | None = None) -> None:
     """Run DVC's graph, dependencies first, one stage at a time: they would compete for the same cores.
 
     Args:
-        state: is kept up to date with the stages that ended and the one that failed.
+        state: the stages that ended, and the stage that failed, are noted here.
         folder: the run's worktree, which is the working directory.
         last: run only this stage and what it depends on.
 
@@ -151,7 +165,7 @@ def run_graph(state: RunState, folder: Path, last: str | None = None) -> None:
                 )
 
             with alone(f"{node.addressing}-{task.version}", waiting):
-                clear_dead()  # the one that held the lock may have been killed
+                clear_dead()  # the run that held the lock may have been killed
                 ended[node] = task(wait_for=before, return_state=True)
             if not ended[node].is_completed():
                 state.failed = node.addressing
@@ -171,7 +185,7 @@ def _one_name(flow_run: str) -> str:
 
 
 def _tags(settings: Settings, recipe: str | None, last: str | None) -> dict[str, str]:
-    """What tells this run from others in MLflow: its recipe, and the labels that it learns from."""
+    """The MLflow tags that tell this run from others: its recipe, and the labels that it learns from."""
     labels, tags = settings.collect.labels, {"recipe": recipe or ""}
     if last is None and settings.collect.labelers == "store" and labels.version:
         tags |= {"labels_project": labels.project, "labels_version": str(labels.version)}
@@ -180,11 +194,11 @@ def _tags(settings: Settings, recipe: str | None, last: str | None) -> dict[str,
 
 @contextmanager
 def told(state: RunState, flow_run: str, parent: str, folder: Path) -> Iterator[None]:
-    """Say on every page of the run how far it came: while it runs, and when it ends, however it does."""
+    """Say on every page of the run how far it came: while it runs, and however it ends."""
     create_markdown_artifact(
         key=KEY,
         markdown=links(state, parent, folder),
-        description="How far this run came, and where else it is to be found",
+        description="How far this run came, and where else to find it",
     )
     state.save(folder)
     try:
@@ -231,5 +245,5 @@ def finish(state: RunState, flow_run: str, parent: str, folder: Path) -> None:
     state.state = "complete" if state.whole else "partial"
     message = f"{state.name}: {state}\n\nPrefect flow run: {flow_run}\nMLflow run: {parent}\n"
     with alone("experiments"):
-        # `dvc repro` has committed them; of those that are named DVC does it again, half a second each
+        # The stages have committed their outputs; DVC does it again for each named one, in half a second.
         state.commit = save_experiment(state.name, state.ended[-1:], message)

@@ -9,9 +9,8 @@ experiment and MLflow run have the same name. The result of a run without a reci
 checkout, params.yaml included; `--aside` leaves the checkout as it is.
 
 A stage whose code, parameters and inputs did not change ends at once, and where none has to run there is no
-run either, unless it is given a name. The registry is asked whether it has the result; where it lost it, the
-stage `register` runs again. `dvc repro` does the same work without Prefect and gives the same
-files.
+run either, unless it has a name (--name). The registry is asked whether it has the result; where it lost it,
+the stage `register` runs again. `dvc repro` does the same work without Prefect and gives the same files.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.registry import standing
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line; ends with exit code 1 and one line when a stage fails or the input is bad."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.run",
@@ -60,35 +59,35 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--name", help="of the run in all three tools (default: one that Prefect makes up)")
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
     parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
-    arguments = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     # a plain SIGTERM would leave the training behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
     with one_line_errors():
         # bad input ends here, before a server starts
-        settings = plan(arguments.recipe, arguments.data, parse_changes(arguments.set))
-        recipe = recipe_name(recipe_file(arguments.recipe)) if arguments.recipe else None
-        wanted = arguments.name or arguments.until or arguments.aside or recipe
+        settings = plan(options.recipe, options.data, parse_changes(options.set))
+        recipe = recipe_name(recipe_file(options.recipe)) if options.recipe else None
+        wanted = options.name or options.until or options.aside or recipe
         if not wanted and up_to_date(settings) and not lost_from_registry():
             print(
                 "nothing to do: code, parameters and data are those of this result (with --name: a run of it)"
             )
             show_verdict(Path.cwd(), _where(None, Path.cwd()))
             return
-        refuse(settings, arguments.until)
+        refuse(settings, options.until)
         before = snapshot()
         try:
             with prefect_api():
                 from flows.pipeline import rlhf  # `prefect_api` has loaded it while the server started
 
-                named = rlhf.with_options(flow_run_name=arguments.name) if arguments.name else rlhf
-                state = named(settings, None, recipe, arguments.until, return_state=True)
+                named = rlhf.with_options(flow_run_name=options.name) if options.name else rlhf
+                state = named(settings, None, recipe, options.until, return_state=True)
         except KeyboardInterrupt:
             sys.exit("error: interrupted; the next run goes on from the last checkpoint")
         if not state.is_completed():
             raise StageError(state.message or f"the run ended {state.name}")
         folder = Path(str(state.result()))
         shown = folder
-        if not (recipe or arguments.aside):
+        if not (recipe or options.aside):
             changed = bring(folder, before)
             if changed is None:
                 print(f"the checkout has changed meanwhile; `dvc exp apply {folder.name}` brings the result")
@@ -104,18 +103,18 @@ def main(words: list[str] | None = None) -> None:
 
 
 def lost_from_registry() -> bool:
-    """Whether the registry lacks what the checkout's result put there; says so. Then the stage runs again."""
-    there = standing()
-    if there and there.lost:
-        print(there)
-    return bool(there and there.lost)
+    """Whether the registry lacks what the checkout's result put there, so that a run has work; says so."""
+    result = standing()
+    if result and result.lost:
+        print(result)
+    return bool(result and result.lost)
 
 
 def _where(name: str | None, folder: Path) -> dict[str, str]:
-    """What there is to see of a result -> where; `name` is the run's, if it is known."""
+    """Where a result can be seen: what there is -> its place; `name` is its run's, if that is known."""
     running = running_environment()
     pages = running.get("RLHF_PAGES") if name else None
-    of = "" if folder == Path.cwd() else f" RUN={name}"
+    in_worktree = "" if folder == Path.cwd() else f" RUN={name}"
     return {
         "report": os.path.relpath(folder / "reports/report.html"),
         **({"experiment": f"dvc exp apply {name}"} if name else {}),
@@ -123,7 +122,9 @@ def _where(name: str | None, folder: Path) -> dict[str, str]:
         "MLflow": mlflow_page(running["MLFLOW_TRACKING_URI"])
         if "MLFLOW_TRACKING_URI" in running
         else "make mlflow",
-        "Data Docs": f"{pages}/{name}/reports/validation/prepared/index.html" if pages else f"make docs{of}",
+        "Data Docs": f"{pages}/{name}/reports/validation/prepared/index.html"
+        if pages
+        else f"make docs{in_worktree}",
     }
 
 

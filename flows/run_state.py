@@ -23,13 +23,13 @@ class RunState:
     Attributes:
         name: the run's name in Prefect, DVC and MLflow.
         began, finished: seconds since 1970; `finished` is None while it runs and for a killed run.
-        state: `complete` when every stage of dvc.yaml ended, `partial` when the run was asked to end earlier,
-            `killed` when the process was gone without a word, which the next run notices.
+        state: `complete` when every stage of dvc.yaml ended, `partial` when it was to end earlier,
+            `killed` when its process was gone without having written a state, which the next run notices.
         stages: every stage of dvc.yaml, in the order in which they run.
         ended: the stages that ended well in this run.
         failed: the stage that failed.
-        said: the one line with which the run failed.
-        commit: of its DVC experiment; a run that is neither complete nor partial has none.
+        said: the line with which the run failed.
+        commit: the commit of its DVC experiment; a run that is neither complete nor partial has none.
     """
 
     name: str
@@ -52,7 +52,7 @@ class RunState:
         write_json(tree / PATH, asdict(self))
 
     def __str__(self) -> str:
-        """The state in one line, with the stages that have no result."""
+        """The state in a line, with the stages that have no result."""
         if self.state == "complete":
             return f"complete: all {len(self.stages)} stages"
         text = str(self.state)

@@ -53,12 +53,12 @@ from tasks.runtime.places import state_dir
 from tasks.runtime.tracking import connect
 
 CODE = ("rlhf", "tasks", "labeling/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
-# So shortly trained, 0.3M and 0.5M, of three layers, learn to copy late in some seeds (dev/LOG.md).
+# In so few steps the three-layer sizes 0.3M and 0.5M learn to copy late with some seeds (dev/LOG.md).
 SIZES_OF_THE_FIGURE = ("0.1M", "0.15M", "0.2M", "1M")
 SEEDS = (17, 18, 19)
-# Trained as long as the main job is, twelve models take hours. These bring them to an hour on two cores;
-# every size gets the same data and the same number of steps. With 350 steps the smallest base model is too
-# weak for its reward model, and PPO loses by it.
+# Trained as long as the main job, twelve models take hours. With these parameters they take an hour on two
+# cores, and every size gets the same data and the same number of steps. After 350 steps the smallest base
+# model is too weak for its reward model, and PPO makes it worse.
 SHORT: dict[str, Any] = {
     "pretrain.steps": 450,
     "sft.epochs": 1,
@@ -75,7 +75,7 @@ NAME = "preference-by-size"
 
 @dataclass(frozen=True)
 class Cell:
-    """A run of the pipeline: `name` says size, seed, and by a hash the parameters and the code."""
+    """A run of the pipeline; its name holds size and seed, and a hash of the parameters and the code."""
 
     name: str
     size: str
@@ -85,7 +85,7 @@ class Cell:
 
 
 def cells_of(sizes: list[str], seeds: list[int], changes: dict[str, Any], recipe: str | None) -> list[Cell]:
-    """The cells of a sweep, seed by seed; the largest models first, so that nothing waits for one at the end.
+    """The cells of a sweep, seed by seed; the largest models first, so that no long run is left for the end.
 
     Raises:
         SettingsError: a size or a parameter that does not exist.
@@ -156,16 +156,16 @@ def run_cell(cell: Cell) -> State:
         return Completed(name="Up to date", message=rates(cell))
     with get_client(sync_client=True) as client:
         server = str(client.api_url)
-    words = [sys.executable, "-m", "flows.run", "--aside", "--until", "evaluate", "--name", cell.name]
-    words += ["--recipe", cell.recipe] if cell.recipe else []
+    command = [sys.executable, "-m", "flows.run", "--aside", "--until", "evaluate", "--name", cell.name]
+    command += ["--recipe", cell.recipe] if cell.recipe else []
     for key, value in cell.changes.items():
-        words += ["--set", f"{key}={json.dumps(value)}"]
+        command += ["--set", f"{key}={json.dumps(value)}"]
     started = time.monotonic()
     log.info(f"{cell.size} seed {cell.seed}: started; its log: {log_of(cell.name)}")
     log_of(cell.name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(RUNS / cell.name, ignore_errors=True)  # of a run that was cut off; its name is wanted again
+    shutil.rmtree(RUNS / cell.name, ignore_errors=True)  # a run that was cut off has left it, under this name
     with log_of(cell.name).open("w") as output:
-        done = _run(words, output, {**os.environ, "PREFECT_API_URL": server})
+        done = _run(command, output, {**os.environ, "PREFECT_API_URL": server})
     if done != 0:
         lines = log_of(cell.name).read_text(errors="replace").strip().splitlines() or [f"exit code {done}"]
         return Failed(message=lines[-1])
@@ -185,11 +185,11 @@ def draw(cells: list[Cell], folder: Path = FOLDER) -> dict[str, Any]:
     )
     judge = first["judge"]["name"]
     kept = {k: v for k, v in cells[0].changes.items() if k not in ("model.scale", "seed", "threads")}
-    words = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in kept.items()]
-    words = [f"--recipe {cells[0].recipe}"] * bool(cells[0].recipe) + words * (kept != SHORT)
+    changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in kept.items()]
+    options = [f"--recipe {cells[0].recipe}"] * bool(cells[0].recipe) + changes * (kept != SHORT)
     sizes = " ".join(dict.fromkeys(row["size"] for row in rows))
     seeds = " ".join(map(str, rows[0]["seeds"]))
-    command = " ".join(["python -m flows.sweep", f"--sizes {sizes}", f"--seeds {seeds}", *words])
+    command = " ".join(["python -m flows.sweep", f"--sizes {sizes}", f"--seeds {seeds}", *options])
     data = {
         "command": command,
         "judge": first["judge"],
@@ -217,15 +217,15 @@ def draw(cells: list[Cell], folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def page(data: dict[str, Any], svg: str) -> str:
-    """The figure's page, self-contained."""
+    """The self-contained page of the figure."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    words = "Preferred to the reference by model size; the table below holds its numbers"
+    caption = "Preferred to the reference by model size; the table below holds its numbers"
     return environment.get_template("sweep.html.j2").render(
-        figure=inline_svg(svg, NAME, words),
+        figure=inline_svg(svg, NAME, caption),
         judge=data["judge"]["name"],
         names=[name for name in LABELS if name in data["rows"][0]["policies"]],
         labels=LABELS,
@@ -244,7 +244,7 @@ def figures(cell: Cell, path: str) -> dict[str, Any]:
 
 
 def evaluation(cell: Cell) -> dict[str, Any]:
-    """What the cell's run was judged to be."""
+    """The evaluation of the cell's run."""
     return figures(cell, "metrics/evaluation.json")
 
 
@@ -257,7 +257,7 @@ def rates(cell: Cell) -> str:
 
 
 def log_of(name: str) -> Path:
-    """What the run of a cell printed."""
+    """The file with what the run of a cell printed."""
     return state_dir() / "sweep" / f"{name}.log"
 
 
@@ -266,11 +266,11 @@ _stopped = threading.Event()
 _lock = threading.Lock()
 
 
-def _run(words: list[str], output: Any, env: dict[str, str]) -> int:
+def _run(command: list[str], output: Any, env: dict[str, str]) -> int:
     with _lock:
         if _stopped.is_set():
             return 1
-        process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
         _running.add(process)
     try:
         return process.wait()
@@ -279,7 +279,7 @@ def _run(words: list[str], output: Any, env: dict[str, str]) -> int:
 
 
 def _stop() -> None:
-    """End the runs that are at work, and let no other begin; each ends what it started."""
+    """End the runs that are at work and let no other begin; each run ends what it started."""
     with _lock:
         _stopped.set()
     for process in list(_running):
@@ -288,7 +288,7 @@ def _stop() -> None:
         process.wait()
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line; ends with exit code 1 and one line when a run fails or the input is bad."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.sweep",
@@ -307,18 +307,20 @@ def main(words: list[str] | None = None) -> None:
         help="a recipe, by the name of its folder in recipes/ or the path of a params file",
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs at once (2); they share params' threads")
-    given = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated; the next sweep keeps what is done"))
     with one_line_errors():
-        if given.jobs < 1:
-            raise SettingsError(f"--jobs {given.jobs}: at least one")
-        changes = SHORT if given.set is None else parse_changes(given.set)
-        cells_of(given.sizes, given.seeds, changes, given.recipe)  # bad input ends here
+        if options.jobs < 1:
+            raise SettingsError(f"--jobs {options.jobs}: at least one")
+        changes = SHORT if options.set is None else parse_changes(options.set)
+        cells_of(options.sizes, options.seeds, changes, options.recipe)  # bad input ends here
         with prefect_api():
-            runner: Any = ThreadPoolTaskRunner(max_workers=given.jobs)
+            runner: Any = ThreadPoolTaskRunner(max_workers=options.jobs)
             chosen = sweep.with_options(task_runner=runner)
             try:
-                state = chosen(given.sizes, given.seeds, changes, given.recipe, given.jobs, return_state=True)
+                state = chosen(
+                    options.sizes, options.seeds, changes, options.recipe, options.jobs, return_state=True
+                )
             except KeyboardInterrupt:
                 sys.exit("error: interrupted; the next sweep keeps what is done")
             finally:
@@ -327,8 +329,8 @@ def main(words: list[str] | None = None) -> None:
             raise StageError(state.message or f"the sweep ended {state.name}")
         data = json.loads((FOLDER / f"{NAME}.json").read_text())
         print(markdown_table(data["rows"]))
-        for words_, holds in data["shape"].items():
-            print(f"  {'yes' if holds else 'NO '}  {words_}")
+        for claim, holds in data["shape"].items():
+            print(f"  {'yes' if holds else 'NO '}  {claim}")
         print(f"figure: {FOLDER / f'{NAME}.png'}\npage:   {FOLDER / 'index.html'}")
 
 

@@ -59,7 +59,7 @@ def trace(uri: str) -> dict[str, Any]:
 
     client, version = MlflowClient(), find_version(uri)
     stage = client.get_run(version.run_id)
-    found: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "model": {
             "name": version.name,
             "version": str(version.version),
@@ -70,28 +70,28 @@ def trace(uri: str) -> dict[str, Any]:
     }
     parent_id = stage.data.tags.get("mlflow.parentRunId")
     if not parent_id:
-        return found | {"experiment": {"git commit": stage.data.tags.get("git_commit", "")}}
+        return origin | {"experiment": {"git commit": stage.data.tags.get("git_commit", "")}}
     parent = client.get_run(parent_id)
     tags = parent.data.tags
-    found["runs"] |= {"name": parent.info.run_name, "pipeline": parent_id}
+    origin["runs"] |= {"name": parent.info.run_name, "pipeline": parent_id}
     if "prefect_flow_run" in tags:
-        found["runs"]["prefect flow run"] = tags["prefect_flow_run"]
+        origin["runs"]["prefect flow run"] = tags["prefect_flow_run"]
     commit = tags.get("dvc_commit")
-    found["experiment"] = {
+    origin["experiment"] = {
         "name": tags.get("dvc_experiment", ""),
         "commit": commit or "",
         "git commit": stage.data.tags.get("git_commit", ""),
     }
     if not commit:
-        return found
+        return origin
     lock, params = at(commit, "dvc.lock"), at(commit, "params.yaml")
-    found["params"] = flat(check_settings(params, f"{commit[:12]}:params.yaml").model_dump(by_alias=True))
+    origin["params"] = flat(check_settings(params, f"{commit[:12]}:params.yaml").model_dump(by_alias=True))
     outs = outputs(lock)
-    found["data"] = {path: md5 for path, md5 in outs.items() if path.startswith("data/")}
-    found["models"] = {path: md5 for path, md5 in outs.items() if path.startswith("models/")}
-    found["runs"]["stages"] = stage_runs(commit, lock)
-    found["labelers"] = labelers(commit) if COMPARISONS in outs else {}
-    return found
+    origin["data"] = {path: md5 for path, md5 in outs.items() if path.startswith("data/")}
+    origin["models"] = {path: md5 for path, md5 in outs.items() if path.startswith("models/")}
+    origin["runs"]["stages"] = stage_runs(commit, lock)
+    origin["labelers"] = labelers(commit) if COMPARISONS in outs else {}
+    return origin
 
 
 def find_version(uri: str) -> Any:
@@ -133,14 +133,14 @@ def outputs(lock: dict[str, Any]) -> dict[str, str]:
 
 def stage_runs(commit: str, lock: dict[str, Any]) -> dict[str, str]:
     """The MLflow run of each stage; one restored from the cache has the run that once made its outputs."""
-    found = {}
+    runs = {}
     for path in outputs(lock):
         if path.startswith("runs/") and Path(path).stem in lock["stages"]:
             with tempfile.TemporaryDirectory() as folder:
                 fetched = fetch(commit, path, Path(folder, "run.json"))
                 if fetched:
-                    found[Path(path).stem] = json.loads(fetched.read_text())["run_id"]
-    return found
+                    runs[Path(path).stem] = json.loads(fetched.read_text())["run_id"]
+    return runs
 
 
 def labelers(commit: str) -> dict[str, Any]:
@@ -174,9 +174,9 @@ def fetch(commit: str, path: str, target: Path) -> Path | None:
     return target
 
 
-def show(found: dict[str, Any]) -> str:
+def show(origin: dict[str, Any]) -> str:
     """The ancestry as text."""
-    model, runs, experiment = found["model"], found["runs"], found.get("experiment", {})
+    model, runs, experiment = origin["model"], origin["runs"], origin.get("experiment", {})
     aliases = "".join(f" @{alias}" for alias in model["aliases"])
     lines = [f"model       {model['name']} version {model['version']}{aliases}"]
     lines += [f"  {key:<24} {value}" for key, value in model["tags"].items()]
@@ -188,11 +188,11 @@ def show(found: dict[str, Any]) -> str:
     lines.append(f"  {'commit':<24} {experiment.get('commit', '')}")
     lines.append(f"  {'based on git commit':<24} {experiment.get('git commit', '')}")
     for title in ("data", "models"):
-        if title in found:
+        if title in origin:
             lines.append(f"{title:<11} DVC's hashes")
-            lines += [f"  {path:<24} {md5}" for path, md5 in found[title].items()]
-    if found.get("labelers"):
-        ranked = found["labelers"]
+            lines += [f"  {path:<24} {md5}" for path, md5 in origin[title].items()]
+    if origin.get("labelers"):
+        ranked = origin["labelers"]
         if "gone" in ranked:
             lines.append(f"labelers    {ranked['gone']}")
         else:
@@ -206,13 +206,13 @@ def show(found: dict[str, Any]) -> str:
     if "stages" in runs:
         lines.append("stages      MLflow runs")
         lines += [f"  {name:<24} {run}" for name, run in runs["stages"].items()]
-    if "params" in found:
+    if "params" in origin:
         lines.append("params")
-        lines += [f"  {key:<32} {value}" for key, value in found["params"].items()]
+        lines += [f"  {key:<32} {value}" for key, value in origin["params"].items()]
     return "\n".join(lines)
 
 
-def reproduce(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+def reproduce(origin: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Run an experiment again from nothing; returns (path, hash then, hash now) of every output.
 
     Its worktree has an empty cache and its own checkpoints, so that nothing can be restored. Stages that
@@ -221,7 +221,7 @@ def reproduce(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     Raises:
         StageError: the model has no experiment, or a stage failed.
     """
-    experiment = found.get("experiment", {})
+    experiment = origin.get("experiment", {})
     commit = experiment.get("commit")
     if not commit:
         raise StageError("this model was not made by a flow run: no experiment says what to run again")
@@ -256,7 +256,7 @@ def reproduce(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(path, then[path], now.get(path, "missing")) for path in then if not path.startswith(VARYING)]
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.trace",
@@ -266,15 +266,15 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("model", metavar="URI", help="models:/NAME@ALIAS or models:/NAME/VERSION")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--reproduce", action="store_true", help="run it again and compare all hashes")
-    given = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     with one_line_errors():
         for name, value in running_environment().items():
             os.environ.setdefault(name, value)
         connect()
-        found = trace(given.model)
-        print(json.dumps(found, indent=2) if given.json else show(found))
-        if given.reproduce:
-            rows = reproduce(found)
+        origin = trace(options.model)
+        print(json.dumps(origin, indent=2) if options.json else show(origin))
+        if options.reproduce:
+            rows = reproduce(origin)
             differ = [path for path, then, now in rows if then != now]
             for path, then, now in rows:
                 print(f"{'differs' if path in differ else 'same':<8} {path:<28} {then} {now}")

@@ -1,4 +1,4 @@
-"""What ends a run at once: parameters that contradict each other, and what they name but is not there.
+"""What ends a run at once: parameters that contradict each other, and files that they name but nobody has.
 
 `refuse` is asked before a server starts and again when a flow begins; nothing is written.
 """
@@ -26,7 +26,7 @@ MOST_BYTES = 64 * 2**20  # of data that is read before the run starts; more wait
 
 
 def refuse(settings: Settings, last: str | None = None, round_to_come: bool = False) -> list[str]:
-    """Refuse a run that its parameters doom, whatever its trainings bring.
+    """Refuse a run that its parameters doom, however its trainings go.
 
     Args:
         settings: every parameter.
@@ -46,10 +46,10 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
         labels = settings.collect.labels.model_copy(update={"version": 1})
         collect = settings.collect.model_copy(update={"labelers": "store", "labels": labels})
         settings = settings.model_copy(update={"collect": collect})
-    tables = look(settings)
+    tables = rows_to_come(settings)
     problems = contradictions(settings)
     prompts = [row["prompt"] for row in tables["prompts"] if row["prompt"]] if tables else []
-    # a word is a token or more: exact numbers of tokens are for the stage `validate`
+    # A word is at least one token; the stage `validate` counts tokens exactly.
     if prompts and (problem := too_long(settings, prompts, lambda: [len(p.split()) for p in prompts])):
         problems.append(problem)
     if tables:
@@ -89,17 +89,17 @@ def _refuse_missing(settings: Settings, needed: set[str]) -> None:
     for stage, config in (("sft", settings.sft.accelerate), ("ppo", settings.ppo.accelerate)):
         if stage in needed and config and settings.processes > 1 and not Path(config).is_file():
             raise DataError(f"{stage}.accelerate: no such file: {config}; deploy/accelerate has some")
-    given = "ppo" in needed and settings.ppo.reward_model == "given"
-    if given and not (REWARD_MODEL / "config.json").is_file():
+    own_model = "ppo" in needed and settings.ppo.reward_model == "given"
+    if own_model and not (REWARD_MODEL / "config.json").is_file():
         raise DataError(f"ppo.reward_model is given, and {REWARD_MODEL} holds no model; put one there")
     judgments = read_judgments(HUMAN)
     if "evaluate" in needed and "human" in settings.evaluate.judges and not judgments:
         raise DataError(NO_JUDGMENTS)
 
 
-def look(settings: Settings) -> dict[str, list[dict[str, Any]]] | None:
+def rows_to_come(settings: Settings) -> dict[str, list[dict[str, Any]]] | None:
     """The user's rows as `prepare` will make them; None for the built-in task, for data that cannot be read
-    (the stage `ingest` says why) and for more of it than can be read at once."""
+    (the stage `ingest` says why), and for more data than `MOST_BYTES`."""
     ingest = settings.ingest
     if ingest.source == "builtin" or not ingest.path or not Path(ingest.path).exists():
         return None

@@ -1,11 +1,12 @@
-"""What a run found: how often each policy was preferred to the reference, what the gate said, and where the
-result stands in the registry, which is asked each time."""
+"""The verdict on a run: how often each policy is preferred to the reference, what the gate decided, and where
+the result stands in the registry, which is asked each time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rlhf.data.files import read_json
+from rlhf.judges.judge import KINDS
 from rlhf.measures.display import LABELS, in_order, interval_text, level_text, number
 from tasks.runtime.registry import standing
 
@@ -21,7 +22,7 @@ def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
             number(row["rate"]),
             interval_text(row),
             str(evaluation["n"]),
-            _judge(judge),
+            judge_label(judge),
             number(row.get("kl"), 2),
         ]
         for policy, row in in_order(evaluation["policies"]).items()
@@ -94,6 +95,7 @@ def show_verdict(folder: Path, where: dict[str, str]) -> None:
         console.print(f"{what + ':':<12}{place}", markup=False)
 
 
-def _judge(judge: dict[str, str]) -> str:
+def judge_label(judge: dict[str, str]) -> str:
+    """A judge's name, with its kind where the name does not say it."""
     name, kind = judge["name"], judge["kind"]
-    return name if name == kind else f"{name} ({kind} judge)"
+    return name if name == kind else f"{name} ({KINDS[kind]})"

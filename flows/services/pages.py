@@ -43,7 +43,7 @@ class Handler(SimpleHTTPRequestHandler):
     secret: str | None = None
 
     def parse_request(self) -> bool:
-        """Read a request; answers those that are not to be served, whatever their method."""
+        """Read a request, and answer it at once where it is refused, whatever its method."""
         return super().parse_request() and not self._refused()
 
     def _refused(self) -> bool:
@@ -68,7 +68,7 @@ class Handler(SimpleHTTPRequestHandler):
             super().do_GET()
 
     def translate_path(self, path: str) -> str:
-        """The file of a URL; a place that is not there for all that may not be seen."""
+        """The file of a URL; a path that does not exist for every file that may not be seen."""
         parts = [part for part in unquote(urlsplit(path).path).split("/") if part]
         wanted = self.runs.joinpath(*parts).resolve()
         allowed = len(parts) > 1 and parts[1] == "reports"
@@ -106,9 +106,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8700)
     parser.add_argument("--name", action="append", default=[], help="another host name of this server")
-    given = parser.parse_args()
-    Handler.names, Handler.secret = {name.lower() for name in given.name}, os.environ.get(SIGN_IN)
-    with ThreadingHTTPServer((given.host, given.port), Handler) as server:
+    options = parser.parse_args()
+    Handler.names, Handler.secret = {name.lower() for name in options.name}, os.environ.get(SIGN_IN)
+    with ThreadingHTTPServer((options.host, options.port), Handler) as server:
         server.serve_forever()
 
 

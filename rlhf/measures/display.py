@@ -69,3 +69,11 @@ def p_text(value: float | None) -> str:
 def level_text(confidence: float) -> str:
     """The level of an interval: 0.95 -> `95 %`, 0.995 -> `99.5 %`, with a space that does not break."""
     return f"{100 * confidence:.10g}\u00a0%"
+
+
+def cost_text(seconds: float, memory_mb: float) -> str:
+    """What a run's stages cost together, in time and peak memory: `3 min 34 s, 913 MB at most`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    time = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{time}, {round(memory_mb):,} MB at most"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.measures.display import LABELS, in_order, level_text, number, p_text, rate_text
+from rlhf.measures.display import LABELS, cost_text, in_order, level_text, number, p_text, rate_text
 from rlhf.measures.summary import judge_words, verdict
 from rlhf.report import tables as report_tables
 from rlhf.report.charts import CURVES, INK
@@ -122,7 +122,7 @@ def facts(
     trained = (data.get("corpus") or {}).get("rows")
     scratch = f", trained from scratch on {_count(trained, 'texts')}" if trained else ""
     seconds = about.get("seconds")
-    cost = f"{_duration(seconds)}, {_count(round(about['memory_mb']), 'MB')} at most" if seconds else ""
+    cost = cost_text(seconds, about["memory_mb"]) if seconds else ""
     shown = {
         "Data": f"{SOURCES.get(source, source)}: {', '.join(sizes)}"
         if sizes
@@ -177,9 +177,3 @@ def _sentence(line: str) -> str:
 
 def _count(number: float, what: str) -> str:
     return f"{number:,} {what}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -208,9 +208,9 @@ def refuse_contradictions(settings: Settings, name: str) -> None:
     if os.environ.get(PARENT_RUN):
         return
     whole = _dvc_process() is not None
-    found = [problem.text for problem in contradictions(settings) if whole or problem.stage == name]
-    if found:
-        raise SettingsError(f"params.yaml: {found[0]}")
+    problems = [problem.text for problem in contradictions(settings) if whole or problem.stage == name]
+    if problems:
+        raise SettingsError(f"params.yaml: {problems[0]}")
 
 
 def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None]) -> None:

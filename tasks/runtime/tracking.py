@@ -1,4 +1,4 @@
-"""The one tracking store that all ways of running share, and the run of a whole pipeline in it."""
+"""The tracking store that all ways of running share, and the run of a whole pipeline in it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ import psutil
 from tasks.runtime.places import git_commit, state_dir
 
 EXPERIMENT = "rlhf-pipeline"
-
-
 FINAL = "final/"  # opens the names of a run's final figures in MLflow, which are no points of its curves
-
-
 PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
 
 
 def connect() -> None:
-    """Point MLflow at the one tracking store that all three ways of running share."""
+    """Point MLflow at the tracking store that a person, `dvc repro` and the flow share."""
     import mlflow
     from mlflow import MlflowClient
 
@@ -49,8 +45,8 @@ def parent_run() -> str | None:
 def _dvc_process() -> psutil.Process | None:
     """The `dvc` command above this process."""
     for process in psutil.Process().parents():
-        words = process.cmdline()
-        if any(Path(word).name == "dvc" for word in words[:3]) or words[1:3] == ["-m", "dvc"]:
+        command = process.cmdline()
+        if any(Path(part).name == "dvc" for part in command[:3]) or command[1:3] == ["-m", "dvc"]:
             return process
     return None
 
@@ -59,11 +55,11 @@ def _run_of_process(execution: str) -> str:
     import mlflow
     from mlflow import MlflowClient
 
-    found = mlflow.search_runs(
+    runs = mlflow.search_runs(
         experiment_names=[EXPERIMENT], filter_string=f"tags.execution = '{execution}'", output_format="list"
     )
-    if found:
-        return found[0].info.run_id
+    if runs:
+        return runs[0].info.run_id
     name = f"dvc-repro-{time.strftime('%Y%m%d-%H%M%S')}"
     started = start_parent_run(name, MlflowClient(), execution)
     MlflowClient().set_terminated(started, "FINISHED")  # nobody is left to close it when dvc ends
@@ -71,7 +67,7 @@ def _run_of_process(execution: str) -> str:
 
 
 def start_parent_run(name: str, client: Any, execution: str) -> str:
-    """Open a run for a whole pipeline execution and return its id; its children are the stages.
+    """Open a run for a whole pipeline execution and return its id; the stages' runs are its children.
 
     The caller closes it.
     """

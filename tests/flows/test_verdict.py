@@ -48,5 +48,5 @@ def test_the_verdict_names_judge_count_and_interval(
 
 
 def test_a_model_judge_is_called_one() -> None:
-    assert verdict._judge({"name": "gold", "kind": "gold"}) == "gold"
-    assert verdict._judge({"name": "reward-model", "kind": "model"}) == "reward-model (model judge)"
+    assert verdict.judge_label({"name": "gold", "kind": "gold"}) == "gold"
+    assert verdict.judge_label({"name": "reward-model", "kind": "model"}) == "reward-model (model judge)"

@@ -4,6 +4,7 @@ import pytest
 
 from rlhf.measures.display import (
     MISSING,
+    cost_text,
     difference_text,
     interval_text,
     level_text,
@@ -26,6 +27,12 @@ def test_a_rate_has_the_three_decimals_of_the_json_and_is_no_percentage():
     assert difference_text({"difference": -0.1, "low": -0.2, "high": 0.0}) == "-0.100 (-0.200 to +0.000)"
     assert (level_text(0.95), level_text(0.995)) == ("95\u00a0%", "99.5\u00a0%")
     assert (p_text(0.00001), p_text(0.0987), p_text(1.0)) == ("< 0.0001", "0.0987", "1")
+
+
+def test_the_cost_of_a_run_is_a_time_and_a_peak():
+    assert cost_text(7.4, 912.6) == "7 s, 913 MB at most"
+    assert cost_text(214, 1234) == "3 min 34 s, 1,234 MB at most"
+    assert cost_text(3665, 10) == "1 h 1 min, 10 MB at most"
 
 
 @pytest.mark.parametrize("nothing", [None, float("nan")])
