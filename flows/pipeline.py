@@ -11,13 +11,13 @@ What the stages do, in their order:
     validate-comparisons   Great Expectations lets these rankings in as well.
     reward                 A reward model learns the rankings,
     ppo                    and PPO trains the policy on its rewards, held close to the SFT policy.
-    evaluate               Judges compare every policy's outputs with the references of held-out prompts;
-    register               the gate decides whether the new policy becomes @champion, and the report says why.
+    evaluate               Judges compare every policy's outputs with the references of test prompts;
+    register               the gate decides whether the policy becomes @champion, and the report says why.
 
 DVC owns the graph and decides what has to run: a stage whose code, parameters and inputs did not change ends
 at once. Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
-experiment and MLflow run have the same name. `dvc repro` does the same work without Prefect and gives the same
-files. The command is in flows/run.py.
+experiment and MLflow run have the same name. `dvc repro` does the same work without Prefect and gives the
+same files. The command is in flows/run.py.
 """
 
 # No `from __future__ import annotations`: `rlhf.serve(...)` hands the flow to the run's process by value, and
