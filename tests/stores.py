@@ -1,4 +1,4 @@
-"""What a cluster has in place of local files, for a test: PostgreSQL, an S3 server, two Prefect workers."""
+"""What a cluster has in place of local files, for tests: PostgreSQL, an S3 server, two Prefect workers."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def servers(postgres: Postgres, patch: pytest.MonkeyPatch) -> Iterator[Config]:
             "LABELING_DB": postgres.url("label"),
         }.items():
             patch.setenv(name, value)
-        started = [one for one in services(config) if one.name in ("prefect", "mlflow")]
+        started = [service for service in services(config) if service.name in ("prefect", "mlflow")]
         try:
-            for one in started:
-                start(config, one)
-            for one in started:
-                wait_until_well(one)
+            for service in started:
+                start(config, service)
+            for service in started:
+                wait_until_well(service)
             yield config
         finally:
             up.down()
@@ -134,9 +134,9 @@ def by_two_workers(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, str]
         finally:
             for worker in workers:
                 worker.terminate()
-            said = [_last_words(worker) for worker in workers]
+            printed = [_printed(worker) for worker in workers]
     return {
-        name: (states[name], next((text for text in said if str(flow_run) in text), ""))
+        name: (states[name], next((text for text in printed if str(flow_run) in text), ""))
         for flow_run, name in ids.items()
     }
 
@@ -154,8 +154,8 @@ def _pool_of_two(client: Any, name: str) -> str:
         time.sleep(0.2)
 
 
-def _last_words(worker: subprocess.Popen[bytes]) -> str:
-    """What a worker printed. One that has lost its last run's end does not stop by itself; it is killed."""
+def _printed(worker: subprocess.Popen[bytes]) -> str:
+    """What a worker printed; a worker that missed the end of its last run does not stop, and is killed."""
     try:
         return worker.communicate(timeout=PATIENCE)[0].decode()
     except subprocess.TimeoutExpired:

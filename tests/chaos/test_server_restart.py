@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.services import up
 from flows.services.catalogue import services
-from flows.services.processes import wait_until_well
+from flows.services.processes import start, wait_until_well
 from flows.services.settings import Config, environment
 
 pytestmark = [
@@ -44,17 +44,17 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
     config = Config.model_validate(ports)
     for name, value in environment(config).items():
         monkeypatch.setenv(name, value)
-    both = [one for one in services(config) if one.name in ports]
+    servers = [service for service in services(config) if service.name in ports]
     log = tmp_path / "run.log"
 
-    def start() -> None:
-        for one in both:
-            start(config, one)
-        for one in both:
-            wait_until_well(one)
+    def start_servers() -> None:
+        for server in servers:
+            start(config, server)
+        for server in servers:
+            wait_until_well(server)
 
     up.connect_locally()
-    start()
+    start_servers()
     process = None
     try:
         with log.open("w") as handle:
@@ -72,12 +72,12 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
         steps = _steps(checkpoints)
         assert set(up.down()) == {"prefect", "mlflow"}
         time.sleep(AWAY_SECONDS / 2)
-        between, said = _steps(checkpoints), log.stat().st_size
+        between, size = _steps(checkpoints), log.stat().st_size
         time.sleep(AWAY_SECONDS / 2)
         print(f"newest checkpoint before {steps}, then {between}, after {_steps(checkpoints)}")
         assert steps < between < _steps(checkpoints), "training did not go on"
-        assert log.stat().st_size > said, "nobody reads what the training says"
-        start()
+        assert log.stat().st_size > size, "nobody logs how far the training is"
+        start_servers()
         assert process.wait(400) == 0, log.read_text()[-5000:]
         print(log.read_text())
 
@@ -86,7 +86,7 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
             get_client(sync_client=True) as client,
         ):
             [flow_run] = client.read_flow_runs()
-            tasks = {one.name: one.state_name for one in client.read_task_runs()}
+            tasks = {task_run.name: task_run.state_name for task_run in client.read_task_runs()}
             notes = client.read_artifacts(
                 artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=["markdown"]))
             )
@@ -117,8 +117,8 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
         assert any(key.startswith("system/") for key in runs["pretrain"].data.metrics)
     finally:
         if process and process.poll() is None:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
+            for started in [*psutil.Process(process.pid).children(recursive=True), process]:
+                started.kill()
         up.down()
 
 

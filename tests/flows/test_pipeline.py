@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flow_repository import GRAPH, SMALL, STEP, changed, write_graph
 from flow_results import GATE, git
+from prefect.client.orchestration import get_client
 
 import flows.pipeline
 import flows.run
@@ -115,6 +117,21 @@ def test_what_did_not_change_is_not_run_again(
     Path("dvc.lock").unlink()
     _, tasks, _ = run()
     assert {task_run.state_name for task_run in tasks.values()} == {"Restored"}
+
+
+def test_the_task_of_a_stage_shows_the_progress_that_it_reports(run: Any) -> None:
+    event = {"stage": "ingest", "step": 3, "steps": 4, "left": 1.0, "figures": {"loss": 0.5}}
+    report = f"import os\nprint({json.dumps(event)!r}, file=open(os.environ['RLHF_PROGRESS'], 'a'))\n"
+    Path("step.py").write_text(report + STEP)
+    _, tasks, _ = run()
+    with get_client(sync_client=True) as client:
+        shown = {
+            artifact.key: artifact for artifact in client.read_artifacts() if artifact.type == "progress"
+        }
+    progress = shown["progress-ingest"]
+    assert (progress.data, progress.description) == (75.0, "ingest: step 3 of 4, loss 0.5, 0:00:01 left")
+    assert progress.task_run_id == tasks["ingest"].id
+    assert "progress-prepare" not in shown  # its step reported for another stage
 
 
 def test_a_failed_stage_ends_both_runs_with_its_one_line(run: Any) -> None:
