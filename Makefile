@@ -23,7 +23,7 @@ export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
 
-# `make compare A B`: the words behind are names of runs and no targets
+# `make compare A B`: the words after it are names of runs, not targets
 ifeq (compare,$(firstword $(MAKECMDGOALS)))
 RUNS ?= $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
 $(filter-out compare,$(MAKECMDGOALS)): ;@:
@@ -96,9 +96,9 @@ $(READY): pyproject.toml constraints.txt
 	@# torch by its exact version first: left to the resolver it may bring several GB of CUDA packages
 	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
 	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	@# pip compiles on one core; some files of some packages are templates and no Python
+	@# pip compiles on one core; a few files of a few packages are templates, not Python, and fail
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
-	@# the stores' databases, here and not in the first run; neither of two that start at once makes the folder
+	@# make both databases now and not in the first run, and their folder first: the two commands would race for it
 	@mkdir -p '$(STATE)'
 	@$(BIN)/python -c 'from tasks.runtime.tracking import connect; connect()' 2>/dev/null & mlflow=$$!; \
 		PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null && wait $$mlflow
