@@ -126,8 +126,10 @@ def files_of(name: str) -> Iterator[Path]:
     if commit is None:
         folder = Path(".") if name == "." else RUNS / name
         if not re.fullmatch(r"[\w-]+|\.", name) or not folder.is_dir():
-            there = ", ".join(sorted({*known, *(path.name for path in RUNS.glob("*"))})[:20]) or "none yet"
-            raise DataError(f"{name}: no such run, experiment or version; there are {there}")
+            known_names = (
+                ", ".join(sorted({*known, *(path.name for path in RUNS.glob("*"))})[:20]) or "none yet"
+            )
+            raise DataError(f"{name}: no such run, experiment or version; there are {known_names}")
         if missing := [path for path in NEEDED if not (folder / path).exists()]:
             raise DataError(f"{name}: not judged: {missing[0]} is missing; the run failed or ended early")
         yield folder

@@ -1,4 +1,4 @@
-"""A comparison of runs as it is shown: table in the terminal, Markdown for Prefect, one self-contained page.
+"""A comparison of runs as people see it: a table, Markdown for Prefect, one self-contained page.
 
 The page loads nothing and runs no script: its filter is radio buttons and CSS. What models wrote is escaped.
 """
@@ -32,8 +32,8 @@ def comparison_page(result: Result) -> str:
     environment = Environment(
         loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    shown = (number, signed, interval_text, rate_text, difference_text, level_text, p_text, visible)
-    environment.globals.update({function.__name__: function for function in shown})
+    functions = (number, signed, interval_text, rate_text, difference_text, level_text, p_text, visible)
+    environment.globals.update({function.__name__: function for function in functions})
     low = min(0.5, *(run["low"] for run in result["runs"]))
     high = max(0.5, *(run["high"] for run in result["runs"]))
     scale = (math.floor(10 * low) / 10, math.ceil(10 * high) / 10)
@@ -121,7 +121,7 @@ def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
 
 
 def pair_table(result: Result) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: the best run against each other one."""
+    """Header and rows: the best run against each other run."""
     best = result["runs"][0]["name"]
     return pair_header(), [pair_row(pair) for pair in result["pairs"] if pair["first"] == best]
 
@@ -140,7 +140,7 @@ def pair_row(pair: Mapping[str, Any]) -> list[str]:
 
 
 def slice_table(result: Result) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: slices in which a run surely differs from the best one."""
+    """Header and rows: slices in which a run certainly differs from the best run."""
     header = ["slice", "run", "rate", "best's", "difference", "n", "p"]
     rows = [
         [

@@ -135,7 +135,7 @@ class Dvc:
                 if line.startswith(self._mark):
                     return Ended(**json.loads(line.removeprefix(self._mark)))
                 read(line)
-        except BaseException:  # the run is cancelled: at once, before anybody is told
+        except BaseException:  # the run is cancelled: the stage ends at once, before Prefect hears of it
             self.end()
             raise
         self.end()  # it was killed

@@ -60,8 +60,8 @@ def links(state: RunState, parent: str, tree: Path) -> str:
         lines["DVC experiment"] = f"`dvc exp apply {state.name}`, commit `{state.commit[:12]}`"
         if not state.whole:
             lines["DVC experiment"] += "; DVC then names the outputs that are missing and ends with an error"
-    for what, shown in pages(tree).items():
-        lines[what] = ", ".join(_page(state.name, path, text) for text, path in shown.items()) or "none"
+    for what, paths in pages(tree).items():
+        lines[what] = ", ".join(_page(state.name, path, text) for text, path in paths.items()) or "none"
     return "\n".join(f"- {what}: {where}" for what, where in lines.items())
 
 

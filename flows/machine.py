@@ -1,4 +1,4 @@
-"""The runs that are at work on this machine: their records and their end.
+"""The records of the runs at work on this machine, and the end of what a killed run left behind.
 
 A record is a file in `.state/runs`. A run whose process is gone without having removed its record was killed:
 the next run ends what is left of it, says so in Prefect and MLflow, and goes on from its checkpoints.

@@ -84,8 +84,8 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
 
 def _lost(name: str) -> str:
     """What the registry no longer has of the result here; empty for all other stages."""
-    there = standing() if name == "register" else None
-    return there.lost if there else ""
+    registered = standing() if name == "register" else None
+    return registered.lost if registered else ""
 
 
 def error_line(name: str, printed: list[str], error: str) -> str:

@@ -55,7 +55,7 @@ def log_parameters(run: str, settings: Settings) -> None:
 
 
 def next_color(run: str) -> str:
-    """The colour after that of the run before this one."""
+    """The colour that follows the previous run's."""
     client = MlflowClient()
     experiment = client.get_run(run).info.experiment_id
     newest = client.search_runs([experiment], "tags.stage = 'pipeline'", max_results=2)
@@ -80,8 +80,10 @@ def log_verdict(run: str, folder: Path) -> None:
     now = int(time.time() * 1000)
     figures = verdict_figures(folder) | _figures(folder, evaluation)
     points = [Metric(FINAL + name, float(value), now, 0) for name, value in figures.items()]
-    for look in (evaluation.get("overoptimisation") or {}).get("looks", []):
-        points += [Metric(f"along/{key}", look[key], now, look["update"]) for key in ("kl", "score", "rate")]
+    for snapshot in (evaluation.get("overoptimisation") or {}).get("looks", []):
+        points += [
+            Metric(f"along/{key}", snapshot[key], now, snapshot["update"]) for key in ("kl", "score", "rate")
+        ]
     MlflowClient().log_batch(run, metrics=points)
     MlflowClient().set_tag(run, "judge", evaluation.get("judge", {}).get("name", ""))
 

@@ -61,16 +61,16 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     if not round_to_come:
         _refuse_labels(settings, needed)
     _refuse_missing(settings, needed)
-    said = cautions(settings) if "evaluate" in needed else []
+    lines = cautions(settings) if "evaluate" in needed else []
     if "register" not in needed:
-        return said
+        return lines
     warning = None
     if tables:
         held_out = len({row["prompt"] for row in tables["demonstrations"] if row["split"] == "test"})
         warning = gate_warning(settings, held_out)
     elif settings.ingest.source == "builtin" and not settings.prepare.test_share:
         warning = gate_warning(settings, settings.ingest.test_posts)
-    return [*said, warning] if warning else said
+    return [*lines, warning] if warning else lines
 
 
 def _refuse_labels(settings: Settings, needed: set[str]) -> None:

@@ -53,14 +53,14 @@ def gate_lines(folder: Path) -> list[str]:
     Raises:
         StageError: the registry cannot be asked.
     """
-    there = standing(folder)
-    if there is None:
+    registered = standing(folder)
+    if registered is None:
         return ["not registered"]
     gate = read_json(folder / "runs/register.json")["gate"]
     failed = [rule for rule in gate["rules"] if not rule["held"]]
     held = [rule for rule in gate["rules"] if rule["held"]]
     return [
-        str(there),
+        str(registered),
         *(f"FAILED: {rule['rule']} ({rule['detail']})" for rule in failed),
         *(f"warning: {line}" for line in gate["warnings"]),
         *(f"held: {rule['rule']} ({rule['detail']})" for rule in held),

@@ -47,7 +47,7 @@ _DEPS = re.compile(r"^    deps:(?: \[.*\]|(?:\n      - .*)+)$", re.MULTILINE)
 
 @functools.cache
 def stages() -> dict[str, Any]:
-    """The stages of dvc.yaml; DVC owns the graph, this only looks one entry up."""
+    """The stages of dvc.yaml; DVC owns the graph, and this only looks entries up."""
     return yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
 
 
@@ -159,7 +159,7 @@ def with_code(text: str, code: Mapping[str, Iterable[str]]) -> str:
     return "".join(part + (":" if at % 2 else "") for at, part in enumerate(parts))
 
 
-def main(words: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command; see the module's text."""
     parser = argparse.ArgumentParser(
         prog="python -m tasks.graph",
@@ -167,7 +167,7 @@ def main(words: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--write", action="store_true", help="write the dependencies into dvc.yaml")
-    write = parser.parse_args(words).write
+    write = parser.parse_args(arguments).write
     with one_line_errors():
         path = Path("dvc.yaml")
         before = path.read_text()

@@ -27,6 +27,6 @@ GATE = {
 }
 
 
-def git(*words: str) -> str:
+def git(*arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    return subprocess.run(["git", *identity, *words], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout

@@ -57,8 +57,10 @@ def deploy(config: Config, env: dict[str, str], record: Path) -> None:
             check=False,
         )
         if done.returncode:
-            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise DataError(f"prefect deploy failed: {said[-1] if said else f'exit code {done.returncode}'}")
+            printed = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            raise DataError(
+                f"prefect deploy failed: {printed[-1] if printed else f'exit code {done.returncode}'}"
+            )
         _deploy_settings(client, recipes)
     write_json(record, {"content": present})
 

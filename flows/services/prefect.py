@@ -2,7 +2,7 @@
 
     python -m flows.services.prefect DESCRIPTOR    # the temporary one, on a listening socket
 
-A temporary server keeps what it is told in the state folder, shows no pages, and ends with the process that
+A temporary server keeps its database in the state folder, shows no pages, and ends with the process that
 started it, however that one ends.
 """
 
@@ -76,8 +76,8 @@ def prefect_api() -> Iterator[None]:
         _calm_logs()
         settings: dict[Any, Any] = {PREFECT_API_URL: url}
         if server and not url:
-            told = "; the first one makes its database, half a minute" if first else ""
-            print(f"starting a temporary Prefect server{told}", flush=True)
+            first_time = "; the first one makes its database, half a minute" if first else ""
+            print(f"starting a temporary Prefect server{first_time}", flush=True)
             _wait(server)
             settings = {
                 PREFECT_API_URL: server.url,
@@ -146,7 +146,7 @@ def _wait(server: _Server) -> None:
             server.process.wait(STOP_SECONDS)
         raise StageError(
             f"the temporary Prefect server did not start ({error}; exit code {server.process.returncode}); "
-            "what it said stands above. `make up` starts one that stays"
+            "its output stands above. `make up` starts one that stays"
         ) from None
 
 

@@ -67,8 +67,8 @@ class Config(Part):
     def url(self, name: str) -> str:
         """Where a service is reached from this machine."""
         host = "127.0.0.1" if self.host in EVERY_ADDRESS else self.host
-        shown = f"[{host}]" if ":" in host else host
-        return f"http://{shown}:{getattr(self, name).port}"
+        in_url = f"[{host}]" if ":" in host else host
+        return f"http://{in_url}:{getattr(self, name).port}"
 
     def host_names(self) -> list[str]:
         """What this machine may be called in a request, besides the names of the loopback interface."""

@@ -1,7 +1,8 @@
 """The part of the settings that a stage may read: the parameters that its entry in dvc.yaml declares.
 
-DVC looks at the declared parameters alone when it decides whether a stage must run, and so do stage key and
-MLflow. A stage that read another would keep its old outputs when that one changes, and nothing would say so.
+DVC compares only the declared parameters when it decides whether a stage must run, and only these are in the
+stage key and in MLflow. A stage that read another parameter would silently keep its old outputs when that
+parameter changes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pydantic import BaseModel
 
 
 class UndeclaredParameter(Exception):
-    """A stage reads a parameter that dvc.yaml does not declare for it; its code has to be mended."""
+    """A stage reads a parameter that dvc.yaml does not declare for it; its entry there must be corrected."""
 
 
 class Declared:
-    """A section of the settings, reduced to the declared parameters; reading any other raises.
+    """A section of the settings, reduced to the declared parameters; reading any other parameter raises.
 
     A section that is declared whole is handed out as it is, so that it can be passed on.
 

@@ -13,7 +13,7 @@ from tasks.runtime.declared import UndeclaredParameter
 
 
 class StageError(RuntimeError):
-    """A stage cannot do its work: one line that says what is wrong and how to mend it."""
+    """A stage cannot do its work; the message is a line that says what is wrong and how to mend it."""
 
 
 @contextmanager

@@ -7,10 +7,8 @@ import subprocess
 from pathlib import Path
 
 CODE = ("rlhf/", "tasks/", "labeling/", "flows/", "mlflow/")
-
-
 # In a run's worktree: the dvc.lock that the checkout had. The worktree's own begins empty, because a stage
-# has outputs only once it has ended in this run; else a run that ends early would show another's results.
+# has outputs only once it has ended in this run; a run that ends early would otherwise show another's.
 KNOWN = Path(".dvc/tmp/checkout.lock")
 
 
@@ -18,10 +16,11 @@ def state_dir() -> Path:
     """Where services keep their state: `.state` in the main checkout, shared by its worktrees."""
     if os.environ.get("RLHF_STATE"):
         return Path(os.environ["RLHF_STATE"]).resolve()
-    return _main_checkout() / ".state"
+    return main_checkout() / ".state"
 
 
-def _main_checkout() -> Path:
+def main_checkout() -> Path:
+    """The checkout whose worktree this is, or which this is; the working directory outside git."""
     common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
     return Path(common).parent if common else Path.cwd()
 
@@ -29,9 +28,8 @@ def _main_checkout() -> Path:
 def git_commit() -> str:
     """The checkout's commit, with `-dirty` when what a stage could run is not what the commit holds.
 
-    Parameters and data do not count, because they are recorded by themselves. A new file counts where our
-    code is, and nowhere else: in a run's worktree git knows all new files of the checkout, leftovers too.
-    Empty outside git.
+    Parameters and data do not count, because they are recorded separately. A new file counts only among our
+    code: in a run's worktree git knows all new files of the checkout, leftovers included. Empty outside git.
     """
     commit = _git("rev-parse", "HEAD")
     recorded = (":!dvc.lock", ":!params.yaml", ":!data")
@@ -42,6 +40,6 @@ def git_commit() -> str:
     return commit + ("-dirty" if dirty else "")
 
 
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -27,9 +27,9 @@ from rlhf.settings import Settings, SettingsError, load_settings
 from tasks.graph import dvc_hash, flat, stage_key, stage_params, stages
 from tasks.runtime.declared import Declared
 from tasks.runtime.errors import StageError, one_line_errors
-from tasks.runtime.places import _main_checkout, git_commit
+from tasks.runtime.places import git_commit, main_checkout
 from tasks.runtime.preflight import contradictions
-from tasks.runtime.tracking import FINAL, PARENT_RUN, _dvc_process, connect, parent_run
+from tasks.runtime.tracking import FINAL, PARENT_RUN, connect, dvc_command, parent_run
 
 if TYPE_CHECKING:
     from rlhf.training.progress import ProgressEvent
@@ -47,7 +47,7 @@ class Stage:
         settings: the validated parameters that dvc.yaml declares for the stage; reading another one raises.
         key: hash of the stage's code, parameters and inputs.
         run_id: the stage's MLflow run.
-        record: what the stage adds to `runs/<stage>.json` besides its figures.
+        record: what the stage adds to `runs/<stage>.json`, besides its figures.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Stage:
         It is in the main checkout, whichever worktree the stage runs in, unless `RLHF_CHECKPOINTS` names
         another place: the next run goes on where this one was killed.
         """
-        root = os.environ.get("RLHF_CHECKPOINTS") or _main_checkout() / "checkpoints"
+        root = os.environ.get("RLHF_CHECKPOINTS") or main_checkout() / "checkpoints"
         return Path(root) / self.name / self.key
 
     def log_curve(self, values: dict[str, float], step: int) -> None:
@@ -71,7 +71,7 @@ class Stage:
         from mlflow import MlflowClient
         from mlflow.entities import Metric
 
-        # not mlflow.log_metrics: that one reads the run first, and waits for the server to do so
+        # mlflow.log_metrics would first read the run, and wait for the server to do so.
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
         MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
@@ -141,8 +141,8 @@ def run(
 ) -> None:
     """Run a stage as a command: `python -m tasks.<stage> [--traceback]`.
 
-    A module that is more than one stage gives `stage_of`: argument -> stage in dvc.yaml; one that trains in
-    several processes gives `worker`, which each process that `launch` starts runs in place of `main`.
+    A module of several stages passes `stage_of`: argument -> stage in dvc.yaml. A module that trains
+    in several processes passes `worker`, which each process that `launch` starts runs in place of `main`.
 
     Writes `runs/<stage>.json` (MLflow run id, git revision, key figures). Bad input ends in one line and exit
     code 1.
@@ -186,7 +186,7 @@ def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) ->
             raise DataError(f"{stage.name}.accelerate: no such file: {config}; deploy/accelerate has some")
         command += ["--config_file", config]
     else:
-        # --multi_gpu also starts CPU processes where there is no GPU; --cpu would want MPI
+        # Without a GPU, --multi_gpu starts processes on the CPU; --cpu would need MPI.
         command += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--num_cpu_threads_per_process", str(settings.threads), "--main_process_port", "0"]
     done = subprocess.run(
@@ -199,15 +199,15 @@ def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) ->
 def refuse_contradictions(settings: Settings, name: str) -> None:
     """Refuse parameters that contradict each other before the first training.
 
-    Under plain `dvc repro` a stage may be the first of all that are to come; by hand it is this one alone. A
-    flow has asked for the stages that it runs.
+    Under plain `dvc repro` this stage may be the first of all, so all stages are checked; by hand it runs
+    alone. A flow has already checked the stages that it runs.
 
     Raises:
         SettingsError: there are some.
     """
     if os.environ.get(PARENT_RUN):
         return
-    whole = _dvc_process() is not None
+    whole = dvc_command() is not None
     problems = [problem.text for problem in contradictions(settings) if whole or problem.stage == name]
     if problems:
         raise SettingsError(f"params.yaml: {problems[0]}")
@@ -227,7 +227,7 @@ def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None
     tags = {"stage": name, "stage_key": key, "git_commit": git_commit(), "seed": str(settings.seed)}
     tags |= {"size": settings.model.scale, "source": settings.ingest.source}
     with mlflow.start_run(
-        # in a legend of several runs' curves, the stage alone would name all of them
+        # In a legend with the curves of several runs, the stage's name alone would name all of them.
         run_name=f"{name} {whole}".strip(),
         parent_run_id=parent,
         tags=tags,
@@ -250,12 +250,12 @@ def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None
 
 
 def stage_cost() -> dict[str, float]:
-    """What this process has cost: `seconds` since it began, and `memory_mb`, its or a child's peak."""
+    """The cost of this process: `seconds` since it began, and `memory_mb`, its own or a child's peak."""
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = time.time() - psutil.Process().create_time()
     return {"seconds": round(seconds, 1), "memory_mb": round(peak / 1024, 1)}
 
 
 def stage_settings(name: str) -> Settings:
-    """The settings as a stage may read them: what its entry in dvc.yaml declares, and nothing else."""
+    """The settings that a stage may read: those that its entry in dvc.yaml declares."""
     return cast(Settings, Declared(load_settings(), stages()[name].get("params", []), name))

@@ -35,14 +35,14 @@ def connect() -> None:
 
 
 def parent_run() -> str | None:
-    """The pipeline execution's MLflow run: handed down by the flow, else one per `dvc repro` process."""
+    """The MLflow run of the whole pipeline: the flow's, or one for each `dvc repro`; None by hand."""
     if os.environ.get(PARENT_RUN):
         return os.environ[PARENT_RUN]
-    process = _dvc_process()
+    process = dvc_command()
     return _run_of_process(f"{process.pid}-{process.create_time():.0f}") if process else None
 
 
-def _dvc_process() -> psutil.Process | None:
+def dvc_command() -> psutil.Process | None:
     """The `dvc` command above this process."""
     for process in psutil.Process().parents():
         command = process.cmdline()
@@ -52,6 +52,7 @@ def _dvc_process() -> psutil.Process | None:
 
 
 def _run_of_process(execution: str) -> str:
+    """The parent run of a `dvc repro`, which its first stage opens; `execution` names the process."""
     import mlflow
     from mlflow import MlflowClient
 

@@ -26,7 +26,7 @@ def main() -> None:
     )
     parser.add_argument("report", type=Path)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("docs"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     chromium = os.environ.get("CHROMIUM") or next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
     )
@@ -35,12 +35,12 @@ def main() -> None:
     flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
-        pictures = take(browser, given.report.resolve().as_uri(), Path(folder))
+        pictures = take(browser, options.report.resolve().as_uri(), Path(folder))
         browser.close()
     for name, picture in pictures.items():
         # A palette makes the files small; the default method would lose the colours of thin lines.
         small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        small.save(given.folder / f"report-{name}.png", optimize=True)
+        small.save(options.folder / f"report-{name}.png", optimize=True)
 
 
 def take(browser: Browser, address: str, folder: Path) -> dict[str, Image.Image]:

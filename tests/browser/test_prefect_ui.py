@@ -99,9 +99,9 @@ class Site:
             with suppress(TimeoutError):  # a page that is open does not show new artifacts
                 card.wait_for(timeout=10_000)
                 card.click()
-                said = self.page.get_by_text(f"{stage}: step").first.inner_text()
+                text = self.page.get_by_text(f"{stage}: step").first.inner_text()
                 self.page.locator("a[href*='/artifacts/artifact/']").first.click()
-                return said
+                return text
         pytest.fail(f"no progress of {stage} is shown after five minutes")
 
     def wait_until_completed(self, name: str) -> None:
@@ -128,8 +128,8 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         Workspace(path).set({"pretrain.steps": STEPS, "pretrain.save_every": 20})
         ports = {name: {"port": free_port()} for name in ("prefect", "mlflow", "label", "pages")}
         Path("services.yaml").write_text(yaml.safe_dump(ports))
-        for words in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "start"]):
-            subprocess.run(["git", *words], check=True)
+        for arguments in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "start"]):
+            subprocess.run(["git", *arguments], check=True)
         try:
             subprocess.run([*services, "up"], check=True)
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -122,24 +122,24 @@ class Life:
     """What became of one process.
 
     Attributes:
-        said: (phase, steps done, calls in the phase before) at every change of phase or step.
+        reports: (phase, steps done, calls in the phase before) at every change of phase or step.
         exitcode: as `multiprocessing` gives it: minus the signal for a killed process.
         torn: a half-written checkpoint was left.
     """
 
-    said: list[tuple[str, int, int]]
+    reports: list[tuple[str, int, int]]
     exitcode: int
     torn: bool
 
     @property
     def first(self) -> int:
         """The step it began with; the last one where nothing was left to do."""
-        return self.said[0][1]
+        return self.reports[0][1]
 
     @property
     def last(self) -> int:
         """The last step it began."""
-        return max(step for phase, step, _ in self.said if phase in ("sampling", "optimising"))
+        return max(step for phase, step, _ in self.reports if phase in ("sampling", "optimising"))
 
 
 def run(context: Any, folder: Path, updates: int, blow: Blow | None = None) -> Life:
@@ -148,20 +148,20 @@ def run(context: Any, folder: Path, updates: int, blow: Blow | None = None) -> L
     process = context.Process(target=live, args=(str(folder), updates, its, blow))
     process.start()
     its.close()
-    said: list[tuple[str, int, int]] = []
+    reports: list[tuple[str, int, int]] = []
     while True:
         try:
-            said.append(mine.recv())
+            reports.append(mine.recv())
         except EOFError:
             break
     process.join()
-    return Life(said, process.exitcode, (folder / ".writing").exists())
+    return Life(reports, process.exitcode, (folder / ".writing").exists())
 
 
 def calls_in(life: Life) -> dict[str, int]:
     """The fewest function calls that a phase took."""
     counts: dict[str, list[int]] = {phase: [] for phase in PHASES}
-    for (phase, _, _), (_, _, calls) in zip(life.said, life.said[1:], strict=False):
+    for (phase, _, _), (_, _, calls) in zip(life.reports, life.reports[1:], strict=False):
         if phase in counts:
             counts[phase].append(calls)
     return {phase: min(values) for phase, values in counts.items()}
@@ -249,19 +249,19 @@ def main() -> None:
         lives, faults = kill_again_and_again(context, folder / "killed", args.updates, plan)
         print(f"{'kill':>4}  {'in':10}  {'at call':>8}  {'at step':>7}  {'torn':4}  {'goes on':>7}  repeats")
         for i, (blow, life, after) in enumerate(zip(plan, lives, lives[1:], strict=False), 1):
-            phase, step, _ = life.said[-1]
+            phase, step, _ = life.reports[-1]
             torn = "yes" if life.torn else ""
             print(
                 f"{i:4}  {phase:10}  {blow.calls:8}  {step:7}  {torn:4}  {after.first:7}  "
                 f"{repeated(life, after):7}"
             )
-        expected, found = hashes(folder / "whole"), hashes(folder / "killed")
-        different = differences(expected, found)
+        expected, actual = hashes(folder / "whole"), hashes(folder / "killed")
+        different = differences(expected, actual)
         print(f"\nSHA-256 of each file of the last checkpoint: never killed, killed {len(lives) - 1} times")
         for file, digest in expected.items():
             part = PARTS.get(Path(file).name, "")
-            same = "same" if found.get(file) == digest else "DIFFERENT"
-            print(f"{file:38}  {part:25}  {digest[:16]}  {found.get(file, '')[:16]:16}  {same}")
+            same = "same" if actual.get(file) == digest else "DIFFERENT"
+            print(f"{file:38}  {part:25}  {digest[:16]}  {actual.get(file, '')[:16]:16}  {same}")
     for fault in [*faults, *(f"{file} differs" for file in different)]:
         print(f"error: {fault}", file=sys.stderr)
     sys.exit(bool(faults or different))

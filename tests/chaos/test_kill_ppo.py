@@ -28,7 +28,7 @@ def whole(lives: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, k
     folder = tmp_path_factory.mktemp("whole")
     life = kill_ppo.run(lives, folder, UPDATES)
     assert life.exitcode == 0
-    assert {phase for phase, _, _ in life.said} >= set(kill_ppo.PHASES)
+    assert {phase for phase, _, _ in life.reports} >= set(kill_ppo.PHASES)
     return folder, life
 
 

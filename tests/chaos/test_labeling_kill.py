@@ -6,8 +6,8 @@ from benchmarks.labeling import Load, measure
 
 
 def test_a_killed_server_loses_and_doubles_nothing(url: str) -> None:
-    found = measure(url, Load(people=10, judgments=150, pause=0.05, kills=2))
-    assert found["judgments"] == found["stored"] == 150
-    assert (found["lost"], found["doubled"]) == (0, 0)
-    assert (found["items_with_two_labels"], found["items_over_target"]) == (0, 0)
-    assert found["retries"] > 0  # the kills were felt
+    result = measure(url, Load(people=10, judgments=150, pause=0.05, kills=2))
+    assert result["judgments"] == result["stored"] == 150
+    assert (result["lost"], result["doubled"]) == (0, 0)
+    assert (result["items_with_two_labels"], result["items_over_target"]) == (0, 0)
+    assert result["retries"] > 0  # the kills were felt

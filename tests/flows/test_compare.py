@@ -72,11 +72,11 @@ def test_a_slice_that_moved_is_found_in_both_directions() -> None:
     runs = [make_run("base", base, topics=topics), make_run("other", other, topics=topics)]
     moved = compare_runs(runs)["slices"]
     best = compare_runs(runs)["runs"][0]["name"]
-    found = {(row["kind"], row["slice"]): row for row in moved}
+    slices = {(row["kind"], row["slice"]): row for row in moved}
     fell, rose = ("a", "b") if best == "base" else ("b", "a")
-    assert found["topic", fell]["difference"] == pytest.approx(-1)
-    assert found["topic", rose]["difference"] == pytest.approx(1)
-    assert ("topic", "c") not in found
+    assert slices["topic", fell]["difference"] == pytest.approx(-1)
+    assert slices["topic", rose]["difference"] == pytest.approx(1)
+    assert ("topic", "c") not in slices
 
 
 def test_different_judges_are_not_compared() -> None:
@@ -89,8 +89,8 @@ def test_different_judges_are_not_compared() -> None:
 
 
 def test_one_policy_under_two_names_is_said_to_be_one() -> None:
-    words = draw(0.5, 100, 1)
-    result = compare_runs([make_run(name, words, weights="w") for name in ("a", "b")])
+    preferred = draw(0.5, 100, 1)
+    result = compare_runs([make_run(name, preferred, weights="w") for name in ("a", "b")])
     assert result["warnings"] == ["The same policy: a, b."]
     assert result["pairs"][0]["same"]
 
@@ -118,11 +118,11 @@ def test_runs_come_from_their_worktrees(workspace: Workspace, capsys: pytest.Cap
         save(make_run(name, draw(rate, 200, 1)), Path(".runs", name))
     Path(".runs/failed").mkdir()
     compare.main(["kl-02", "kl-05"])
-    said = capsys.readouterr().out
-    assert "kl-02 has the highest rate" in said
+    printed = capsys.readouterr().out
+    assert "kl-02 has the highest rate" in printed
     [page] = Path("reports/compare").glob("*.html")
     assert page.name == "kl-02-vs-kl-05.html"
-    assert f"page:   {page}" in said
+    assert f"page:   {page}" in printed
     for names, says in {
         ("kl-02",): "name two or more runs",
         ("kl-02", "failed"): "failed: not judged: params.yaml is missing",
@@ -179,21 +179,23 @@ def repository(workspace: Workspace) -> None:
 
 def test_runs_sampled_at_different_temperatures_are_said_to_be() -> None:
     """A cooler policy may win by its sampling alone, and the comparison cannot tell."""
-    words = draw(0.6, 50, 1)
+    preferred = draw(0.6, 50, 1)
     warm, cool = ({"evaluate.temperature": value} for value in (0.7, 0.5))
     settings = {"a": warm, "b": warm, "c": cool}
-    result = compare_runs([make_run(name, words, params) for name, params in settings.items()])
+    result = compare_runs([make_run(name, preferred, params) for name, params in settings.items()])
     [warning] = [line for line in result["warnings"] if "sampled alike" in line]
     assert "0.7 in a, b; 0.5 in c" in warning
-    alike = compare_runs([make_run("a", words, warm), make_run("b", words, warm)])
+    alike = compare_runs([make_run("a", preferred, warm), make_run("b", preferred, warm)])
     assert not [line for line in alike["warnings"] if "sampled alike" in line]
 
 
 def test_the_best_run_may_still_lose_to_the_reference() -> None:
     verdicts = {}
     for name, rate in {"lose": 0.3, "level": 0.5, "win": 0.8}.items():
-        words = draw(rate, 300, 1)
-        verdicts[name] = " ".join(compare_runs([make_run("a", words), make_run("b", words)])["verdict"])
+        preferred = draw(rate, 300, 1)
+        verdicts[name] = " ".join(
+            compare_runs([make_run("a", preferred), make_run("b", preferred)])["verdict"]
+        )
     assert "lies below one half" in verdicts["lose"]
     assert "includes one half" in verdicts["level"]
     assert "one half" not in verdicts["win"]

@@ -52,11 +52,11 @@ pathlib.Path("data/raw").write_text(checkpoint.read_text())
 """
 
 
-def eventually(found: Callable[[], Any]) -> Any:
+def eventually(ask: Callable[[], Any]) -> Any:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         with suppress(ObjectNotFound):
-            if value := found():
+            if value := ask():
                 return value
         time.sleep(0.1)
     pytest.fail("nothing happened for twenty minutes")
@@ -93,8 +93,8 @@ def test_no_process_outlives_its_run_and_the_next_run_goes_on(
     before = git("status", "--porcelain")
     with get_client(sync_client=True) as client, ExitStack() as stack:
 
-        def start(*words: str) -> subprocess.Popen[bytes]:
-            process = stack.enter_context(subprocess.Popen([sys.executable, *words], env=env))
+        def start(*arguments: str) -> subprocess.Popen[bytes]:
+            process = stack.enter_context(subprocess.Popen([sys.executable, *arguments], env=env))
             stack.callback(process.kill)
             return process
 
@@ -168,8 +168,8 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
             process.wait()
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(flow_run.id).state.is_crashed()
-        [shown] = [one for one in client.read_artifacts() if one.id == card_id]
-    assert "- state: killed; without results: sft\n" in str(shown.data)
+        [card] = [artifact for artifact in client.read_artifacts() if artifact.id == card_id]
+    assert "- state: killed; without results: sft\n" in str(card.data)
     assert [mlflow.get_run(run).info.status for run in (parent, stage_run)] == ["KILLED"] * 2
     assert mlflow.get_run(parent).data.tags["mlflow.note.content"] == "killed; without results: sft"
     assert str(read_state(Path("x"))) == "killed; without results: sft"

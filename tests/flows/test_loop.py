@@ -45,7 +45,7 @@ def test_a_round_uses_every_label_and_none_twice(run: Any, tmp_path: Path, monke
         return flows.loop.feedback(settings, minimum, 0, return_state=True)
 
     def used() -> list[tuple[int, int, int]]:
-        return [(one.version, one.new, one.labels) for one in flows.rounds.rounds(store, "p")]
+        return [(this.version, this.new, this.labels) for this in flows.rounds.rounds(store, "p")]
 
     label(2)
     state = go(3)
@@ -108,6 +108,6 @@ def test_the_event_of_enough_labels_is_what_starts_a_round(
 
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     [entry] = [entry for entry in deployments if entry["name"] == "feedback"]
-    [trigger] = [DeploymentEventTrigger.model_validate(one) for one in entry["triggers"]]
+    [trigger] = [DeploymentEventTrigger.model_validate(trigger) for trigger in entry["triggers"]]
     assert trigger.expect == {event.event}
     assert trigger.match.root == {"prefect.resource.id": event.resource.id}

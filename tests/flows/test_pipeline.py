@@ -147,12 +147,12 @@ def test_a_failed_stage_ends_both_runs_with_its_one_line(run: Any) -> None:
     }
     assert not Path(".runs", flow_run.name, "data/prepared").exists()
     assert flow_run.name not in experiments()
-    [found] = mlflow.search_runs(
+    [parent] = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
         filter_string=f"tags.prefect_flow_run = '{flow_run.id}'",
         output_format="list",
     )
-    assert (found.info.run_name, found.info.status) == (flow_run.name, "FAILED")
+    assert (parent.info.run_name, parent.info.status) == (flow_run.name, "FAILED")
 
 
 def test_only_the_data_is_validated(run: Any) -> None:

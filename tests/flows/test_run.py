@@ -12,7 +12,7 @@ import flows.run
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "line"),
     [
         (["--recipe", "nope"], "recipes/ has files, other"),
         (["--recipe", "files"], "add --data PATH"),
@@ -26,8 +26,8 @@ import flows.run
     ],
 )
 def test_bad_input_ends_in_one_line_before_anything_starts(
-    words: list[str],
-    says: str,
+    arguments: list[str],
+    line: str,
     small_repository: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -35,12 +35,12 @@ def test_bad_input_ends_in_one_line_before_anything_starts(
     monkeypatch.setattr(flows.pipeline, "rlhf", lambda *_, **__: pytest.fail("the flow was started"))
     before = Path("params.yaml").read_text()
     with pytest.raises(SystemExit) as ended:
-        flows.run.main(words)
+        flows.run.main(arguments)
     out, err = capsys.readouterr()
     assert ended.value.code == 1
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert says in err
+    assert line in err
     assert out == ""
     assert Path("params.yaml").read_text() == before
     assert not Path(".runs").exists()
@@ -52,6 +52,6 @@ def test_a_server_that_does_not_answer_is_one_line(
 ) -> None:
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(SystemExit):
         flows.run.main(["--name", "nowhere"])
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: no Prefect server answers at {url}")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: no Prefect server answers at {url}")
+    assert printed.count("\n") == 1

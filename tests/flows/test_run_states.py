@@ -114,9 +114,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, 
 def _stage(name: str, outs: list[str]) -> dict[str, Any]:
     metrics = [out for out in outs if out.endswith(".json")]
     others = [out for out in outs if out not in metrics]
-    words = " ".join(["python step.py", name, *outs])
+    command = " ".join(["python step.py", name, *outs])
     return {
-        "cmd": words,
+        "cmd": command,
         "deps": ["step.py", *AFTER[name]],
         "params": ["seed"],
         "outs": others,
@@ -181,12 +181,12 @@ def test_the_links_name_its_own_pages_and_say_how_it_ended(case: tuple[str, str,
         shown = client.read_flow_run(UUID(run.flow_run)).state
     lines = dict(line.removeprefix("- ").split(": ", 1) for line in str(card.data).splitlines())
     missing = ", ".join(STAGES[len(run.stages) :])
-    words = {
+    texts = {
         "fail": f"failed in {where}",
         "cancel": "cancelled",
         "until": f"partial: ended after {where}, as it was asked to",
     }
-    assert lines["state"] == f"{words[how]}; without results: {missing}"
+    assert lines["state"] == f"{texts[how]}; without results: {missing}"
     assert shown
     assert (
         shown.name == {"fail": "Failed", "cancel": "Crashed", "until": "Partial"}[how]
@@ -212,15 +212,15 @@ def test_the_list_of_pages_has_its_own_alone(case: tuple[str, str, Ended]) -> No
 
 def test_mlflow_has_no_figures_and_the_state(case: tuple[str, str, Ended]) -> None:
     how, _, run = case
-    found = _parent(run.tree.name)
-    assert found.data.metrics == {}
+    parent = _parent(run.tree.name)
+    assert parent.data.metrics == {}
     status = {
         "fail": ("FAILED", "failed"),
         "cancel": ("KILLED", "cancelled"),
         "until": ("FINISHED", "partial"),
     }
-    assert (found.info.status, found.data.tags["state"]) == status[how]
-    assert found.data.tags["stages"].split() == run.stages
+    assert (parent.info.status, parent.data.tags["state"]) == status[how]
+    assert parent.data.tags["stages"].split() == run.stages
 
 
 def test_experiments_are_of_what_ended_and_show_no_other_figures(ended: dict[tuple[str, str], Ended]) -> None:
@@ -253,9 +253,9 @@ def test_the_terminal_shows_no_verdict_of_a_run_that_ended_early(
     Path("plan.txt").write_text("")
     change = f"seed={SEEDS['until']}"
     flows.run.main(["--name", "again", "--set", change, "--until", "validate", "--aside"])
-    said = capsys.readouterr().out
-    assert "partial: ended after validate, as it was asked to; without results: train, register" in said
-    assert "preferred" not in said
+    printed = capsys.readouterr().out
+    assert "partial: ended after validate, as it was asked to; without results: train, register" in printed
+    assert "preferred" not in printed
 
 
 def test_the_result_of_a_run_that_ended_early_leaves_none_of_another(

@@ -74,18 +74,18 @@ def test_ancestry_and_reproduction(run: Any) -> None:
     state = run(settings=changed(5))[0]
     uri = registered(state, "of-the-test")
 
-    found = trace.trace(uri)
+    origin = trace.trace(uri)
     tree = Path(state.result())
     outs = trace.outputs(yaml.safe_load((tree / "dvc.lock").read_text()))
-    assert found["model"]["tags"]["weights"] == "abc"
-    assert found["runs"]["prefect flow run"] == str(state.state_details.flow_run_id)
-    assert found["experiment"]["name"] == tree.name
-    assert found["experiment"]["commit"] == experiments()[tree.name]
-    assert found["data"] == {path: outs[path] for path in ("data/raw", "data/comparisons")}
-    assert found["params"]["seed"] == 5
-    assert found["labelers"]["people"]["ann"] == {"group": "expert", "rankings": 2}
-    assert found["labelers"]["guideline versions"] == {"1": 1, "2": 2}
-    shown = trace.show(found)
+    assert origin["model"]["tags"]["weights"] == "abc"
+    assert origin["runs"]["prefect flow run"] == str(state.state_details.flow_run_id)
+    assert origin["experiment"]["name"] == tree.name
+    assert origin["experiment"]["commit"] == experiments()[tree.name]
+    assert origin["data"] == {path: outs[path] for path in ("data/raw", "data/comparisons")}
+    assert origin["params"]["seed"] == 5
+    assert origin["labelers"]["people"]["ann"] == {"group": "expert", "rankings": 2}
+    assert origin["labelers"]["guideline versions"] == {"1": 1, "2": 2}
+    shown = trace.show(origin)
     assert "of-the-test version 1 @champion" in shown
     assert outs["data/raw"] in shown
 
@@ -94,7 +94,7 @@ def test_ancestry_and_reproduction(run: Any) -> None:
             trace.find_version(missing)
 
     # what was cached does not count: `train` writes something else each time it runs
-    rows = trace.reproduce(found)
+    rows = trace.reproduce(origin)
     assert {path for path, then, now in rows if then == now} == {"data/raw", "data/comparisons"}
     assert {path for path, then, now in rows if then != now} == {"models/policy"}
     assert not Path("checkpoints").exists()

@@ -98,8 +98,8 @@ def test_data_becomes_a_path_and_a_hash(small_repository: Path) -> None:
 
 
 def test_set_changes_the_named_values_and_keeps_comments(small_repository: Path) -> None:
-    words = ["ppo.learning_rate=7.5e-3", "collect.groups.expert=0.55", "ppo.missing_eos=null"]
-    lines = write_params(Path("params.yaml"), plan(None, None, parse_changes(words)))
+    changes = ["ppo.learning_rate=7.5e-3", "collect.groups.expert=0.55", "ppo.missing_eos=null"]
+    lines = write_params(Path("params.yaml"), plan(None, None, parse_changes(changes)))
     assert f"ppo.learning_rate: {Settings().ppo.learning_rate} -> 0.0075" in lines
     assert len(lines) == 3
     written = yaml.safe_load(Path("params.yaml").read_text())

@@ -6,13 +6,13 @@ from run_folders import HOSTILE
 from flows.services.runs_page import runs_page
 
 
-def words(page: str) -> str:
+def text_of(page: str) -> str:
     """The page's text, cells apart."""
     return " ".join(Page(page.replace("<", " <")).text.split())
 
 
 def test_every_run_is_listed_with_date_state_verdict_and_size(runs):
-    text = words(runs_page(runs))
+    text = text_of(runs_page(runs))
     names = ("busy", "gone", "broken", "early", "best")
     places = [text.index(f"{name} ") for name in names]
     assert places == sorted(places)  # the newest first

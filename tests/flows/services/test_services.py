@@ -106,12 +106,12 @@ def test_one_service_alone_has_the_port_and_the_store_of_the_settings(
     monkeypatch.setenv("SECRET", "s3cret")
     Path("services.yaml").write_text(yaml.safe_dump({name: {"port": port, **store}}))
     became: list[Any] = []
-    monkeypatch.setattr(os, "execve", lambda _, words, env: became.extend([words, env]))
+    monkeypatch.setattr(os, "execve", lambda _, command, env: became.extend([command, env]))
     up.main(["serve", name])
-    words, env = became
-    assert words[words.index("--port") + 1] == str(port)
+    command, env = became
+    assert command[command.index("--port") + 1] == str(port)
     assert any(value.endswith("://u:s3cret@h/d") for value in env.values())
-    assert not any("s3cret" in word for word in words)
+    assert not any("s3cret" in argument for argument in command)
     assert f"{name}: http://127.0.0.1:{port}" in capsys.readouterr().out
     if name == "label":  # no server runs here to be asked
         assert "MLFLOW_TRACKING_URI" not in env
@@ -119,10 +119,10 @@ def test_one_service_alone_has_the_port_and_the_store_of_the_settings(
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow", "label"])
 def test_make_starts_a_service_as_the_settings_say(name: str) -> None:
-    said = subprocess.run(
+    title = subprocess.run(
         ["make", "-n", "-o", ".venv/.installed", name], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert said.rstrip().endswith(f"-m flows.services serve {name}")
+    assert title.rstrip().endswith(f"-m flows.services serve {name}")
 
 
 def test_a_number_that_another_process_has_now_is_not_stopped(state: Path) -> None:

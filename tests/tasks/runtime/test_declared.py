@@ -76,6 +76,6 @@ def test_a_stage_run_as_a_command_ends_in_one_line(
 ) -> None:
     with pytest.raises(SystemExit), context.one_line_errors():
         context.stage_settings("ingest").ppo  # noqa: B018
-    said = capsys.readouterr().err
-    assert said.startswith("error: stage 'ingest' reads the parameter 'ppo'")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: stage 'ingest' reads the parameter 'ppo'")
+    assert printed.count("\n") == 1
