@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks.runtime.process import defaults
+
 STARTUP_SECONDS = 120  # the first start makes the database
 STOP_SECONDS = 5
 
@@ -114,7 +116,7 @@ def _start_server(home: Path) -> _Server:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.services.prefect", str(listening.fileno())],
-            env={**os.environ, "PREFECT_HOME": str(home), "PREFECT__SERVER_EPHEMERAL": "1"},
+            env={**os.environ, **defaults(), "PREFECT_HOME": str(home), "PREFECT__SERVER_EPHEMERAL": "1"},
             stdin=subprocess.PIPE,  # its end tells the server that this process was killed
             pass_fds=[listening.fileno()],
             start_new_session=True,  # Ctrl-C is for the run, which then tells the server
