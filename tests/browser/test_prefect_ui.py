@@ -19,16 +19,13 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import Workspace, free_port
+from conftest import CHROMIUM, Workspace, free_port
 from playwright.sync_api import Locator, Page, TimeoutError, expect, sync_playwright
 
 from flows import machine as runs
 from flows.workspace import experiments
 from rlhf.settings import load_settings
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = [
     pytest.mark.skipif("RLHF_BROWSER" not in os.environ, reason="takes minutes: make browser"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (looked on PATH and at $CHROMIUM)"),
