@@ -21,7 +21,7 @@ from flows.run_state import RunState, pages
 KEY = "links"
 
 
-def tell(state: RunState, flow_run: str, parent: str, tree: Path) -> None:
+def publish_state(state: RunState, flow_run: str, parent: str, tree: Path) -> None:
     """Write the run's state wherever the run is shown: its worktree, MLflow, and its artifact in Prefect.
 
     A server that is away does not hold this up: a run that is cancelled has seconds to end in.

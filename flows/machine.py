@@ -77,7 +77,7 @@ def clear_dead() -> list[Record]:
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Crashed, State
 
-    from flows.links import tell
+    from flows.links import publish_state
 
     dead = [record for record in _records() if not record.alive()]
     for record in dead:
@@ -94,7 +94,7 @@ def clear_dead() -> list[Record]:
         state = read_state(Path(record.folder))
         if state and state.state == "running":
             state.state = "killed"
-            tell(state, record.flow_run, record.mlflow_run, Path(record.folder))
+            publish_state(state, record.flow_run, record.mlflow_run, Path(record.folder))
         (_folder() / f"{record.flow_run}.json").unlink(missing_ok=True)
     return dead
 

@@ -37,7 +37,7 @@ from prefect.utilities.urls import url_for
 
 from flows.dvc_process import Dvc
 from flows.form import FormSettings
-from flows.links import KEY, links, tell
+from flows.links import KEY, links, publish_state
 from flows.machine import clear_dead, end_stage_runs, recorded
 from flows.mlflow_views import write_views
 from flows.params import check_endpoint, complete, with_data
@@ -112,7 +112,7 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
             chdir(folder),
             mlflow_run(name, flow_run, _tags(settings, recipe, last)) as parent,
             recorded(name, flow_run, parent, folder),
-            told(state, flow_run, parent, folder),
+            state_published(state, flow_run, parent, folder),
         ):
             log_parameters(parent, settings)
             run_graph(state, folder, last)
@@ -193,7 +193,7 @@ def _tags(settings: Settings, recipe: str | None, last: str | None) -> dict[str,
 
 
 @contextmanager
-def told(state: RunState, flow_run: str, parent: str, folder: Path) -> Iterator[None]:
+def state_published(state: RunState, flow_run: str, parent: str, folder: Path) -> Iterator[None]:
     """Say on every page of the run how far it came: while it runs, and however it ends."""
     create_markdown_artifact(
         key=KEY,
@@ -211,7 +211,7 @@ def told(state: RunState, flow_run: str, parent: str, folder: Path) -> Iterator[
         raise
     finally:
         state.finished = time.time()
-        tell(state, flow_run, parent, folder)
+        publish_state(state, flow_run, parent, folder)
 
 
 @contextmanager

@@ -282,7 +282,7 @@ def test_a_run_ends_in_its_own_way_while_mlflow_is_away(
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://127.0.0.1:1")
     monkeypatch.setattr(mlflow, "get_run", away)
     state = RunState("run", began=0.0, state="cancelled")
-    flows.links.tell(state, str(UUID(int=1)), "parent", tmp_path)
+    flows.links.publish_state(state, str(UUID(int=1)), "parent", tmp_path)
     assert read_state(tmp_path) == state
     assert len(asked) == 2
 
