@@ -10,13 +10,13 @@ On the screen outputs stand in a shown order; stored answers speak of the output
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from labeling.rows import clean
 from rlhf.data.errors import DataError
+from rlhf.data.rankings import agreement_on_pairs, dense_ranks
 
 SCALE = 9  # 1: the left is much better, 5: no difference, 9: the right is much better
 
@@ -33,7 +33,7 @@ class Choice(BaseModel):
     ranks: list[int | None] | None = Field(
         None,
         max_length=9,
-        description="rank: one rank an output shown, 1 best, equal ranks tie, null unranked",
+        description="rank: a rank for each output shown, 1 best, equal ranks tie, null unranked",
     )
     vote: Literal["up", "down"] | None = Field(None, description="vote")
     text: str | None = Field(None, max_length=100_000, description="edit: what the output should be")
@@ -60,23 +60,22 @@ def understand(
         if choice.scale is None:
             raise DataError("choose a point of the scale, or that both are bad")
         left, right = (1, 2) if choice.scale < 5 else (2, 1) if choice.scale > 5 else (1, 1)
-        ranking = [0, 0]
-        ranking[shown[0]], ranking[shown[1]] = left, right
-        return {"ranking": ranking, "both_bad": False}, 1 + 2 * abs(choice.scale - 5)
+        compared = [0, 0]
+        compared[shown[0]], compared[shown[1]] = left, right
+        return {"ranking": compared, "both_bad": False}, 1 + 2 * abs(choice.scale - 5)
     if kind == "rank":
-        given, number = choice.ranks or [], len(outputs)
-        ranks = [*given, *[None] * number][:number]
-        if any(rank is not None for rank in given[number:]):
+        sent, number = choice.ranks or [], len(outputs)
+        ranks = [*sent, *[None] * number][:number]
+        if any(rank is not None for rank in sent[number:]):
             raise DataError(f"there are {number} outputs to rank")
         if any(rank is not None and not 1 <= rank <= len(outputs) for rank in ranks):
             raise DataError(f"a rank lies between 1 and {len(outputs)}")
         if sum(rank is not None for rank in ranks) < 2:
             raise DataError("rank at least two outputs, or skip")
-        dense = {rank: i for i, rank in enumerate(sorted({r for r in ranks if r is not None}), start=1)}
-        placed: list[int | None] = [None] * len(outputs)
-        for position, rank in enumerate(ranks):
-            placed[shown[position]] = None if rank is None else dense[rank]
-        return {"ranking": placed}, None
+        ranking: list[int | None] = [None] * len(outputs)
+        for position, rank in enumerate(dense_ranks(ranks)):
+            ranking[shown[position]] = rank
+        return {"ranking": ranking}, None
     if kind == "vote":
         if choice.vote is None:
             raise DataError("vote up or down")
@@ -98,7 +97,7 @@ def check_expected(kind: str, expected: Any, outputs: int) -> None:
     """
     needs = {
         "compare": '{"ranking": [1, 2]}',
-        "rank": '{"ranking": [2, 1, 3]}, one number an output',
+        "rank": '{"ranking": [2, 1, 3]}, a number for each output',
         "vote": '{"vote": "up"}',
         "judge": '{"preferred": "output"}',
     }
@@ -120,21 +119,15 @@ def check_expected(kind: str, expected: Any, outputs: int) -> None:
         raise DataError(f"a gold or onboarding item to {kind} needs 'expected', e.g. {needs[kind]}")
 
 
-def agreement(one: dict[str, Any], two: dict[str, Any]) -> float | None:
+def agreement(answer: dict[str, Any], other: dict[str, Any]) -> float | None:
     """How far two answers to one item agree, 0 to 1: over pairs of outputs that both ranked (a tie against a
     preference is half), else whether they are equal; None where nothing can be compared."""
-    if "ranking" in one and "ranking" in two:
-        a, b = one["ranking"], two["ranking"]
-        votes = []
-        for i, j in combinations(range(min(len(a), len(b))), 2):
-            if None in (a[i], a[j], b[i], b[j]):
-                continue
-            x, y = a[i] - a[j], b[i] - b[j]
-            votes.append(0.5 if (x == 0) != (y == 0) else float(x * y > 0 or x == y == 0))
-        return sum(votes) / len(votes) if votes else None
+    if "ranking" in answer and "ranking" in other:
+        by_pair = agreement_on_pairs(answer["ranking"], other["ranking"])
+        return sum(by_pair) / len(by_pair) if by_pair else None
     for name in ("vote", "preferred"):
-        if name in one and name in two:
-            if name == "preferred" and one[name] != two[name] and "tie" in (one[name], two[name]):
+        if name in answer and name in other:
+            if name == "preferred" and answer[name] != other[name] and "tie" in (answer[name], other[name]):
                 return 0.5
-            return float(one[name] == two[name])
+            return float(answer[name] == other[name])
     return None

@@ -24,6 +24,7 @@ from rlhf.compute import deterministic
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, PROMPT, SPLITS, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
+from rlhf.data.rankings import agreement_on_pairs
 from rlhf.data.splits import prompt_key
 from rlhf.data.table import read_table, write_table
 from rlhf.models.policy import load_policy
@@ -200,22 +201,14 @@ def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     for row in rows:
         shared.setdefault(row["prompt"] + "\0".join(row["completions"]), []).append(row)
     votes = [
-        _agree(one["ranking"], two["ranking"])
+        agreement_on_pairs(row["ranking"], other["ranking"])
         for same in shared.values()
-        for one, two in combinations(same, 2)
+        for row, other in combinations(same, 2)
     ]
     if votes:
         figures["all"]["agreement"] = sum(sum(v) for v in votes) / sum(len(v) for v in votes)
         figures["all"]["agreement_pairs"] = sum(len(v) for v in votes)
     return figures
-
-
-def _agree(one: list[int], two: list[int]) -> list[float]:
-    found = []
-    for i, j in combinations(range(len(one)), 2):
-        a, b = one[i] - one[j], two[i] - two[j]
-        found.append(0.5 if (a == 0) != (b == 0) else float(a * b > 0 or a == b == 0))
-    return found
 
 
 if __name__ == "__main__":

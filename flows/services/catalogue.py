@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 from flows.services.guarded import SIGN_IN, authorization
 from flows.services.processes import Service, record_of
 from flows.services.settings import EVERY_ADDRESS, Config, environment
-from labeling.web.origin import is_loopback
+from rlhf.data.hosts import is_loopback
 from tasks.runtime.places import state_dir
 
 WORKER = "worker-of-this-machine"

@@ -11,8 +11,8 @@ import psutil
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from labeling.web.origin import is_loopback
 from rlhf.data.errors import DataError
+from rlhf.data.hosts import is_loopback
 from rlhf.judges.endpoints import DEFAULT
 
 CONFIG = Path("services.yaml")

@@ -1,4 +1,4 @@
-"""How far people agree: raw agreement, Krippendorff's alpha, Cohen's kappa, with intervals by item.
+"""How far labelers agree: raw agreement, Krippendorff's alpha, Cohen's kappa, with intervals by item.
 
 Raw agreement stands beside the others always: alpha and kappa are low where nearly every answer is the same
 one, however rarely people differ.
@@ -6,7 +6,7 @@ one, however rarely people differ.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.measures.agreement import cohen_kappa, krippendorff_alpha
 from rlhf.measures.rates import clustered_wilson
 
 
@@ -41,7 +42,7 @@ def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
     Which output counts as the first follows from the hash of its text: an order with a meaning (the reference
     first, say) would make one answer frequent and alpha and kappa low.
     """
-    found = []
+    given = []
     for row in rows:
         texts = row["completions"]
         keys = [sha256(text.encode()).hexdigest()[:16] for text in texts]
@@ -51,18 +52,18 @@ def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
             gap = row["ranking"][a] - row["ranking"][b]
             value = "tie" if gap == 0 else "first" if gap < 0 else "second"
             unit = f"{row['prompt']}\0{keys[a]}\0{keys[b]}"
-            found.append(Answer(unit, row["prompt"], row["labeler_id"] or "", value))
-    return found
+            given.append(Answer(unit, row["prompt"], row["labeler_id"] or "", value))
+    return given
 
 
-def agreement(given: Sequence[Answer], *, confidence: float = 0.95) -> dict[str, Any]:
+def agreement(answers_given: Sequence[Answer], *, confidence: float = 0.95) -> dict[str, Any]:
     """Agreement on the units that at least two people answered.
 
     Alpha and kappa are 1 - disagreement / disagreement by chance; their intervals are that of the
     disagreement by item, with chance as it was seen. Even answers that are all alike leave an interval.
 
     Args:
-        given: answers; a labeler's later answer about a unit takes the place of an earlier one.
+        answers_given: a labeler's later answer about a unit takes the place of an earlier one.
         confidence: coverage of the intervals.
 
     Returns:
@@ -73,42 +74,34 @@ def agreement(given: Sequence[Answer], *, confidence: float = 0.95) -> dict[str,
     Raises:
         DataError: no unit has two answers.
     """
-    latest = {(answer.unit, answer.labeler): answer for answer in given}
+    latest = {(answer.unit, answer.labeler): answer for answer in answers_given}
     by_unit: dict[str, list[Answer]] = defaultdict(list)
     for answer in latest.values():
         by_unit[answer.unit].append(answer)
-    units = [answered for answered in by_unit.values() if len(answered) > 1]
+    units = [unit for unit in by_unit.values() if len(unit) > 1]
     if not units:
         raise DataError("nothing was judged by two people: agreement needs overlapping labels")
 
     pairs = [(unit[0].item, a.value, b.value) for unit in units for a, b in combinations(unit, 2)]
-    same, items = [float(a == b) for _, a, b in pairs], [item for item, _, _ in pairs]
+    items, first, second = ([pair[side] for pair in pairs] for side in range(3))
+    same = [float(a == b) for a, b in zip(first, second, strict=True)]
     raw, ends = fmean(same), clustered_wilson(same, items, confidence)
-    # kappa: every pair in both orders, so that both sides have one and the same distribution of answers
-    sides = Counter(value for _, *both in pairs for value in both)
-    apart = 1 - sum((count / sides.total()) ** 2 for count in sides.values())
-    # alpha counts an answer, and not a pair, once
-    alike = [fmean(a.value == b.value for a, b in combinations(unit, 2)) for unit in units]
-    points = [share for share, unit in zip(alike, units, strict=True) for _ in unit]
-    answered = [answer for unit in units for answer in unit]
-    often, total = Counter(answer.value for answer in answered), len(answered)
-    by_chance = 1 - sum(count * (count - 1) for count in often.values()) / (total * (total - 1))
-    alpha_ends = clustered_wilson(points, [answer.item for answer in answered], confidence)
+    values = [[answer.value for answer in unit] for unit in units]
+    alpha = krippendorff_alpha(values, [unit[0].item for unit in units], confidence)
+    # Every pair counts in both orders, so that both sides have one and the same distribution of answers.
+    kappa = cohen_kappa(first + second, second + first, raw, ends)
     return {
-        "raw": {"value": raw, "low": ends[0], "high": ends[1]},
-        "alpha": _beyond_chance(fmean(points), alpha_ends, by_chance),
-        "kappa": _beyond_chance(raw, ends, apart),
+        "raw": _figure(raw, ends),
+        "alpha": _figure(*alpha),
+        "kappa": _figure(*kappa),
         "units": len(units),
         "items": len(set(items)),
         "pairs": len(pairs),
     }
 
 
-def _beyond_chance(same: float, ends: tuple[float, float], apart: float) -> dict[str, float | None]:
-    """Agreement beyond chance, where chance alone would give a share `apart` of unequal answers."""
-    if apart <= 0:
-        return {"value": None, "low": None, "high": None}
-    value, low, high = (1 - (1 - share) / apart for share in (same, *ends))
+def _figure(value: float | None, interval: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
     return {"value": value, "low": low, "high": high}
 
 
@@ -127,10 +120,10 @@ def agreement_by(
     slices: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         slices[key(row)].append(row)
-    found = {}
+    by_slice = {}
     for name in sorted(slices):
         try:
-            found[name] = agreement(answers(slices[name]), **options)
-        except DataError:
+            by_slice[name] = agreement(answers(slices[name]), **options)
+        except DataError:  # nothing in it was judged by two people
             continue
-    return found
+    return by_slice

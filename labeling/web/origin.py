@@ -1,19 +1,20 @@
 """A guard before a server: only requests that name it as their host, sent by its own pages or by no page.
 
-A server on loopback is reached by every page that is open in the user's browser. The page's origin gives away
+A server on loopback is reached by every page that is open in the user's browser. The page's origin shows
 what comes from elsewhere, and the host's name what reaches this address under another name (DNS rebinding).
 Programs send no origin.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rlhf.data.hosts import is_loopback
 
 
 class SameOrigin:
@@ -45,8 +46,8 @@ def foreign(host: str, origin: str | None, names: Collection[str]) -> str | None
     """Why a request does not belong to this server; None if it does.
 
     Args:
-        host: its header `Host`.
-        origin: its header `Origin`; browsers send it with all that a page could do harm with.
+        host: the request's header `Host`.
+        origin: its header `Origin`, which browsers send with every request by which a page could do harm.
         names: other host names of this server, in lower case.
     """
     own = _split(f"//{host}")
@@ -55,20 +56,10 @@ def foreign(host: str, origin: str | None, names: Collection[str]) -> str | None
     if origin is None or origin.split("://")[-1] == host:
         return None
     page = _split(origin)
-    # 127.0.0.1 and localhost are one server; another port is another one
+    # 127.0.0.1 and localhost are the same server; another port is another server.
     if page and page.scheme == "http" and page.port == own.port and _is_own(page.hostname, names):
         return None
     return f"the page of {origin} is not of this server"
-
-
-def is_loopback(name: str | None) -> bool:
-    """Whether a host name or address is that of the loopback interface."""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _is_own(name: str | None, names: Collection[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Rendering pages: everything is escaped, nothing is missing silently."""
+"""Rendering pages: every text is escaped, and a value that a template misses is an error."""
 
 from __future__ import annotations
 
@@ -58,24 +58,28 @@ _environment.filters["seconds"] = lambda value: "–" if value is None else f"{v
 
 
 def rate(value: float | None, n: int = 0) -> str:
-    """A share, 0 to 1, and of how many, where that is known."""
+    """A share, 0 to 1, and of how many, where that is known.
+
+    Two decimals are enough for the tens of labels that a labeler has. The report's figures have three, by
+    `rlhf.measures.display`, which `labeling` must not import.
+    """
     if value is None:
         return "–"
     return f"{value:.2f}" + (Markup(" <small>n = {}</small>").format(n) if n else "")
 
 
 def sentence(text: str) -> str:
-    """A message with a capital, unless it begins with a name (`x.jsonl: ...`), and a full stop."""
+    """A message with a capital letter, unless it begins with a name (`x.jsonl: ...`), and a full stop."""
     start = text[:1].upper() if text.split(" ")[0].isalpha() else text[:1]
     return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def shown(label: Any) -> str:
-    """A row of `labels` in the words of the screen that it was given on, with its remark."""
-    said = label.status
-    if said == "given":
-        said = _chosen(label.kind, label.answer, label.shown_order, label.strength)
-    return f"{said}: {label.note}" if label.note else said
+    """A row of `labels` as the labeler saw their answer on the screen, with its remark."""
+    text = label.status
+    if text == "given":
+        text = _chosen(label.kind, label.answer, label.shown_order, label.strength)
+    return f"{text}: {label.note}" if label.note else text
 
 
 def _chosen(kind: str, answer: Mapping[str, Any], order: Sequence[int], strength: int | None) -> str:
@@ -104,7 +108,7 @@ _environment.globals["scale"] = Markup(
 _environment.globals["static"] = {name: static(name) for name in ("style.css", "keys.js", "icon.svg")}
 
 
-# now, and not by every thread that has the first requests
+# Templates are compiled now, and not by every thread that has one of the first requests.
 for _name in _environment.list_templates():
     _environment.get_template(_name)
 

@@ -1,4 +1,4 @@
-"""Rankings: dense ranks of any numbers, and the pairs that a ranking orders."""
+"""Rankings: dense ranks of any numbers, the pairs that a ranking orders, and those on which two agree."""
 
 from __future__ import annotations
 
@@ -34,3 +34,24 @@ def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
         if ranking[a] != ranking[b]:
             ordered.append((a, b) if ranking[a] < ranking[b] else (b, a))
     return ordered
+
+
+def agreement_on_pairs(first: Sequence[int | None], second: Sequence[int | None]) -> list[float]:
+    """For each pair of outputs that two rankings both ordered, whether they agree: 1 or 0, and one half where
+    only one of them has a tie.
+
+        >>> agreement_on_pairs([1, 2, 2], [1, 3, 2])
+        [1.0, 1.0, 0.5]
+
+    Args:
+        first, second: ranks of the same outputs, the smallest is best; None was not ranked.
+    """
+    shared = [(a, b) for a, b in zip(first, second, strict=False) if a is not None and b is not None]
+    agreements = []
+    for (a, b), (other_a, other_b) in combinations(shared, 2):
+        gap, other_gap = a - other_a, b - other_b
+        if (gap == 0) != (other_gap == 0):
+            agreements.append(0.5)
+        else:
+            agreements.append(float(gap * other_gap > 0 or gap == other_gap == 0))
+    return agreements

@@ -7,7 +7,6 @@ confidential.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from rlhf.data.errors import DataError
+from rlhf.data.hosts import is_loopback
 
 Allowed = Mapping[
     str, Sequence[str]
@@ -63,13 +63,13 @@ def key_for(url: str, variable: str, allowed: Allowed) -> str:
     if parts.scheme not in ("http", "https") or not host:
         raise DataError(f"evaluate.llm.url {url}: give one that begins with http:// or https://")
     variables = allowed.get(f"{host}:{parts.port}", allowed.get(host))
-    if variables is None and not _is_loopback(host):
+    if variables is None and not is_loopback(host):
         raise DataError(
             f"evaluate.llm.url: prompts may not be sent to {host}; hosts that may get them stand in "
             f"{SERVICES} under llm"
         )
     if variable in (variables or []):
-        if parts.scheme == "http" and not _is_loopback(host):
+        if parts.scheme == "http" and not is_loopback(host):
             raise DataError(f"evaluate.llm.url {url}: a key goes over https only")
         return os.environ.get(variable, "").strip()
     if variables or variable != DEFAULT_KEY:
@@ -78,10 +78,3 @@ def key_for(url: str, variable: str, allowed: Allowed) -> str:
             f"stand in {SERVICES} under llm"
         )
     return ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,12 +12,13 @@ percentile bootstrap of few items, or of judges who nearly always agree, often h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlhf.measures.rates import clustered_wilson, wilson
 
@@ -62,27 +63,21 @@ def agreement(labels: Mapping[Any, Mapping[Any, Hashable]], confidence: float = 
     Raises:
         ValueError: no item with two labels.
     """
-    shared = [dict(by_judge) for by_judge in labels.values() if len(by_judge) > 1]
+    shared = [by_judge for by_judge in labels.values() if len(by_judge) > 1]
     if not shared:
         raise ValueError("no item has labels of two judges, so no agreement")
     judges = sorted({judge for by_judge in shared for judge in by_judge}, key=str)
-    same = np.array([np.mean([a == b for a, b in combinations(by_judge.values(), 2)]) for by_judge in shared])
-    alike = wilson(same, confidence)
-    # alpha counts a label, and not an item, once
-    each = np.repeat(np.arange(len(shared)), [len(by_judge) for by_judge in shared])
-    alike_by_label = clustered_wilson(same[each], each.tolist(), confidence)
-    often = Counter(label for by_judge in shared for label in by_judge.values())
-    count = often.total()
-    apart = 1 - sum(n * (n - 1) for n in often.values()) / (count * (count - 1))
-    alpha, alpha_interval = _beyond_chance(float(same[each].mean()), alike_by_label, apart)
+    units = [list(by_judge.values()) for by_judge in shared]
+    same = equal_shares(units)
+    raw, raw_interval = float(same.mean()), wilson(same, confidence)
+    alpha, alpha_interval = krippendorff_alpha(units, range(len(units)), confidence)
     kappa, kappa_interval = None, None
     if len(judges) == 2:
-        first, second = (Counter(by_judge[judge] for by_judge in shared) for judge in judges)
-        by_chance = sum(first[label] * second[label] for label in often) / len(shared) ** 2
-        kappa, kappa_interval = _beyond_chance(float(same.mean()), alike, 1 - by_chance)
+        first, second = ([by_judge[judge] for by_judge in shared] for judge in judges)
+        kappa, kappa_interval = cohen_kappa(first, second, raw, raw_interval)
     return Agreement(
-        raw=float(same.mean()),
-        raw_interval=alike,
+        raw=raw,
+        raw_interval=raw_interval,
         alpha=alpha,
         alpha_interval=alpha_interval,
         kappa=kappa,
@@ -90,6 +85,52 @@ def agreement(labels: Mapping[Any, Mapping[Any, Hashable]], confidence: float = 
         n=len(shared),
         judges=len(judges),
     )
+
+
+def equal_shares(units: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]:
+    """For each unit, the share of pairs of its labels that are equal, 0..1: (units) values.
+
+    Args:
+        units: at least two labels each.
+    """
+    return np.array([np.mean([a == b for a, b in combinations(labels, 2)]) for labels in units])
+
+
+def krippendorff_alpha(
+    units: Sequence[Sequence[Hashable]], clusters: Sequence[Hashable], confidence: float = 0.95
+) -> tuple[float | None, Interval | None]:
+    """Krippendorff's alpha for nominal labels (Krippendorff 2011), and its interval; None where all labels
+    are the same, since nothing can be said about chance then.
+
+    Args:
+        units: the labels of each unit, two or more, from any judges.
+        clusters: (units) what was sampled: units of one cluster belong together, pairs of one prompt, say.
+        confidence: coverage of the interval, 0..1.
+    """
+    same = equal_shares(units)
+    # Alpha counts a label, and not a unit, once.
+    each = np.repeat(np.arange(len(units)), [len(labels) for labels in units])
+    ends = clustered_wilson(same[each], [clusters[unit] for unit in each.tolist()], confidence)
+    often = Counter(label for labels in units for label in labels)
+    count = often.total()
+    apart = 1 - sum(n * (n - 1) for n in often.values()) / (count * (count - 1))
+    return _beyond_chance(float(same[each].mean()), ends, apart)
+
+
+def cohen_kappa(
+    first: Sequence[Hashable], second: Sequence[Hashable], same: float, ends: Interval
+) -> tuple[float | None, Interval | None]:
+    """Cohen's kappa of two sides (Cohen 1960), and its interval; None where both always give one and the same
+    label.
+
+    Args:
+        first, second: the labels of the two sides, in the same order.
+        same: share of equal labels.
+        ends: its interval.
+    """
+    often, often_too = Counter(first), Counter(second)
+    by_chance = sum(often[label] * often_too[label] for label in often) / len(first) ** 2
+    return _beyond_chance(same, ends, 1 - by_chance)
 
 
 def _beyond_chance(same: float, ends: Interval, apart: float) -> tuple[float | None, Interval | None]:

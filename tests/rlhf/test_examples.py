@@ -8,6 +8,7 @@ import importlib
 import pytest
 
 EXAMPLES = {
+    "rlhf.data.rankings": ("agreement_on_pairs",),
     "rlhf.models.batches": ("batch_of", "token_batches"),
     "rlhf.models.packing": ("pack",),
     "rlhf.rl.advantages": ("gae", "token_rewards"),
