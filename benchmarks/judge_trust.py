@@ -41,7 +41,8 @@ from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs
 from rlhf.measures.evaluation import rates, rounded
-from rlhf.measures.judge_trust import asking, labelers_of, labelled_pairs, measure
+from rlhf.measures.judge_trust import asking, measure
+from rlhf.measures.known_pairs import labelers_of, labelled_pairs
 from rlhf.models.policy import Policy, load_policy
 from rlhf.models.reward_model import score
 from rlhf.models.sampling import generate

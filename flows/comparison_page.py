@@ -14,26 +14,17 @@ from rlhf.measures.display import (
     cost_text,
     difference_text,
     interval_text,
-    level_text,
     number,
     p_text,
-    rate_text,
     signed,
 )
-from rlhf.report.page import visible
+from rlhf.report.templates import page_template
 
 Result = Mapping[str, Any]  # of rlhf.measures.comparison.compare_runs
 
 
 def comparison_page(result: Result) -> str:
     """The page as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    functions = (number, signed, interval_text, rate_text, difference_text, level_text, p_text, visible)
-    environment.globals.update({function.__name__: function for function in functions})
     low = min(0.5, *(run["low"] for run in result["runs"]))
     high = max(0.5, *(run["high"] for run in result["runs"]))
     scale = (math.floor(10 * low) / 10, math.ceil(10 * high) / 10)
@@ -43,10 +34,13 @@ def comparison_page(result: Result) -> str:
         share = (rate - scale[0]) / max(scale[1] - scale[0], 0.1)
         return f"{100 * (1 - share if from_right else share):.1f}"
 
-    environment.globals.update(cost=run_cost, promoted=promoted_text, place=place, scale=scale)
     best, (slice_header, slice_rows) = result["runs"][0]["name"], slice_table(result)
-    return environment.get_template("compare.html.j2").render(
+    return page_template("flows", "compare.html.j2").render(
         result,
+        cost=run_cost,
+        promoted=promoted_text,
+        place=place,
+        scale=scale,
         names=[run["name"] for run in result["runs"]],
         pair_header=pair_header(),
         pair_rows=[pair_row(pair) for pair in result["pairs"] if pair["first"] == best],

@@ -44,9 +44,9 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.measures.display import LABELS, number
 from rlhf.models.scratch import SIZES
-from rlhf.report.by_size import as_png, ladder, ladder_figure, markdown_table, shape
-from rlhf.report.charts import svg_text
-from rlhf.report.page import inline_svg
+from rlhf.report.by_size import as_png, ladder, markdown_table, shape, size_chart
+from rlhf.report.drawing import svg_text
+from rlhf.report.templates import inline_svg, page_template
 from rlhf.settings import SettingsError
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.places import state_dir
@@ -199,7 +199,7 @@ def draw(cells: list[Cell], folder: Path = FOLDER) -> dict[str, Any]:
         "runs": {cell.name: experiments()[cell.name] for cell in cells},
         "parameters": cells[0].changes,
     }
-    figure = ladder_figure(rows, judge, first["confidence"])
+    figure = size_chart(rows, judge, first["confidence"])
     svg = svg_text(figure)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {
@@ -217,15 +217,10 @@ def draw(cells: list[Cell], folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def page(data: dict[str, Any], svg: str) -> str:
-    """The self-contained page of the figure."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("flows", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    caption = "Preferred to the reference by model size; the table below holds its numbers"
-    return environment.get_template("sweep.html.j2").render(
-        figure=inline_svg(svg, NAME, caption),
+    """The figure's page, self-contained."""
+    description = "Preferred to the reference by model size; the table below holds its numbers"
+    return page_template("flows", "sweep.html.j2").render(
+        figure=inline_svg(svg, NAME, description),
         judge=data["judge"]["name"],
         names=[name for name in LABELS if name in data["rows"][0]["policies"]],
         labels=LABELS,

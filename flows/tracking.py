@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
 from flows.verdict import verdict_figures
 from rlhf.data.files import read_json
-from rlhf.measures.summary import first_trust
+from rlhf.measures.deciding_judge import first_trust
 from rlhf.settings import Settings
 from tasks.graph import flat
 from tasks.runtime.outcome import changed_parameters, in_short

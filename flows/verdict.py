@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rlhf.data.files import read_json
-from rlhf.judges.judge import KINDS
 from rlhf.measures.display import LABELS, in_order, interval_text, level_text, number
+from rlhf.measures.summary import judge_label
 from tasks.runtime.registry import standing
 
 
@@ -93,9 +93,3 @@ def show_verdict(folder: Path, where: dict[str, str]) -> None:
         console.print(f"  {rule}", markup=False)
     for what, place in where.items():
         console.print(f"{what + ':':<12}{place}", markup=False)
-
-
-def judge_label(judge: dict[str, str]) -> str:
-    """A judge's name, with its kind where the name does not say it."""
-    name, kind = judge["name"], judge["kind"]
-    return name if name == kind else f"{name} ({KINDS[kind]})"

@@ -24,21 +24,15 @@ from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table, write_table
 from rlhf.judges.judge import Judge, Row, blind_pairs
 from rlhf.measures.alpha_spending import outcome
+from rlhf.measures.by_prompt import preference_by_prompt
 from rlhf.measures.caveats import caveats
-from rlhf.measures.evaluation import (
-    TIE_RULE,
-    helped_by_model,
-    judge_snapshots,
-    judges_agree,
-    rates,
-    rounded,
-    safety,
-    slices,
-    words,
-    words_by_prompt,
-)
+from rlhf.measures.evaluation import TIE_RULE, helped_by_model, judges_agree, rates, rounded
 from rlhf.measures.judge_trust import Trust
+from rlhf.measures.length_control import word_count
+from rlhf.measures.safety import finding_shares
 from rlhf.measures.samples import margins, pick_samples
+from rlhf.measures.slice_comparison import compare_slices
+from rlhf.measures.snapshot_judgments import judge_snapshots
 from rlhf.measures.summary import print_table
 from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.world.judges import mean_quality
@@ -87,7 +81,10 @@ def main(stage: Stage) -> dict[str, float]:
     }
     record_look(stage, judged[first]["ppo"])
     samples = pick_samples(
-        rows, outputs, words_by_prompt(judged[first]["ppo"]), margins(judges[first], judged[first]["ppo"])
+        rows,
+        outputs,
+        preference_by_prompt(judged[first]["ppo"]),
+        margins(judges[first], judged[first]["ppo"]),
     )
     page = {
         "stage_key": stage.key,
@@ -203,7 +200,7 @@ def summarise(
             }
     references = [row["completion"] for row in rows]
     policies = {
-        name: row | {"mean_length": fmean(map(words, outputs[name])), "kl": kl[name]}
+        name: row | {"mean_length": fmean(map(word_count, outputs[name])), "kl": kl[name]}
         for name, row in found[first]["policies"].items()
     }
     topics = {row["prompt"]: row["topic"] for row in read_table(PROMPTS, PROMPT)}
@@ -220,11 +217,11 @@ def summarise(
             "n": policies["ppo"]["n"],
             "confidence": confidence,
             "policies": policies,
-            "reference": {"mean_length": fmean(map(words, references))},
+            "reference": {"mean_length": fmean(map(word_count, references))},
             "comparisons": found[first]["comparisons"],
             "judges": found,
-            "slices": slices(judged[first], topics, writers, confidence),
-            "safety": safety({**outputs, "reference": references}, settings.banned_words),
+            "slices": compare_slices(judged[first]["ppo"], judged[first]["sft"], topics, writers, confidence),
+            "safety": finding_shares({**outputs, "reference": references}, settings.banned_words),
             "overoptimisation": along
             and judge_snapshots(along, looks, confidence, settings.hacking_tolerance, seed),
             "held_out": read_json("data/snapshots/held-out.json"),

@@ -13,15 +13,9 @@ from rlhf.data.table import read_table
 from rlhf.judges.judge import Judge, PairedJudge, Row, blind_pairs
 from rlhf.judges.people import HumanJudge
 from rlhf.judges.reward_model import model_judge
-from rlhf.measures.judge_trust import (
-    NO_MODEL,
-    Trust,
-    asking,
-    labelers_of,
-    labelled_pairs,
-    measure,
-    one_per_prompt,
-)
+from rlhf.measures.judge_trust import Trust, asking, measure
+from rlhf.measures.known_pairs import labelers_of, labelled_pairs, one_per_prompt
+from rlhf.measures.trust_reasons import NO_MODEL
 from rlhf.settings import Evaluate, Settings
 from rlhf.world.judges import gold_judge, simulated_judge
 from tasks.runtime.places import state_dir

@@ -29,18 +29,14 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, written_beside
 from rlhf.data.table import read_table
 from rlhf.judges.judge import Row
-from rlhf.measures.alpha_spending import level_of_look, outcome
+from rlhf.measures.alpha_spending import RepeatedEvaluation, outcome, spent_alpha
 from rlhf.measures.champion import against_champion
 from rlhf.measures.display import rate_text
 from rlhf.measures.evaluation import rates
-from rlhf.measures.gate import Look, decide
-from rlhf.report.charts import (
-    calibration_figure,
-    curve_figures,
-    overoptimisation_figures,
-    preference_figure,
-    write_figures,
-)
+from rlhf.measures.gate import decide
+from rlhf.report.charts import calibration_charts, overoptimisation_charts, preference_chart
+from rlhf.report.curves import curve_charts
+from rlhf.report.drawing import write_charts
 from rlhf.report.page import render_report
 from tasks.graph import content_hash, flat, stage_params
 from tasks.judging import judge_policy
@@ -140,12 +136,12 @@ def decide_and_promote(
     }
 
 
-def look_of(stage: Stage, rows: list[Row]) -> Look:
+def look_of(stage: Stage, rows: list[Row]) -> RepeatedEvaluation:
     """The number of this look at the test prompts, and the policy's figures at the level that it leaves."""
     number = number_of_look(stage, rows)
-    confidence = 1 - 2 * level_of_look(number, stage.settings.evaluate.confidence)
+    confidence = 1 - 2 * spent_alpha(number, stage.settings.evaluate.confidence)
     ppo = rates({"ppo": rows}, confidence)["policies"]["ppo"]
-    return Look(number, confidence, ppo["low"], ppo["length_controlled"]["low"])
+    return RepeatedEvaluation(number, confidence, ppo["low"], ppo["length_controlled"]["low"])
 
 
 def find_version(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -237,7 +233,7 @@ def meet_champion(
         {row["prompt"]: row["topic"] for row in read_table(PREPARED / "prompts.parquet", PROMPT)},
         writers(rows),
         confidence=settings.evaluate.confidence,
-        look=look,
+        evaluation_number=look,
         margin=settings.register_.max_champion_loss,
         saving=settings.register_.min_saving,
         banned=settings.evaluate.banned_words,
@@ -280,13 +276,13 @@ def write_report(stage: Stage, gate: Mapping[str, Any]) -> None:
     """
     evaluation, reward = read_json("metrics/evaluation.json"), read_json("metrics/reward.json")
     confidence = evaluation["confidence"]
-    figures = {"preferred-to-reference": preference_figure(evaluation, confidence)}
-    figures |= overoptimisation_figures(evaluation["overoptimisation"], confidence)
-    figures |= calibration_figure(reward.get("quality"))
-    figures |= curve_figures("plots")
+    charts = {"preferred-to-reference": preference_chart(evaluation, confidence)}
+    charts |= overoptimisation_charts(evaluation["overoptimisation"], confidence)
+    charts |= calibration_charts(reward.get("quality"))
+    charts |= curve_charts("plots")
     page = render_report(
         evaluation,
-        figures,
+        charts,
         read_json("data/judgments/page.json"),
         gate=gate,
         about=_about(stage, gate),
@@ -296,7 +292,7 @@ def write_report(stage: Stage, gate: Mapping[str, Any]) -> None:
         data=read_json("metrics/prepare.json"),
     )
     with written_beside(FIGURES) as beside:
-        write_figures(beside, figures)
+        write_charts(beside, charts)
     with written_beside(PAGE) as beside:
         beside.write_text(page)
     for path in (FIGURES, PAGE):

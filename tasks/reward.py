@@ -24,7 +24,8 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.table import read_table
 from rlhf.measures.calibration import reward_quality
-from rlhf.measures.judge_trust import by_score, labelers_of, labelled_pairs, measure
+from rlhf.measures.judge_trust import by_score, measure
+from rlhf.measures.known_pairs import labelers_of, labelled_pairs
 from rlhf.models.adapters import Adapters, add_lora, merge_lora, save_adapters
 from rlhf.models.policy import save_model
 from rlhf.models.reward_model import RewardModel, reward_from_policy, score, shift_to_references

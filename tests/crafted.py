@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rlhf.measures.alpha_spending import level_of_look
-from rlhf.measures.evaluation import judges_agree, rates, rounded, slices
-from rlhf.measures.gate import Look, decide
+from rlhf.measures.alpha_spending import RepeatedEvaluation, spent_alpha
+from rlhf.measures.evaluation import judges_agree, rates, rounded
+from rlhf.measures.gate import decide
+from rlhf.measures.slice_comparison import compare_slices
 from rlhf.settings import Register
 
 CLEAN = {what: {"count": 0, "share": 0.0} for what in ("banned", "personal_data", "repetitive", "empty")}
 HEALTHY = {"found": False, "best": 12, "before": 12, "after": 12, "fall": 0.0, "rise": 0.0, "p_value": 1.0}
 
 
-def words(wins: float, n: int = 1000, ties: float = 0.0) -> list[str]:
+def preferences(wins: float, n: int = 1000, ties: float = 0.0) -> list[str]:
     """Judgments of which a share is won and a share tied, spread evenly over any slice of the prompts."""
     order = [(i * 617) % n for i in range(n)]  # 617 is prime to n
     return [
@@ -61,7 +62,7 @@ def evaluation(
             "policies": first["policies"],
             "comparisons": first["comparisons"],
             "judges": judges,
-            "slices": slices(tables["first"], topics or {}, {}, 0.95),
+            "slices": compare_slices(ppo, sft, topics or {}, {}, 0.95),
             "safety": {"ppo": CLEAN, "reference": CLEAN},
             "overoptimisation": {
                 "judge": {"name": "first", "kind": kind},
@@ -73,14 +74,14 @@ def evaluation(
     )
 
 
-def look(ppo: Sequence[dict[str, Any]], number: int = 1) -> Look:
-    """The look with this number at the judgments of PPO."""
-    confidence = 1 - 2 * level_of_look(number, 0.95)
+def repeated(ppo: Sequence[dict[str, Any]], number: int = 1) -> RepeatedEvaluation:
+    """These judgments of PPO as the evaluation with this number of the same test prompts."""
+    confidence = 1 - 2 * spent_alpha(number, 0.95)
     row = rates({"ppo": ppo}, confidence)["policies"]["ppo"]
-    return Look(number, confidence, row["low"], row["length_controlled"]["low"])
+    return RepeatedEvaluation(number, confidence, row["low"], row["length_controlled"]["low"])
 
 
 def failed(numbers: dict[str, Any], ppo: Sequence[dict[str, Any]], **settings: Any) -> dict[str, str]:
     """The rules that fail, with their details."""
-    rules = decide(Register(**settings), numbers, look(ppo), None)["rules"]
+    rules = decide(Register(**settings), numbers, repeated(ppo), None)["rules"]
     return {rule["rule"]: rule["detail"] for rule in rules if not rule["held"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-from rlhf.report.charts import overoptimisation_figures, preference_figure
+from rlhf.report.charts import overoptimisation_charts, preference_chart
 from rlhf.report.page import render_report
 
 HOSTILE = "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\u202eback\x00"
@@ -76,7 +76,7 @@ def evaluation(low: float = 0.55, high: float = 0.65, kind: str = "gold") -> dic
 
 
 def extra(kind: str) -> dict:
-    """What else an evaluation holds: a second judge, slices, checks, looks along PPO."""
+    """What else an evaluation holds: a second judge, slices, checks, snapshots along PPO."""
     level = {"rate": 0.5, "low": 0.4, "high": 0.6, "slope": 0.1, "longer": 0.5, "n": 100}
     row = {"rate": 0.6, "low": 0.55, "high": 0.65, "n": 100, "length_controlled": level}
     agree = {"raw": 0.8, "raw_interval": [0.7, 0.9], "alpha": 0.6, "alpha_interval": [0.5, 0.7], "n": 300}
@@ -111,7 +111,7 @@ def extra(kind: str) -> dict:
                 "fit": None,
             },
         },
-        "held_out": {"kept": 0, "stopped": 3, "n": 50, "words": "reward hacking stopped it"},
+        "held_out": {"kept": 0, "stopped": 3, "n": 50, "hacking": hacking},
     }
 
 
@@ -126,8 +126,8 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
     }
     return render_report(
         numbers,
-        {name: preference_figure(numbers, 0.95) for name in ("preferred-to-reference", "ppo-kl")}
-        | overoptimisation_figures(numbers["overoptimisation"], 0.95),
+        {name: preference_chart(numbers, 0.95) for name in ("preferred-to-reference", "ppo-kl")}
+        | overoptimisation_charts(numbers["overoptimisation"], 0.95),
         {
             "stage_key": "0123456789abcdef",
             "inputs": {"data/prepared": "fedcba9876543210"},

@@ -19,7 +19,8 @@ from flows.machine import living
 from flows.run_state import RunState, pages, read_state
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
-from rlhf.measures.display import rate_text
+from rlhf.measures.display import count_text, rate_text
+from rlhf.report.templates import page_template
 from rlhf.settings import SettingsError, load_settings
 
 REPORT = "reports/report.html"
@@ -27,18 +28,10 @@ REPORT = "reports/report.html"
 
 def runs_page(runs: Path) -> str:
     """The page of all runs that have a worktree in this folder, the newest first."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("flows.services", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
     at_work = {record.folder for record in living()}
     entries = [row(tree, str(tree.resolve()) in at_work) for tree in runs.glob("*") if tree.is_dir()]
     newest = sorted(entries, key=lambda entry: -entry["when"])
-    return environment.get_template("runs_page.html.j2").render(runs=newest)
+    return page_template("flows.services", "runs_page.html.j2").render(runs=newest)
 
 
 def row(tree: Path, at_work: bool) -> dict[str, Any]:
@@ -102,9 +95,9 @@ def _size(tree: Path) -> list[str]:
         parts.append(load_settings(tree / "params.yaml").model.scale)
     counted = _read(tree / "metrics/prepare.json").get("demonstrations", {})
     if demonstrations := sum(split["rows"] for split in counted.values()):
-        parts.append(f"{demonstrations:,} demonstrations")
+        parts.append(count_text(demonstrations, "demonstrations"))
     if rankings := _read(tree / "metrics/collect.json").get("all", {}).get("rankings"):
-        parts.append(f"{rankings:,} rankings")
+        parts.append(count_text(rankings, "rankings"))
     return parts
 
 

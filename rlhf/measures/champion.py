@@ -11,11 +11,10 @@ those named here. One that is equal stays challenger: to replace it would change
 | safety | share of outputs without a finding of `rlhf.measures.safety` | exact McNemar test |
 | length | words saved, as a share of the champion's | paired t test |
 
-The chance that a challenger equal in everything counts as better is the level of its look
-(`rlhf.measures.alpha_spending`): half of it goes to the rate and the other half in equal parts to the rest
-(weighted Bonferroni). A gain in anything but the rate counts only if the rate is not lower by more than a
-margin, for sure, since a policy
-that is worse and shorter is no gain.
+The chance that a challenger equal in everything counts as better is the alpha that this evaluation of the
+test prompts may spend (`rlhf.measures.alpha_spending`): half of it goes to the rate and the other half in
+equal parts to the rest (weighted Bonferroni). A gain in anything but the rate counts only if the rate is
+surely not lower by more than a margin, since a policy that is worse and shorter is no gain.
 """
 
 from __future__ import annotations
@@ -29,12 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.judges.judge import Row
-from rlhf.measures.alpha_spending import level_of_look
-from rlhf.measures.evaluation import compare, compare_slices, points_by_prompt, words
-from rlhf.measures.length_control import difference_at_equal_length
-from rlhf.measures.safety import Checks, check_outputs
+from rlhf.measures.alpha_spending import spent_alpha
+from rlhf.measures.by_prompt import points_by_prompt
+from rlhf.measures.evaluation import compare
+from rlhf.measures.length_control import difference_at_equal_length, word_count
+from rlhf.measures.safety import has_finding
+from rlhf.measures.slice_comparison import compare_slices
 
-RATE, LEVEL_RATE, SLICE, SAFETY, LENGTH = "rate", "rate at equal length", "slice", "safety", "length"
+RATE, EQUAL_LENGTH, SLICE, SAFETY, LENGTH = "rate", "rate at equal length", "slice", "safety", "length"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def against_champion(
     writers: Mapping[str, str | None],
     *,
     confidence: float,
-    look: int,
+    evaluation_number: int,
     margin: float,
     saving: float,
     banned: Sequence[str] = (),
@@ -72,29 +73,29 @@ def against_champion(
     Args:
         ours, theirs: judgments of the challenger and of the champion by one judge.
         topics, writers: of each prompt, for the slices.
-        confidence: coverage of the intervals; 1 minus it is the most that all looks together may err.
-        look: number of this look at these prompts, from 1.
+        confidence: coverage of the intervals; 1 minus it is the most that all evaluations may err together.
+        evaluation_number: which evaluation of these prompts this one is, from 1.
         margin: how far the rate may lie below the champion's where the gain is elsewhere, in points.
-        saving: from which share of words saved on a shorter output is a gain.
+        saving: the share of words saved from which on a shorter output is a gain.
         banned: words that no output may hold.
 
     Returns:
         `n`, `rate` and `champion_rate`, `difference`, `low`, `high`, `better`, `worse` and `p_value` as in
         `rlhf.measures.evaluation.compare`; `measures`, a list of `Measure`; `slices` as in
-        `compare_slices`; `gains`,
-        what is better for sure; `losses`, what is worse for sure; `not_inferior`, whether the rate is not
-        lower than the champion's by more than the margin.
+        `rlhf.measures.slice_comparison.compare_slices`; `gains`, what is better for sure; `losses`, what is
+        worse for sure; `not_inferior`, whether the rate is not lower than the champion's by more than the
+        margin.
     """
     paired = compare(ours, theirs, confidence)
     if paired is None:
         return None
-    mine, others = points_by_prompt(ours), points_by_prompt(theirs)
-    shared = [prompt for prompt in mine if prompt in others]
-    change = np.array([mine[prompt] - others[prompt] for prompt in shared])
+    our_points, their_points = points_by_prompt(ours), points_by_prompt(theirs)
+    shared = [prompt for prompt in our_points if prompt in their_points]
+    change = np.array([our_points[prompt] - their_points[prompt] for prompt in shared])
     outputs = [{row["prompt"]: row["output"] for row in rows} for rows in (ours, theirs)]
     texts = [[table[prompt] for prompt in shared] for table in outputs]
-    lengths = np.array([[words(text) for text in column] for column in texts], float)
-    unsafe = [_unsafe(column, banned) for column in texts]
+    lengths = np.array([[word_count(text) for text in column] for column in texts], float)
+    unsafe = [np.array(has_finding(column, banned), float) for column in texts]
     risen = compare_slices(theirs, ours, topics, writers, confidence)
     fallen = compare_slices(ours, theirs, topics, writers, confidence)
 
@@ -104,7 +105,7 @@ def against_champion(
         _safety(unsafe[0], unsafe[1], confidence),
         _length(lengths[0], lengths[1], saving, confidence),
     ]
-    levels = _levels(level_of_look(look, confidence), [measure.name for measure in measures])
+    levels = _levels(spent_alpha(evaluation_number, confidence), [measure.name for measure in measures])
     not_inferior = measures[0].low > -margin
     gains = [measure.name for measure in measures if measure.p_better < levels[measure.name]]
     gains += [
@@ -119,8 +120,8 @@ def against_champion(
         if measure.name != LENGTH and measure.p_worse < (1 - confidence) / 2
     ]
     return paired | {
-        "rate": fmean(mine[prompt] for prompt in shared),
-        "champion_rate": fmean(others[prompt] for prompt in shared),
+        "rate": fmean(our_points[prompt] for prompt in shared),
+        "champion_rate": fmean(their_points[prompt] for prompt in shared),
         "measures": [asdict(measure) for measure in measures],
         "slices": fallen,
         "gains": gains if not_inferior else [name for name in gains if name == RATE],
@@ -146,7 +147,7 @@ def _rate(change: NDArray[np.float64], confidence: float) -> Measure:
 
 
 def _at_equal_length(change: NDArray[np.float64], longer: NDArray[np.float64], confidence: float) -> Measure:
-    return Measure(LEVEL_RATE, *difference_at_equal_length(change, longer, confidence))
+    return Measure(EQUAL_LENGTH, *difference_at_equal_length(change, longer, confidence))
 
 
 def _safety(ours: NDArray[np.float64], theirs: NDArray[np.float64], confidence: float) -> Measure:
@@ -187,13 +188,3 @@ def _mean(values: NDArray[np.float64], confidence: float) -> tuple[float, float,
         float(t.sf(mean / error, n - 1)),
         float(t.cdf(mean / error, n - 1)),
     )
-
-
-def _unsafe(texts: Sequence[str], banned: Sequence[str]) -> NDArray[np.float64]:
-    """1 for each text with a finding, else 0."""
-    checks = Checks(banned=banned, examples=len(texts))  # as many examples as there may be: all of them
-    findings = check_outputs({"texts": texts}, checks)["texts"]
-    unsafe = np.zeros(len(texts))
-    for kind in ("banned", "personal_data", "repetitive", "empty"):
-        unsafe[[place for place, _ in findings[kind]["examples"]]] = 1.0
-    return unsafe

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from rlhf.judges.judge import Row
+from rlhf.measures.by_prompt import preference_by_prompt
+from rlhf.measures.deciding_judge import first_trust
 from rlhf.measures.display import difference_text, rate_text
-from rlhf.measures.evaluation import Row, compare, slices, words_by_prompt
-from rlhf.measures.summary import first_trust
+from rlhf.measures.evaluation import compare
+from rlhf.measures.slice_comparison import compare_slices
 
 SHOWN = 200  # prompts whose outputs are shown side by side, at most
 SAMPLING = ("evaluate.temperature", "evaluate.response_length")  # how the judged outputs were drawn
@@ -170,7 +173,7 @@ def moved_slices(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]
         if run.judge != best.judge:
             continue
         for rose, (one, other) in {False: (run, best), True: (best, run)}.items():
-            tables = slices({"ppo": one.rows(), "sft": other.rows()}, best.topics, best.writers, confidence)
+            tables = compare_slices(one.rows(), other.rows(), best.topics, best.writers, confidence)
             for kind, row in [(kind, row) for kind, table in tables.items() for row in table]:
                 p_value = min(1.0, row["p_value"] * times)
                 if p_value >= 1 - confidence:
@@ -194,7 +197,7 @@ def side_by_side(runs: Sequence[Run], most: int = SHOWN) -> list[dict[str, Any]]
     Returns:
         `prompt`, `reference`, `outputs` (name, text, preferred), `differ`; in the order of the prompts.
     """
-    judged = {run.name: words_by_prompt(run.rows()) for run in runs}
+    judged = {run.name: preference_by_prompt(run.rows()) for run in runs}
     texts = {run.name: {row["prompt"]: row for row in run.rows()} for run in runs}
     first = runs[0].name
     shared = sorted(prompt for prompt in judged[first] if all(prompt in judged[run.name] for run in runs))
@@ -223,7 +226,7 @@ def warnings_about(runs: Sequence[Run]) -> list[str]:
         words.append(
             f"They were judged by different judges ({', '.join(sorted(judges))}): rates are not comparable."
         )
-    prompts = [set(words_by_prompt(run.rows())) for run in runs]
+    prompts = [set(preference_by_prompt(run.rows())) for run in runs]
     shared = set.intersection(*prompts)
     if any(prompt_set != shared for prompt_set in prompts):
         words.append(f"Not all were judged on the same prompts: {len(shared)} prompts are shared by all.")

@@ -1,7 +1,7 @@
-"""How figures and policies are written for people: one rounding for report, terminal, Prefect and registry.
+"""How numbers and policies are written for people: alike in report, terminal, Prefect and registry.
 
-A rate has three decimals, as JSON holds it with six, and never is a percentage: two roundings of the same
-figure (32.1 % and 0.322) look like two figures. What does not exist is a dash, never `nan`.
+A rate has three decimals, while JSON holds it with six, and never is a percentage: two roundings of one
+number (32.1 % and 0.322) look like two numbers. What does not exist is a dash, never `nan`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LABELS = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO", "reference": "
 
 
 def in_order(by_policy: Mapping[str, T]) -> dict[str, T]:
-    """What stands by policy, in the order in which the policies were made, the reference last."""
+    """The same values in the order in which the policies were made, the reference last."""
     known = list(LABELS)
     return dict(sorted(by_policy.items(), key=lambda item: [*known, item[0]].index(item[0])))
 
@@ -49,7 +49,7 @@ def rate_text(row: Mapping[str, Any]) -> str:
 
 
 def figure_text(row: Mapping[str, Any], figure: str) -> str:
-    """A figure with its interval, from a row with `<figure>` and `<figure>_interval`."""
+    """A number with its interval, from a row with `<figure>` and `<figure>_interval`."""
     low, high = row[f"{figure}_interval"] or (None, None)
     return MISSING if row[figure] is None else rate_text({"rate": row[figure], "low": low, "high": high})
 
@@ -71,9 +71,14 @@ def level_text(confidence: float) -> str:
     return f"{100 * confidence:.10g}\u00a0%"
 
 
+def count_text(count: float, noun: str) -> str:
+    """`6,686 demonstrations`."""
+    return f"{count:,} {noun}"
+
+
 def cost_text(seconds: float, memory_mb: float) -> str:
     """What a run's stages cost together, in time and peak memory: `3 min 34 s, 913 MB at most`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     time = f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-    return f"{time}, {round(memory_mb):,} MB at most"
+    return f"{time}, {count_text(round(memory_mb), 'MB')} at most"

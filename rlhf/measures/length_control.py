@@ -18,6 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
+def word_count(text: str) -> int:
+    """The length of a text: how many words white space separates."""
+    return len(text.split())
+
+
 @dataclass(frozen=True)
 class LengthControlled:
     """A preference rate at equal length.

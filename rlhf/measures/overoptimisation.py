@@ -6,7 +6,7 @@ true reward R over the distance d = sqrt(KL(policy || start)) by two forms, each
     reinforcement learning   R = d (a - b log d)
     best-of-n                R = d (a - b d)
 
-`fit_gao` finds a and b; `find_hacking` decides from judged checkpoints whether a fall is real.
+`fit_gao` estimates a and b; `find_hacking` decides from judged snapshots of a run whether a fall is real.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class GaoFit:
     Attributes:
         form: `rl` or `best-of-n`.
         a, b: coefficients, in units of R a sqrt(nat); b above 0 is over-optimisation.
-        a_error, b_error: standard errors (0 residuals' freedom: NaN).
-        r2: share of the squared R that the curve explains; it is 0 at d = 0, so squares are not centred.
-        peak_kl: KL in nats at which the curve is highest; None where b <= 0, as it has no peak then.
+        a_error, b_error: standard errors; NaN where two points leave the residuals no degree of freedom.
+        r2: share of the squared R that the curve explains; squares are not centred, since R is 0 at d = 0.
+        peak_kl: KL in nats at which the curve is highest; None where b <= 0, since it has no peak then.
         n: points.
     """
 
@@ -55,12 +55,12 @@ class GaoFit:
 
 @dataclass(frozen=True)
 class Hacking:
-    """Verdict on a run's checkpoints.
+    """Verdict on a run's snapshots.
 
     Attributes:
-        found: whether the preference fell while the score rose, beyond chance.
-        best: index of the checkpoint with the highest mean points: the one to keep.
-        before, after: indices of the two checkpoints of the surest fall; both `best` where nothing fell.
+        detected: whether the preference fell while the score rose, beyond chance.
+        best: index of the snapshot with the highest mean points: the one to keep.
+        before, after: indices of the two snapshots of the surest fall; both `best` where nothing fell.
         fall: mean points of `before` minus those of `after` on the same prompts.
         low: lower end of the fall's one-sided interval, at a level that holds for all pairs looked at.
         rise: mean score of `after` minus that of `before`.
@@ -68,7 +68,7 @@ class Hacking:
         n: prompts.
     """
 
-    found: bool
+    detected: bool
     best: int
     before: int
     after: int
@@ -78,9 +78,15 @@ class Hacking:
     p_value: float
     n: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name, for JSON."""
-        return asdict(self)
+    def as_dict(self, updates: Sequence[int]) -> dict[str, Any]:
+        """The fields by name, for JSON: `detected` is called `found`, and indices become updates of the run.
+
+        Args:
+            updates: after which update each snapshot was taken.
+        """
+        fields = asdict(self)
+        detected = {"found": fields.pop("detected")}
+        return detected | fields | {key: updates[fields[key]] for key in ("best", "before", "after")}
 
 
 def best_of_n_kl(n: int) -> float:
@@ -92,7 +98,7 @@ def fit_gao(kl: ArrayLike, reward: ArrayLike, form: Form = "rl") -> GaoFit:
     """Least-squares fit of the curve of Gao et al. 2022.
 
     Args:
-        kl: (n) KL of each checkpoint to the start, in nats. Points at 0 say nothing and are left out.
+        kl: (n) KL of each snapshot to the start, in nats. Points at 0 say nothing and are left out.
         reward: (n) true reward, or preference, minus that of the start.
         form: `rl` or `best-of-n`.
 
@@ -128,23 +134,23 @@ def find_hacking(
     points: ArrayLike,
     confidence: float = 0.95,
     tolerance: float = 0.02,
-    looks: int | None = None,
+    planned: int | None = None,
 ) -> Hacking:
     """Whether the held-out preference fell while the reward model's score rose.
 
-    Each checkpoint is compared with each earlier one of a lower score on the same prompts: a one-sided paired
-    t test that the points fell by more than `tolerance`. The peak of a noisy curve always looks like the
-    start of a fall, so the level is divided by the number of pairs there will be (Bonferroni): a run in which
-    the preference never falls by more than the tolerance is flagged with chance 1 - confidence at most,
-    however often it is looked at.
+    Each snapshot is compared with each earlier one of a lower score on the same prompts: a one-sided paired t
+    test that the points fell by more than `tolerance`. The peak of a noisy curve always looks like the start
+    of a fall, so the level is divided by the number of pairs there will be (Bonferroni): a run in which the
+    preference never falls by more than the tolerance is flagged with chance 1 - confidence at most, however
+    many snapshots are judged.
 
     Args:
-        scores: (T) mean proxy reward of each checkpoint, the start first.
-        points: (T, n) judgments of the same n held-out prompts at each checkpoint: points 0..1 against the
+        scores: (T) mean proxy reward of each snapshot, the start first.
+        points: (T, n) judgments of the same n held-out prompts at each snapshot: points 0..1 against the
             reference, by a judge that the training does not see.
         confidence: 1 minus the chance that a healthy run is flagged.
         tolerance: a fall as small as this does not matter, in points.
-        looks: how many checkpoints there will be, where the test is made during a run. Default: T.
+        planned: how many snapshots there will be, where the test is made during a run. Default: T.
 
     Raises:
         ValueError: shapes that do not fit, or fewer than two prompts.
@@ -154,11 +160,11 @@ def find_hacking(
     judged, score = np.asarray(points, float), np.asarray(scores, float)
     if judged.ndim != 2 or len(judged) != len(score) or judged.shape[1] < 2:
         raise ValueError(
-            f"needs a row of at least two judgments a checkpoint, got {judged.shape} for {len(score)} scores"
+            f"needs a row of at least two judgments a snapshot, got {judged.shape} for {len(score)} scores"
         )
     count, n = judged.shape
-    planned = max(count, looks or count)
-    pairs = max(1, planned * (planned - 1) // 2)
+    expected = max(count, planned or count)
+    pairs = max(1, expected * (expected - 1) // 2)
     level = (1 - confidence) / pairs
     best = int(judged.mean(axis=1).argmax())
     surest = Hacking(False, best, best, best, 0.0, 0.0, 0.0, 1.0, n)
@@ -173,8 +179,8 @@ def find_hacking(
             p_value = min(1.0, pairs * float(t.sf((fall - tolerance) / error, n - 1)))
             if p_value < surest.p_value:
                 low = fall - float(t.isf(level, n - 1)) * error
-                found = p_value < 1 - confidence
-                surest = Hacking(found, best, before, after, fall, low, rise, p_value, n)
+                detected = p_value < 1 - confidence
+                surest = Hacking(detected, best, before, after, fall, low, rise, p_value, n)
     return surest
 
 

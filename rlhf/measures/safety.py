@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+FINDINGS = ("banned", "personal_data", "repetitive", "empty")  # of findings
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)")
 _CARD = re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])")
@@ -25,7 +26,7 @@ _WORD = re.compile(r"\w+(?:'\w+)*")
 
 
 @dataclass(frozen=True)
-class Checks:
+class SafetyChecks:
     """What to look for.
 
     Attributes:
@@ -104,7 +105,7 @@ def repetition(text: str, ngram: int = 3) -> float:
 
 
 def check_outputs(
-    outputs: Mapping[str, Sequence[str]], checks: Checks | None = None
+    outputs: Mapping[str, Sequence[str]], checks: SafetyChecks | None = None
 ) -> dict[str, dict[str, Any]]:
     """Findings by policy.
 
@@ -117,12 +118,38 @@ def check_outputs(
         the count, the share and a few examples. Give the references as a policy too: what they show as often
         is the data's doing.
     """
-    checks = checks or Checks()
+    checks = checks or SafetyChecks()
     return {policy: _check(texts, checks) for policy, texts in outputs.items()}
 
 
-def _check(texts: Sequence[str], checks: Checks) -> dict[str, Any]:
-    findings = {name: Finding() for name in ("banned", "personal_data", "repetitive", "empty")}
+def finding_shares(texts: Mapping[str, Sequence[str]], banned: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`check_outputs` without examples, since those are what must not be repeated.
+
+    Args:
+        texts: policy -> its outputs.
+        banned: words or phrases that must not occur.
+    """
+    return {
+        policy: {
+            key: value
+            if isinstance(value, int | float)
+            else {"count": value["count"], "share": value["share"]}
+            for key, value in findings.items()
+        }
+        for policy, findings in check_outputs(texts, SafetyChecks(banned=banned)).items()
+    }
+
+
+def has_finding(texts: Sequence[str], banned: Sequence[str]) -> list[bool]:
+    """Whether each text has a finding."""
+    every_example = SafetyChecks(banned=banned, examples=len(texts))
+    findings = check_outputs({"texts": texts}, every_example)["texts"]
+    places = {place for kind in FINDINGS for place, _ in findings[kind]["examples"]}
+    return [place in places for place in range(len(texts))]
+
+
+def _check(texts: Sequence[str], checks: SafetyChecks) -> dict[str, Any]:
+    findings = {kind: Finding() for kind in FINDINGS}
     repeated = [repetition(text, checks.ngram) for text in texts]
     for index, text in enumerate(texts):
         shown = {

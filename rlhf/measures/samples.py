@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf.judges.judge import Judge, Row, ScoringJudge
-from rlhf.measures.evaluation import points_by_prompt
+from rlhf.measures.by_prompt import points_by_prompt
 
 _DISPLAY = ("ppo", "sft", "pretrained")
 

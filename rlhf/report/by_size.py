@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf.measures.display import LABELS, level_text, rate_text
 from rlhf.measures.rates import wilson
-from rlhf.report.charts import COLOURS, INK, axes_of
+from rlhf.report.drawing import COLOURS, INK, axes_of
 
 
 def ladder(
@@ -21,7 +21,7 @@ def ladder(
     """One row a size, smallest first: parameters, seeds, and each policy's rate over all seeds.
 
     The interval is Wilson's over the judged prompts of all seeds: it holds for these trainings, and says
-    nothing of how another seed would have trained. For that the rate of each seed stands beside it.
+    nothing about how another seed would have trained. For that the rate of each seed stands beside it.
 
     Args:
         cells: size, seed, parameters of the model, and what stands in the metrics/evaluation.json of the run.
@@ -36,14 +36,14 @@ def ladder(
     cells = sorted(cells, key=lambda cell: (cell[2], cell[1]))
     judges = {cell[3]["judge"]["name"] for cell in cells}
     if len(judges) > 1:
-        raise ValueError(f"one figure, one judge; the runs have {', '.join(sorted(judges))}")
+        raise ValueError(f"one chart, one judge; the runs have {', '.join(sorted(judges))}")
     rows = []
     for size in dict.fromkeys(cell[0] for cell in cells):
         of_size = [cell for cell in cells if cell[0] == size]
         policies = {}
         for name in (name for name in LABELS if name in of_size[0][3]["policies"]):
-            found = [evaluation["policies"][name] for *_, evaluation in of_size]
-            wins, ties, losses = (sum(row[key] for row in found) for key in ("wins", "ties", "losses"))
+            judged = [evaluation["policies"][name] for *_, evaluation in of_size]
+            wins, ties, losses = (sum(row[key] for row in judged) for key in ("wins", "ties", "losses"))
             low, high = wilson([1.0] * wins + [0.5] * ties + [0.0] * losses, confidence)
             n = wins + ties + losses
             policies[name] = {
@@ -51,7 +51,7 @@ def ladder(
                 "low": low,
                 "high": high,
                 "n": n,
-                "by_seed": [row["rate"] for row in found],
+                "by_seed": [row["rate"] for row in judged],
             }
         seeds = [seed for _, seed, _, _ in of_size]
         rows.append({"size": size, "parameters": of_size[0][2], "seeds": seeds, "policies": policies})
@@ -59,7 +59,7 @@ def ladder(
 
 
 def shape(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """What the figure is expected to show, and whether it does.
+    """What the chart is expected to show, and whether it does: expectation -> whether it holds.
 
     Args:
         rows: of `ladder`, of policies pretrained, sft and ppo.
@@ -68,14 +68,14 @@ def shape(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
     names = ("pretrained", "sft", "ppo")
     expected = {
         f"{LABELS[name]} rises with size": all(
-            b[name]["rate"] > a[name]["rate"] for a, b in pairwise(policies)
+            larger[name]["rate"] > smaller[name]["rate"] for smaller, larger in pairwise(policies)
         )
         for name in names
     }
     for below, above in (("pretrained", "sft"), ("sft", "ppo")):
-        words = f"{LABELS[above]} above {LABELS[below]}"
-        expected[f"{words} at every size"] = all(p[above]["rate"] > p[below]["rate"] for p in policies)
-        expected[f"{words}, intervals apart, at the largest three"] = all(
+        higher = f"{LABELS[above]} above {LABELS[below]}"
+        expected[f"{higher} at every size"] = all(p[above]["rate"] > p[below]["rate"] for p in policies)
+        expected[f"{higher}, intervals apart, at the largest three"] = all(
             p[above]["low"] > p[below]["high"] for p in policies[-3:]
         )
     expected["PPO above the reference from the second size on"] = all(
@@ -84,8 +84,8 @@ def shape(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
     return expected
 
 
-def ladder_figure(rows: Sequence[Mapping[str, Any]], judge: str, confidence: float = 0.95) -> Any:
-    """The figure: a line a policy over the size, intervals, a small dot a seed, the reference at one half.
+def size_chart(rows: Sequence[Mapping[str, Any]], judge: str, confidence: float = 0.95) -> Any:
+    """The chart: a line a policy over the size, intervals, a small dot a seed, the reference at one half.
 
     Args:
         rows: of `ladder`.
@@ -93,7 +93,7 @@ def ladder_figure(rows: Sequence[Mapping[str, Any]], judge: str, confidence: flo
         confidence: coverage of the intervals, 0..1.
 
     Returns:
-        a matplotlib Figure; `figures.svg_text` and `as_png` write it.
+        a matplotlib Figure; `rlhf.report.drawing.svg_text` and `as_png` write it.
     """
     figure, axes = axes_of(6.4, 4.4)
     sizes = [row["parameters"] for row in rows]
@@ -102,14 +102,14 @@ def ladder_figure(rows: Sequence[Mapping[str, Any]], judge: str, confidence: flo
         colour = COLOURS.get(name, INK)
         # side by side, so that intervals at one size do not hide each other
         x = [size * (1 + 0.035 * (k - (len(names) - 1) / 2)) for size in sizes]
-        found = [row["policies"][name] for row in rows]
-        rates = [p["rate"] for p in found]
-        ends = [[p["rate"] - p["low"] for p in found], [p["high"] - p["rate"] for p in found]]
+        judged = [row["policies"][name] for row in rows]
+        rates = [p["rate"] for p in judged]
+        ends = [[p["rate"] - p["low"] for p in judged], [p["high"] - p["rate"] for p in judged]]
         axes.errorbar(
             x, rates, yerr=ends, fmt="o-", color=colour, markersize=6, capsize=4, linewidth=2, label=name
         )
-        for at, p in zip(x, found, strict=True):
-            axes.plot([at] * len(p["by_seed"]), p["by_seed"], ".", color=colour, alpha=0.45, markersize=7)
+        for place, p in zip(x, judged, strict=True):
+            axes.plot([place] * len(p["by_seed"]), p["by_seed"], ".", color=colour, alpha=0.45, markersize=7)
         axes.annotate(
             LABELS.get(name, name),
             (x[-1], rates[-1]),
@@ -142,7 +142,7 @@ def ladder_figure(rows: Sequence[Mapping[str, Any]], judge: str, confidence: flo
 
 
 def as_png(figure: Any) -> bytes:
-    """The figure as PNG at 160 dots an inch."""
+    """A matplotlib Figure as PNG at 160 dots an inch."""
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=160, metadata={"Software": None})
     return image.getvalue()
@@ -156,8 +156,7 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|---:|---|" + "---|" * len(names),
     ]
     for row in rows:
-        found = [row["policies"][name] for name in names]
-        rates = [rate_text(policy) for policy in found]
+        rates = [rate_text(row["policies"][name]) for name in names]
         seeds = ", ".join(map(str, row["seeds"]))
         lines.append(f"| {row['size']} | {row['parameters']:,.0f} | {seeds} | {' | '.join(rates)} |")
     return "\n".join(lines)

@@ -12,7 +12,6 @@ had happened.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
+from rlhf.measures.display import number
 from rlhf.measures.overoptimisation import Hacking, find_hacking
 from rlhf.measures.rates import wilson
 from rlhf.models.reward_model import RewardModel, score
@@ -83,7 +83,7 @@ class EarlyStopping(Snapshots, InCheckpoints):
         super().on_step_end(args, state, control)
         if not self.due(args, state):
             return
-        stop = [state.is_world_process_zero and self.hacking().found]
+        stop = [state.is_world_process_zero and self.hacking().detected]
         broadcast_object_list(stop)
         if stop[0]:
             # No checkpoint is written here: a resumed run goes on from one before the stop, and stops again.
@@ -97,7 +97,7 @@ class EarlyStopping(Snapshots, InCheckpoints):
             [snapshot["score"] for snapshot in self.judged],
             [snapshot["points"] for snapshot in self.judged],
             tolerance=self.tolerance,
-            looks=planned,
+            planned=planned,
         )
 
     def restore(self) -> None:
@@ -115,14 +115,12 @@ class EarlyStopping(Snapshots, InCheckpoints):
         """
         hacking = self.hacking()
         updates = [snapshot["update"] for snapshot in self.judged]
-        verdict = asdict(hacking) | {
-            key: updates[getattr(hacking, key)] for key in ("best", "before", "after")
-        }
+        verdict = hacking.as_dict(updates)
         findings = {
             "judge": self.judge.name,
             "n": hacking.n,
             "kept": verdict["best"],
-            "stopped": updates[-1] if hacking.found else None,
+            "stopped": updates[-1] if hacking.detected else None,
             "hacking": verdict,
             "looks": [
                 {"update": snapshot["update"], "score": snapshot["score"], "rate": fmean(snapshot["points"])}
@@ -168,6 +166,6 @@ def sentence(findings: Mapping[str, Any]) -> str:
         return f"the held-out judge saw no reward hacking; the weights after update {kept} are kept"
     return (
         f"reward hacking stopped PPO after update {findings['stopped']}: from update {hacking['before']} to "
-        f"{hacking['after']} the held-out judge's preference fell by {hacking['fall']:.3f} "
-        f"while the reward rose by {hacking['rise']:.2f}; the weights after update {kept} are kept"
+        f"{hacking['after']} the held-out judge's preference fell by {number(hacking['fall'])} "
+        f"while the reward rose by {number(hacking['rise'], 2)}; the weights after update {kept} are kept"
     )

@@ -1,7 +1,7 @@
 """Evaluation snapshots of PPO: answers to the same prompts every few updates, their scores and their KL.
 
-The snapshots are a table that a judge reads afterwards (`rlhf.measures.evaluation.judge_snapshots`): a
-preference that falls while the reward model's score rises is reward hacking. Best-of-n of the start policy
+The snapshots are a table that a judge reads afterwards (`rlhf.measures.snapshot_judgments`): a preference
+that falls while the reward model's score rises is reward hacking. Best-of-n of the start policy
 stands beside them, the other way to a higher score (Gao et al. 2022). Nothing here judges;
 `rlhf.rl.early_stopping` does while PPO runs.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.measures.alpha_spending import outcome, same_prompts, sketch
+from rlhf.measures.alpha_spending import outcome, prompt_sketch, share_prompts
 from tasks.runtime.stage import Stage
 
 _PROMPTS, _OUTCOME = "look.prompts", "look.outcome"
@@ -17,7 +17,7 @@ def record_look(stage: Stage, judgments: Sequence[Mapping[str, Any]]) -> None:
     Args:
         judgments: of PPO's outputs by the first judge.
     """
-    prompts = sketch([row["prompt"] for row in judgments])
+    prompts = prompt_sketch([row["prompt"] for row in judgments])
     stage.log_tags({_PROMPTS: " ".join(prompts), _OUTCOME: outcome(judgments)})
 
 
@@ -30,7 +30,7 @@ def number_of_look(stage: Stage, judgments: Sequence[Mapping[str, Any]]) -> int:
     import mlflow
     from mlflow.entities import ViewType
 
-    prompts, mine = sketch([row["prompt"] for row in judgments]), outcome(judgments)
+    prompts, mine = prompt_sketch([row["prompt"] for row in judgments]), outcome(judgments)
     runs = mlflow.search_runs(
         experiment_ids=[mlflow.get_run(stage.run_id).info.experiment_id],
         filter_string=f"tags.`{_OUTCOME}` != ''",
@@ -38,5 +38,7 @@ def number_of_look(stage: Stage, judgments: Sequence[Mapping[str, Any]]) -> int:
         order_by=["attributes.start_time ASC"],
         output_format="list",
     )
-    seen = [run.data.tags[_OUTCOME] for run in runs if same_prompts(run.data.tags[_PROMPTS].split(), prompts)]
+    seen = [
+        run.data.tags[_OUTCOME] for run in runs if share_prompts(run.data.tags[_PROMPTS].split(), prompts)
+    ]
     return [*dict.fromkeys([*seen, mine])].index(mine) + 1

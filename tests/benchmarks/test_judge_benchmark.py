@@ -8,7 +8,8 @@ from conftest import Workspace
 from benchmarks import judge_trust as benchmark
 from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.table import read_table
-from rlhf.measures.judge_trust import asking, labelled_pairs, measure
+from rlhf.measures.judge_trust import asking, measure
+from rlhf.measures.known_pairs import labelled_pairs
 from rlhf.settings import load_settings
 from rlhf.world.judges import gold_judge
 from tasks.evaluate import held_out

@@ -31,7 +31,7 @@ def test_the_verdict_names_judge_count_and_interval(
     verdict.show_verdict(tmp_path, {"report": "reports/report.html"})
     out = capsys.readouterr().out
     ppo = next(line for line in out.splitlines() if line.strip().startswith("PPO"))
-    assert ppo.split() == ["PPO", "0.660", "0.620", "to", "0.700", "500", "gold", "4.25"]
+    assert ppo.split() == ["PPO", "0.660", "0.620", "to", "0.700", "500", "gold", "preference", "4.25"]
     assert "95\u00a0% interval" in out
     lines = [line.strip() for line in out.splitlines()]
     first = lines.index(
@@ -44,9 +44,5 @@ def test_the_verdict_names_judge_count_and_interval(
     ]
     assert asked == [tmp_path]
     assert "reports/report.html" in out
-    assert "| PPO | 0.660 | 0.620 to 0.700 | 500 | gold | 4.25 |" in verdict.verdict_markdown(tmp_path)
-
-
-def test_a_model_judge_is_called_one() -> None:
-    assert verdict.judge_label({"name": "gold", "kind": "gold"}) == "gold"
-    assert verdict.judge_label({"name": "reward-model", "kind": "model"}) == "reward-model (model judge)"
+    row = "| PPO | 0.660 | 0.620 to 0.700 | 500 | gold preference | 4.25 |"
+    assert row in verdict.verdict_markdown(tmp_path)

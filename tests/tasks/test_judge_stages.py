@@ -13,7 +13,7 @@ from conftest import Workspace
 
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import write_table
-from rlhf.measures.judge_trust import USELESS
+from rlhf.measures.trust_reasons import USELESS
 from rlhf.rl.snapshots import SNAPSHOT
 
 THINGS = ("boiler", "bicycle", "kettle", "laptop", "garden", "oven", "window", "printer", "camera")

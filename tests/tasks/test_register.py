@@ -226,7 +226,7 @@ def test_every_refusal_and_warning_is_in_the_description(registry):
         assert f"- warning: {line}" in version.description
 
 
-def test_looks_at_the_same_prompts_are_counted_whether_registered_or_not(registry):
+def test_evaluations_of_the_same_prompts_are_counted_whether_registered_or_not(registry):
     from mlflow import MlflowClient
 
     from rlhf.data.table import read_table
@@ -253,8 +253,8 @@ def test_looks_at_the_same_prompts_are_counted_whether_registered_or_not(registr
     write_result(0.92, PROMPTS[:60])  # leaving prompts out does not start the count again
     fifth = registry()
     assert fifth["look"] == 5
-    assert fifth["warnings"][0].startswith("These test prompts were looked at 5 times")
-    assert "look 5 at these test prompts" in rule(fifth, "interval")["detail"]
+    assert fifth["warnings"][0].startswith("These test prompts were evaluated 5 times")
+    assert "evaluation 5 of these test prompts" in rule(fifth, "interval")["detail"]
     write_result()
     assert registry()["look"] == 1  # a result that comes back keeps its number
 

@@ -1,9 +1,9 @@
-"""Looks at the same test prompts: how they are told, how they are counted, and that chance does not pass."""
+"""Evaluations of the same test prompts: recognised, counted, and chance does not pass."""
 
 import numpy as np
 import pytest
 
-from rlhf.measures.alpha_spending import level_of_look, outcome, same_prompts, sketch
+from rlhf.measures.alpha_spending import outcome, prompt_sketch, share_prompts, spent_alpha
 from rlhf.measures.rates import wilson
 
 
@@ -17,7 +17,7 @@ def test_twenty_tries_of_a_policy_no_better_than_the_reference_pass_in_five_perc
         rates = rng.binomial(1, chances, (tries, n)).mean(axis=1)
         for name, confidences in {
             "plain": [0.95] * tries,
-            "corrected": [1 - 2 * level_of_look(k, 0.95) for k in range(1, tries + 1)],
+            "corrected": [1 - 2 * spent_alpha(k, 0.95) for k in range(1, tries + 1)],
         }.items():
             best = max(
                 (k for k in range(tries) if rates[k] > 0.5),
@@ -38,28 +38,28 @@ def wilson_reach(n: int, confidence: float) -> float:
     return float(norm.ppf((1 + confidence) / 2)) / 2 / np.sqrt(n)
 
 
-def test_levels_sum_to_the_error_that_all_looks_may_have_together():
-    levels = [level_of_look(k, 0.95) for k in range(1, 2001)]
+def test_levels_sum_to_the_error_that_all_evaluations_may_have_together():
+    levels = [spent_alpha(k, 0.95) for k in range(1, 2001)]
     assert levels[0] == pytest.approx(0.025)  # the lower end of the plain two-sided interval
     assert sum(levels) == pytest.approx(0.05, abs=1e-4)
     assert levels == sorted(levels, reverse=True)
     with pytest.raises(ValueError, match="counted from 1"):
-        level_of_look(0, 0.95)
+        spent_alpha(0, 0.95)
 
 
 def test_a_sketch_tells_parts_of_a_set_from_another_set():
     prompts = [f"question {i}" for i in range(1000)]
-    whole = sketch(prompts)
+    whole = prompt_sketch(prompts)
     assert len(whole) == 64
-    assert same_prompts(whole, sketch(prompts[:999]))
-    assert same_prompts(sketch([p.upper() + "?!" for p in prompts]), whole)
-    assert same_prompts(whole, sketch(prompts[500:600]))
-    assert same_prompts(sketch(prompts[:20]), sketch(prompts[10:30]))
-    assert not same_prompts(whole, sketch([f"another {i}" for i in range(1000)] + prompts[:10]))
-    assert not same_prompts([], whole)
+    assert share_prompts(whole, prompt_sketch(prompts[:999]))
+    assert share_prompts(prompt_sketch([p.upper() + "?!" for p in prompts]), whole)
+    assert share_prompts(whole, prompt_sketch(prompts[500:600]))
+    assert share_prompts(prompt_sketch(prompts[:20]), prompt_sketch(prompts[10:30]))
+    assert not share_prompts(whole, prompt_sketch([f"another {i}" for i in range(1000)] + prompts[:10]))
+    assert not share_prompts([], whole)
 
 
-def test_the_same_outputs_judged_the_same_way_are_one_look():
+def test_the_same_outputs_judged_the_same_way_are_one_evaluation():
     rows = [{"prompt": str(i), "output": "o", "preferred": "output"} for i in range(5)]
     assert outcome(rows) == outcome(rows[::-1])
     assert outcome(rows) != outcome([*rows[:4], rows[4] | {"preferred": "tie"}])

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from crafted import evaluation, judged, look, words
+from crafted import evaluation, judged, preferences, repeated
 
 from rlhf.measures.champion import against_champion
-from rlhf.measures.gate import decide, meets_champion
+from rlhf.measures.gate import decide
+from rlhf.measures.gate_rules import champion_rule
 from rlhf.measures.length_control import difference_at_equal_length
 from rlhf.settings import Register
 
@@ -19,11 +20,11 @@ def meet(ours, theirs, number=1, topics=None, **settings):
         topics or {},
         {},
         confidence=0.95,
-        look=number,
+        evaluation_number=number,
         margin=chosen.max_champion_loss,
         saving=chosen.min_saving,
     )
-    return meets_champion(chosen, {"version": "1", "comparison": comparison})
+    return champion_rule(chosen, {"version": "1", "comparison": comparison})
 
 
 def draw(rng, rate, n=1000):
@@ -62,19 +63,19 @@ def test_a_shorter_challenger_that_is_three_points_worse_hardly_ever_replaces_it
 
 
 def test_a_challenger_better_for_sure_replaces_the_champion_and_says_by_how_much():
-    rule = meet(judged(words(0.7)), judged(words(0.6)))
+    rule = meet(judged(preferences(0.7)), judged(preferences(0.6)))
     assert rule.held
     assert "0.700, the champion (version 1) 0.600 on the same 1000 prompts; difference +0.100" in rule.detail
     assert "better for sure in rate, rate at equal length" in rule.detail
 
 
 def test_an_equal_challenger_stays_challenger():
-    rule = meet(judged(words(0.6)), judged(words(0.6)))
+    rule = meet(judged(preferences(0.6)), judged(preferences(0.6)))
     assert not rule.held
     assert rule.detail.endswith("better for sure in nothing, so it stays challenger")
 
 
-def test_later_looks_ask_for_more():
+def test_later_evaluations_of_the_same_prompts_ask_for_more():
     same = ["output"] * 400 + ["reference"] * 350
     ours = ["output"] * 150 + ["reference"] * 100 + same
     theirs = ["reference"] * 150 + ["output"] * 100 + same
@@ -83,18 +84,18 @@ def test_later_looks_ask_for_more():
 
 
 def test_a_gain_in_length_counts_where_the_rate_is_not_lower():
-    same, long = words(0.6), [" o" * 10] * 1000
+    same, long = preferences(0.6), [" o" * 10] * 1000
     short = meet(judged(same, outputs=[" o" * 8] * 1000), judged(same, outputs=long))
     assert short.held
     assert "better for sure in length, and its rate is not lower by 0.03 for sure" in short.detail
     hardly = meet(judged(same, outputs=[" o" * 19 + " o"] * 1000), judged(same, outputs=[" o" * 21] * 1000))
     assert not hardly.held
-    worse = meet(judged(words(0.58), outputs=[" o" * 8] * 1000), judged(same, outputs=long))
+    worse = meet(judged(preferences(0.58), outputs=[" o" * 8] * 1000), judged(same, outputs=long))
     assert not worse.held
 
 
 def test_a_safer_challenger_is_a_gain():
-    same = words(0.6)
+    same = preferences(0.6)
     unsafe = [" write to a@b.org" if k % 50 == 0 else " fine" for k in range(1000)]
     rule = meet(judged(same, outputs=[" fine"] * 1000), judged(same, outputs=unsafe))
     assert rule.held
@@ -115,16 +116,16 @@ def test_a_slice_that_fell_against_the_champion_refuses_although_the_rate_rose()
 
 
 def test_the_rule_stands_beside_the_others():
-    ppo = judged(words(0.6))
+    ppo = judged(preferences(0.6))
     champion = {"version": "3", "held": False, "said": "the champion, version 3, cannot be judged"}
-    decision = decide(Register(), evaluation(ppo), look(ppo), champion)
+    decision = decide(Register(), evaluation(ppo), repeated(ppo), champion)
     assert not decision["promoted"]
     assert decision["rules"][-1] == {"rule": "champion", "held": False, "detail": champion["said"]}
 
 
 def test_no_prompt_in_common_is_no_comparison():
     ours, theirs = judged(["output"], ["a"]), judged(["output"], ["b"])
-    settings = {"confidence": 0.95, "look": 1, "margin": 0.03, "saving": 0.1}
+    settings = {"confidence": 0.95, "evaluation_number": 1, "margin": 0.03, "saving": 0.1}
     assert against_champion(ours, theirs, {}, {}, **settings) is None
 
 

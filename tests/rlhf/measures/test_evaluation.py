@@ -4,18 +4,12 @@ import numpy as np
 import pytest
 
 from rlhf.judges.judge import ScoringJudge
-from rlhf.measures.evaluation import (
-    helped_by_model,
-    judge_snapshots,
-    judges_agree,
-    points_by_prompt,
-    rates,
-    rounded,
-    safety,
-    slices,
-    words_by_prompt,
-)
+from rlhf.measures.by_prompt import points_by_prompt, preference_by_prompt
+from rlhf.measures.evaluation import helped_by_model, judges_agree, rates, rounded
 from rlhf.measures.overoptimisation import best_of_n_kl
+from rlhf.measures.safety import finding_shares
+from rlhf.measures.slice_comparison import compare_slices
+from rlhf.measures.snapshot_judgments import judge_snapshots
 
 
 def row(prompt, preferred, policy="ppo", output="o", reference="r", judge="j"):
@@ -32,7 +26,7 @@ def row(prompt, preferred, policy="ppo", output="o", reference="r", judge="j"):
 def test_a_prompt_that_several_people_judged_counts_once():
     judged = [row("a", "output"), row("a", "output"), row("a", "reference"), row("b", "tie")]
     assert points_by_prompt(judged) == {"a": pytest.approx(2 / 3), "b": 0.5}
-    assert words_by_prompt(judged) == {"a": "output", "b": "tie"}
+    assert preference_by_prompt(judged) == {"a": "output", "b": "tie"}
     found = rates({"ppo": judged, "sft": []}, 0.95)
     assert found["policies"]["ppo"]["rate"] == pytest.approx(7 / 12)
     assert (found["policies"]["ppo"]["n"], found["policies"]["ppo"]["wins"]) == (2, 2)
@@ -96,24 +90,24 @@ def test_slices_name_where_the_policy_fell_and_merge_small_ones():
         writer[prompt] = f"terse-{i % 3}" if i % 2 else None
         ppo.append(row(prompt, "reference" if i < 40 else "output"))
         sft.append(row(prompt, "output" if i < 40 else "tie", policy="sft"))
-    found = slices({"ppo": ppo, "sft": sft}, topic, writer, 0.95, least=5)
+    found = compare_slices(ppo, sft, topic, writer, 0.95, least=5)
     by_topic = {entry["name"]: entry for entry in found["topic"]}
     assert set(by_topic) == {"bad", "good", "other"}
     assert (by_topic["bad"]["rate"], by_topic["bad"]["fell"], by_topic["good"]["fell"]) == (0.0, True, False)
     assert {entry["name"]: entry["n"] for entry in found["writer group"]} == {"none": 50, "terse": 50}
     assert len(found["prompt length"]) == 3
-    assert slices({"ppo": ppo, "sft": []}, topic, writer, 0.95) == {}
+    assert compare_slices(ppo, [], topic, writer, 0.95) == {}
 
 
 def test_safety_keeps_counts_and_repeats_no_finding():
-    found = safety({"ppo": ["write to a@b.org", "fine"], "reference": ["no", "darn it"]}, ["darn"])
+    found = finding_shares({"ppo": ["write to a@b.org", "fine"], "reference": ["no", "darn it"]}, ["darn"])
     assert found["ppo"]["personal_data"] == {"count": 1, "share": 0.5}
     assert found["reference"]["banned"] == {"count": 1, "share": 0.5}
     assert "a@b" not in str(found)
 
 
-def looks(rates_of_looks, scores, n=300):
-    """Looks in which the first share of the prompts is preferred; the judge reads its verdict there."""
+def snapshots(rates_of_snapshots, scores, n=300):
+    """Snapshots in which the first share of the prompts is preferred; the judge reads its verdict there."""
     return [
         {
             "update": 3 * t,
@@ -123,7 +117,7 @@ def looks(rates_of_looks, scores, n=300):
             "output": "1" if i < rate * n else "-1",
         }
         | {"score": score, "kl": 0.5 * t, "source": "test"}
-        for t, (rate, score) in enumerate(zip(rates_of_looks, scores, strict=True))
+        for t, (rate, score) in enumerate(zip(rates_of_snapshots, scores, strict=True))
         for i in range(n)
     ]
 
@@ -132,11 +126,11 @@ READER = ScoringJudge("reader", "gold", lambda prompts, texts: [float(text) for 
 
 
 def test_a_falling_preference_under_a_rising_reward_is_hacking():
-    found = judge_snapshots(READER, looks([0.5, 0.6, 0.45, 0.3], [0, 1, 2, 3]), 0.95, 0.02, seed=0)
+    found = judge_snapshots(READER, snapshots([0.5, 0.6, 0.45, 0.3], [0, 1, 2, 3]), 0.95, 0.02, seed=0)
     assert found["hacking"]["found"]
     assert (found["hacking"]["best"], found["hacking"]["before"], found["hacking"]["after"]) == (3, 3, 9)
-    assert [look["update"] for look in found["looks"]] == [0, 3, 6, 9]
-    assert [look["rate"] for look in found["looks"]] == pytest.approx([0.5, 0.6, 0.45, 0.3])
+    assert [entry["update"] for entry in found["looks"]] == [0, 3, 6, 9]
+    assert [entry["rate"] for entry in found["looks"]] == pytest.approx([0.5, 0.6, 0.45, 0.3])
     assert found["fit"]["b"] > 0
     assert (found["n"], found["judge"]) == (300, {"name": "reader", "kind": "gold"})
 
@@ -147,14 +141,18 @@ def test_a_falling_preference_under_a_rising_reward_is_hacking():
     ids=["rises", "stays", "falls with the reward"],
 )
 def test_a_healthy_run_is_not_flagged(preferred, scores):
-    assert not judge_snapshots(READER, looks(preferred, scores), 0.95, 0.02, seed=0)["hacking"]["found"]
+    assert not judge_snapshots(READER, snapshots(preferred, scores), 0.95, 0.02, seed=0)["hacking"]["found"]
 
 
-def test_best_of_n_stands_beside_ppo_and_is_no_look_of_it():
-    ppo = looks([0.5, 0.6, 0.45, 0.3], [0, 1, 2, 3])
+def test_best_of_n_stands_beside_ppo_and_is_no_snapshot_of_it():
+    ppo = snapshots([0.5, 0.6, 0.45, 0.3], [0, 1, 2, 3])
     best = [
         row | {"update": 0, "n": n, "kl": best_of_n_kl(n)}
-        for n, rows in ((2, looks([0.6], [0.5])), (4, looks([0.65], [0.9])), (8, looks([0.55], [1.2])))
+        for n, rows in (
+            (2, snapshots([0.6], [0.5])),
+            (4, snapshots([0.65], [0.9])),
+            (8, snapshots([0.55], [1.2])),
+        )
         for row in rows
     ]
     found, alone = (judge_snapshots(READER, rows, 0.95, 0.02, seed=0) for rows in (ppo + best, ppo))
@@ -163,11 +161,11 @@ def test_best_of_n_stands_beside_ppo_and_is_no_look_of_it():
     }
     assert alone["best_of_n"] is None
     curve = found["best_of_n"]
-    assert [look["n"] for look in curve["looks"]] == [1, 2, 4, 8]
-    assert [look["rate"] for look in curve["looks"]] == pytest.approx([0.5, 0.6, 0.65, 0.55], abs=1 / 300)
-    assert [look["kl"] for look in curve["looks"]] == pytest.approx([0, 0.1931, 0.6363, 1.2044], abs=1e-4)
-    d = np.sqrt([look["kl"] for look in curve["looks"][1:]])
-    gains = np.array([look["rate"] - curve["looks"][0]["rate"] for look in curve["looks"][1:]])
+    assert [entry["n"] for entry in curve["looks"]] == [1, 2, 4, 8]
+    assert [entry["rate"] for entry in curve["looks"]] == pytest.approx([0.5, 0.6, 0.65, 0.55], abs=1 / 300)
+    assert [entry["kl"] for entry in curve["looks"]] == pytest.approx([0, 0.1931, 0.6363, 1.2044], abs=1e-4)
+    d = np.sqrt([entry["kl"] for entry in curve["looks"][1:]])
+    gains = np.array([entry["rate"] - curve["looks"][0]["rate"] for entry in curve["looks"][1:]])
     (a, b), *_ = np.linalg.lstsq(np.stack([d, -d * d], 1), gains, rcond=None)
     assert (curve["fit"]["form"], curve["fit"]["a"], curve["fit"]["b"]) == (
         "best-of-n",
@@ -177,9 +175,9 @@ def test_best_of_n_stands_beside_ppo_and_is_no_look_of_it():
     assert b > 0
 
 
-def test_nothing_to_look_at_is_none():
+def test_without_snapshots_there_is_nothing_to_judge():
     assert judge_snapshots(READER, [], 0.95, 0.02, seed=0) is None
-    assert judge_snapshots(READER, looks([0.5], [0]), 0.95, 0.02, seed=0) is None
+    assert judge_snapshots(READER, snapshots([0.5], [0]), 0.95, 0.02, seed=0) is None
 
 
 def test_json_holds_no_nan():

@@ -3,16 +3,18 @@
 import json
 
 import pytest
-from crafted import CLEAN, HEALTHY, evaluation, failed, judged, look, words
+from crafted import CLEAN, HEALTHY, evaluation, failed, judged, preferences, repeated
 
 from rlhf.measures.gate import decide
 from rlhf.settings import Register
 
 
 def test_a_policy_better_than_references_and_sft_passes_every_rule():
-    ppo = judged(words(0.6))
-    numbers = evaluation(ppo, judged(words(0.5), policy="sft"), others={"second": judged(words(0.62))})
-    decision = decide(Register(), numbers, look(ppo), None)
+    ppo = judged(preferences(0.6))
+    numbers = evaluation(
+        ppo, judged(preferences(0.5), policy="sft"), others={"second": judged(preferences(0.62))}
+    )
+    decision = decide(Register(), numbers, repeated(ppo), None)
     assert decision["promoted"], decision["rules"]
     names = [rule["rule"] for rule in decision["rules"]]
     expected = [
@@ -31,8 +33,8 @@ def test_a_policy_better_than_references_and_sft_passes_every_rule():
 
 
 def test_a_policy_worse_than_sft_on_the_same_prompts_stays_challenger():
-    ppo = judged(words(0.6))
-    found = failed(evaluation(ppo, judged(words(0.9), policy="sft")), ppo, max_slice_loss=1)
+    ppo = judged(preferences(0.6))
+    found = failed(evaluation(ppo, judged(preferences(0.9), policy="sft")), ppo, max_slice_loss=1)
     assert list(found) == ["sft"]
     assert "difference to SFT -0.300 (-0.328 to -0.271) on the same 1000 prompts" in found["sft"]
     assert list(failed(evaluation(ppo, []), ppo, max_slice_loss=1, min_slice_rate=0)) == ["sft"]
@@ -49,14 +51,14 @@ def test_a_slice_that_fell_for_sure_refuses_and_how_much_may_be_lost_is_a_parame
     found = failed(numbers, ppo)
     assert list(found) == ["slices"]
     assert "topic topic 0 fell for sure against SFT by 0.400 to 0.300" in found["slices"]
-    decision = decide(Register(max_slice_loss=0.5), numbers, look(ppo), None)
+    decision = decide(Register(max_slice_loss=0.5), numbers, repeated(ppo), None)
     assert decision["promoted"]
     assert ["topic topic 0 fell for sure against SFT" in line for line in decision["warnings"]] == [True]
 
 
 def test_without_slices_nobody_knows_who_lost():
     prompts = [f"q{i:04d}" for i in range(1000)]  # all of one length, none with a topic
-    ppo = judged(words(0.6), prompts)
+    ppo = judged(preferences(0.6), prompts)
     numbers = evaluation(ppo)
     assert numbers["slices"] == {}
     assert "fall into no slices of 20 or more" in failed(numbers, ppo)["slices"]
@@ -73,7 +75,7 @@ def test_a_policy_that_wins_by_writing_more_stays_challenger():
 
 
 def test_another_judge_that_finds_it_worse_or_agrees_by_chance_only_refuses():
-    ppo = judged(words(0.6))
+    ppo = judged(preferences(0.6))
     opposite = {"output": "reference", "reference": "output", "tie": "tie"}
     contrary = judged([opposite[row["preferred"]] for row in ppo])
     numbers = evaluation(ppo, others={"second": contrary})
@@ -86,7 +88,7 @@ def test_another_judge_that_finds_it_worse_or_agrees_by_chance_only_refuses():
 
 
 def test_a_model_judge_decides_only_where_it_was_measured_and_passed():
-    ppo = judged(words(0.6))
+    ppo = judged(preferences(0.6))
     numbers = evaluation(ppo, kind="model")
     assert set(failed(numbers, ppo)) == {"judge", "hacking"}
     numbers["judges"]["first"]["trust"] = {"decides": False, "reason": "cannot tell good from random"}
@@ -96,8 +98,8 @@ def test_a_model_judge_decides_only_where_it_was_measured_and_passed():
 
 
 def test_the_first_judge_decides_whatever_its_place_in_the_alphabet():
-    ppo = judged(words(0.6))
-    numbers = evaluation(ppo, others={"another": judged(words(0.6))}, kind="model")
+    ppo = judged(preferences(0.6))
+    numbers = evaluation(ppo, others={"another": judged(preferences(0.6))}, kind="model")
     numbers["judges"]["first"]["trust"] = {"decides": True, "reason": "right on 0.9 of 500 pairs"}
     numbers["judges"]["another"]["trust"] = {"decides": False, "reason": "cannot tell good from random"}
     numbers = json.loads(json.dumps(numbers, sort_keys=True))  # as metrics/evaluation.json has it
@@ -109,13 +111,13 @@ def test_the_first_judge_decides_whatever_its_place_in_the_alphabet():
 
 
 def test_ties_decide_nothing():
-    ppo = judged(words(0.02, ties=0.98))
+    ppo = judged(preferences(0.02, ties=0.98))
     numbers = evaluation(ppo)
     assert numbers["policies"]["ppo"]["low"] > 0.5
     assert failed(numbers, ppo) == {
         "prompts": "1000 different prompts judged, needs 200; 20 of them not tied, needs 100"
     }
-    assert decide(Register(), numbers, look(ppo), None)["warnings"] == ["980 of 1000 prompts are ties."]
+    assert decide(Register(), numbers, repeated(ppo), None)["warnings"] == ["980 of 1000 prompts are ties."]
 
 
 def test_spellings_of_one_question_are_one_prompt():
@@ -133,9 +135,9 @@ def test_spellings_of_one_question_are_one_prompt():
 
 
 def test_near_copies_are_a_warning():
-    ppo = judged(words(0.6))
+    ppo = judged(preferences(0.6))
     numbers = evaluation(ppo) | {"near_copies": 0.4}
-    [line] = decide(Register(), numbers, look(ppo), None)["warnings"]
+    [line] = decide(Register(), numbers, repeated(ppo), None)["warnings"]
     assert line.startswith("0.400 of the test prompts are near-copies")
 
 
@@ -145,7 +147,7 @@ def test_near_copies_are_a_warning():
         (
             {"overoptimisation": None},
             "hacking",
-            "nobody who decides judged PPO on its way; set ppo.snapshot_every above 0",
+            "no judge that decides read PPO's snapshots; set ppo.snapshot_every above 0",
         ),
         (
             {"safety": {"ppo": CLEAN | {"personal_data": {"share": 0.03}}, "reference": CLEAN}},
@@ -154,15 +156,15 @@ def test_near_copies_are_a_warning():
         ),
     ],
 )
-def test_what_was_not_looked_at_and_what_is_unsafe_refuse(change, rule, said):
-    ppo = judged(words(0.6))
+def test_what_was_not_measured_and_what_is_unsafe_refuse(change, rule, said):
+    ppo = judged(preferences(0.6))
     found = failed(evaluation(ppo) | change, ppo)
     assert list(found) == [rule]
     assert said in found[rule]
 
 
 def test_a_preference_that_fell_while_the_reward_rose_refuses():
-    ppo = judged(words(0.6))
+    ppo = judged(preferences(0.6))
     numbers = evaluation(ppo)
     fall = {"found": True, "best": 6, "before": 6, "after": 12, "fall": 0.2, "rise": 1.0, "p_value": 1e-4}
     numbers["overoptimisation"]["hacking"] = HEALTHY | fall
@@ -170,35 +172,35 @@ def test_a_preference_that_fell_while_the_reward_rose_refuses():
     assert "from update 6 to 12 the preference fell by 0.200 while the reward rose by 1.000" in said
 
 
-def test_a_rate_that_passes_at_the_first_look_may_not_at_the_tenth():
-    ppo = judged(words(0.54))
+def test_a_rate_that_passes_the_first_evaluation_of_the_prompts_may_not_pass_the_tenth():
+    ppo = judged(preferences(0.54))
     numbers = evaluation(ppo)
-    assert decide(Register(), numbers, look(ppo), None)["promoted"]
-    tenth = decide(Register(), numbers, look(ppo, 10), None)
+    assert decide(Register(), numbers, repeated(ppo), None)["promoted"]
+    tenth = decide(Register(), numbers, repeated(ppo, 10), None)
     said = {rule["rule"]: rule["detail"] for rule in tenth["rules"] if not rule["held"]}
-    assert "look 10 at these test prompts, so the interval has 99.91" in said["interval"]
-    assert tenth["warnings"][0].startswith("These test prompts were looked at 10 times")
+    assert "evaluation 10 of these test prompts, so the interval has 99.91" in said["interval"]
+    assert tenth["warnings"][0].startswith("These test prompts were evaluated 10 times")
 
 
 def test_the_warnings_of_the_evaluation_come_first():
-    ppo = judged(words(0.02, ties=0.98))
+    ppo = judged(preferences(0.02, ties=0.98))
     numbers = evaluation(ppo) | {
         "warnings": ["The weights of PPO are those of SFT: PPO has changed nothing."]
     }
-    said = decide(Register(), numbers, look(ppo), None)["warnings"]
+    said = decide(Register(), numbers, repeated(ppo), None)["warnings"]
     assert said == [*numbers["warnings"], "980 of 1000 prompts are ties."]
 
 
 def test_rules_can_be_left_out():
-    ppo = judged(words(0.6))
+    ppo = judged(preferences(0.6))
     numbers = evaluation(ppo) | {"overoptimisation": None, "slices": {}}
     bare = Register(max_slice_loss=1, min_slice_rate=0, refuse_hacking=False, max_unsafe_share=1)
-    names = [rule["rule"] for rule in decide(bare, numbers, look(ppo), None)["rules"]]
+    names = [rule["rule"] for rule in decide(bare, numbers, repeated(ppo), None)["rules"]]
     assert names == ["interval", "prompts", "judge", "other judges", "sft", "length"]
 
 
 def test_a_share_of_findings_exactly_at_what_is_allowed_is_allowed():
-    ppo = judged(words(0.6))
+    ppo = judged(preferences(0.6))
     numbers = evaluation(ppo)
     ours, theirs = ({"banned": {"count": 0, "share": share}} for share in (0.05, 0.03))
     numbers["safety"] = {"ppo": CLEAN | ours, "reference": CLEAN | theirs}
@@ -206,9 +208,9 @@ def test_a_share_of_findings_exactly_at_what_is_allowed_is_allowed():
 
 
 @pytest.mark.parametrize("number", [2, 10, 45, 60, 400, 10_000])
-def test_no_look_has_an_interval_of_all(number):
-    ppo = judged(words(0.9))
+def test_no_evaluation_has_an_interval_of_100_percent(number):
+    ppo = judged(preferences(0.9))
     numbers = evaluation(ppo)
-    decision = decide(Register(), numbers, look(ppo, number), None)
+    decision = decide(Register(), numbers, repeated(ppo, number), None)
     said = " ".join([*(rule["detail"] for rule in decision["rules"]), *decision["warnings"]])
     assert "100\u00a0%" not in said

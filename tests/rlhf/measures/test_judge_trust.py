@@ -5,20 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from rlhf.measures.judge_trust import (
-    BOTH_ORDERS,
-    TOGETHER,
-    USELESS,
-    Pair,
-    controls,
-    labelers_of,
-    labelled_pairs,
-    measure,
-    one_per_prompt,
-    prompts_needed,
-)
+from rlhf.measures.judge_checks import BOTH_ORDERS, TOGETHER, prompts_needed
+from rlhf.measures.judge_trust import measure
+from rlhf.measures.known_pairs import KnownPair, controls, labelers_of, labelled_pairs, one_per_prompt
 from rlhf.measures.rates import wilson
 from rlhf.measures.rogan_gladen import corrected_rate
+from rlhf.measures.trust_reasons import USELESS
 
 TEXT = "my sister anna broke the old laptop at school last week and it cost me ten dollars"
 
@@ -28,7 +20,7 @@ def reference(i, length=10):
 
 
 ROWS = [{"prompt": f"prompt {i}", "completion": reference(i)} for i in range(200)]
-LABELLED = [Pair(row["prompt"], row["completion"], " what a poor answer") for row in ROWS]
+LABELLED = [KnownPair(row["prompt"], row["completion"], " what a poor answer") for row in ROWS]
 
 
 def right(share, seed=0):
@@ -81,9 +73,9 @@ def test_a_good_judge_decides_and_its_figures_are_there():
     assert trust["reason"].startswith("agrees with people on 0.9")
     assert trust["reason"].endswith("of 200 held-out prompts and passed 6 controls")
     assert set(trust["accuracy"]) >= {"rate", "low", "high", "n"}
-    assert all(row["passed"] and row["must"] for row in trust["controls"])
+    assert all(row["passed"] for row in trust["controls"])
     assert [row["threshold"] for row in trust["controls"]] == [0.75, 0.5, 0.5, 0.5, 0.5, 0.5]
-    assert {"name", "rate", "low", "high", "n", "passed", "must"} <= set(trust["controls"][0])
+    assert {"name", "rate", "low", "high", "n", "passed"} <= set(trust["controls"][0])
     assert trust["sensitivity"] is trust["specificity"] is None  # no pair holds a reference
 
 
@@ -169,7 +161,7 @@ def test_a_useless_judge_is_accepted_no_more_often_than_the_level_allows():
 
 
 def test_pairs_of_one_prompt_are_one_observation():
-    same = [Pair("p", " a good answer", f" {i}") for i in range(500)]
+    same = [KnownPair("p", " a good answer", f" {i}") for i in range(500)]
     trust = measure(right(1.0), ROWS, same, seed=0)
     assert (trust.accuracy.n, trust.decides) == (1, False)
 
@@ -178,7 +170,7 @@ def test_labelled_pairs_come_from_held_out_splits_and_know_the_reference():
     row = {"prompt": "p", "completions": ["r", "a", "b"], "ranking": [2, 1, 2], "split": "validation"}
     row |= {"policies": ["reference", "sft", "sft"], "source": "simulated"}
     result = labelled_pairs([row, row | {"split": "train"}, row | {"split": "judge"}], ("validation", "test"))
-    assert result == [Pair("p", "a", "r", "worse"), Pair("p", "a", "b", None)]
+    assert result == [KnownPair("p", "a", "r", "worse"), KnownPair("p", "a", "b", None)]
     assert labelled_pairs([row | {"policies": None}], ("validation",))[0].reference is None
     assert labelers_of([row]) == "simulated labelers"
     assert labelers_of([row, row | {"source": "feedback"}]) == labelers_of([]) == "people"
@@ -241,7 +233,7 @@ def test_the_corrected_interval_covers_the_true_rate(truth, sens, spec, n, m):
 
 def test_one_question_in_many_spellings_is_one_prompt_and_shows_nothing_of_a_judge():
     rows = [row | {"prompt": "what now" + " " * i + "?"} for i, row in enumerate(ROWS)]
-    labelled = [Pair(row["prompt"], row["completion"], " what a poor answer") for row in rows]
+    labelled = [KnownPair(row["prompt"], row["completion"], " what a poor answer") for row in rows]
     trust = measure(right(1.0), rows, labelled, seed=1)
     assert not trust.decides
     assert trust.accuracy.n == 1

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rlhf.measures.safety import Checks, banned_words, check_outputs, mask, personal_data, repetition
+from rlhf.measures.safety import SafetyChecks, banned_words, check_outputs, mask, personal_data, repetition
 from rlhf.rl import reward_functions
 
 
@@ -58,7 +58,7 @@ def test_findings_are_counted_by_policy_with_masked_examples():
         "reference": ["a clean text about a dog"] * 4,
         "ppo": ["mail a.b@c.de now", "so good so good so good so good", "", "darn a.b@c.de"],
     }
-    found = check_outputs(outputs, Checks(banned=["darn"], examples=1))
+    found = check_outputs(outputs, SafetyChecks(banned=["darn"], examples=1))
     clean, ppo = found["reference"], found["ppo"]
     assert all(clean[name]["count"] == 0 for name in ("banned", "personal_data", "repetitive", "empty"))
     assert (ppo["n"], ppo["personal_data"]["count"], ppo["personal_data"]["share"]) == (4, 2, 0.5)
@@ -96,7 +96,7 @@ TEXTS = (
 def test_what_is_flagged_is_what_a_penalty_punishes(banned: list[str]) -> None:
     """Signs at a word's end, phrases over a line break, case: the reward and the check count alike."""
     scores = reward_functions.banned_words(banned)(TEXTS, TEXTS)
-    flagged = check_outputs({"ppo": TEXTS}, Checks(banned=banned, examples=99))["ppo"]["banned"]
+    flagged = check_outputs({"ppo": TEXTS}, SafetyChecks(banned=banned, examples=99))["ppo"]["banned"]
     assert [index for index, _ in flagged["examples"]] == [i for i, score in enumerate(scores) if score < 0]
     assert scores == [-sum(banned_words(text, banned).values()) for text in TEXTS]
     assert any(scores)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rlhf.measures.rates import wilson
-from rlhf.report.by_size import as_png, ladder, ladder_figure, markdown_table, shape
-from rlhf.report.charts import svg_text
+from rlhf.report.by_size import as_png, ladder, markdown_table, shape, size_chart
+from rlhf.report.drawing import svg_text
 
 
 def evaluation(pretrained: int, sft: int, ppo: int, judge: str = "gold") -> dict[str, object]:
@@ -62,6 +62,6 @@ def test_the_shape_is_looked_for() -> None:
 
 def test_the_figure_is_written_the_same_twice() -> None:
     rows = ladder(CELLS)
-    assert svg_text(ladder_figure(rows, "gold")) == svg_text(ladder_figure(rows, "gold"))
-    assert as_png(ladder_figure(rows, "gold")) == as_png(ladder_figure(rows, "gold"))
+    assert svg_text(size_chart(rows, "gold")) == svg_text(size_chart(rows, "gold"))
+    assert as_png(size_chart(rows, "gold")) == as_png(size_chart(rows, "gold"))
     assert "0.330 (" in markdown_table(rows)  # pretrained of 1M: (60 + 62 + 10) / 400

@@ -4,10 +4,10 @@ from collections import Counter
 
 from report_page import PAGES, Page, evaluation, extra, render
 
-from rlhf.measures.summary import verdict
-from rlhf.report.charts import curve_figures, preference_figure
+from rlhf.report.charts import preference_chart
+from rlhf.report.curves import curve_charts
 from rlhf.report.page import render_report
-from rlhf.report.tables import tables
+from rlhf.report.reward_tables import metric_tables
 
 
 def test_page_is_self_contained_and_hostile_text_stays_text():
@@ -56,9 +56,14 @@ def test_page_says_hacking_first_and_shows_every_part():
     text = " ".join(Page(render()).text.split())
     said = "Reward hacking: from update 0 to 3 of PPO the preference fell by 0.200 while the reward rose"
     assert said in text[: text.index("Not promoted")]
-    stopped = "The held-out judge stopped PPO after update 3; the weights after update 0 are the policy."
+    stopped = (
+        "The early-stopping judge stopped PPO after update 3; the weights after update 0 are the policy."
+    )
     assert stopped in text[: text.index("Not promoted")]
-    assert "During PPO reward hacking stopped it (50 held-out prompts)." in text
+    assert (
+        "from update 0 to 3 the early-stopping judge's preference on 50 held-out prompts fell by 0.200"
+        in text
+    )
     for words in (
         "Judges side by side",
         "0.800 (0.700 to 0.900)",
@@ -77,7 +82,7 @@ def test_who_reads_the_first_screen_knows_the_run_its_data_and_why_it_was_not_pr
         "2026-11-28",
         "built-in task: 6,686 demonstrations, 2,024 rankings by simulated labelers",
         "0.1M, trained from scratch on 24,000 texts",
-        "gold preference, 100 held-out prompts (the-judge)",
+        "the-judge (gold preference), 100 held-out prompts",
         "seed=18",
         "3 min 34 s, 913 MB at most",
         "Not promoted: version 3 stays @challenger",
@@ -104,7 +109,7 @@ def test_a_promoted_run_says_so_and_needs_neither_name_nor_champion():
     numbers = evaluation() | extra("gold") | {"warnings": []}
     page = render_report(
         numbers,
-        {"preferred-to-reference": preference_figure(numbers, 0.95)},
+        {"preferred-to-reference": preference_chart(numbers, 0.95)},
         {"stage_key": "k", "inputs": {}, "samples": []},
         gate={"promoted": True, "version": "1", "rules": []},
         params={"collect.labelers": "given"},
@@ -113,39 +118,22 @@ def test_a_promoted_run_says_so_and_needs_neither_name_nor_champion():
     assert "Before you read" not in page
 
 
-def test_verdict_names_where_the_interval_lies():
-    assert "lies above one half" in verdict(evaluation(0.51, 0.7))
-    assert "no difference is shown" in verdict(evaluation(0.5, 0.7))
-    assert "lies below one half" in verdict(evaluation(0.3, 0.49))
-
-
-def test_a_judge_that_cannot_tell_good_from_random_is_said_before_its_rate():
-    trust = {"decides": False, "reason": "this judge cannot tell good from random"}
-    judged = evaluation() | {"judges": {"rm": {"trust": trust}}}
-    judged["judge"] = judged["judge"] | {"key": "rm"}
-    said = verdict(judged)
-    assert said.startswith(
-        "This decides nothing: this judge cannot tell good from random. By this judge PPO is"
-    )
-    assert "above one half" not in said
-
-
 def test_same_numbers_give_the_same_bytes():
     assert render() == render()
-    assert "<dc:date>" not in preference_figure(evaluation(), 0.95)
+    assert "<dc:date>" not in preference_chart(evaluation(), 0.95)
 
 
 def test_curves_leave_out_what_is_not_there(tmp_path):
     (tmp_path / "pretrain.csv").write_text("step,loss\n1,3.5\n2,3.0\n")
     (tmp_path / "ppo.csv").write_text("step,objective/kl,other\n1,0.1,5\n2,,5\n")
     (tmp_path / "sft.csv").write_text("step,odd\n1,2\n")
-    assert set(curve_figures(tmp_path)) == {"pretrain-loss", "ppo-kl"}
-    assert curve_figures(tmp_path / "nothing") == {}
+    assert set(curve_charts(tmp_path)) == {"pretrain-loss", "ppo-kl"}
+    assert curve_charts(tmp_path / "nothing") == {}
 
 
 def test_metrics_of_any_shape_become_tables():
     table = {"corner": "", "note": "", "wide": False}
-    shown = tables(
+    shown = metric_tables(
         {
             "loss": 0.25,
             "bias": None,
@@ -162,4 +150,4 @@ def test_metrics_of_any_shape_become_tables():
             "rows": [["all", "0.700", "9"], ["novice", "", "3"]],
         },
     ]
-    assert tables({}, "none") == []
+    assert metric_tables({}, "none") == []
