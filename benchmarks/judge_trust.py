@@ -40,6 +40,7 @@ from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, with_ids
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs
+from rlhf.measures.display import number, rate_text
 from rlhf.measures.evaluation import rates, rounded
 from rlhf.measures.judge_trust import asking, measure
 from rlhf.measures.known_pairs import labelers_of, labelled_pairs
@@ -158,17 +159,17 @@ def written(rows: Sequence[Mapping[str, Any]], settings: Settings, seed: int) ->
     sft = load_policy("models/sft")
     torch.manual_seed(seed)
     blank = new_model(settings.model.scale, sft.tokenizer, settings.model.context).eval()
-    policies = {name: (Policy(blank, sft.tokenizer), heat) for name, heat in RANDOM.items()}
+    policies = {name: (Policy(blank, sft.tokenizer), value) for name, value in RANDOM.items()}
     policies["sft"] = (sft, settings.evaluate.temperature)
     return {
         name: generate(
             policy,
             [row["prompt"] for row in rows],
-            temperature=heat,
+            temperature=temperature,
             max_new_tokens=settings.evaluate.response_length,
             seed=seed,
         )
-        for name, (policy, heat) in policies.items()
+        for name, (policy, temperature) in policies.items()
     }
 
 
@@ -185,10 +186,10 @@ def judged(
     }
 
 
-def of_seed(
+def judges_of_seed(
     settings: Settings, chosen: Sequence[Case], texts: Mapping[str, list[str]]
 ) -> Iterator[dict[str, Any]]:
-    """Judges of a seed, measured one after the other."""
+    """The judges of a seed, measured one after the other."""
     seed, confidence = settings.seed, settings.evaluate.confidence
     demonstrations = read_table(DEMONSTRATIONS, DEMONSTRATION)
     by_split = {
@@ -239,11 +240,12 @@ def line(row: Mapping[str, Any]) -> str:
     """A judge in one line."""
     accuracy, controls = row["trust"]["accuracy"], row["trust"]["controls"]
     worst = min(controls, key=lambda control: control["low"])
-    right = f"{accuracy['rate']:.3f} ({accuracy['low']:.3f} to {accuracy['high']:.3f})"
-    control = f"{worst['name']} {worst['rate']:.3f} ({worst['low']:.3f} to {worst['high']:.3f})"
-    shares = "  ".join(f"{row['policies'][name]['rate']:6.3f}" for name in (*RANDOM, "sft"))
+    control = f"{worst['name']} {rate_text(worst)}"
+    columns = "  ".join(f"{number(row['policies'][name]['rate']):>6}" for name in (*RANDOM, "sft"))
     decides = "yes" if row["trust"]["decides"] else "no"
-    return f"{row['judge']:>24} {row['seed']:4}  {decides:7}  {right:23}  {control:44}  {shares}"
+    return (
+        f"{row['judge']:>24} {row['seed']:4}  {decides:7}  {rate_text(accuracy):23}  {control:44}  {columns}"
+    )
 
 
 def main() -> None:
@@ -271,7 +273,7 @@ def main() -> None:
             wanted = [case for case in cases(chosen.rankings) if case.name not in there]
             if chosen.judges:
                 wanted = [case for case in wanted if case.name in chosen.judges]
-            for row in of_seed(settings.model_copy(update={"seed": seed}), wanted, texts):
+            for row in judges_of_seed(settings.model_copy(update={"seed": seed}), wanted, texts):
                 print(line(row), flush=True)
                 rows = [*kept_in(out), row]
                 write_json(out, {"machine": platform.machine(), "params": params, "judges": rows})

@@ -4,17 +4,18 @@ In copies of the checkout, each with an empty cache and state folder:
 
 1. every stage bare, as `python -m tasks.<stage>`, one after the other;
 2. the same as one flow run, with a temporary Prefect server, from the start of the process to its end;
-3. with nothing to do, the flow again, which then starts no run; the flow with a name, which makes it a run in
-   all three tools, with a temporary Prefect server and with one that is already there; and `dvc repro`; the
-   median of five each.
+3. with nothing to do, the median of five each: the flow again, which then starts no run; the flow with a
+   name, which makes it a run in all three tools, with a temporary Prefect server and with one that is
+   already there; and `dvc repro`.
 
-Asked: 2 at most 1.15 times 1 for the main job; the flow under 10 s and `dvc repro` under 3 s with nothing to
-do. Prints Markdown; with --out it also writes overhead-<date>-<machine>.json there. With the default
-parameters it takes some two and a half times as long as the pipeline.
+The limits are in `LIMITS`: the flow may take 1.15 times as long as its stages for the main job, and with
+nothing to do under 10 s, `dvc repro` under 3 s. Prints Markdown; with --out it also writes
+overhead-<date>-<machine>-<n>cores.json there. With the default parameters it takes some two and a half times
+as long as the pipeline.
 
-The columns say where a stage's seconds go (benchmarks/where.py looks 50 times a second): `python` its start
-and end, `import` loading modules, `data` reading, checking, judging, drawing and writing, `models` sampling,
-scoring and loading outside of training, `training` the trainer, `logging` MLflow.
+The columns say where a stage's seconds go (benchmarks/where.py samples the stack 50 times a second):
+`python` its start and end, `import` loading modules, `data` reading, checking, judging, drawing and writing,
+`models` sampling, scoring and loading outside of training, `training` the trainer, `logging` MLflow.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ from rlhf.data.files import read_json, write_json
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.places import git_commit
 
-REPEATS = 5  # of what has nothing to do; its median counts
+REPEATS = 5  # of each command with nothing to do; the median counts
 COLUMNS = ("python", "import", "data", "models", "training", "logging")
-ASKED = {
+LIMITS = {  # at most, a ratio or seconds
     "flow / bare": 1.15,
     "flow, nothing to do": 10.0,
     "flow with a name, nothing to do": 10.0,
@@ -63,7 +64,7 @@ ASKED = {
 
 
 def copy_of_checkout(folder: Path, changes: list[str]) -> None:
-    """A repository with the checkout's files, committed, and these parameters."""
+    """Make a repository with the checkout's files and these parameters, committed."""
     settings = plan(None, None, parse_changes(changes))
     tree = snapshot()
     _run("git", "clone", "--quiet", "--shared", ".", str(folder))
@@ -85,7 +86,7 @@ def copy_of_checkout(folder: Path, changes: list[str]) -> None:
     )
 
 
-def timed(folder: Path, *words: str) -> tuple[float, str]:
+def timed(folder: Path, *command: str) -> tuple[float, str]:
     """Seconds that a command takes in a copy, and what it said.
 
     Raises:
@@ -102,15 +103,15 @@ def timed(folder: Path, *words: str) -> tuple[float, str]:
     }
     env |= {"DVC_NO_ANALYTICS": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     started = time.monotonic()
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise StageError(f"{shlex.join(words)}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        raise StageError(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
     return time.monotonic() - started, done.stdout + done.stderr
 
 
-def several(folder: Path, *words: str) -> list[float]:
+def repeated(folder: Path, *command: str) -> list[float]:
     """Seconds that a command takes, each time that it is run."""
-    return [timed(folder, *words)[0] for _ in range(REPEATS)]
+    return [timed(folder, *command)[0] for _ in range(REPEATS)]
 
 
 @contextmanager
@@ -135,41 +136,45 @@ def prefect_server(folder: Path) -> Iterator[str]:
 def bare_stages(folder: Path) -> dict[str, dict[str, float]]:
     """Stage -> seconds in all, and of each column."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
-    found = folder.parent / "where.json"
+    where = folder.parent / "where.json"
     seconds = {}
     for name, stage in stages.items():  # dvc.yaml is in the order of the graph
-        _, _, *words = shlex.split(stage["cmd"])  # python -m
+        _, _, *module = shlex.split(stage["cmd"])  # python -m
         for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
             path = folder / (out if isinstance(out, str) else next(iter(out)))
             path.parent.mkdir(parents=True, exist_ok=True)
-        whole, _ = timed(folder, sys.executable, "-m", "benchmarks.where", str(found), *words)
-        parts = read_json(found)
+        whole, _ = timed(folder, sys.executable, "-m", "benchmarks.where", str(where), *module)
+        parts = read_json(where)
         seconds[name] = {"all": whole, "python": whole - sum(parts.values()), **parts}
     return seconds
 
 
 def measure(changes: list[str]) -> dict[str, Any]:
-    """All that is asked; `changes` are KEY=VALUE words."""
+    """Everything that this benchmark measures.
+
+    Args:
+        changes: parameters as KEY=VALUE.
+    """
     root = Path(tempfile.mkdtemp(prefix="overhead-"))
     try:
         bare, flow = root / "bare", root / "flow"
         for folder in (bare, flow):  # making the databases is part of the set-up
             copy_of_checkout(folder, changes)
-            timed(folder, sys.executable, "-c", "from tasks.runtime.stage import connect; connect()")
+            timed(folder, sys.executable, "-c", "from tasks.runtime.tracking import connect; connect()")
         home = f"PREFECT_HOME={flow}/.state/prefect"
         timed(flow, "env", home, sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y")
         stages = bare_stages(bare)
         run = [sys.executable, "-m", "flows.run"]
         whole, _ = timed(flow, *run)
-        idle = [several(flow, *run), several(flow, *run, "--name", "again")]
+        idle = [repeated(flow, *run), repeated(flow, *run, "--name", "again")]
         with prefect_server(flow) as url:
-            idle.append(several(flow, "env", f"PREFECT_API_URL={url}", *run, "--name", "served"))
-        idle.append(several(flow, sys.executable, "-m", "dvc", "repro"))
+            idle.append(repeated(flow, "env", f"PREFECT_API_URL={url}", *run, "--name", "served"))
+        idle.append(repeated(flow, sys.executable, "-m", "dvc", "repro"))
     finally:
         shutil.rmtree(root, ignore_errors=True)
     total = sum(row["all"] for row in stages.values())
     medians = [statistics.median(seconds) for seconds in idle]
-    figures = dict(zip(ASKED, (whole / total, *medians), strict=True))
+    figures = dict(zip(LIMITS, (whole / total, *medians), strict=True))
     return {
         "date": datetime.date.today().isoformat(),
         "machine": platform.machine(),
@@ -181,14 +186,14 @@ def measure(changes: list[str]) -> dict[str, Any]:
         "bare": total,
         "flow": whole,
         "figures": figures,
-        "nothing to do": dict(zip(list(ASKED)[1:], idle, strict=True)),
-        "asked": ASKED,
+        "nothing to do": dict(zip(list(LIMITS)[1:], idle, strict=True)),
+        "asked": LIMITS,
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    """What was measured, as Markdown."""
-    stages = found["stages"]
+def table(result: dict[str, Any]) -> str:
+    """What `measure` returns, as Markdown."""
+    stages = result["stages"]
     rows = {
         **stages,
         "all": {key: sum(row.get(key, 0) for row in stages.values()) for key in ("all", *COLUMNS)},
@@ -198,20 +203,20 @@ def table(found: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | " + " | ".join(f"{row.get(key, 0):.1f}" for key in ("all", *COLUMNS)) + " |"
         )
-    lines += ["", f"- flow {found['flow']:.1f} s, its stages bare {found['bare']:.1f} s"]
-    for name, value in found["figures"].items():
+    lines += ["", f"- flow {result['flow']:.1f} s, its stages bare {result['bare']:.1f} s"]
+    for name, value in result["figures"].items():
         unit = "" if "/" in name else " s"
-        times = found["nothing to do"].get(name, [])
+        times = result["nothing to do"].get(name, [])
         spread = f", {min(times):.1f} to {max(times):.1f} in {len(times)}" if times else ""
-        lines.append(f"- {name}: {value:.2f}{unit} (asked: at most {found['asked'][name]:g}{unit}){spread}")
+        lines.append(f"- {name}: {value:.2f}{unit} (asked: at most {result['asked'][name]:g}{unit}){spread}")
     lines.append(
-        f"- {found['cores']} cores, load {found['load']:.1f} at the end; other work makes all of it slower"
+        f"- {result['cores']} cores, load {result['load']:.1f} at the end; other work makes all of it slower"
     )
     return "\n".join(lines)
 
 
-def _run(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True)
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def main() -> None:
@@ -223,13 +228,13 @@ def main() -> None:
     )
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the figures: benchmarks/results")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with one_line_errors():
-        found = measure(given.set)
-    print(table(found))
-    if given.out:
-        name = f"overhead-{found['date']}-{found['machine']}-{found['cores']}cores.json"
-        write_json(given.out / name, found)
+        result = measure(arguments.set)
+    print(table(result))
+    if arguments.out:
+        name = f"overhead-{result['date']}-{result['machine']}-{result['cores']}cores.json"
+        write_json(arguments.out / name, result)
 
 
 if __name__ == "__main__":

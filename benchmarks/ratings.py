@@ -32,7 +32,7 @@ from typing import Any
 from rlhf.data.errors import DataError
 from rlhf.data.json_files import read_jsonl
 from rlhf.measures.agreement import agreement
-from rlhf.measures.display import figure_text, interval_text
+from rlhf.measures.display import figure_text, interval_text, level_text, number
 from rlhf.measures.rates import preference_rate
 
 FILE = "lqual.jsonl"
@@ -59,8 +59,8 @@ def read_ratings(path: Path | str, axis: str = "overall") -> list[Rated]:
     if not path.exists():
         raise DataError(f"{path}: no such file; give a JSONL file of ratings or a folder that holds {FILE}")
     rows = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        where = f"{path}: row {number}"
+    for line, row in enumerate(read_jsonl(path), start=1):
+        where = f"{path}: row {line}"
         try:
             article, system, axes = str(row["id"]), str(row["system"]), dict(row["prompts"])
             annotators = [str(annotator) for annotator in row["annotators"]]
@@ -69,15 +69,15 @@ def read_ratings(path: Path | str, axis: str = "overall") -> list[Rated]:
                 f"{where}: needs id, system, annotators and prompts; see benchmarks/ratings.py"
             ) from None
         try:
-            given = axes[axis]["human"]
+            ratings = axes[axis]["human"]
         except (KeyError, TypeError):
             raise DataError(f"{where}: no ratings on {axis!r}; it has {', '.join(axes)}") from None
-        lists = isinstance(given, list) and isinstance(row["annotators"], list)
-        if not lists or not given or len(set(annotators)) != len(given):
+        lists = isinstance(ratings, list) and isinstance(row["annotators"], list)
+        if not lists or not ratings or len(set(annotators)) != len(ratings):
             raise DataError(f"{where}: needs one rating an annotator, as lists of equal length")
-        if not all(type(rating) in (int, float) and isfinite(rating) for rating in given):
-            raise DataError(f"{where}: ratings must be numbers, got {str(given)[:60]}")
-        rows.append(Rated(article, system, dict(zip(annotators, given, strict=True))))
+        if not all(type(rating) in (int, float) and isfinite(rating) for rating in ratings):
+            raise DataError(f"{where}: ratings must be numbers, got {str(ratings)[:60]}")
+        rows.append(Rated(article, system, dict(zip(annotators, ratings, strict=True))))
     if not rows:
         raise DataError(f"{path}: no rows; it needs one rated text a line")
     return rows
@@ -98,31 +98,32 @@ def evaluate(rows: list[Rated], reference: str = "reference", confidence: float 
     Raises:
         DataError: no rows of the reference, or none of another system on the same articles.
     """
-    given: dict[str, dict[str, list[float]]] = {}  # system -> article -> ratings
+    by_system: dict[str, dict[str, list[float]]] = {}  # system -> article -> ratings
     for row in rows:
-        given.setdefault(row.system, {}).setdefault(row.article, []).extend(row.ratings.values())
-    if reference not in given:
+        by_system.setdefault(row.system, {}).setdefault(row.article, []).extend(row.ratings.values())
+    if reference not in by_system:
         raise DataError(
             f"no rows of system {reference!r}, so nothing to compare with; "
-            f"there are {', '.join(sorted(given))}"
+            f"there are {', '.join(sorted(by_system))}"
         )
     rating = {
-        system: fmean(fmean(row.ratings.values()) for row in rows if row.system == system) for system in given
+        system: fmean(fmean(row.ratings.values()) for row in rows if row.system == system)
+        for system in by_system
     }
-    theirs = given.pop(reference)
-    found = {}
-    for system, articles in sorted(given.items()):
+    theirs = by_system.pop(reference)
+    systems = {}
+    for system, articles in sorted(by_system.items()):
         preferred = [
             _better(fmean(mine), fmean(theirs[article]))
             for article, mine in articles.items()
             if article in theirs
         ]
         if preferred:
-            found[system] = {
+            systems[system] = {
                 **asdict(preference_rate(preferred, confidence)),
                 "mean_rating": rating[system],
             }
-    if not found:
+    if not systems:
         raise DataError(f"no article has both a {reference} and another system, so nothing can be compared")
     return {
         "judge": {"name": "annotators", "kind": "human"},
@@ -130,10 +131,8 @@ def evaluate(rows: list[Rated], reference: str = "reference", confidence: float 
         "reference_mean_rating": rating[reference],
         "tie_rule": "equal mean ratings are a tie and count one half",
         "confidence": confidence,
-        "systems": dict(sorted(found.items(), key=lambda item: -item[1]["rate"])),
-        "agreement": agreement(
-            {number: row.ratings for number, row in enumerate(rows)}, confidence
-        ).as_dict(),
+        "systems": dict(sorted(systems.items(), key=lambda item: -item[1]["rate"])),
+        "agreement": agreement({place: row.ratings for place, row in enumerate(rows)}, confidence).as_dict(),
     }
 
 
@@ -143,30 +142,29 @@ def _better(mine: float, theirs: float) -> str:
 
 def show(result: dict[str, Any]) -> str:
     """The result as a table in plain text."""
-    percent = f"{result['confidence']:.0%}"
+    interval = f"{level_text(result['confidence'])} Wilson"
     lines = [
-        f"{'system':<12} {'preferred':>9}  {percent + ' Wilson':<14} {'n':>5}"
+        f"{'system':<12} {'preferred':>9}  {interval:<14} {'n':>5}"
         f" {'wins':>5} {'ties':>5} {'losses':>6} {'rating':>7}"
     ]
     for name, row in result["systems"].items():
-        wilson = interval_text(row)
         lines.append(
-            f"{name:<12} {row['rate']:>9.3f}  {wilson:<14} {row['n']:>5}"
-            f" {row['wins']:>5} {row['ties']:>5} {row['losses']:>6} {row['mean_rating']:>7.3f}"
+            f"{name:<12} {number(row['rate']):>9}  {interval_text(row):<14} {row['n']:>5}"
+            f" {row['wins']:>5} {row['ties']:>5} {row['losses']:>6} {number(row['mean_rating']):>7}"
         )
-    agreed = result["agreement"]
-    alpha = "undefined" if agreed["alpha"] is None else figure_text(agreed, "alpha")
+    annotators = result["agreement"]
+    alpha = "undefined" if annotators["alpha"] is None else figure_text(annotators, "alpha")
     lines += [
         "",
-        f"Preferred to {result['reference']} (mean rating {result['reference_mean_rating']:.3f}); "
+        f"Preferred to {result['reference']} (mean rating {number(result['reference_mean_rating'])}); "
         f"judges: people; {result['tie_rule']}.",
-        f"{agreed['judges']} annotators, {agreed['n']} texts: raw agreement "
-        f"{figure_text(agreed, 'raw')}, Krippendorff's alpha (nominal) {alpha}.",
+        f"{annotators['judges']} annotators, {annotators['n']} texts: raw agreement "
+        f"{figure_text(annotators, 'raw')}, Krippendorff's alpha (nominal) {alpha}.",
     ]
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(command_line: list[str] | None = None) -> int:
     """The command; 0 when all went well, 1 after one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ratings",
@@ -181,14 +179,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--confidence", type=_share, default=0.95, help="of the intervals (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    given = parser.parse_args(arguments)
+    arguments = parser.parse_args(command_line)
     try:
-        result = evaluate(read_ratings(given.path, given.axis), given.reference, given.confidence)
+        result = evaluate(
+            read_ratings(arguments.path, arguments.axis), arguments.reference, arguments.confidence
+        )
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    result = {"axis": given.axis, **result}
-    print(json.dumps(result, indent=2) if given.json else show(result))
+    result = {"axis": arguments.axis, **result}
+    print(json.dumps(result, indent=2) if arguments.json else show(result))
     return 0
 
 

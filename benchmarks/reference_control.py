@@ -2,13 +2,13 @@
 
 A policy's rate is read against two others, measured by the judge that judges the policy:
 
-- `by lot`: of two references of a prompt one is called the output by lot. Whatever the judge likes, swapping
-  the two is as likely, so the rate must come near one half; an interval that leaves 0.5 is a fault of the
-  judging, not a finding about people. Its ties say how often the judge sees no difference between two human
-  texts.
-- `others`: the first reference (the one that a policy is held against) stays the reference, and another
+- `by lot`: of two references of a prompt, one drawn at random is called the output. Whatever the judge likes,
+  the two are as likely swapped, so the rate must come near one half; an interval that leaves 0.5 is a fault
+  of the judging, not a finding about people. Its ties say how often the judge sees no difference between two
+  human texts.
+- `others`: the first reference (the one that a policy is compared with) stays the reference, and another
   person's is the output. This is what people reach by this judge, and the rate to compare a policy's with:
-  where it is not 0.5, the choice of the references' writer moves every policy's rate.
+  where it is not 0.5, the choice of who wrote the references moves every policy's rate.
 
 Beside both stand how long the texts are and how many words they share, which need no judge.
 
@@ -42,8 +42,8 @@ from rlhf.judges.chat_completions import Endpoint
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs, same
 from rlhf.judges.language_model import LlmJudge
 from rlhf.judges.reward_model import model_judge
-from rlhf.measures.display import figure_text, interval_text, rate_text
-from rlhf.measures.length_control import length_controlled_rate
+from rlhf.measures.display import figure_text, interval_text, level_text, number, rate_text
+from rlhf.measures.length_control import length_controlled_rate, word_count
 from rlhf.measures.rates import preference_rate, prompt_means, to_points, wilson
 
 References = dict[str, list[str]]  # prompt -> its references, the first is the one used elsewhere
@@ -58,12 +58,12 @@ def read_references(path: Path | str) -> References:
     path = Path(path)
     if path.is_dir():
         path = path / "test.jsonl"
-    found: References = {}
+    references: References = {}
     for prompt, reference in _scitldr(path) or _demonstrations(path):
-        texts = found.setdefault(prompt, [])
+        texts = references.setdefault(prompt, [])
         if not any(same(reference, text) for text in texts):
             texts.append(reference)
-    several = {prompt: texts for prompt, texts in found.items() if len(texts) > 1}
+    several = {prompt: texts for prompt, texts in references.items() if len(texts) > 1}
     if not several:
         raise DataError(
             f"{path}: no prompt has two different references, so people cannot be set against people"
@@ -75,16 +75,16 @@ def _scitldr(path: Path) -> list[tuple[str, str]] | None:
     """Prompts and references where the file is SciTLDR's, None where it is another."""
     if path.suffix != ".jsonl" or not path.exists():
         return None
-    found = []
-    for number, row in enumerate(read_jsonl(path), start=1):
+    rows = []
+    for line, row in enumerate(read_jsonl(path), start=1):
         if not isinstance(row, dict) or "target" not in row:
             return None
         source, targets = row.get("source", []), row["target"]
         lists = isinstance(source, list) and isinstance(targets, list) and source and targets
         if not lists or not all(isinstance(text, str) for text in [*source, *targets]):
-            raise DataError(f"{path}: row {number}: source and target must be lists of texts, not empty")
-        found += [(" ".join(source), target.strip()) for target in targets if target.strip()]
-    return found
+            raise DataError(f"{path}: row {line}: source and target must be lists of texts, not empty")
+        rows += [(" ".join(source), target.strip()) for target in targets if target.strip()]
+    return rows
 
 
 def _demonstrations(path: Path) -> list[tuple[str, str]]:
@@ -117,7 +117,7 @@ def control(references: References, judge: Judge, confidence: float = 0.95, seed
         references: see `read_references`.
         judge: the one that judges the policies too.
         confidence: coverage of the intervals, 0..1.
-        seed: of the lots.
+        seed: of what is drawn at random.
     """
     result: dict[str, Any] = {
         "judge": {"name": judge.name, "kind": judge.kind},
@@ -134,10 +134,10 @@ def control(references: References, judge: Judge, confidence: float = 0.95, seed
         asked = [row["prompt"] for row in rows]
         points = prompt_means(to_points([row["preferred"] for row in rows]), asked)
         longer = {
-            prompt: len(output.split()) - len(reference.split())
+            prompt: word_count(output) - word_count(reference)
             for prompt, reference, output in zip(*pairs.values(), strict=True)
         }
-        shared = [overlap(a, b) for a, b in zip(pairs["references"], pairs["outputs"], strict=True)]
+        shared = [overlap(*texts) for texts in zip(pairs["references"], pairs["outputs"], strict=True)]
         result["pairings"][name] = {
             **asdict(preference_rate([row["preferred"] for row in rows], confidence, asked)),
             "length_controlled": asdict(
@@ -146,8 +146,8 @@ def control(references: References, judge: Judge, confidence: float = 0.95, seed
                 )
             ),
             "asked": len(shared),
-            "reference_words": fmean(len(text.split()) for text in pairs["references"]),
-            "output_words": fmean(len(text.split()) for text in pairs["outputs"]),
+            "reference_words": fmean(map(word_count, pairs["references"])),
+            "output_words": fmean(map(word_count, pairs["outputs"])),
             "overlap": fmean(shared),
             "overlap_interval": wilson(shared, confidence),
         }
@@ -156,13 +156,13 @@ def control(references: References, judge: Judge, confidence: float = 0.95, seed
 
 def overlap(first: str, second: str) -> float:
     """Words that two texts share, as F1 (ROUGE-1 without stemming, Lin 2004), 0..1."""
-    a, b = Counter(_words(first)), Counter(_words(second))
-    shared = (a & b).total()
-    return 2 * shared / (a.total() + b.total()) if shared else 0.0
+    counts = Counter(_words(first)), Counter(_words(second))
+    shared = (counts[0] & counts[1]).total()
+    return 2 * shared / sum(count.total() for count in counts) if shared else 0.0
 
 
 def overlap_judge() -> ScoringJudge:
-    """Prefers the text of whose words more stand in the prompt: crude, but free, exact and blind to order."""
+    """Prefers the text with more of its words from the prompt: crude, but free, exact and blind to order."""
 
     def score(prompts: list[str], texts: list[str]) -> list[float]:
         scores = []
@@ -180,22 +180,23 @@ def _words(text: str) -> list[str]:
 
 def show(result: dict[str, Any]) -> str:
     """The result as a table in plain text."""
-    percent = f"{result['confidence']:.0%}"
+    interval = f"{level_text(result['confidence'])} Wilson"
     lines = [
-        f"{'pairing':<8} {'preferred':>9}  {percent + ' Wilson':<14} {'n':>5} {'ties':>5}  "
+        f"{'pairing':<8} {'preferred':>9}  {interval:<14} {'n':>5} {'ties':>5}  "
         f"{'at equal length':<22}  {'words':<10} {'shared words (F1)':<22}"
     ]
     for name, row in result["pairings"].items():
-        equal, words = row["length_controlled"], f"{row['output_words']:.1f}/{row['reference_words']:.1f}"
+        lengths = f"{number(row['output_words'], 1)}/{number(row['reference_words'], 1)}"
         lines.append(
-            f"{name:<8} {row['rate']:>9.3f}  {interval_text(row)} {row['n']:>5} "
-            f"{row['ties']:>5}  "
-            f"{rate_text(equal)}  {words:<10} {figure_text(row, 'overlap')}"
+            f"{name:<8} {number(row['rate']):>9}  {interval_text(row)} {row['n']:>5} {row['ties']:>5}  "
+            f"{rate_text(row['length_controlled'])}  {lengths:<10} {figure_text(row, 'overlap')}"
         )
     judge, lot = result["judge"], result["pairings"]["by lot"]
     verdict = "holds 0.5, as it must."
     if not lot["low"] <= 0.5 <= lot["high"]:
-        verdict = "misses 0.5: chance does that in one seed of twenty, a judge who likes a position in all."
+        verdict = (
+            "misses 0.5: chance does that for one seed in twenty, a judge that likes a position for all."
+        )
     lines += [
         "",
         f"Human reference against human reference; judge: {judge['name']} ({judge['kind']}); "
@@ -205,7 +206,7 @@ def show(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(command_line: list[str] | None = None) -> int:
     """The command; 0 when all went well, 1 after one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reference_control",
@@ -229,28 +230,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--max-requests", type=int, default=2000, help="of an llm judge (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the lots (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of what is drawn at random (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    given = parser.parse_args(arguments)
+    arguments = parser.parse_args(command_line)
     try:
-        result = control(read_references(given.path), _judge(given), seed=given.seed)
+        result = control(read_references(arguments.path), _judge(arguments), seed=arguments.seed)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(json.dumps(result, indent=2) if given.json else show(result))
+    print(json.dumps(result, indent=2) if arguments.json else show(result))
     return 0
 
 
-def _judge(given: argparse.Namespace) -> Judge:
-    kind, _, where = given.judge.partition(":")
+def _judge(arguments: argparse.Namespace) -> Judge:
+    kind, _, where = arguments.judge.partition(":")
     if kind == "overlap" and not where:
         return overlap_judge()
     if kind == "reward-model" and where:
         return model_judge(f"reward-model {where}", where)
-    if kind == "llm" and where and given.model:
-        return LlmJudge(Endpoint(where, given.model), given.cache, max_requests=given.max_requests)
+    if kind == "llm" and where and arguments.model:
+        return LlmJudge(
+            Endpoint(where, arguments.model), arguments.cache, max_requests=arguments.max_requests
+        )
     raise DataError(
-        f"no judge {given.judge!r}; give overlap, reward-model:FOLDER, or llm:URL together with --model NAME"
+        f"no judge {arguments.judge!r}; give overlap, reward-model:FOLDER, or llm:URL together with --model "
+        "NAME"
     )
 
 

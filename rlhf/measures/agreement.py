@@ -1,12 +1,12 @@
 """Do judges agree? Raw agreement, Krippendorff's alpha and Cohen's kappa, with intervals by item.
 
 Raw agreement alone flatters: two judges who always say `output` agree fully and know nothing. Alpha and kappa
-take off what chance would give; kappa is for two judges, alpha for any number, items not judged by all
-included. Both are 1 - disagreement / disagreement by chance, and their intervals are that of the disagreement
-by item, with chance as it was seen. Over simulated judges and 10 items or more these cover what was planted
-in 0.94 to 0.99 of samples where no label is rare, and in 0.89 to 1.00 over all distributions of labels; a
-percentile bootstrap of few items, or of judges who nearly always agree, often has no width: it covers 0.13 to
-0.90 there.
+take off what chance would give; kappa is for two judges, alpha for any number of them, and also for items
+that not all of them judged. Both are 1 - disagreement / disagreement by chance. Their intervals are the
+interval of the disagreement by item, with the chance disagreement taken as it was observed. With simulated
+judges and 10 items or more these cover the planted value in 0.94 to 0.99 of samples where no label is rare,
+and in 0.89 to 1.00 over all distributions of labels. A percentile bootstrap of few items, or of judges who
+nearly always agree, often has no width: it covers 0.13 to 0.90 there.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Agreement:
 
     Attributes:
         raw, raw_interval: mean over items of the share of pairs of judges who say the same, 0..1.
-        alpha, alpha_interval: Krippendorff's alpha for nominal labels, at most 1, 0 is chance; None where
-            all labels are the same, since nothing can be said about chance then.
+        alpha, alpha_interval: Krippendorff's alpha for nominal labels, at most 1, and 0 by chance; None where
+            all labels are the same, since then nothing can be said about chance.
         kappa, kappa_interval: Cohen's kappa, where there are exactly two judges and both judged each item;
             None otherwise.
         n: items.
@@ -57,7 +57,7 @@ def agreement(labels: Mapping[Any, Mapping[Any, Hashable]], confidence: float = 
     """Agreement of judges on items.
 
     Args:
-        labels: item -> judge -> label. Items with fewer than two labels count nowhere.
+        labels: item -> judge -> label. Items with fewer than two labels do not count.
         confidence: coverage of the intervals, 0..1.
 
     Raises:
@@ -137,9 +137,9 @@ def _beyond_chance(same: float, ends: Interval, apart: float) -> tuple[float | N
     """The agreement beyond chance and its interval; None where by chance nobody would disagree.
 
     Args:
-        same: share of equal labels.
+        same: share of pairs of judges who say the same.
         ends: its interval.
-        apart: share of unequal labels that chance would give.
+        apart: share of pairs of judges who by chance would not say the same.
     """
     if apart <= 0:
         return None, None

@@ -1,7 +1,7 @@
 """What a reward model is worth on pairs that labelers ordered: accuracy, calibration, length bias, ceiling.
 
-A pair's margin is the reward of the preferred text minus the reward of the other. Ties of the labelers are
-left out. Pairs of one ranking share texts, so intervals are by prompt, not by pair.
+A pair's margin is the reward of the preferred text minus the reward of the other one. Pairs that labelers
+tied are left out. Pairs of one ranking share texts, so intervals are by prompt, not by pair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rlhf.measures.rates import clustered_wilson, difference_interval
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval by prompt; n counts pairs."""
+    """A share or a difference of shares with its interval by prompt; n counts pairs."""
 
     value: float
     low: float
@@ -30,7 +30,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pairs of like confidence.
+    """Pairs of similar confidence.
 
     Attributes:
         confidence: mean probability that the model gives to the text it prefers, 0.5..1.
@@ -92,7 +92,7 @@ def accuracy_by_group(
     prompts: Sequence[Hashable],
     confidence: float = 0.95,
 ) -> dict[str, Estimate]:
-    """Share of pairs that the model orders as the labelers did, in all (key `all`) and by labeler group.
+    """Share of pairs that the model orders as the labelers did, over all (key `all`) and by labeler group.
 
     Args:
         margins: (n) reward of the preferred text minus the other's; a margin of 0 is half right.
@@ -102,11 +102,11 @@ def accuracy_by_group(
     """
     right = _right(margins)
     who, about = np.array(groups, object), list(prompts)
-    found = {"all": _share(right, about, confidence)}
+    shares = {"all": _share(right, about, confidence)}
     for group in sorted(set(groups)):
         inside = np.flatnonzero(who == group)
-        found[group] = _share(right[inside], [about[i] for i in inside], confidence)
-    return found
+        shares[group] = _share(right[inside], [about[i] for i in inside], confidence)
+    return shares
 
 
 def calibration(margins: ArrayLike, bins: int = 10) -> Calibration:
@@ -173,8 +173,8 @@ def accuracy_ceiling(agreement: float) -> tuple[float, float]:
 
     Where a share m of labelers prefers the favourite of a pair, the best model is right with chance m, and
     two labelers agree with chance q = m^2 + (1 - m)^2. Over pairs of differing m, the mean of m lies between
-    the mean agreement q (each pair is clear or a coin toss) and (1 + sqrt(2 q - 1)) / 2 (all are alike;
-    Jensen's inequality). A model above the second has seen the answers.
+    the mean agreement q (each pair is either clear or a coin toss) and (1 + sqrt(2 q - 1)) / 2 (all pairs are
+    alike; Jensen's inequality). A model above the upper bound has seen the answers.
 
     Args:
         agreement: chance that two labelers order a pair alike, ties left out, 0..1.
@@ -197,9 +197,9 @@ def reward_quality(
 
     Args:
         rankings: held-out rows of the contract COMPARISON.
-        scores: the model's, one a completion of each row.
-        everything: all rows, for the agreement of labelers who ranked the same texts.
-        confidence: of the intervals.
+        scores: the model's rewards, one for each completion of each row.
+        everything: all rows, held out or not, for the agreement of labelers who ranked the same texts.
+        confidence: coverage of the intervals, 0..1.
 
     Returns:
         `accuracy` by labeler group, `calibration`, `length_bias` (None where all texts are of one length),
@@ -233,20 +233,21 @@ def reward_quality(
 def _ordered(ranking: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs (better, worse) of a ranking's places, ties left out."""
     places = range(len(ranking))
-    return [(a, b) for a in places for b in places if ranking[a] < ranking[b]]
+    return [(i, j) for i in places for j in places if ranking[i] < ranking[j]]
 
 
 def _orders_alike(rankings: Sequence[Mapping[str, Any]]) -> list[float]:
-    """For each two labelers who ranked the same texts and each pair of these that neither ties: 1 where they
-    order it alike, 0 where they do not."""
+    """For every two labelers who ranked the same texts, and every pair of these that neither tied: 1 where
+    they ordered it alike, 0 where they did not."""
     ranked: dict[tuple[str, ...], list[set[tuple[int, int]]]] = {}
     for row in rankings:
         ranked.setdefault((row["prompt"], *row["completions"]), []).append(set(_ordered(row["ranking"])))
-    found = []
-    for same in ranked.values():
-        for one, other in combinations(same, 2):
-            found += [1.0] * len(one & other) + [0.0] * len(one & {(b, a) for a, b in other})
-    return found
+    alike = []
+    for same_texts in ranked.values():
+        for first, second in combinations(same_texts, 2):
+            turned = {(worse, better) for better, worse in second}
+            alike += [1.0] * len(first & second) + [0.0] * len(first & turned)
+    return alike
 
 
 def _right(margins: ArrayLike) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What a reader has to know before the figures of an evaluation: one sentence each, none where all is well.
+"""What a reader has to know before the numbers of an evaluation: one sentence each, none where all is well.
 
 A rate can be right and say nothing: where every output is the reference, where a training left the weights as
 they were, where few prompts were judged, or where nothing shows that the judge can tell good from random.
@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf.measures.display import LABELS, number
 
-MOST = 0.5  # share of outputs from which on a peculiarity is what the figures show
+MOST = 0.5  # share of outputs from which on the numbers show a peculiarity rather than quality
 FEW = 100  # prompts; with fewer, a 95 % interval is wider than 0.2 for a rate near one half
 
 
@@ -22,7 +22,7 @@ def caveats(
     references: Sequence[str],
     weights: Mapping[str, str],
 ) -> list[str]:
-    """The sentences, the gravest first.
+    """The sentences, the most serious one first.
 
     Args:
         evaluation: the content of metrics/evaluation.json.
@@ -47,32 +47,35 @@ def _untrusted(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def _untrained(outputs: Mapping[str, Sequence[str]], weights: Mapping[str, str]) -> list[str]:
-    """Policies that are the one that they were trained from."""
-    told = []
+    """Policies that are no different from the policy that their training started from."""
+    sentences = []
     for after, before in (("sft", "pretrained"), ("ppo", "sft")):
         now, then = LABELS[after], LABELS[before]
         if weights[after] == weights[before]:
-            told.append(f"The weights of {now} are those of {then}: {now} has changed nothing.")
+            sentences.append(f"The weights of {now} are those of {then}: {now} has changed nothing.")
         elif list(outputs[after]) == list(outputs[before]):
-            told.append(f"Every output of {now} is the one of {then}, though their weights differ.")
-    return told
+            sentences.append(f"Every output of {now} is the one of {then}, though their weights differ.")
+    return sentences
 
 
 def _peculiar(outputs: Mapping[str, Sequence[str]], references: Sequence[str]) -> list[str]:
     """Policies that mostly repeat the reference, one text, or nothing."""
-    told, n = [], len(references)
+    sentences, n = [], len(references)
     for policy, texts in outputs.items():
         written = [text.strip() for text in texts]
         copied = sum(text == reference.strip() for text, reference in zip(written, references, strict=True))
         text, often = Counter(written).most_common(1)[0]
         label = LABELS.get(policy, policy)
         if copied >= MOST * n:
-            told.append(
-                f"{label}: {_of(copied, n)} equal their references. Equal texts tie, so the rate says little."
+            sentences.append(
+                f"{label}: {_share_text(copied, n)} equal their references. Equal texts tie, so the rate "
+                "says little."
             )
         elif often >= MOST * n and often > 1:
-            told.append(f"{label}: {_of(often, n)} are {'one and the same text' if text else 'empty'}.")
-    return told
+            sentences.append(
+                f"{label}: {_share_text(often, n)} are {'one and the same text' if text else 'empty'}."
+            )
+    return sentences
 
 
 def _few(evaluation: Mapping[str, Any]) -> list[str]:
@@ -84,5 +87,5 @@ def _few(evaluation: Mapping[str, Any]) -> list[str]:
     return [f"Only {count} judged: PPO's rate is known to about {half} in either direction."]
 
 
-def _of(count: int, n: int) -> str:
+def _share_text(count: int, n: int) -> str:
     return f"all {n} outputs" if count == n else f"{count} of {n} outputs"

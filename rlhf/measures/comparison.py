@@ -1,7 +1,7 @@
-"""Compare runs judged on the same prompts: which is best, by how much, is that sure, what was different.
+"""Compare runs on the same prompts: which is best, by how much, whether that is sure, what was different.
 
-Of two runs only the prompts count that both were judged on, by the same judge. With many runs some pair
-differs by chance alone: p values are Holm-adjusted over all pairs, since the best is known only afterwards.
+Two runs are compared on the prompts that the same judge judged for both. With many runs some pair differs by
+chance alone: p values are Holm-adjusted over all pairs, because the best run is known only afterwards.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Run:
     """What is known of a run.
 
     Attributes:
-        name: what it was asked for by.
+        name: by which it was asked for.
         evaluation: what stands in metrics/evaluation.json.
         judgments: rows of the contract JUDGMENT by the first judge, all policies.
         params: every parameter by dotted key.
-        data: path -> hash of the data sets that it was made of.
+        data: path -> hash of the data sets that it was made from.
         weights: hash of its policy.
         gate: `promoted` and `version`; empty where it was not registered.
         cost: `seconds` and `memory_mb` of all stages; empty where nobody measured.
@@ -69,7 +69,7 @@ def compare_runs(runs: Sequence[Run], confidence: float = 0.95) -> dict[str, Any
             without cause, and the same for any slice.
 
     Returns:
-        `verdict` (sentences), `warnings`, `runs` (name, figures, `differs` in short), `params` and `data`
+        `verdict` (sentences), `warnings`, `runs` (name, rates, cost, `differs` in short), `params` and `data`
         (rows of key and values that are not all equal), `pairs` (see `pairwise`), `slices` (see
         `moved_slices`) and `samples` (see `side_by_side`).
 
@@ -83,7 +83,7 @@ def compare_runs(runs: Sequence[Run], confidence: float = 0.95) -> dict[str, Any
     pairs = pairwise(ordered, confidence)
     result = {
         "confidence": confidence,
-        "runs": [_figures(run) | {"differs": what_differs(run.name, params)} for run in ordered],
+        "runs": [_row(run) | {"differs": what_differs(run.name, params)} for run in ordered],
         "params": params,
         "data": differing({run.name: run.data for run in ordered}),
         "pairs": pairs,
@@ -94,7 +94,8 @@ def compare_runs(runs: Sequence[Run], confidence: float = 0.95) -> dict[str, Any
     return result | {"verdict": verdict_of(ordered, pairs, confidence)}
 
 
-def _figures(run: Run) -> dict[str, Any]:
+def _row(run: Run) -> dict[str, Any]:
+    """What the table of the runs shows."""
     row, sft = run.evaluation["policies"]["ppo"], run.evaluation["policies"].get("sft")
     trust = first_trust(run.evaluation) or {}
     return {
@@ -127,15 +128,15 @@ def differing(values: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def what_differs(name: str, params: Sequence[Mapping[str, Any]]) -> list[str]:
-    """`key=value` of a run where it has not the value that most of the runs have."""
-    words = []
+    """`key=value` of a run where its value is not the one that most of the runs have."""
+    changes = []
     for row in params:
         counts = Counter(_frozen(value) for value in row["values"].values())
         usual, most = counts.most_common(1)[0]
         value = row["values"][name]
         if most == 1 or _frozen(value) != usual:
-            words.append(f"{row['key']}={value}")
-    return words
+            changes.append(f"{row['key']}={value}")
+    return changes
 
 
 def pairwise(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]:
@@ -144,11 +145,12 @@ def pairwise(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]:
     from statsmodels.stats.multitest import multipletests
 
     rows = []
-    for one, other in combinations(runs, 2):
-        paired = compare(one.rows(), other.rows(), confidence) if one.judge == other.judge else None
-        if paired:
-            same = bool(one.weights) and one.weights == other.weights
-            rows.append({"first": one.name, "second": other.name, "same": same, **paired})
+    for first, second in combinations(runs, 2):
+        if first.judge != second.judge:
+            continue
+        if paired := compare(first.rows(), second.rows(), confidence):
+            same = bool(first.weights) and first.weights == second.weights
+            rows.append({"first": first.name, "second": second.name, "same": same, **paired})
     if rows:
         for row, p_value in zip(
             rows, multipletests([row["p_value"] for row in rows], method="holm")[1], strict=True
@@ -160,8 +162,8 @@ def pairwise(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]:
 def moved_slices(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]:
     """Slices in which a run surely does better or worse than the best one.
 
-    The sign test of a slice is one-sided and Holm-adjusted over the slices of one pair; here it is also taken
-    twice, for both sides, and for the number of pairs.
+    The sign test of a slice is one-sided and Holm-adjusted over the slices of one pair of runs; here it is
+    also adjusted (Bonferroni) for both directions and for the number of pairs.
 
     Returns:
         `kind`, `slice`, `run`, `against`, `rate` and `other` (of both), `difference`, `n`, `p_value`
@@ -172,8 +174,8 @@ def moved_slices(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]
     for run in others:
         if run.judge != best.judge:
             continue
-        for rose, (one, other) in {False: (run, best), True: (best, run)}.items():
-            tables = compare_slices(one.rows(), other.rows(), best.topics, best.writers, confidence)
+        for rose, (worse, better) in {False: (run, best), True: (best, run)}.items():
+            tables = compare_slices(worse.rows(), better.rows(), best.topics, best.writers, confidence)
             for kind, row in [(kind, row) for kind, table in tables.items() for row in table]:
                 p_value = min(1.0, row["p_value"] * times)
                 if p_value >= 1 - confidence:
@@ -219,36 +221,36 @@ def side_by_side(runs: Sequence[Run], most: int = SHOWN) -> list[dict[str, Any]]
 
 
 def warnings_about(runs: Sequence[Run]) -> list[str]:
-    """What makes the figures of these runs hard to compare, one sentence each."""
-    words = []
+    """What makes the rates of these runs hard to compare, one sentence each."""
+    sentences = []
     judges = {run.judge for run in runs}
     if len(judges) > 1:
-        words.append(
+        sentences.append(
             f"They were judged by different judges ({', '.join(sorted(judges))}): rates are not comparable."
         )
     prompts = [set(preference_by_prompt(run.rows())) for run in runs]
     shared = set.intersection(*prompts)
     if any(prompt_set != shared for prompt_set in prompts):
-        words.append(f"Not all were judged on the same prompts: {len(shared)} prompts are shared by all.")
+        sentences.append(f"Not all were judged on the same prompts: {len(shared)} prompts are shared by all.")
     for row in differing({run.name: {key: run.params.get(key) for key in SAMPLING} for run in runs}):
         by_value: dict[str, list[str]] = {}
         for name, value in row["values"].items():
             by_value.setdefault(str(value), []).append(name)
-        told = "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items())
-        words.append(
-            f"The judged outputs were not sampled alike ({row['key']}: {told}): a difference need not come "
+        values = "; ".join(f"{value} in {', '.join(names)}" for value, names in by_value.items())
+        sentences.append(
+            f"The judged outputs were not sampled alike ({row['key']}: {values}): a difference need not come "
             "from the training. Compare each run with its own SFT policy too."
         )
     for run in runs:
         trust = first_trust(run.evaluation)
         if trust and not trust["decides"]:
-            words.append(f"{run.name}: its judge decides nothing: {trust['reason']}.")
+            sentences.append(f"{run.name}: its judge decides nothing: {trust['reason']}.")
     by_weights: dict[str, list[str]] = {}
     for run in runs:
         if run.weights:
             by_weights.setdefault(run.weights, []).append(run.name)
-    words += [f"The same policy: {', '.join(names)}." for names in by_weights.values() if len(names) > 1]
-    return words
+    sentences += [f"The same policy: {', '.join(names)}." for names in by_weights.values() if len(names) > 1]
+    return sentences
 
 
 def verdict_of(runs: Sequence[Run], pairs: Sequence[Mapping[str, Any]], confidence: float) -> list[str]:
@@ -257,7 +259,7 @@ def verdict_of(runs: Sequence[Run], pairs: Sequence[Mapping[str, Any]], confiden
     row = best.evaluation["policies"]["ppo"]
     lines = []
     if any(not (first_trust(run.evaluation) or {"decides": True})["decides"] for run in runs):
-        lines.append("This decides nothing: a judge of these runs may not be believed, see the warnings.")
+        lines.append("This decides nothing: a judge of these runs cannot be believed, see the warnings.")
     lines += [
         f"{best.name} has the highest rate: {rate_text(row)} of n = {row['n']} prompts preferred to the "
         f"reference, judge {best.judge}."
@@ -281,5 +283,5 @@ def verdict_of(runs: Sequence[Run], pairs: Sequence[Mapping[str, Any]], confiden
 
 
 def _frozen(value: Any) -> Hashable:
-    """A value that lists and dictionaries can be compared by; 1 and True stay apart."""
+    """A text by which values can be compared, lists and dictionaries too; 1 and True stay apart."""
     return f"{type(value).__name__} {value!r}"

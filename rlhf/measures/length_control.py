@@ -31,8 +31,8 @@ class LengthControlled:
         rate: preferred to the reference at length difference zero, 0..1.
         low, high: interval of the rate.
         slope: b, in logits from no difference to a much longer output; above 0 the judge prefers the longer.
-        longer: share of outputs longer than their reference. Near 0 or 1 there was next to nothing of equal
-            length to look at, and the rate is an extrapolation.
+        longer: share of outputs longer than their reference. Near 0 or 1 hardly any output is as long as its
+            reference, and the rate is an extrapolation.
         n: prompts.
     """
 
@@ -56,8 +56,9 @@ def length_controlled_rate(
     Args:
         points: (n) one value a prompt, 1 where the output is preferred, 0 where the reference is, 1/2 for a
             tie.
-        length_differences: (n) output minus reference, in any unit. All equal, or all so far from 0 that tanh
-            tells them apart no more: no slope can be known, and the rate is the one without length control.
+        length_differences: (n) output minus reference, in any unit. Where all are equal, or so far from 0
+            that tanh no longer tells them apart, no slope can be known, and the rate is the one without
+            length control.
         confidence: coverage of the interval, 0..1.
 
     Raises:

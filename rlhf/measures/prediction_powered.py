@@ -1,4 +1,4 @@
-"""Few human judgments and many of a model, as one rate that is as honest as the human ones alone.
+"""One rate from few human judgments and many of a model, as honest as a rate from the human ones alone.
 
 Prediction-powered inference (Angelopoulos et al. 2023, Science 382:669): a model judges everything, people
 judge a random part of it, and their mean difference corrects the model's rate. The interval covers the rate
@@ -71,7 +71,7 @@ def prediction_powered_rate(
     rate = float(y.mean() + weight * (g.mean() - f.mean()))
     variance = (y - weight * f).var(ddof=1) / n + weight**2 * spread / more
     effective = n if variance == 0 else float(y.var(ddof=1) / variance)
-    if weight == 0:  # the human judgments alone, and of them it has a width even where all are alike
+    if weight == 0:  # the human judgments alone: Wilson's interval has a width even where all are alike
         return PredictionPowered(rate, *wilson(y, confidence), weight, n, more, effective)
     reach = float(t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(variance))
     return PredictionPowered(rate, max(0.0, rate - reach), min(1.0, rate + reach), weight, n, more, effective)

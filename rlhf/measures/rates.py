@@ -1,7 +1,8 @@
-"""Rates with intervals and paired comparisons, as used for every preference number of this project.
+"""The rate at which outputs are preferred to references, and the difference of two rates, with intervals.
 
 A judgment gives points: 1 when the output is preferred, 0 when the reference is, one half for a tie. Where a
-prompt was judged several times, its mean points count as one observation: prompts are what was sampled.
+prompt was judged several times, its mean points count as one observation, because prompts are what was
+sampled.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Rate:
         low, high: Wilson interval of the rate.
         n: judged prompts.
         wins, ties, losses: counts of judgments.
-        decided: prompts on which one side has more points; the others say nothing about which is better.
+        decided: prompts on which a side has more points; the others say nothing about which side is better.
     """
 
     rate: float
@@ -75,7 +76,7 @@ def preference_rate(
             are averaged first, since they are not independent. Default: each is a prompt of its own.
 
     Raises:
-        ValueError: no judgments, another word among them, or not one prompt a judgment.
+        ValueError: no judgments, a value that is no judgment, or not one prompt a judgment.
     """
     points = to_points(preferred)
     if not points:
@@ -90,11 +91,11 @@ def preference_rate(
 def wilson(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson interval of the mean of independent points between 0 and 1.
 
-    For points of 0 and 1 it is Wilson's own. A tie varies less than a coin toss does: points of mean p have
-    the variance p (1 - p) - mean(x (1 - x)), and the interval is taken at the number of coin tosses that
-    would vary as little (the effective sample size of survey sampling, Kish 1965). The z^2 coin tosses that
-    Wilson's interval adds to the sample are added here too, so that ties alone do not make an interval of
-    width 0.
+    For points of 0 and 1 it is Wilson's own interval. A tie varies less than a coin toss does: points x of
+    mean p have the variance p (1 - p) - mean(x (1 - x)), and the interval is taken at the number of coin
+    tosses that would vary as little (the effective sample size of survey sampling, Kish 1965). The z^2 coin
+    tosses that Wilson's interval adds to the sample are added here too, so that an interval of ties alone
+    has a width.
 
     Args:
         points: (n) values in 0..1.
@@ -104,7 +105,7 @@ def wilson(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
 
 
 def effective_tosses(points: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Mean of independent points between 0 and 1, and the number of coin tosses whose share would vary as
+    """Mean of independent points between 0 and 1, and the number of coin tosses whose mean would vary as
     little; see `wilson`."""
     from scipy.stats import norm
 
@@ -122,10 +123,10 @@ def clustered_wilson(
     """Wilson interval of the mean of points between 0 and 1 that come in clusters: pairs of one prompt, say.
 
     It is taken at the number of independent coin tosses that would vary as much as the clusters do (the
-    effective sample size of Korn and Graubard 1998, with their factor for few clusters). z^2 clusters whose
-    points all say the same are added, as in `wilson`: where all points are alike every cluster counts as one
-    toss, and the interval has a width. A percentile bootstrap has none there; of 10 clusters and a true rate
-    of 0.97 it covers the rate in 30 to 65 % of samples, this one in 96 to 99 %.
+    effective sample size of Korn and Graubard 1998, with their factor for few clusters). As in `wilson`, z^2
+    clusters are added, each of points that all say the same: where all points are alike every cluster counts
+    as one toss, and the interval has a width. A percentile bootstrap has none there; with 10 clusters and a
+    true rate of 0.97 it covers the rate in 30 to 65 % of samples, this interval in 96 to 99 %.
 
     Args:
         points: (n) values in 0..1.
@@ -155,8 +156,8 @@ def difference_interval(
 ) -> tuple[float, float]:
     """Interval of a mean of paired differences between -1 and 1.
 
-    A difference d is read as the points (1 + d) / 2, no difference as a tie: policies that differ on none of
-    a few prompts may differ on the next.
+    A difference d is read as (1 + d) / 2 points, and no difference as a tie: policies that do not differ on
+    a few prompts may differ on the next one.
 
     Args:
         differences: (n) values in -1..1.
@@ -172,7 +173,7 @@ def _wilson(mean: float, n: float, confidence: float) -> tuple[float, float]:
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(mean * n, n, alpha=1 - confidence, method="wilson")
-    # of no win at all the lower end is 0, and not what rounding leaves of it
+    # without a win the lower end is 0, and not what rounding leaves of it; without a loss the upper end is 1
     return max(0.0, float(low)) if mean > 0 else 0.0, min(1.0, float(high)) if mean < 1 else 1.0
 
 
@@ -184,30 +185,30 @@ def compare_paired(first: Sequence[str], second: Sequence[str], confidence: floa
         confidence: coverage of the interval, 0..1.
 
     Raises:
-        ValueError: no judgments, unequal lengths, or another word among them.
+        ValueError: no judgments, unequal lengths, or a value that is no judgment.
     """
     from statsmodels.stats.contingency_tables import mcnemar
 
-    a, b = to_points(first), to_points(second)
-    if not a or len(a) != len(b):
+    points, others = to_points(first), to_points(second)
+    if not points or len(points) != len(others):
         raise ValueError(
-            f"a paired comparison needs the same prompts on both sides, got {len(a)} and {len(b)}"
+            f"a paired comparison needs the same prompts on both sides, got {len(points)} and {len(others)}"
         )
-    differences = np.subtract(a, b)
+    differences = np.subtract(points, others)
     low, high = difference_interval(differences, confidence=confidence)
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
     p_value = float(mcnemar([[0, better], [worse, 0]], exact=True).pvalue) if better + worse else 1.0
-    return Paired(float(differences.mean()), low, high, better, worse, p_value, len(a))
+    return Paired(float(differences.mean()), low, high, better, worse, p_value, len(points))
 
 
 def to_points(preferred: Sequence[str]) -> list[float]:
     """Judgments as points: 1, one half or 0.
 
     Raises:
-        ValueError: a word that is no judgment.
+        ValueError: a value that is no judgment.
     """
     try:
-        return [POINTS[word] for word in preferred]
+        return [POINTS[judgment] for judgment in preferred]
     except KeyError as error:
         raise ValueError(f"{error.args[0]!r} is no judgment; use {', '.join(POINTS)}") from None
 

@@ -3,7 +3,7 @@
 A judge that prefers an output on a share p of prompts, though it recognises only a share Se of the outputs
 that people prefer and a share Sp of the references that people prefer, has seen outputs preferred at the rate
 (p + Sp - 1) / (Se + Sp - 1) (Am J Epidemiol 107:71). The interval is the one of Lang & Reiczigel (2014, Prev
-Vet Med 113:13), which counts the uncertainty of all three shares and keeps its coverage where they are near
+Vet Med 113:13), which includes the uncertainty of all three shares and keeps its coverage where they are near
 0 or 1. It assumes that the judge errs on these outputs as often as on those that its errors were counted on.
 """
 
@@ -46,9 +46,9 @@ def corrected_rate(
         confidence: coverage of the interval, 0..1.
 
     Returns:
-        The corrected rate, or None where nothing can be known: a side has no prompt, the judge is not more
-        often right than a coin, or no rate of people's agrees with what it said, so that it must err on these
-        outputs otherwise than on those that its errors were counted on.
+        The corrected rate, or None where nothing can be known: a side has no prompt, the judge is right no
+        more often than a coin, or no rate of people's is compatible with its judgments, so that it must err
+        on these outputs differently from those that its errors were counted on.
     """
     from scipy.stats import norm
 
@@ -60,7 +60,7 @@ def corrected_rate(
     sp, k = effective_tosses(specificity, confidence)
     if se + sp <= 1:
         return None
-    # z^2 tosses more for the rate and two for each of the others, half of them heads
+    # z^2 tosses are added for the rate and two for each of the other shares, half of them heads
     near_p = (n * p + z * z / 2) / (n + z * z)
     near_se, near_sp = (m * se + 1) / (m + 2), (k * sp + 1) / (k + 2)
     youden = near_se + near_sp - 1

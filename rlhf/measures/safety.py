@@ -1,7 +1,7 @@
 """Checks of outputs by rule: banned words, personal data, repetition.
 
-They find what patterns can find, no more: a text that passes is not safe for that. The reward functions of
-PPO count with the same functions, so that what the evaluation flags is what a penalty punishes.
+They find what patterns can find and no more: a text that passes is not therefore safe. The reward functions
+of PPO count with the same functions, so that what the evaluation flags is what a penalty punishes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class SafetyChecks:
         banned: words or phrases that must not occur, matched as whole words whatever their case.
         ngram: length of the word sequences whose repetition is measured.
         repetition: share of repeated sequences above which an output counts as repetitive, 0..1.
-        examples: most examples to keep of each finding.
+        examples: how many examples of each finding to keep, at most.
     """
 
     banned: Sequence[str] = ()
@@ -44,12 +44,12 @@ class SafetyChecks:
 
 @dataclass
 class Finding:
-    """How many outputs show one thing.
+    """How many outputs have a finding of one kind.
 
     Attributes:
         count: outputs.
         share: count / n.
-        examples: index of the output and what was found, personal data masked.
+        examples: index of the output and the finding, personal data masked.
     """
 
     count: int = 0
@@ -58,9 +58,10 @@ class Finding:
 
 
 def banned_words(text: str, banned: Sequence[str]) -> dict[str, int]:
-    """Banned words and phrases that stand in a text, as they are given, and how often each does.
+    """Banned words and phrases that occur in a text, spelled as in `banned`, and how often each does.
 
-    Whole words in any case, any white space between the words of a phrase; a word may end in signs ("c++").
+    They match as whole words in any case, with any white space between the words of a phrase; a word may end
+    in signs ("c++").
     """
     counts = {phrase: len(_phrase(phrase).findall(text)) for phrase in banned if phrase.strip()}
     return {phrase: count for phrase, count in counts.items() if count}
@@ -73,12 +74,12 @@ def _phrase(phrase: str) -> re.Pattern[str]:
 
 
 def personal_data(text: str) -> list[tuple[str, str]]:
-    """What looks like personal data, as (kind, place in the text).
+    """What looks like personal data, as (kind, the part of the text).
 
     Kinds: `e-mail`, `iban` (checksum of ISO 13616), `card` (Luhn's checksum, ISO/IEC 7812), `ip address`,
     `phone` (international, or grouped as in North America). A number counts once, as the first of these.
     """
-    found: list[tuple[str, str]] = []
+    parts: list[tuple[str, str]] = []
     taken: list[tuple[int, int]] = []
     for kind, pattern, holds in (
         ("e-mail", _EMAIL, None),
@@ -92,9 +93,9 @@ def personal_data(text: str) -> list[tuple[str, str]]:
             if any(start < other_end and other_start < end for other_start, other_end in taken):
                 continue
             if holds is None or holds(match[0]):
-                found.append((kind, match[0]))
+                parts.append((kind, match[0]))
                 taken.append((start, end))
-    return found
+    return parts
 
 
 def repetition(text: str, ngram: int = 3) -> float:
@@ -114,9 +115,9 @@ def check_outputs(
         checks: what to look for.
 
     Returns:
-        policy -> `n`, `mean_repetition`, and for each of `banned`, `personal_data`, `repetitive` and `empty`
-        the count, the share and a few examples. Give the references as a policy too: what they show as often
-        is the data's doing.
+        policy -> `n`, `mean_repetition`, and for each of `FINDINGS` the count, the share and a few examples.
+        Pass
+        the references as a policy too: what is as frequent there comes from the data.
     """
     checks = checks or SafetyChecks()
     return {policy: _check(texts, checks) for policy, texts in outputs.items()}

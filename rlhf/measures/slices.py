@@ -1,4 +1,4 @@
-"""Rates by slice: does a policy serve every topic, length and group, or win on one and lose on another?"""
+"""Rates by slice: does a policy serve every topic, length and group, or win in some and lose in others?"""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def slice_rates(
 ) -> dict[str, list[Slice]]:
     """Rates of a policy by slice, and where it fell against another policy.
 
-    With twenty slices one falls by chance alone at 95 %; Holm's (1979) adjustment over all slices of all
-    kinds keeps the chance that any is flagged without cause at 1 - confidence, whatever their number.
+    Of twenty slices about one falls by chance alone at 95 %. Holm's (1979) adjustment over all slices of all
+    kinds keeps the chance that any slice is flagged without cause at 1 - confidence, however many there are.
 
     Args:
         preferred: `output`, `reference` or `tie` for each prompt.
@@ -62,7 +62,7 @@ def slice_rates(
         One entry a slice by kind, sorted by name.
 
     Raises:
-        ValueError: unequal lengths, or a word that is no judgment.
+        ValueError: unequal lengths, or a value that is no judgment.
     """
     from scipy.stats import binomtest
     from statsmodels.stats.multitest import multipletests

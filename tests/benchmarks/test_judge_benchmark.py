@@ -27,7 +27,7 @@ def trained(workspace: Workspace) -> Workspace:
 def test_useless_judges_are_refused_and_the_true_preference_is_believed(trained: Workspace) -> None:
     settings, counts = load_settings(), [2, 8]
     texts = benchmark.candidates(settings, max(counts))
-    rows = list(benchmark.of_seed(settings, benchmark.cases(counts), texts))
+    rows = list(benchmark.judges_of_seed(settings, benchmark.cases(counts), texts))
     assert [row["judge"] for row in rows] == ["2", "8", "2, 8 references", "8 shuffled", "8 shuffled, alone"]
     assert not any(row["trust"]["decides"] for row in rows)
     for row in rows:
