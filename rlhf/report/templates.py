@@ -16,7 +16,7 @@ _NUMBERS = ("number", "signed", "interval_text", "rate_text", "difference_text",
 
 
 def page_template(package: str, name: str) -> Template:
-    """A template of a package; it can include `style.css.j2` and write numbers, texts and charts."""
+    """A template of a package; it can include `templates.css.j2` and write numbers, texts and charts."""
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
