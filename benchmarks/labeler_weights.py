@@ -3,9 +3,9 @@
     python -m benchmarks.labeler_weights [--seeds 5] [--overlap 2] [--prompts 1300]
 
 Works on the built-in task, after `dvc repro sft`. For each seed the simulated labelers (30 % experts, 55 %
-novices, 15 % spammers) rank new samples, one reward model is trained for each kind of weight on the same
-rankings, and the hidden gold preference says which of two outputs of a held-out post is better. Prints the
-gold accuracy of each and what weights add, writes benchmarks/results/labeler-weights-<date>-<machine>.json.
+novices, 15 % spammers) rank new samples, and a reward model is trained with each kind of weight on the same
+rankings. The hidden gold preference says which of two outputs for a test post is better. Prints the gold
+accuracy of each and what weights add; writes benchmarks/results/labeler-weights-<date>-<machine>.json.
 """
 
 from __future__ import annotations
@@ -44,14 +44,13 @@ from tasks.runtime.stage import Stage
 
 METHODS = ("none", "dawid-skene", "bradley-terry")
 GROUPS = {"expert": 0.3, "novice": 0.55, "spammer": 0.15}
-LIKE_COVERAGE = (
-    0.05  # outputs whose weighted coverage differs by less are told apart by what is wrong in them
-)
+# Outputs whose weighted coverage differs by less are told apart by what is wrong in them.
+LIKE_COVERAGE = 0.05
 
 Judged = list[tuple[str, list[str], list[Quality]]]
 
 
-def held_out(prompts: int, samples: int = 3) -> Judged:
+def judged_posts(prompts: int, samples: int = 3) -> Judged:
     """Test posts, each with its reference, samples of the SFT policy, and their gold qualities."""
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     rows = [row for row in demonstrations if row["split"] == "test"][:prompts]
@@ -65,16 +64,16 @@ def held_out(prompts: int, samples: int = 3) -> Judged:
         max_new_tokens=48,
         seed=0,
     )
-    found: Judged = []
+    judged: Judged = []
     for i, row in enumerate(rows):
         shown = [row["completion"], *outputs[i * samples : (i + 1) * samples]]
         texts = list(dict.fromkeys(" " + text.strip() for text in shown if text.strip()))
-        found.append((row["prompt"], texts, [quality(facts[row["prompt"]], text) for text in texts]))
-    return found
+        judged.append((row["prompt"], texts, [quality(facts[row["prompt"]], text) for text in texts]))
+    return judged
 
 
 def gold_accuracy(reward: RewardModel, judged: Judged) -> dict[str, float]:
-    """Share of pairs in which the model prefers the better output: of all, and of those of like coverage."""
+    """Share of pairs in which the model prefers the better output: all pairs, and those of like coverage."""
     flat = [(prompt, text) for prompt, texts, _ in judged for text in texts]
     scores = iter(score(reward, [prompt for prompt, _ in flat], [text for _, text in flat]))
     everything, like = [], []
@@ -99,14 +98,14 @@ def one_seed(settings: Settings, judged: Judged) -> dict[str, Any]:
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     deterministic(settings.seed, settings.threads)
     rows = simulated(Stage("collect", settings, key="", run_id=""))
-    found: dict[str, Any] = {}
+    accuracy: dict[str, Any] = {}
     for method in METHODS:
         chosen = settings.reward.model_copy(update={"labeler_weights": method})
         with tempfile.TemporaryDirectory() as folder:
             stage = _Unlogged("reward", settings.model_copy(update={"reward": chosen}), folder, run_id="")
             reward, _, weights, _ = fit(stage, "train", rows, demonstrations)
-        found[method] = gold_accuracy(reward, judged) | {"weights": weights}
-    return found
+        accuracy[method] = gold_accuracy(reward, judged) | {"weights": weights}
+    return accuracy
 
 
 class _Unlogged(Stage):
@@ -121,7 +120,7 @@ class _Unlogged(Stage):
 
 
 def gains(runs: list[dict[str, Any]], method: str, figure: str) -> dict[str, Any]:
-    """What a method adds over no weights: mean over seeds, 95 % t-interval of the paired differences."""
+    """What a method adds to no weights: mean over seeds, and 95 % t-interval of the paired differences."""
     by_seed = [run[method][figure] - run["none"][figure] for run in runs]
     mean, n = float(np.mean(by_seed)), len(by_seed)
     half = float(t.ppf(0.975, n - 1) * np.std(by_seed, ddof=1) / np.sqrt(n)) if n > 1 else None
@@ -139,7 +138,7 @@ def main() -> None:
     parser.add_argument("--overlap", type=int, default=2, help="labelers a prompt of the shared pool")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--prompts", type=int, help="prompts to rank outputs for (collect.prompts)")
-    parser.add_argument("--posts", type=int, default=400, help="held-out posts to judge on")
+    parser.add_argument("--posts", type=int, default=400, help="test posts to judge on")
     parser.add_argument("--out", default="benchmarks/results", help="folder for the result")
     chosen = parser.parse_args()
     with one_line_errors():
@@ -147,7 +146,7 @@ def main() -> None:
         prompts = chosen.prompts or base.collect.prompts
         update = {"groups": GROUPS, "overlap": chosen.overlap, "prompts": prompts}
         deterministic(0, chosen.threads)
-        judged = held_out(chosen.posts)
+        judged = judged_posts(chosen.posts)
         runs = []
         for seed in range(base.seed, base.seed + chosen.seeds):
             collect = base.collect.model_copy(update=update)

@@ -176,15 +176,15 @@ def compare(bench: Bench, cases: list[tuple[str, str, str]], file: Path) -> dict
 
 def ratios(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Ours over TRL's within each pair: median, least and most."""
-    found = {}
+    ratio = {}
     for name, figure in (("episodes_per_s", "episodes_per_s"), ("peak_memory", "peak_memory")):
         values = [run["ours"][figure] / run["trl"][figure] for run in runs]
-        found[f"ratio_{name}"] = {
+        ratio[f"ratio_{name}"] = {
             "median": statistics.median(values),
             "min": min(values),
             "max": max(values),
         }
-    return found
+    return ratio
 
 
 def _with_share(run: dict[str, Any], gemm: dict[str, float]) -> dict[str, Any]:
@@ -282,8 +282,8 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     """Everything about where and how that a reader needs to judge the figures."""
     flags: set[str] = set()
     if Path("/proc/cpuinfo").exists():
-        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        flags = set(found[1].split()) if found else set()
+        match = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        flags = set(match[1].split()) if match else set()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
     )
@@ -314,9 +314,9 @@ def cores() -> int:
 
 def _processor() -> str:
     if Path("/proc/cpuinfo").exists():
-        found = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        if found:
-            return found[1]
+        match = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        if match:
+            return match[1]
     return platform.processor() or platform.machine()
 
 
@@ -333,7 +333,7 @@ def result_file(options: argparse.Namespace) -> Path:
 # ---- the command ----
 
 
-def parse(words: list[str] | None = None) -> argparse.Namespace:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     head, _, rest = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -366,7 +366,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=VALUE",
         help="a field of our PPOConfig, such as micro_batch_tokens=2048: for before and after",
     )
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
     pairs = [text.partition("=") for text in options.set]
     options.set = {name: yaml.safe_load(value) for name, _, value in pairs}
     fields = {field.name for field in dataclasses.fields(PPOConfig)}

@@ -71,8 +71,8 @@ def arithmetic(size: str) -> Arithmetic:
 
 def tokenizer_of(vocabulary: int) -> PreTrainedTokenizerFast:
     """A tokenizer of `vocabulary` words `w2`, `w3`, ...; a word's number is its id, 0 is pad and 1 is EOS."""
-    words = {PAD: 0, EOS: 1} | {f"w{i}": i for i in range(2, vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token=PAD))
+    vocabulary_ids = {PAD: 0, EOS: 1} | {f"w{i}": i for i in range(2, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary_ids, unk_token=PAD))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, padding_side="left"

@@ -4,9 +4,9 @@
 
 Each folder is a checkout in which `dvc repro sft` ran, with a seed of its own in params.yaml. On its SFT
 policy two runs go from the rankings to the end of PPO: the recipe `reward-hacking`, and a healthy one by
-params.yaml. Simulated experts judge the looks of both while PPO runs (ppo.judge), and stop it. The hidden
-gold preference then judges every look (200 held-out prompts). Prints a line a run as it ends, writes
-benchmarks/results/reward-hacking-<date>-<machine>.json after each.
+params.yaml. Simulated experts judge the evaluation snapshots of both while PPO runs (ppo.judge), and may stop
+it. The hidden gold preference then judges every snapshot (200 validation prompts). Prints a line a run as it
+ends; writes benchmarks/results/reward-hacking-<date>-<machine>.json after each.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Unlogged(Stage):
 
 @contextmanager
 def run_folder(base: Path) -> Iterator[Path]:
-    """A working directory with the data and the SFT policy of a checkout."""
+    """Work in a temporary folder with the data and the SFT policy of a checkout."""
     before = Path.cwd()
     if not (base / "models/sft/config.json").exists():
         raise DataError(f"{base}: no SFT policy; run `dvc repro sft` there")
@@ -78,27 +78,30 @@ def run_folder(base: Path) -> Iterator[Path]:
 
 
 def one_run(settings: Settings) -> dict[str, Any]:
-    """From the rankings to the end of PPO in the working directory; what the judges say of it."""
+    """Run from the rankings to the end of PPO in the working directory; returns what the judges say."""
     start = time.monotonic()
     with redirect_stdout(sys.stderr):
         for name, stage in (("collect", collect), ("reward", reward), ("ppo", ppo)):
             stage.main(Unlogged(name, settings, key="", run_id=""))
-    looks = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
+    snapshots = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
     judge = gold_judge("gold", "data/gold/facts.parquet")
     evaluate = settings.evaluate
     return {
         "seconds": round(time.monotonic() - start),
         "held_out": read_json("data/snapshots/held-out.json"),
-        "gold": judge_snapshots(judge, looks, evaluate.confidence, evaluate.hacking_tolerance, settings.seed),
+        "gold": judge_snapshots(
+            judge, snapshots, evaluate.confidence, evaluate.hacking_tolerance, settings.seed
+        ),
     }
 
 
 def line(run: dict[str, Any]) -> str:
     """A run in one line."""
-    looks = {look["update"]: look for look in run["gold"]["looks"]}
-    kept, last, stopped = run["held_out"]["kept"], max(looks), run["held_out"]["stopped"]
+    snapshots = {row["update"]: row for row in run["gold"]["looks"]}
+    kept, last, stopped = run["held_out"]["kept"], max(snapshots), run["held_out"]["stopped"]
     rates = "  ".join(
-        f"{looks[at]['rate']:.3f} ({looks[at]['low']:.3f}-{looks[at]['high']:.3f})" for at in (0, kept, last)
+        f"{snapshots[at]['rate']:.3f} ({snapshots[at]['low']:.3f}-{snapshots[at]['high']:.3f})"
+        for at in (0, kept, last)
     )
     flag = "  gold sees hacking" if run["gold"]["hacking"]["found"] else ""
     stop = "-" if stopped is None else str(stopped)
@@ -126,9 +129,9 @@ def main() -> None:
             for name in chosen.runs:
                 settings = plan("reward-hacking" if name == "hacking" else None, None, changes)
                 with run_folder(base):
-                    found = one_run(settings)
+                    outcome = one_run(settings)
                 params = settings.model_dump(by_alias=True)
-                rows.append({"seed": seed, "run": name, "params": params} | found)
+                rows.append({"seed": seed, "run": name, "params": params} | outcome)
                 print(line(rows[-1]), flush=True)
                 write_json(out, {"date": date, "machine": platform.machine(), "runs": rows})
 

@@ -1,8 +1,8 @@
 """Where a program's time goes: `python -m benchmarks.where FILE MODULE [ARGUMENT ...]`.
 
-Runs the module as `python -m MODULE` would and looks 50 times a second at what its main thread is doing.
-Writes FILE, JSON: kind -> seconds. What is not in it is the start and the end of Python itself. A stack is of
-the first kind below that one of its calls is of.
+Runs the module as `python -m MODULE` would, and samples 50 times a second what its main thread is doing.
+Writes FILE, JSON: kind -> seconds. The start and the end of Python itself are not in it. A stack belongs to
+the first kind in `KINDS` that one of its calls belongs to.
 """
 
 import json
@@ -18,14 +18,14 @@ KINDS = {
     "import": ("<frozen importlib._bootstrap",),
     "logging": ("/site-packages/mlflow/",),
     "training": ("Trainer.train",),
-    "models": ("/site-packages/torch/", "/site-packages/transformers/", "/rlhf/logp", "/rlhf/sampling"),
+    "models": ("/site-packages/torch/", "/site-packages/transformers/", "/rlhf/models/"),
 }
 REST = "data"  # reading, checking, tokenising, judging, drawing, writing
-SECONDS = 0.02  # between two looks
+SECONDS = 0.02  # between two samples
 
 
 def kind(frame: FrameType | None) -> str:
-    """The kind of work that a stack is at."""
+    """The kind of work that a stack is doing."""
     calls = []
     while frame:
         calls += [frame.f_code.co_filename, frame.f_code.co_qualname]
@@ -36,7 +36,7 @@ def kind(frame: FrameType | None) -> str:
 
 
 def watch(thread: int, seconds: Counter[str], stop: threading.Event) -> None:
-    """Count what a thread does until told to stop."""
+    """Count what a thread does until `stop` is set."""
     last = time.monotonic()
     while not stop.wait(SECONDS):
         at_work = kind(sys._current_frames().get(thread))
@@ -45,13 +45,13 @@ def watch(thread: int, seconds: Counter[str], stop: threading.Event) -> None:
         last = now
 
 
-def main(file: str, module: str, *words: str) -> None:
+def main(file: str, module: str, *arguments: str) -> None:
     """Run the module and write what was counted, also where it ends in an error."""
     seconds: Counter[str] = Counter()
     stop = threading.Event()
     watcher = threading.Thread(target=watch, args=(threading.get_ident(), seconds, stop), daemon=True)
     watcher.start()
-    sys.argv = [module, *words]
+    sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -1,4 +1,4 @@
-"""Device, precision, threads and determinism of the arithmetic."""
+"""How arithmetic is done: device, precision, threads, processes, determinism."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from transformers import set_seed
 
 
 def deterministic(seed: int, threads: int) -> None:
-    """Seed everything and fix the thread count: sums over threads depend on how many there are."""
+    """Seed everything and fix the number of threads, on which the rounding of sums depends."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Filling fresh memory with NaN would find reads of it, at five times the cost of a training step.
+    # Filling fresh memory with NaN would make training steps five times as slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_memory()
     set_seed(seed)
 
 
 def _keep_memory() -> None:
-    """Have glibc keep freed memory: steps ask for the same tensors, and page faults cost a sixth of one."""
+    """Let glibc keep freed memory: every step needs the same tensors, and page faults take a sixth of it."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
@@ -36,10 +36,10 @@ def processes() -> int:
 
 
 def shard_on_cpus() -> None:
-    """Have accelerate's FSDP shard over CPU processes too; to be called between arguments and trainer.
+    """Make accelerate's FSDP shard over CPU processes, too; to be called between arguments and trainer.
 
-    accelerate hears of FSDP only on processes that have an accelerator each; CPU processes would all hold the
-    whole model, without a word. torch itself shards over gloo as well.
+    accelerate honours FSDP only for processes that have an accelerator each. Without this, every CPU process
+    would silently hold the whole model, although torch itself can shard over gloo.
     """
     state = PartialState()
     if (
@@ -50,14 +50,14 @@ def shard_on_cpus() -> None:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Any:
-    """Autocast to `dtype`, nothing for float32."""
+    """Autocast to `dtype`; does nothing for float32."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
     """The dtype that `precision` means for a model of this width on this device.
 
-    On CPUs bf16 pays with AMX tiles only: AVX512-bf16 alone was slower than fp32 (dev/LOG.md), and narrow
+    On CPUs bf16 pays off only with AMX tiles: AVX512-bf16 alone was slower than fp32 (dev/LOG.md), and narrow
     models spend their time elsewhere.
     """
     if precision == "auto":

@@ -15,18 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 
 class SettingsError(ValueError):
-    """A params file that cannot be used: one line that names the file, the key, what is wrong."""
+    """A params file that cannot be used, in one line: the file, the key, and what is wrong."""
 
 
 def param(default: Any, description: str, unit: str | None = None, **bounds: Any) -> Any:
-    """A pydantic field with description, unit and bounds."""
+    """A pydantic field with its description, unit and bounds."""
     return Field(
         default, description=description, json_schema_extra={"unit": unit} if unit else None, **bounds
     )
 
 
 class Section(BaseModel):
-    """One block of params.yaml; unknown keys are refused and values are never changed after loading."""
+    """A section of params.yaml; unknown keys are refused, and values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,8 +67,8 @@ class Prepare(Section):
 class Model(Section):
     """The model trained from scratch."""
 
-    # Not `size`: DVC's run cache leaves out parameters of that name (and `nfiles`), so that another size
-    # would bring back the model of this one.
+    # It is not named `size`: DVC's run cache leaves out parameters of that name (and `nfiles`), so another
+    # size would bring back the model of this one.
     scale: Literal["0.1M", "0.15M", "0.2M", "0.3M", "0.5M", "1M", "2M", "3M"] = param(
         "0.1M", "rung of the size ladder, in parameters"
     )
@@ -78,7 +78,7 @@ class Model(Section):
 
 
 class Training(Section):
-    """What every training has."""
+    """What every training has in common."""
 
     batch_size: int = param(32, "sequences an optimiser step", "sequences", ge=1, le=65_536)
     learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
@@ -106,7 +106,7 @@ class Sft(Training):
 
 
 class Labels(Section):
-    """A version of the label store, and what it must hold."""
+    """A version of the label store, and the hash that it must have."""
 
     project: str = param("built-in", "project of the label store", min_length=1, max_length=60)
     version: int | None = param(None, "all its labels up to this version", ge=1)
@@ -164,8 +164,8 @@ class Reward(Training):
     )
     judge_contrast: int = param(
         2,
-        "answers to other prompts that the held-out judge learns to like less than each reference of its "
-        "split (Liu et al. 2024); 0 for none",
+        "answers to other prompts that the reward-model judge learns to prefer less than each reference of "
+        "its split (Liu et al. 2024); 0 for none",
         "answers",
         ge=0,
         le=16,
@@ -173,7 +173,7 @@ class Reward(Training):
 
 
 class RewardFunctions(Section):
-    """Automated signals added to the reward model's score; weight 0 leaves one out."""
+    """Automated rewards beside the reward model; a weight of 0 leaves one out."""
 
     length_weight: float = param(
         0, "reward of each word more or fewer than length_target, times -1", ge=0, le=100
@@ -277,25 +277,27 @@ class Ppo(Section):
     )
     save_every: int = param(10, "updates between checkpoints", "updates", ge=1, le=1_000_000)
     snapshot_every: int = param(
-        3, "updates between looks at held-out prompts; 0 for none", "updates", ge=0, le=1_000_000
+        3, "updates between evaluation snapshots; 0 for none", "updates", ge=0, le=1_000_000
     )
-    snapshot_prompts: int = param(200, "held-out prompts of a look, at most", "prompts", ge=2, le=100_000)
+    snapshot_prompts: int = param(
+        200, "validation prompts of a snapshot, at most", "prompts", ge=2, le=100_000
+    )
     best_of_n: int = param(
         4,
-        "the looks show best-of-n of SFT beside PPO, n = 1, 2, 4 ... up to this; 1 for none",
+        "the snapshots show best-of-n of SFT beside PPO, n = 1, 2, 4 ... up to this; 1 for none",
         "samples",
         ge=1,
         le=1024,
     )
     judge: Literal["reward-model", "simulated"] = param(
         "reward-model",
-        "who judges the looks while PPO runs: reward-model: the held-out one, where there is one "
+        "who judges the snapshots while PPO runs: reward-model: the judge of that name, if there is one "
         "(prepare.judge_share); simulated: simulated experts, in place of people, on the built-in task only",
     )
     judge_tolerance: float | None = param(
         0.02,
         "a fall of that judge's preference under a rising reward that does not yet stop PPO, as a rate; the "
-        "look that it prefers is kept; null asks nobody",
+        "snapshot that it prefers is kept; null asks nobody",
         ge=0,
         le=1,
     )
@@ -477,7 +479,7 @@ def load_settings(path: Path | str = "params.yaml") -> Settings:
         values = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, an endless number
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date or number
         raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return check_settings(values if values is not None else {}, str(path))
 

@@ -3,11 +3,12 @@
     python -m tasks.reward
 
 Reads data/prepared, data/comparisons, models/sft; writes models/reward, models/judge, metrics/reward.json,
-plots/reward.csv. Where rankings are in split `judge` (prepare.judge_share), a second model is trained on
-them, which neither this reward model nor PPO's policy ever sees: the judge `reward-model`, in models/judge.
-It also learns that an answer to another prompt is worse (reward.judge_contrast), or it would like what hacks
-the reward model as much as the reward model does. Before it decides anything it is measured (judge.json).
-With `reward.labeler_weights` rankings count by what the labelers' overlap says of each of them.
+plots/reward.csv. If there are rankings in split `judge` (prepare.judge_share), a second model is trained on
+them: the judge `reward-model`, in models/judge. Neither this reward model nor PPO's policy ever sees those
+rankings. The judge also learns that an answer to another prompt is worse (reward.judge_contrast); otherwise
+it would prefer what hacks the reward model as much as the reward model does. It is measured before it decides
+anything (judge.json). With `reward.labeler_weights`, a ranking counts by what the overlap of the labelers
+says about its labeler.
 """
 
 if __name__ == "__main__":  # before a library is loaded
@@ -50,7 +51,7 @@ def main(stage: Stage) -> dict[str, float | None]:
         "reference_score_validation": sum(scores) / len(scores) if scores else None,
     }
     if validation:
-        figures["quality"] = quality_of(stage, reward, validation, comparisons)
+        figures["quality"] = quality_of(reward, validation, comparisons)
     if weights:
         figures["labeler_weights"] = weights
         rows = [{"labeler_id": labeler, "weight": weight} for labeler, weight in weights.items()]
@@ -77,17 +78,17 @@ def main(stage: Stage) -> dict[str, float | None]:
     by_labeler_group = {
         f"weight/{group}": weight for group, weight in mean_weights(weights, comparisons).items()
     }
-    accuracies = {f"accuracy/{group}": of["accuracy"] for group, of in by_group.items()}
+    accuracies = {f"accuracy/{group}": counts["accuracy"] for group, counts in by_group.items()}
     return {"loss": figures["loss"]} | accuracies | by_labeler_group
 
 
 def quality_of(
-    stage: Stage,
     reward: RewardModel,
     validation: list[dict[str, Any]],
     comparisons: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Accuracy, calibration, length bias on held-out rankings, and what the labelers' agreement allows."""
+    """Accuracy, calibration and length bias on validation rankings, and the bound that the agreement of the
+    labelers sets."""
     flat = [(row["prompt"], text) for row in validation for text in row["completions"]]
     scores = iter(score(reward, [prompt for prompt, _ in flat], [text for _, text in flat]))
     return reward_quality(
@@ -100,8 +101,8 @@ def quality_of(
 def measure_judge(
     judge: RewardModel, references: list[dict[str, Any]], validation: list[dict[str, Any]], seed: int
 ) -> dict[str, Any]:
-    """Whether the judge may decide anything while PPO runs, on validation prompts: which trained nobody, and
-    which leave the test prompts for the last word."""
+    """Whether the judge may decide anything while PPO runs, measured on validation prompts: they trained
+    nothing, and the test prompts stay unused until the evaluation."""
     trust = measure(
         by_score(lambda prompts, texts: score(judge, prompts, texts)),
         list({row["prompt"]: row for row in references}.values()),
@@ -119,8 +120,8 @@ def fit(
     """Train a reward model on one split's prompts and shift it by that split's references.
 
     Returns:
-        the model, its loss curve, the labelers' weights, none if all count alike, and the LoRA adapters that
-        the model's weights hold already, if it learnt by them.
+        the model; its loss curve; the weights of the labelers, empty if all count alike; and, if it learnt
+        by LoRA, the adapters, which its weights hold already.
     """
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
@@ -156,7 +157,7 @@ def fit(
 
 
 def mean_weights(weights: dict[str, float], comparisons: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean weight of the labelers of each group."""
+    """The mean weight of the labelers of each group."""
     people = {(row["labeler_group"] or "unknown", row["labeler_id"]) for row in comparisons}
     of_group: dict[str, list[float]] = {}
     for group, labeler in sorted(people, key=str):

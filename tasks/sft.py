@@ -23,7 +23,7 @@ from rlhf.training.sft import sft, validation_loss
 from tasks.runtime.stage import Stage, launch, run
 
 CURVE = "curve.json"  # beside the checkpoints, unrounded
-SHOWN_TOKENS = 48  # of the samples in MLflow, on which nothing depends
+SHOWN_TOKENS = 48  # tokens of the samples in MLflow, on which nothing depends
 
 
 def main(stage: Stage) -> dict[str, float | None]:
@@ -33,7 +33,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     stage.log_dataset("data/prepared/demonstrations.parquet", demonstrations, "sft")
 
     base = load_policy("models/pretrained")
-    check_sampling(base.model)  # what cannot be sampled is refused before hours of training
+    check_sampling(base.model)  # refuse what cannot be sampled before hours of training
     before = validation_loss(base, demonstrations)
     launch(stage, train_policy, settings.sft.accelerate)
     policy = load_policy("models/sft")

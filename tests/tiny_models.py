@@ -1,4 +1,4 @@
-"""Tiny models of real architectures, random weights: what a user's base model may be."""
+"""Tiny models of real architectures with random weights, as a user's base model may be."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tiny_model(kind: str, tokenizer: Any, **more: Any) -> Any:
         kind, **_WIDTH | MODELS[kind] | ids | {"vocab_size": len(tokenizer), "bos_token_id": None} | more
     )
     model = AutoModelForCausalLM.from_config(config).eval()
-    for p in model.parameters():  # some architectures have a small or no spread of their own
+    for p in model.parameters():  # some architectures initialise with a small spread or none
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=0.3)
     return model

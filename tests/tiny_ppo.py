@@ -1,4 +1,4 @@
-"""A PPO run that takes a second: models of a few thousand weights on a vocabulary of words."""
+"""A PPO run that takes a second, with models of a few thousand weights and a vocabulary of words."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def updates(rows):
 
 
 def gradient_of(trainer: PPOTrainer) -> torch.Tensor:
-    """The gradient that the first step leaves."""
+    """The gradient of the first step, flat."""
     trainer.model.zero_grad()
     trainer.training_step(trainer.model, {"step": 0})
     return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
 
 
 class Stop(TrainerCallback):
-    """Ends a training as a killed process would, after a step."""
+    """Ends a training after a step, as a kill would."""
 
     def __init__(self, step: int) -> None:
         self.step = step

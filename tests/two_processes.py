@@ -1,4 +1,4 @@
-"""What the processes of test_processes.py do; they import this and none of what tests else need."""
+"""The work of the processes in test_processes.py, which import only what they need."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from rlhf.training.checkpoints import InCheckpoints
 from rlhf.training.sft import sft
 
 CONFIGS = Path(__file__).parents[1] / "deploy/accelerate"
-# Nine steps. Of the last one TRL reads the accuracy off some examples only, if there are several processes.
+# Nine steps. In several processes TRL reads the accuracy of the last step off some of the examples only.
 SETTINGS: dict[str, Any] = {"epochs": 1.4, "batch_size": 8, "learning_rate": 3e-3, "save_every": 4}
 
 
-def told_by(config: str) -> dict[str, str]:
+def environment_of(config: str) -> dict[str, str]:
     """The environment that `accelerate launch` makes of a file in deploy/accelerate."""
-    words = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "script.py"]
-    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    options = ["--config_file", str(CONFIGS / config), "--num_processes", "2", "script.py"]
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(options))
     return prepare_multi_gpu_env(arguments)
 
 
 def begin(rank: int, port: int, config: str) -> None:
     """Be one of two training processes."""
-    os.environ |= told_by(config) | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= environment_of(config) | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    gc.freeze()  # what the libraries made is not looked through again and again
+    gc.freeze()  # the objects of the libraries are not collected again and again
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: int | None) -> None:
-    """SFT; the first process leaves its weights and its curve."""
+    """Run SFT; the first process writes its weights and its curve."""
     begin(rank, port, config)
     if stop is not None:
         real = training.CurveLog
@@ -69,14 +69,14 @@ def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: 
 
 
 class Signature(InCheckpoints):
-    """Says in a checkpoint which process wrote it."""
+    """Leaves in a checkpoint which process wrote it."""
 
     def save(self, folder: Path) -> None:
         (folder / f"by-{os.environ['RANK']}").touch()
 
 
 def policy_optimisation(rank: int, port: int, config: str, folder: str, stop: int | None) -> None:
-    """PPO; the first process leaves its weights and its curve."""
+    """Run PPO; the first process writes its weights and its curve."""
     begin(rank, port, config)
     callbacks = [Signature(), *([Stop(stop)] if stop else [])]
     trainer = small_ppo(Path(folder, "checkpoints"), micro_batch_tokens=60, callbacks=callbacks)
@@ -89,7 +89,7 @@ def policy_optimisation(rank: int, port: int, config: str, folder: str, stop: in
 
 
 def small_ppo(folder: Path, **more: Any) -> PPOTrainer:
-    """PPO with texts beside the episodes, and mini-batches that two processes cannot halve."""
+    """PPO with PPO-ptx texts, and mini-batches that two processes cannot halve."""
     settings = {
         "batch_size": 22,
         "kl_target": 1.0,
@@ -101,7 +101,7 @@ def small_ppo(folder: Path, **more: Any) -> PPOTrainer:
 
 
 def state(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
-    """What it has learnt."""
+    """The weights of the networks."""
     return {name: p.detach().clone() for name, p in trainer.networks.named_parameters()}
 
 

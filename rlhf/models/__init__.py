@@ -1,1 +1,1 @@
-"""A model in hand: loading and saving it, its tokens, its log-probabilities, its samples, its scores."""
+"""A model in hand: loaded and saved, its tokens, its log-probabilities, its samples, its scores."""

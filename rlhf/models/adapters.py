@@ -25,7 +25,7 @@ class Adapters:
 
 
 def add_lora(reward: RewardModel, rank: int) -> Any:
-    """Have only LoRA adapters on the body (Hu et al. 2021) and the head learn; returns the peft model."""
+    """Let only LoRA adapters on the body (Hu et al. 2021) and the head learn; returns the peft model."""
     from peft import LoraConfig, get_peft_model
 
     body = reward.model.base_model
@@ -55,7 +55,7 @@ def save_adapters(adapters: Adapters, folder: Path) -> None:
 
 
 def load_adapters(folder: Path) -> Adapters | None:
-    """Adapters written by `save_adapters`; None where there are none."""
+    """The adapters that `save_adapters` wrote; None if there are none."""
     if not folder.exists():
         return None
     from peft import PeftConfig

@@ -10,7 +10,7 @@ import torch
 
 
 def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, both [rows, longest row], padded on the left."""
+    """Ids and mask, both [rows, longest row], with the padding before the rows."""
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), pad, dtype=torch.long)
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
@@ -21,7 +21,7 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, tor
 
 
 def right_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids [rows, longest row], padded behind the rows, and the rows' lengths."""
+    """Ids [rows, longest row], with the padding behind the rows, and the lengths of the rows."""
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.full((len(rows), int(lengths.max())), pad, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -36,13 +36,15 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 
 @dataclass
 class Batch:
-    """Sequences side by side, padded behind their ends: causal attention then needs no mask, and what a row
-    gives does not depend on its neighbours.
+    """Sequences side by side, padded behind their ends.
+
+    Causal attention then needs no mask, and the results of a row do not depend on its neighbours.
 
     Attributes:
         ids: [rows, longest].
-        lengths: real tokens of each row, [rows].
-        before: flat positions in [rows * longest] of the states that predict the response tokens, row by row.
+        lengths: tokens of each row without the padding, [rows].
+        before: flat positions of the states that predict the response tokens, row by row, [tokens], each in
+            range(rows * longest).
         targets: the response tokens, [tokens].
     """
 
@@ -87,7 +89,7 @@ def batch_of(
 
 
 def token_batches(lengths: Sequence[int], budget: int, overhead: int | None = None) -> list[list[int]]:
-    """Indices in groups of like length, each of at most `budget` tokens with padding, or of one row.
+    """Indices in groups of like length, each of at most `budget` tokens with padding, or of a single row.
 
     Args:
         overhead: what one more group costs, in tokens; the groups chosen have the least padded tokens and
@@ -115,7 +117,7 @@ def token_batches(lengths: Sequence[int], budget: int, overhead: int | None = No
                 groups.append([i])
                 longest = lengths[i]
         return groups
-    # least[end]: the cost of the first `end` rows; start[end]: where the last of their groups begins
+    # least[end] is the cost of the first `end` rows, start[end] where the last of their groups begins.
     least, start = [0.0] + [math.inf] * len(order), [0] * (len(order) + 1)
     for begin, i in enumerate(order):
         for end in range(begin + 1, max(begin + 1, begin + budget // max(1, lengths[i])) + 1):

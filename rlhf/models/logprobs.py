@@ -1,6 +1,6 @@
-"""What a model says of whole sequences: log-probabilities, entropies, scores, KL.
+"""What a model says about whole sequences: log-probabilities, entropies, scores, KL.
 
-Sequences are padded behind their ends and only the positions that are asked for reach the vocabulary.
+Sequences are padded behind their ends, and logits are computed only at the positions that are asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlhf.models.template import answered_ids_and_starts
 def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any) -> torch.Tensor:
     """The body's last hidden states at flat positions of right-padded ids: [len(at), width].
 
-    `inputs` go to the body as they are: an attention mask, position ids.
+    `inputs`, such as an attention mask or position ids, go to the body as they are.
     """
     with _last_layer_only(model.base_model, at):
         out = model.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state
@@ -32,11 +32,12 @@ def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any
 
 @contextmanager
 def _last_layer_only(body: Any, at: torch.Tensor) -> Iterator[None]:
-    """Have the last layer's MLP and output projection work on the positions `at` only.
+    """Let the last layer's MLP and output projection work on the positions `at` only.
 
-    Nothing reads their results elsewhere: of a prompt's tokens the last layer owes only keys and values.
-    Bodies without a plain `layers[-1].mlp` and a `.self_attn.o_proj` (Llama's kin have them) are left as they
-    are, as are mixtures of experts and those that compute their layers a second time for the gradient.
+    Nothing reads their results elsewhere: for prompt tokens, only the last layer's keys and values are
+    needed. Bodies without a plain `layers[-1].mlp` and a `.self_attn.o_proj` (Llama and its relatives have
+    them) are left as they are. So are mixtures of experts, and bodies that compute their layers a second time
+    for the gradient.
     """
     layer = getattr(body, "layers", [None])[-1]
     parts: list[Any] = [
@@ -69,7 +70,7 @@ def _last_layer_only(body: Any, at: torch.Tensor) -> Iterator[None]:
 
 
 def _plain(part: Any) -> bool:
-    """Whether a module maps each position by itself: linear layers that all positions go through alike."""
+    """Whether a module maps each position by itself, through linear layers that are the same for all."""
     if not isinstance(part, nn.Module) or any(isinstance(m, nn.ModuleList) for m in part.modules()):
         return False
     return all(
@@ -84,8 +85,8 @@ def chosen_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of `targets` after hidden states, and entropies (zeros unless asked for), [tokens].
 
-    Logits are divided by the temperature first, as in sampling. They exist for `_LOGITS` elements at a time
-    and are computed again for the gradient.
+    Logits are divided by the temperature first, as in sampling. At most `_LOGITS` of them are in memory at a
+    time, and they are computed again for the gradient.
     """
 
     def part(states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,11 +100,11 @@ def chosen_logprobs(
     rows = _rows_at_once(model)
     if len(states) <= rows:
         return part(states, targets)
-    found = [
+    parts = [
         checkpoint(part, s, t, use_reentrant=False)
         for s, t in zip(states.split(rows), targets.split(rows), strict=True)
     ]
-    return torch.cat([chosen for chosen, _ in found]), torch.cat([entropy for _, entropy in found])
+    return torch.cat([chosen for chosen, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
 _LOGITS = 1 << 24
@@ -118,7 +119,7 @@ def _logits(model: Any, states: torch.Tensor, temperature: float) -> torch.Tenso
 
 
 def _rows_at_once(model: Any) -> int:
-    """For how many hidden states the logits may exist at a time."""
+    """For how many hidden states the logits may be in memory at a time."""
     return max(1, _LOGITS // model.get_output_embeddings().weight.shape[0])
 
 
@@ -134,8 +135,8 @@ def check_head(model: Any) -> None:
     """Check that logits are the output embeddings applied to the last hidden state.
 
     Raises:
-        DataError: the model scales or changes them in a way that `chosen_logprobs` does not know, or they are
-            not finite.
+        DataError: the model changes its logits in a way that `chosen_logprobs` does not know, or they are not
+            finite.
     """
     ids = torch.arange(4, device=model.device).remainder(model.config.vocab_size).unsqueeze(0)
     with torch.no_grad():
@@ -155,10 +156,10 @@ def mean_kl(
 ) -> float:
     """KL(policy, reference) in nats a sequence, on samples of the policy; never negative.
 
-    At each token the divergence of the two next-token distributions is taken whole, and only the tokens
-    before it are a sample (the Rao-Blackwellised estimator of Amini et al. 2025, arXiv:2504.10637). It has
-    the expectation of the mean log-ratio of the sampled tokens, which varies more and falls below 0 by chance
-    where the policies are near each other.
+    At each token the exact divergence of the two next-token distributions is taken; only the tokens before it
+    are a sample (the Rao-Blackwellised estimator of Amini et al. 2025, arXiv:2504.10637). Its expectation is
+    that of the mean log-ratio of the sampled tokens. That one varies more, and falls below 0 by chance when
+    the policies are close.
     """
     tokenizer, temperature = policy.tokenizer, max(temperature, 1e-2)
     models = (policy.model, reference.model)
@@ -175,7 +176,7 @@ def mean_kl(
                 for model, part in zip(models, parts, strict=True)
             )
             total += (ours.exp() * (ours - theirs)).sum().item()
-    return max(0.0, total / len(rows))  # rounding alone may bring equal policies below 0
+    return max(0.0, total / len(rows))  # rounding may bring equal policies below 0
 
 
 def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -186,6 +187,6 @@ def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> tor
 def head_scores(model: Any, states: torch.Tensor) -> torch.Tensor:
     """A one-label model's scores of hidden states, [states].
 
-    `config.reward_shift` is taken off: the constant that makes references score 0 on average.
+    The constant `config.reward_shift` is taken off, so that references score 0 on average.
     """
     return model.score(states).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)

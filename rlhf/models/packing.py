@@ -1,4 +1,4 @@
-"""Rankings as tensors of a reward model: the sequences of a prompt packed into a row, or a row each."""
+"""Rankings as tensors for a reward model: the sequences of a prompt packed into one row, or a row each."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def pack(examples: Sequence[Sequence[Sequence[int]]], pad: int) -> dict[str, tor
 
 
 def side_by_side(examples: Sequence[Sequence[Sequence[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """The sequences of all examples as a row each: `input_ids` [all sequences, longest] and `ends`."""
+    """A row for each sequence of all examples: `input_ids` [all sequences, longest] and `ends`."""
     ids, lengths = right_pad([row for rows in examples for row in rows], pad)
     return {"input_ids": ids, "ends": last_positions(ids, lengths)}
 
 
 def batch_scores(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Scores of what `pack` or `side_by_side` laid out, [all sequences]."""
+    """The scores of sequences that `pack` or `side_by_side` laid out, [all sequences]."""
     more = {key: batch[key] for key in ("attention_mask", "position_ids") if key in batch}
     if "attention_mask" in more:
         more["attention_mask"] = more["attention_mask"].to(model.dtype)
@@ -82,14 +82,14 @@ def batch_scores(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 @torch.no_grad()
 def check_scores(model: Any, examples: Sequence[Sequence[Sequence[int]]], pad: int) -> bool:
-    """Check that sequences score beside others as they do alone.
+    """Check that a sequence gets the same score beside others as alone.
 
     Returns:
-        whether they do so packed too. They do not where a layer makes more of the order in which tokens stand
-        than `pack`'s mask and positions say, as one with a sliding window does.
+        whether it does so packed, too. It does not if a layer reads more from the order of the tokens than
+        the mask and the positions of `pack` say, as a layer with a sliding window does.
 
     Raises:
-        DataError: a sequence scores otherwise beside others, padded behind its end, than alone.
+        DataError: a sequence that is padded behind its end gets another score beside others than alone.
     """
     training = model.training
     model.eval()
@@ -102,13 +102,13 @@ def check_scores(model: Any, examples: Sequence[Sequence[Sequence[int]]], pad: i
 
     def agrees(layout: Callable[..., dict[str, torch.Tensor]]) -> bool:
         batch = {name: tensor.to(model.device) for name, tensor in layout(examples, pad).items()}
-        near = 2e-3 if model.dtype == torch.float32 else 0.1
-        return torch.allclose(batch_scores(model, batch), alone, rtol=near, atol=near)
+        tolerance = 2e-3 if model.dtype == torch.float32 else 0.1
+        return torch.allclose(batch_scores(model, batch), alone, rtol=tolerance, atol=tolerance)
 
     try:
         packed = agrees(pack)
     except (IndexError, RuntimeError, TypeError, ValueError):
-        packed = False  # a body that takes no such mask
+        packed = False  # the body takes no such mask
     if not packed and not agrees(side_by_side):
         raise DataError(
             f"{type(model).__name__}: a sequence scores otherwise beside others than alone; "
@@ -119,6 +119,6 @@ def check_scores(model: Any, examples: Sequence[Sequence[Sequence[int]]], pad: i
 
 
 def _common_start(rows: Sequence[Sequence[int]]) -> int:
-    """How many ids all rows start with; each keeps at least one of its own."""
+    """How many ids all rows have in common at their start; each row keeps at least one of its own."""
     shortest = min(map(len, rows)) - 1
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)

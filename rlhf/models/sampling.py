@@ -1,6 +1,6 @@
-"""Sampling from a policy: responses to prompts side by side, each with noise of its own.
+"""Sampling from a policy: responses to prompts that stand side by side, each with its own noise.
 
-Prompts are padded on the left.
+Prompts are padded on the left, so that all responses begin at the same position.
 """
 
 from __future__ import annotations
@@ -10,19 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedTokenizerFast
+from transformers import DynamicCache
 
 from rlhf.data.errors import DataError
 from rlhf.models.batches import left_pad, positions
 from rlhf.models.policy import Policy
-from rlhf.models.template import content_ids
-
-
-def encode_prompts(
-    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], longest: int
-) -> list[list[int]]:
-    """Token ids of prompts, cut on the left to `longest` tokens so that the answer cue at the end stays."""
-    return [row[-longest:] for row in content_ids(tokenizer, prompts)]
+from rlhf.models.template import encode_prompts
 
 
 @torch.no_grad()
@@ -41,9 +34,9 @@ def sample(
     Args:
         stop: ids that end a response.
         temperature: 0 is greedy.
-        uniforms: numbers in [0, 1), [prompts, longest response]: the noise of every draw, so that what a row
-            draws does not depend on its neighbours.
-        keep: takes the rows that are still in the batch at each step and their logits, [rows, vocabulary].
+        uniforms: the noise of every draw, numbers in [0, 1), [prompts, longest response]; so a row's draws do
+            not depend on its neighbours.
+        keep: a list that takes the rows still in the batch at each step and their logits, [rows, vocabulary].
     """
     model.eval()
     device = model.device
@@ -52,7 +45,7 @@ def sample(
     longest = uniforms.shape[1]
     responses = torch.full((len(prompts), longest), pad, dtype=torch.long, device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    rows = torch.arange(len(prompts), device=device)  # those still in the batch
+    rows = torch.arange(len(prompts), device=device)  # the rows still in the batch
     uniforms, cache, position = uniforms.to(device), DynamicCache(config=model.config), positions(mask)
     for t in range(longest):
         logits = model(
@@ -73,7 +66,7 @@ def sample(
         alive = int(left.sum())
         if not alive:
             break
-        if alive <= 0.75 * len(rows):  # leaving a few finished rows in costs less than copying the cache
+        if alive <= 0.75 * len(rows):  # keeping a few finished rows costs less than copying the cache
             cache.batch_select_indices(left.nonzero().squeeze(-1))
             rows, token, mask, position = rows[left], token[left], mask[left], position[left]
         ids, position = token.unsqueeze(-1), position[:, -1:] + 1
@@ -97,13 +90,13 @@ def _draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> to
 
 
 def check_sampling(model: Any) -> None:
-    """Check that sampling draws from the logits that a plain forward over the same ids has.
+    """Check that sampling draws from the same logits as a plain forward pass over the same ids computes.
 
-    Prompts of unlike lengths stand side by side and one of them ends early, as they do in `sample`. A model
-    that passed is not checked again.
+    Prompts of unlike lengths stand side by side and one of them ends early, as in `sample`. A model that
+    passed is not checked again.
 
     Raises:
-        DataError: they differ: the model does not keep what it read as `sample` has it.
+        DataError: they differ, because the model does not cache what it read in the way `sample` expects.
     """
     if model in _SAMPLES_RIGHT:
         return
@@ -141,7 +134,7 @@ def check_sampling(model: Any) -> None:
         ((ours - logits[i][len(prompts[i]) + t - 1]).square().mean().sqrt() / logits[i].std()).item()
         for t, (left, batch) in enumerate(steps)
         for i, ours in zip(left.tolist(), batch, strict=True)
-        if t < len(responses[i])  # a row that has ended may wait in the batch
+        if t < len(responses[i])  # a row that has ended may still be in the batch
     )
     if not worst < (1e-2 if model.dtype == torch.float32 else 0.3):
         raise DataError(
@@ -163,7 +156,7 @@ def generate(
     seed: int,
     batch_size: int = 256,
 ) -> list[str]:
-    """Completions of prompts as text, EOS and what follows it removed.
+    """Completions of prompts as text, without the token that ended them.
 
     Deterministic for a seed, a batch size and a number of threads.
     """
@@ -176,7 +169,7 @@ def generate(
         )
     rows = encode_prompts(tokenizer, prompts, room)
     texts = [""] * len(prompts)
-    # Rows of like length together: less padding. The order is a function of the prompts, so runs repeat.
+    # Rows of like length go together, for less padding. The order follows from the prompts alone.
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     noise = torch.rand(
         len(rows), max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64

@@ -1,4 +1,4 @@
-"""A policy from scratch: a tokenizer trained on the corpus, and a Llama of a rung with random weights."""
+"""A policy from scratch: a tokenizer trained on the corpus, and a Llama of one of several sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import (
 
 from rlhf.models.policy import PAD
 
-# rung -> (hidden size, layers, heads, MLP size); named by parameters at the built-in vocabulary
+# Size -> (width, layers, heads, MLP width). Its name is the number of parameters at the built-in vocabulary.
 SIZES = {
     "0.1M": (64, 2, 4, 192),
     "0.15M": (72, 2, 4, 224),
@@ -30,12 +30,16 @@ SIZES = {
 EOS, UNK = "<eos>", "<unk>"
 
 
-# A header such as "\nTITLE:", a word with its leading space, or one sign: joined again, they give the text.
+# A header such as "\nTITLE:", a word with its leading space, or a single sign. Joined, they are the text.
 _WORDS = r"\n?[A-Z;]{2,}:| ?r/\w+| ?[\w']+|\n| ?[^\s\w]|\s"
 
 
 def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a tokenizer: `word` (closed vocabulary of words with their space) or `bpe` (byte-level)."""
+    """Train a tokenizer: `word` (a closed vocabulary of words with their space) or `bpe` (byte-level).
+
+    Raises:
+        ValueError: no such kind.
+    """
     special = [PAD, EOS, UNK]
     if kind == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
@@ -68,13 +72,14 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int) -> PreTrai
 
 
 def tokenizer_texts(corpus: list[dict[str, Any]], demonstrations: list[dict[str, Any]]) -> list[str]:
-    """What a tokenizer learns from: the corpus, and training prompts, so that their answer cue is a token."""
+    """The texts that a tokenizer learns from: the corpus, and the training demonstrations, so that the cue
+    for an answer is a token."""
     cues = [row["prompt"] + row["completion"] for row in demonstrations if row["split"] == "train"]
     return [row["text"] for row in corpus] + cues
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast, context: int) -> LlamaForCausalLM:
-    """A Llama of a rung of the ladder with random weights.
+    """A Llama of one of `SIZES` with random weights.
 
     Raises:
         ValueError: no such size.
@@ -91,7 +96,7 @@ def new_model(size: str, tokenizer: PreTrainedTokenizerFast, context: int) -> Ll
         num_key_value_heads=heads,
         max_position_embeddings=context,
         tie_word_embeddings=True,
-        # 1/sqrt(width): with the usual 0.02, attention this narrow takes thousands of steps to wake up.
+        # With the usual 0.02, attention this narrow takes thousands of steps before it learns anything.
         initializer_range=hidden**-0.5,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,6 +1,6 @@
-"""How text becomes token ids: content is ordinary text, whatever special token it spells.
+"""How prompts and answers become token ids: their text stays text, whatever special token it spells.
 
-Only a chat template's own markers become special tokens.
+Only the markers of a chat template itself become special tokens. No other file tokenises.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ Prompt = str | list[dict[str, str]]  # text, or chat messages
 
 
 def content_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts, none of them a special token.
+    """Ids of texts, without any special token.
 
     Raises:
-        DataError: the tokenizer has no other way to read a special token's spelling than that token.
+        DataError: the tokenizer can read the spelling of a special token only as that token.
     """
     if not texts:
         return []
@@ -36,9 +36,9 @@ def content_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Ids of prompts that an answer continues: texts as they are, chat messages through the template.
+    """Ids of prompts, ready for an answer: texts as they are, chat messages through the template.
 
-    Messages of a tokenizer without a template are read line by line.
+    A tokenizer without a template reads messages line by line.
 
     Raises:
         DataError: see `content_ids`.
@@ -58,8 +58,13 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
     return [next(plain if isinstance(prompt, str) else rendered) for prompt in prompts]
 
 
+def encode_prompts(tokenizer: Any, prompts: Sequence[str], longest: int) -> list[list[int]]:
+    """Ids of text prompts; longer ones lose their start, so that the cue for the answer stays."""
+    return [row[-longest:] for row in content_ids(tokenizer, prompts)]
+
+
 def as_text(prompts: Sequence[Prompt]) -> list[str]:
-    """Prompts as people read them: the contents of chat messages line by line."""
+    """Prompts as people read them; of chat messages, the contents line by line."""
     return [
         prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
         for prompt in prompts
@@ -71,8 +76,8 @@ def answered_ids(
 ) -> list[list[int]]:
     """Ids of prompt + completion + EOS; sequences longer than `longest` lose the start of their prompt.
 
-    A text is tokenised with its completion, as it would be in a document; a chat's prompt ends with a marker
-    of its template, behind which the completion starts anew.
+    A text is tokenised together with its completion, as in a document. A chat prompt ends with a marker of
+    its template, so its completion is tokenised by itself.
     """
     pairs = list(zip(prompts, completions, strict=True))
     chats = [pair for pair in pairs if tokenizer.chat_template and not isinstance(pair[0], str)]
@@ -90,7 +95,7 @@ def answered_ids(
 def answered_ids_and_starts(
     tokenizer: Any, prompts: Sequence[str], completions: Sequence[str], longest: int
 ) -> tuple[list[list[int]], list[int]]:
-    """What `answered_ids` gives, and where in each row its completion begins (at least 1)."""
+    """The rows of `answered_ids`, and where in each row the completion begins (at least 1)."""
     rows = answered_ids(tokenizer, prompts, completions, 1 << 30)
     starts = [len(ids) for ids in content_ids(tokenizer, prompts)]
     starts = [max(1, start - max(0, len(row) - longest)) for start, row in zip(starts, rows, strict=True)]

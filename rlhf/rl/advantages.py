@@ -11,7 +11,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def whiten(values: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True) -> torch.Tensor:
-    """Scale to variance 1, and shift to mean 0 or keep the mean, over the masked tokens; zero elsewhere."""
+    """Scale to variance 1 over the masked tokens, and shift to mean 0 or keep the mean; zero elsewhere."""
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean) ** 2, mask)
     white = (values - mean) * torch.rsqrt(variance + 1e-8)
@@ -19,7 +19,11 @@ def whiten(values: torch.Tensor, mask: torch.Tensor, *, shift_mean: bool = True)
 
 
 def kl_estimate(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, kind: str) -> torch.Tensor:
-    """Per-token estimates of KL(policy, reference) from samples (Schulman 2020, "Approximating KL")."""
+    """Estimates of KL(policy, reference) at sampled tokens (Schulman 2020, "Approximating KL divergence").
+
+    Args:
+        logprobs, ref_logprobs: of the sampled tokens, [episodes, tokens]; kind: `k1`, `k2` or `k3`.
+    """
     ratio = ref_logprobs - logprobs
     if kind == "k1":
         return -ratio
@@ -90,12 +94,12 @@ def gae(
 
 
 def policy_loss(ratio: torch.Tensor, advantages: torch.Tensor, clip: float) -> torch.Tensor:
-    """Per-token clipped policy loss (Schulman et al. 2017, eq. 7), to be minimised."""
+    """Clipped policy loss of each token (Schulman et al. 2017, eq. 7), to be minimised."""
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
 
 
 def value_loss(values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float) -> torch.Tensor:
-    """Per-token clipped value loss, half the larger square."""
+    """Clipped value loss of each token: half the larger of two squares (Huang et al. 2022)."""
     clipped = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
@@ -107,7 +111,7 @@ def adapted_kl_coef(kl_coef: float, kl: float, target: float, episodes: int, hor
 
 
 def explained_variance(values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor) -> float:
-    """Share of the returns' variance that the values explain, over the masked tokens."""
+    """The share of the variance of the returns that the values explain, over the masked tokens."""
     spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
     rest = returns - values
     return (1 - masked_mean((rest - masked_mean(rest, mask)) ** 2, mask) / spread.clamp_min(1e-8)).item()

@@ -13,10 +13,13 @@ from rlhf.data.errors import DataError
 
 @dataclass
 class PPOConfig(TrainingArguments):
-    """Settings of `PPOTrainer`; what it inherits keeps its meaning unless said otherwise.
+    """Settings of `PPOTrainer`; inherited settings keep their meaning unless said otherwise.
 
-    `max_steps`, `gradient_accumulation_steps`, `save_steps` and the logging strategy are derived.
-    Batches are counted over all processes.
+    `max_steps`, `gradient_accumulation_steps`, `save_steps` and the logging strategy follow from the others.
+    Batch sizes are over all processes.
+
+    Raises:
+        DataError: a value out of its bounds, or values that contradict each other.
     """
 
     learning_rate: float = field(default=3e-6, metadata={"help": "Peak learning rate (Huang et al. 2024)."})
@@ -128,16 +131,16 @@ class PPOConfig(TrainingArguments):
         ):
             if getattr(self, name) not in choices:
                 raise DataError(f"{name} is {getattr(self, name)!r}; use {', '.join(choices)}")
-        self.gradient_accumulation_steps = 1  # micro-batches are counted here, not by the loop
+        self.gradient_accumulation_steps = 1  # PPO makes micro-batches itself
         self.per_device_train_batch_size = 1  # an item of the dataset is the number of a step
         self.max_steps = self.num_updates * self.steps_per_update
-        # Between two updates no rollout is in memory, so that is where a checkpoint is whole.
+        # A checkpoint holds no rollout, so it is written between two updates.
         self.save_strategy = "steps"
         self.save_steps = self.save_updates * self.steps_per_update
         self.logging_strategy = "no"
-        self.logging_nan_inf_filter = False  # the trainer stops at such a loss
+        self.logging_nan_inf_filter = False  # the trainer stops at a NaN loss
         if processes() > 1 and not torch.accelerator.is_available():
-            self.use_cpu = True  # else each of several CPU processes would train alone, on the same files
+            self.use_cpu = True  # else each CPU process would train alone, and all would write the same files
         super().__post_init__()
 
     @property

@@ -37,7 +37,7 @@ class PhaseSeconds(dict[str, float]):
         self.device = device
 
     @contextmanager
-    def of(self, phase: str) -> Iterator[None]:
+    def timed(self, phase: str) -> Iterator[None]:
         """Add the time of a block to a phase."""
         start = time.perf_counter()
         yield

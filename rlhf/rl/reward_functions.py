@@ -1,10 +1,10 @@
-"""Automated signals for PPO, to be mixed with a reward model: functions of (prompts, completions).
+"""Automated rewards for PPO, beside a reward model: functions of (prompts, completions).
 
     config = PPOConfig(..., reward_weights=[1.0, 0.5, 0.02])
     PPOTrainer(policy, [reward_model, repetition(), length(20)], config, prompts, tokenizer)
 
-Each function here returns another, named after it, that gives one score a completion. Any function of that
-shape is a reward.
+Each function here returns another of the same name, which returns one score for each completion. Any function
+of that shape is a reward.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RewardFunction = Callable[[Sequence[Any], Sequence[str]], list[float]]
 
 
 def length(target: int) -> RewardFunction:
-    """0 at `target` words, and 1 less for every word more or fewer."""
+    """0 for `target` words, and 1 less for each word more or fewer."""
 
     def length(prompts: Sequence[Any], completions: Sequence[str]) -> list[float]:
         return [-float(abs(len(text.split()) - target)) for text in completions]
@@ -38,10 +38,10 @@ def repetition(n: int = 3) -> RewardFunction:
 
 
 def format(pattern: str) -> RewardFunction:
-    """1 where the whole completion, blanks around it aside, matches a regular expression, else 0.
+    """1 if the whole completion, without the blanks around it, matches a regular expression, else 0.
 
     Raises:
-        DataError: no regular expression.
+        DataError: the pattern is no regular expression.
     """
     try:
         compiled = re.compile(pattern, re.DOTALL)
@@ -55,10 +55,10 @@ def format(pattern: str) -> RewardFunction:
 
 
 def banned_words(words: Sequence[str]) -> RewardFunction:
-    """Minus how often banned words and phrases stand in a completion (`safety.banned_words`).
+    """Minus the number of banned words and phrases in a completion (`safety.banned_words`).
 
     Raises:
-        DataError: no words.
+        DataError: there are no words.
     """
     if not any(word.strip() for word in words):
         raise DataError("banned_words needs words")

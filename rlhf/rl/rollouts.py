@@ -40,7 +40,7 @@ class Episodes:
     mask: torch.Tensor
 
     @classmethod
-    def of(cls, prompts: list[list[int]], responses: list[list[int]]) -> Episodes:
+    def side_by_side(cls, prompts: list[list[int]], responses: list[list[int]]) -> Episodes:
         """The episodes of some prompts and a response to each."""
         widths = torch.tensor([len(response) for response in responses])
         return cls(
@@ -117,16 +117,16 @@ class Rollouts:
         self.roles.networks.eval()
 
         # 1. Take the prompts of the update, and sample a response to each.
-        with self.seconds.of("generation"):
+        with self.seconds.timed("generation"):
             prompts = [self.prompts[i] for i in self.order.prompts_of(update)]
             prompt_rows = self.encode(prompts)
             responses = self._sample(update, prompt_rows)
-        episodes = Episodes.of(prompt_rows, responses)
+        episodes = Episodes.side_by_side(prompt_rows, responses)
         mask = episodes.mask
 
         # 2. At each response token: log-probabilities under policy and reference, value, entropy. And the
         #    scores of each response by every reward, [episodes, rewards].
-        with self.seconds.of("scoring"):
+        with self.seconds.timed("scoring"):
             (logprobs, ref_logprobs, values, entropy), scores = self._evaluate(update, episodes)
             self._fill_in_function_scores(scores, prompts, responses)
         self._refuse_what_is_not_finite(scores, update, prompts, responses)

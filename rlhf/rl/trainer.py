@@ -163,7 +163,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         model.train()
         loss = torch.zeros((), device=args.device)
         if not self.stopped:
-            with self.phase_seconds.of("optimisation"):
+            with self.phase_seconds.timed("optimisation"):
                 loss = self._backward(model, inputs["step"], self.order.mini_batches(update, epoch)[mini])
         self.check_finite("the loss", loss)
 

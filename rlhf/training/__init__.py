@@ -1,1 +1,1 @@
-"""Learning from given data: pretraining, supervised fine-tuning, reward modelling."""
+"""Learning from data at hand: pretraining, supervised fine-tuning, reward modelling."""

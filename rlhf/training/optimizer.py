@@ -11,7 +11,7 @@ from torch import nn
 class MuonAdamW(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024, `torch.optim.Muon`) for the hidden matrices, AdamW for embeddings and norms.
 
-    One optimiser to its user: one list of parameter groups and one state, for schedulers and checkpoints.
+    For schedulers and checkpoints it is one optimiser, with one list of parameter groups and one state.
 
     Args:
         model: embeddings are recognised by name, hidden matrices by having two dimensions.
@@ -30,7 +30,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Have the same group objects here and in the parts: a scheduler writes rates into them."""
+        """Share the group objects with the parts, because a scheduler writes learning rates into them."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -
     """Ids of every text with its EOS; a text longer than `longest` tokens becomes several pieces.
 
     Raises:
-        DataError: no text.
+        DataError: there is no text.
     """
     rows = []
     for row in content_ids(tokenizer, texts):
@@ -58,7 +58,7 @@ def pretrain(
     rows = pieces(policy.tokenizer, texts, policy.context)
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        # Padded behind their ends, texts need no mask: attention is causal and the labels leave padding out.
+        # Texts padded behind their ends need no mask: attention is causal, and the labels leave padding out.
         ids, lengths = right_pad([row["input_ids"] for row in batch], policy.pad)
         padding = torch.arange(ids.shape[1]) >= lengths.unsqueeze(1)
         return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
@@ -77,8 +77,8 @@ def pretrain(
         args=args,
         train_dataset=Dataset.from_dict({"input_ids": rows}),
         data_collator=collate,
-        optimizers=(optimizer, None),  # the scheduler is the trainer's own
+        optimizers=(optimizer, None),  # the trainer makes the scheduler itself
     )
-    # Whole texts, those of like length together: hardly any padding.
+    # Batches of whole texts of like length have hardly any padding.
     trainer.order = reading_order(list(map(len, rows)), batch_size=batch_size, steps=steps, seed=seed)
     return train(trainer, curve, progress)

@@ -1,8 +1,7 @@
 """The reward model: from rankings to one score a response, with TRL's `RewardTrainer`.
 
-All pairs of one ranking are one batch element (Ouyang et al. 2022, section 3.5: shuffled pairs overfit), so K
-responses are read once for up to K(K-1)/2 pairs, and what they have in common, their prompt, once for all K.
-Ties give no pair.
+All pairs of a ranking are one batch element (Ouyang et al. 2022, section 3.5: shuffled pairs overfit). So K
+responses are read once for up to K(K-1)/2 pairs, and their common prompt once for all K. Ties give no pair.
 """
 
 from __future__ import annotations
@@ -31,11 +30,13 @@ from rlhf.training.progress import Progress
 def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
     """Rankings of each reference above n references of other prompts, which need no labeler.
 
-    A model that saw only answers to their own prompt may judge them without reading it; these pairs can be
-    told apart by the prompt alone (Liu et al. 2024, arXiv:2409.13156, non-contextual pairs).
+    A model that saw only answers to their own prompts may learn to judge answers without reading the prompt.
+    These pairs can be told apart by the prompt alone (Liu et al. 2024, arXiv:2409.13156, non-contextual
+    pairs).
 
     Args:
-        references: with `prompt` and `completion`; n: others each; seed: which ones.
+        references: rows with `prompt` and `completion`.
+        n: how many other references each stands above; seed: of the draw of these.
     """
     if n < 1 or len(references) < 2:
         return []
@@ -52,7 +53,7 @@ class RankingTrainer(InOrder, RewardTrainer):
     """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them."""
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        return dataset  # `train_reward` has encoded it
+        return dataset  # `train_reward` has encoded it already
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns: Any = ["sequences", "pairs", "weight"]
@@ -60,7 +61,7 @@ class RankingTrainer(InOrder, RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Bradley-Terry loss: a weighted mean over prompts of the mean over a prompt's pairs."""
+        """Bradley-Terry loss: the weighted mean over prompts of the mean over the pairs of a prompt."""
         scores = batch_scores(self.accelerator.unwrap_model(model), inputs)
         margin = scores[inputs["better"]] - scores[inputs["worse"]]
         loss = -(logsigmoid(margin) * inputs["weight"]).sum()
@@ -87,22 +88,22 @@ def train_reward(
     """Train `reward` in place on comparisons; returns its loss curve.
 
     Args:
-        weights: how much each comparison counts; a mean of 1 leaves the size of the steps as it is.
+        weights: how much each comparison counts; weights with a mean of 1 keep the size of the steps.
 
     Raises:
         DataError: no comparison with a strict preference.
     """
     examples: dict[str, list[Any]] = {"sequences": [], "pairs": [], "weight": []}
     rows = [
-        (row, found, weight)
+        (row, strict, weight)
         for row, weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True)
-        if (found := pairs(row["ranking"]))
+        if (strict := pairs(row["ranking"]))
     ]
     flat = [(row["prompt"], text) for row, _, _ in rows for text in row["completions"]]
     encoded = iter(encode(reward, [prompt for prompt, _ in flat], [text for _, text in flat]) if flat else [])
-    for row, found, weight in rows:
+    for row, strict, weight in rows:
         examples["sequences"].append([next(encoded) for _ in row["completions"]])
-        examples["pairs"].append(found)
+        examples["pairs"].append(strict)
         examples["weight"].append(weight)
     if not examples["pairs"]:
         raise DataError("there is no comparison with a strict preference to train the reward model on")
@@ -113,7 +114,8 @@ def train_reward(
     if not packs:
         name = type(reward.model).__name__
         print(
-            f"{name}: packed rankings would score otherwise; each answer has its prompt to itself", flush=True
+            f"{name}: packed rankings would get other scores; each answer is read with its prompt",
+            flush=True,
         )
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -154,12 +156,12 @@ def train_reward(
 
 
 def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Agreement of the reward model with held-out labelers, by pair.
+    """Agreement of the reward model with labelers on comparisons that did not train it, by pair.
 
     Returns:
-        for `all` and each labeler group: `accuracy`, `pairs`, `prefers_longer` (share of pairs in which the
-        model prefers the longer text) and `labelers_prefer_longer`; the two None where
-        no pair differs in length.
+        for `all` and each labeler group: `accuracy`, `pairs`, `prefers_longer` (the share of pairs in which
+        the model prefers the longer text) and `labelers_prefer_longer`; the last two are None if no pair
+        differs in length.
     """
     flat = [(row["prompt"], text) for row in comparisons for text in row["completions"]]
     scores = iter(score(reward, [p for p, _ in flat], [c for _, c in flat]))

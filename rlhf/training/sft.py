@@ -23,9 +23,9 @@ from rlhf.training.progress import Progress
 
 
 def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[int]]]:
-    """Demonstrations as ids and labels; the loss falls on the completion and its EOS only.
+    """Demonstrations as ids and labels; only the completion and its EOS have a loss.
 
-    Too long examples lose the start of their prompt, never the completion.
+    An example that is too long loses the start of its prompt, never the completion.
     """
     tokenizer, longest = policy.tokenizer, policy.context
     prompts = content_ids(tokenizer, [row["prompt"] for row in rows])
@@ -59,7 +59,7 @@ def sft(
 ) -> list[dict[str, float]]:
     """Fine-tune `policy` in place on demonstrations of split `train`; returns its loss curve.
 
-    `batch_size` counts over all processes: each takes its share of the same batches in the same order.
+    `batch_size` is over all processes: each takes its share of the same batches in the same order.
 
     Raises:
         DataError: no demonstration to train on, or a batch that the processes cannot share.
@@ -78,7 +78,7 @@ def sft(
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=20,
-        max_length=None,  # cut in `examples`, from the prompt's start
+        max_length=None,  # `examples` has cut the prompts
         gradient_checkpointing=False,
     )
     shard_on_cpus()
@@ -93,14 +93,13 @@ def sft(
     try:
         return train(trainer, curve, progress)
     finally:
-        vars(policy.model).pop("forward", None)  # TRL's fused head, which a copy would share with this model
+        vars(policy.model).pop("forward", None)  # TRL's fused head: copies would run this model's
 
 
 def validation_loss(
     policy: Policy, demonstrations: list[dict[str, Any]], split: str = "validation"
 ) -> float | None:
-    """Mean loss a completion token, in nats, on a held-out split; None where the split is empty."""
-
+    """Mean loss of a completion token, in nats, on a split that trained nothing; None if it is empty."""
     rows = [row for row in demonstrations if row["split"] == split]
     if not rows:
         return None

@@ -44,7 +44,7 @@ BEFORE = ("ingest", "prepare", "pretrain", "sft", "collect", "reward")
 
 @pytest.fixture(scope="module")
 def inputs(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which the stages before `ppo` have run: they cost more than the tests."""
+    """A copy of the project in which the stages before `ppo` have run; they take longer than the tests."""
     path = tmp_path_factory.mktemp("inputs") / "project"
     shutil.copytree(project, path)
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +57,7 @@ def inputs(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ready(inputs: Path, workspace: Workspace) -> Workspace:
-    """The workspace with what `ppo` reads."""
+    """The workspace with the inputs of `ppo`."""
     for folder in ("data", "models"):
         shutil.copytree(inputs / folder, workspace.path / folder, dirs_exist_ok=True)
     return workspace
@@ -66,7 +66,7 @@ def ready(inputs: Path, workspace: Workspace) -> Workspace:
 def ppo(ready: Workspace, **changes: object) -> Curve:
     """Run the stage with other parameters of `ppo`; returns plots/ppo.csv."""
     ready.set({f"ppo.{name}": value for name, value in changes.items()})
-    shutil.rmtree("checkpoints", ignore_errors=True)  # outside tests other parameters have other ones
+    shutil.rmtree("checkpoints", ignore_errors=True)  # outside tests, other parameters have other checkpoints
     ready.stage("ppo")
     return curve()
 
@@ -90,8 +90,8 @@ def changed() -> set[str]:
 # ---- options ----
 
 
-def test_a_given_reward_model_on_another_tokenizer_reads_the_text(ready: Workspace) -> None:
-    """A byte-level model that the policy's ids would mean nothing to: its scores are those of the texts."""
+def test_a_users_reward_model_on_another_tokenizer_reads_the_text(ready: Workspace) -> None:
+    """The policy's ids mean nothing to a byte-level model, so its scores must be those of the texts."""
     with pytest.raises(DataError, match="data/reward-model: no reward model here"):
         ppo(ready, reward_model="given")
     texts = [row["prompt"] + row["completion"] for row in read_table(DEMONSTRATIONS, DEMONSTRATION)]
@@ -109,11 +109,11 @@ def test_a_given_reward_model_on_another_tokenizer_reads_the_text(ready: Workspa
 
     rows = ppo(ready, reward_model="given", snapshot_every=1)
     assert changed()
-    looks = pd.read_parquet("data/snapshots/snapshots.parquet")
-    given = load_reward("data/reward-model")
-    assert given.tokenizer.get_vocab() != load_policy("models/sft").tokenizer.get_vocab()
-    scores = score(given, list(looks["prompt"]), list(looks["output"]))
-    assert list(looks["score"]) == pytest.approx(scores, abs=1e-4)
+    snapshots = pd.read_parquet("data/snapshots/snapshots.parquet")
+    reward = load_reward("data/reward-model")
+    assert reward.tokenizer.get_vocab() != load_policy("models/sft").tokenizer.get_vocab()
+    scores = score(reward, list(snapshots["prompt"]), list(snapshots["output"]))
+    assert list(snapshots["score"]) == pytest.approx(scores, abs=1e-4)
     assert all(math.isfinite(row["objective/scores"]) for row in rows)
 
 
@@ -176,27 +176,27 @@ def test_rewards_are_combined_by_weight(ready: Workspace) -> None:
         assert row["objective/scores"] == pytest.approx(total, abs=1e-4)
 
 
-def test_the_held_out_judge_keeps_the_look_it_prefers(ready: Workspace) -> None:
+def test_the_snapshot_that_the_judge_prefers_is_kept(ready: Workspace) -> None:
     shutil.rmtree("models/judge")
-    shutil.copytree("models/reward", "models/judge")  # what the reward raises, this judge prefers
+    shutil.copytree("models/reward", "models/judge")  # this judge prefers what the reward raises
     believed = {"kind": "model", "name": "reward-model", "trust": {"decides": True, "reason": "it passed"}}
     write_json("models/judge/judge.json", believed)
     rows = ppo(ready, snapshot_every=1, updates=3, learning_rate=5e-3)
-    found = read_json("metrics/ppo.json")["held_out"]
-    assert [look["update"] for look in found["looks"]] == [0, 1, 2, 3]
-    assert found["stopped"] is None
-    best = max(found["looks"], key=lambda look: look["rate"])
-    assert found["kept"] == best["update"]
+    findings = read_json("metrics/ppo.json")["held_out"]
+    assert [snapshot["update"] for snapshot in findings["looks"]] == [0, 1, 2, 3]
+    assert findings["stopped"] is None
+    best = max(findings["looks"], key=lambda snapshot: snapshot["rate"])
+    assert findings["kept"] == best["update"]
     kept = weights("ppo")
     ppo(ready, judge_tolerance=None)
     assert read_json("metrics/ppo.json")["held_out"] is None
-    assert curve() == rows  # the judge reads, and training does not notice
+    assert curve() == rows  # judging changes nothing in the training
     last = weights("ppo")
     same = all(torch.equal(kept[name], last[name]) for name in last)
-    assert same == (found["kept"] == 3)
+    assert same == (findings["kept"] == 3)
 
 
-def test_a_judge_that_failed_its_controls_keeps_no_look_and_stops_nothing(
+def test_a_judge_that_failed_its_controls_keeps_no_snapshot_and_stops_nothing(
     ready: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree("models/judge")
@@ -208,14 +208,14 @@ def test_a_judge_that_failed_its_controls_keeps_no_look_and_stops_nothing(
     assert "no judge stopped PPO or picked its weights: this judge cannot tell" in capfd.readouterr().out
 
 
-def test_simulated_experts_judge_the_looks_as_the_built_in_task_has_them(ready: Workspace) -> None:
+def test_simulated_experts_judge_the_snapshots_of_the_built_in_task(ready: Workspace) -> None:
     ppo(ready, judge="simulated", snapshot_every=1, updates=1)
-    found = read_json("metrics/ppo.json")["held_out"]
-    assert (found["judge"], found["stopped"]) == ("simulated experts", None)
-    looks = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
+    findings = read_json("metrics/ppo.json")["held_out"]
+    assert (findings["judge"], findings["stopped"]) == ("simulated experts", None)
+    snapshots = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
     facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
     panel, agreed = Panel("data/gold/facts.parquet", 0), []
-    clear = [row | {"update": 0} for row in looks]
+    clear = [row | {"update": 0} for row in snapshots]
     for row, point in zip(clear, panel(clear), strict=True):
         margin = gold_score(facts[row["prompt"]], row["output"]) - gold_score(
             facts[row["prompt"]], row["reference"]
@@ -234,8 +234,8 @@ def test_two_processes_train_as_one_does(ready: Workspace) -> None:
     ready.set({"processes": 2, "ppo.accelerate": "deploy/accelerate/ddp.yaml"})
     execute("ppo", stage.main)  # its processes log to its MLflow run
     assert len(alone) == 2
-    for one, two in zip(alone, curve(), strict=True):
-        assert two == pytest.approx(one, abs=1e-5, rel=2e-5)
+    for expected, row in zip(alone, curve(), strict=True):
+        assert row == pytest.approx(expected, abs=1e-5, rel=2e-5)
     for name, tensor in weights("ppo").items():
         torch.testing.assert_close(tensor, policy[name], atol=1e-5, rtol=1e-4)
 
@@ -259,7 +259,7 @@ def test_every_training_says_how_far_it_is(inputs: Path, ready: Workspace, monke
 
 
 def error_of(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The error that ends `python -m tasks.ppo`, run in this process: a new interpreter takes long."""
+    """The error that ends `python -m tasks.ppo`, run in this process because a new interpreter takes long."""
     monkeypatch.setattr(sys, "argv", ["tasks.ppo"])
     monkeypatch.delitem(sys.modules, "tasks.ppo", raising=False)
     capfd.readouterr()

@@ -1,4 +1,4 @@
-"""Base models of many architectures and tokenizers: settled when they are loaded, or refused in one line."""
+"""Base models of many architectures and tokenizers are settled when they are loaded, or refused in a line."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def rank(reward: Any, folder: Path, **more: Any) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("kind", ["llama", "bloom", "mistral", "gemma3_text", "gpt_oss"])
 def test_the_loss_of_rankings_is_that_of_the_scores_alone(kind, tokenizer, tmp_path, monkeypatch) -> None:
-    """With windows shorter than the prompt too: what `pack` lays out they would read otherwise."""
+    """Also with windows shorter than the prompt, which would read packed rankings in another way."""
     deterministic(0, 1)
     reward = reward_from_policy(saved(tiny_model(kind, tokenizer), tokenizer, tmp_path), 0)
     expected = []
@@ -92,7 +92,7 @@ def test_the_loss_of_rankings_is_that_of_the_scores_alone(kind, tokenizer, tmp_p
 
 @pytest.mark.parametrize("kind", WINDOWED)
 def test_packed_scores_are_held_against_plain_ones(kind, tokenizer, tmp_path) -> None:
-    """A window matters from the length on at which a sequence no longer fits into it."""
+    """A window matters once a sequence no longer fits into it."""
     reward = reward_from_policy(saved(tiny_model(kind, tokenizer), tokenizer, tmp_path), 0)
     rows = [encode(reward, [r["prompt"]] * 3, r["completions"]) for r in RANKINGS[:2]]
     assert not check_scores(reward.model, rows, tokenizer.pad_token_id)
@@ -145,7 +145,7 @@ def test_a_model_that_cannot_be_sampled_with_a_cache_is_refused_in_one_line(kind
 
 
 class Forgetful(LlamaForCausalLM):
-    """Reads the newest token only, as if it had been shown nothing before."""
+    """Reads only the newest token, as if there had been none before."""
 
     def forward(self, input_ids=None, attention_mask=None, past_key_values=None, **kwargs):
         return super().forward(input_ids=input_ids, **kwargs)
@@ -164,14 +164,14 @@ def test_a_model_that_ignores_its_cache_is_refused_by_ppo_before_any_training(to
 
 
 def bare_tokenizer(*reserved: str, pad: str | None = None) -> Any:
-    """Words, EOS and what the makers reserved: many base models come without a pad token, or pad with EOS."""
-    words = Tokenizer(models.WordLevel(unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_next")
-    words.decoder = decoders.Fuse()
+    """Words, EOS and reserved tokens: many base models have no pad token, or pad with EOS."""
+    by_words = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    by_words.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_next")
+    by_words.decoder = decoders.Fuse()
     trainer = trainers.WordLevelTrainer(special_tokens=["<eos>", "<unk>", *reserved])
-    words.train_from_iterator([f"{p} {w}" for p in PROMPTS for w in WORDS.split()], trainer)
+    by_words.train_from_iterator([f"{p} {w}" for p in PROMPTS for w in WORDS.split()], trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token="<eos>", unk_token="<unk>", pad_token=pad
+        tokenizer_object=by_words, eos_token="<eos>", unk_token="<unk>", pad_token=pad
     )
 
 
@@ -182,7 +182,7 @@ def bare_tokenizer(*reserved: str, pad: str | None = None) -> Any:
         (("<|extra|>", "<|reserved_3|>"), "<eos>", 0, "<|reserved_3|>"),
         ((), None, 4, "<pad>"),  # the embeddings have rows that no token has
         ((), "<eos>", 0, "<pad>"),  # they have to grow
-        ((), "<|other|>", 0, "<pad>"),  # a name that the vocabulary lacked is an id behind the embeddings
+        ((), "<|other|>", 0, "<pad>"),  # a name new to the vocabulary has an id behind the embeddings
     ],
 )
 def test_the_pad_token_is_settled_when_a_policy_is_loaded(
@@ -405,10 +405,10 @@ def test_a_reference_is_a_true_copy_of_a_policy_that_another_trainer_has_patched
     args = trainer_of(tokenizer, tmp_path).args
     score_all_alike = lambda prompts, completions: [0.0] * len(completions)  # noqa: E731
     own = PPOTrainer(policy, score_all_alike, args, PROMPTS, tokenizer).roles.reference
-    given = PPOTrainer(policy, score_all_alike, args, PROMPTS, tokenizer, reference=borrowed).roles.reference
-    for reference in (own, given, true_copy(policy)):
+    other = PPOTrainer(policy, score_all_alike, args, PROMPTS, tokenizer, reference=borrowed).roles.reference
+    for reference in (own, other, true_copy(policy)):
         assert answers_alike(policy, reference)
     shifted(policy)
-    for reference in (own, given):
+    for reference in (own, other):
         assert not answers_alike(policy, reference)
     assert "labels" in inspect.signature(policy.forward).parameters  # the policy keeps what it had

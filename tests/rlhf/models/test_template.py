@@ -12,9 +12,8 @@ from transformers import LlamaForSequenceClassification
 from rlhf.data.errors import DataError
 from rlhf.models.policy import Policy
 from rlhf.models.reward_model import RewardModel, encode
-from rlhf.models.sampling import encode_prompts
 from rlhf.models.scratch import train_tokenizer
-from rlhf.models.template import answered_ids_and_starts, content_ids, prompt_ids
+from rlhf.models.template import answered_ids_and_starts, content_ids, encode_prompts, prompt_ids
 from rlhf.training.pretrain import pieces
 from rlhf.training.sft import examples
 
@@ -70,12 +69,12 @@ def test_a_chat_has_the_special_tokens_of_its_template_alone(tokenizer) -> None:
         {"role": "assistant", "content": SPELLED},
     ]
     plain = [{"role": "user", "content": "red"}]
-    ids, text, one = prompt_ids(tokenizer, [chat, SPELLED, plain])
+    ids, text, short = prompt_ids(tokenizer, [chat, SPELLED, plain])
     assert special(tokenizer, ids) == ["<|turn|>", "<eos>", "<|turn|>", "<eos>", "<|turn|>"]
     shown = tokenizer.decode(ids, skip_special_tokens=True)
     assert shown == f"user: {chat[0]['content']}assistant: {SPELLED}assistant:"
     assert special(tokenizer, text) == []
-    assert one == tokenizer("<|turn|>user: red<eos><|turn|>assistant:")["input_ids"]
+    assert short == tokenizer("<|turn|>user: red<eos><|turn|>assistant:")["input_ids"]
 
 
 def test_ppo_and_a_reward_on_another_tokenizer_read_prompts_alike(tokenizer, tmp_path: Path) -> None:
@@ -85,9 +84,9 @@ def test_ppo_and_a_reward_on_another_tokenizer_read_prompts_alike(tokenizer, tmp
     rows = encode(reward, [chat, "<eos>red"], ["<eos> yes"] * 2)
     assert special(tokenizer, rows[0]) == ["<|turn|>", "<eos>", "<|turn|>", "<eos>"]
     assert special(tokenizer, rows[1]) == ["<eos>"]
-    words = train_tokenizer([f"{p} yes" for p in PROMPTS] + ["<eos>red"], "word", 300)
-    trainer = trainer_of(words, tmp_path, more={"prompts": ["<eos>red", *PROMPTS]})
-    assert special(words, trainer.rollouts.encode(["<eos>red"])[0]) == []
+    by_words = train_tokenizer([f"{p} yes" for p in PROMPTS] + ["<eos>red"], "word", 300)
+    trainer = trainer_of(by_words, tmp_path, more={"prompts": ["<eos>red", *PROMPTS]})
+    assert special(by_words, trainer.rollouts.encode(["<eos>red"])[0]) == []
 
 
 def test_a_tokenizer_that_knows_no_other_reading_refuses_the_text() -> None:

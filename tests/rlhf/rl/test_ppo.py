@@ -141,7 +141,7 @@ def cost_of(groups: list[list[int]], lengths: list[int], overhead: int) -> int:
 def test_micro_batches_cost_as_little_as_any_grouping_of_like_lengths(overhead: int) -> None:
     rng, budget = np.random.default_rng(overhead), 60
     for n in (1, 2, 9):
-        lengths = [int(x) for x in rng.integers(1, 40, n)] + [70]  # the last is above the budget alone
+        lengths = [int(x) for x in rng.integers(1, 40, n)] + [70]  # the last alone is above the budget
         order = sorted(range(n + 1), key=lambda i: -lengths[i])
         best = min(
             cost
@@ -150,10 +150,10 @@ def test_micro_batches_cost_as_little_as_any_grouping_of_like_lengths(overhead: 
             if all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= budget for g in groups)
             for cost in [cost_of([list(g) for g in groups], lengths, overhead)]
         )
-        found = token_batches(lengths, budget, overhead)
-        assert sorted(itertools.chain(*found)) == list(range(n + 1))
-        assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= budget for g in found)
-        assert cost_of(found, lengths, overhead) == best
+        groups = token_batches(lengths, budget, overhead)
+        assert sorted(itertools.chain(*groups)) == list(range(n + 1))
+        assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= budget for g in groups)
+        assert cost_of(groups, lengths, overhead) == best
         assert best <= cost_of(token_batches(lengths, budget), lengths, overhead)
 
 

@@ -1,4 +1,4 @@
-"""PPO's options, each held against what it promises, and each fault of TRL 1.12's PPOTrainer."""
+"""What each option of PPO promises, and each fault of TRL 1.12's PPOTrainer."""
 
 from __future__ import annotations
 
@@ -607,10 +607,10 @@ def test_what_is_no_plain_language_model_is_refused(tokenizer, tmp_path: Path) -
         PPOTrainer(policy, scorer, args, PROMPTS, tokenizer, value=scorer)
 
 
-@pytest.mark.parametrize("given", [None, 1.0, ["good"] * 16])
-def test_a_reward_function_that_gives_no_numbers_is_named(tokenizer, tmp_path: Path, given) -> None:
+@pytest.mark.parametrize("returned", [None, 1.0, ["good"] * 16])
+def test_a_reward_function_that_gives_no_numbers_is_named(tokenizer, tmp_path: Path, returned) -> None:
     def careless(prompts, completions):
-        return given
+        return returned
 
     with pytest.raises(ValueError, match=r"the reward careless gave .* one number a completion"):
         trainer_of(tokenizer, tmp_path, reward=careless).roll_out(0)

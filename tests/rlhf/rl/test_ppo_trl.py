@@ -119,12 +119,12 @@ def trl(request: pytest.FixtureRequest, folder: Path) -> dict[str, torch.Tensor]
         timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = load_file(folder / "trl.safetensors")
+    computed = load_file(folder / "trl.safetensors")
     # A prompt's last token decides the first response token, so values start one before the response.
-    start = found["queries"].shape[1]
-    found["values"] = found["values"][:, start - 1 : -1]
-    found["kind"] = request.param  # type: ignore[assignment]
-    return found
+    start = computed["queries"].shape[1]
+    computed["values"] = computed["values"][:, start - 1 : -1]
+    computed["kind"] = request.param  # type: ignore[assignment]
+    return computed
 
 
 def longer(mask: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""SFT and PPO in two processes, models whole (DDP) and shared (FSDP): what one learns, and exact resume."""
+"""SFT and PPO in two processes, with whole models (DDP) and shared ones (FSDP), learn what one process does
+and resume exactly."""
 
 # pytest finds the fixture `base` by the name of an argument:
 # ruff: noqa: F401, F811
@@ -33,7 +34,7 @@ from tasks.runtime.stage import launch
 
 @pytest.fixture(scope="module")
 def context() -> ForkServerContext:
-    """Processes forked from one that has imported the libraries: those take longer than the training."""
+    """Processes forked from one that has imported the libraries, which takes longer than the training."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["two_processes", "transformers.models.llama.modeling_llama"])
     with pytest.MonkeyPatch.context() as patch:
@@ -42,10 +43,10 @@ def context() -> ForkServerContext:
     return context
 
 
-def in_two(context: ForkServerContext, work: Any, *words: Any) -> list[int | None]:
-    """Train in two processes; their exit codes."""
+def in_two(context: ForkServerContext, work: Any, *arguments: Any) -> list[int | None]:
+    """Train in two processes; returns their exit codes."""
     port = free_port()
-    both = [context.Process(target=work, args=(rank, port, *words)) for rank in (0, 1)]
+    both = [context.Process(target=work, args=(rank, port, *arguments)) for rank in (0, 1)]
     for process in both:
         process.start()
     for process in both:
@@ -68,12 +69,12 @@ def test_two_processes_learn_what_one_does_and_go_on_exactly(
     assert in_two(context, fine_tune, config, base, tmp_path / "whole", None) == [0, 0]
     shared = read_json(tmp_path / "whole/curve.json")
     assert len(shared) == len(curve) == 2
-    for one, two in zip(curve, shared, strict=True):
-        assert two == pytest.approx(one, abs=1e-5, rel=1e-4)
+    for expected, row in zip(curve, shared, strict=True):
+        assert row == pytest.approx(expected, abs=1e-5, rel=1e-4)
     together = load_file(tmp_path / "whole/model/model.safetensors")
     for name, tensor in together.items():
         torch.testing.assert_close(tensor, alone.model.state_dict()[name], atol=1e-4, rtol=1e-3)
-    # one curve in the tracking store, not one a process
+    # The tracking store gets one curve, not one a process.
     assert read_json(tmp_path / "whole/logged-0.json")
     assert read_json(tmp_path / "whole/logged-1.json") == []
 
@@ -96,9 +97,9 @@ def test_ppo_in_two_processes_learns_and_goes_on_as_in_one(
     assert in_two(context, policy_optimisation, config, tmp_path, None) == [0, 0]
     [author] = (tmp_path / "checkpoints/checkpoint-8").glob("by-*")
     assert author.name == "by-0"
-    for one, two in zip(rows, read_json(tmp_path / "curve.json"), strict=True):
-        assert one.keys() == two.keys()
-        assert two == pytest.approx(one, abs=1e-5, rel=1e-4)
+    for expected, row in zip(rows, read_json(tmp_path / "curve.json"), strict=True):
+        assert row.keys() == expected.keys()
+        assert row == pytest.approx(expected, abs=1e-5, rel=1e-4)
     shared = load_file(tmp_path / "model.safetensors")
     for name, tensor in state(alone).items():
         torch.testing.assert_close(shared[name], tensor, atol=1e-5, rtol=1e-4)

@@ -267,9 +267,9 @@ def test_packed_sequences_score_as_they_do_alone(base: Path) -> None:
 
 
 def test_rankings_count_by_their_weight(base: Path, tmp_path: Path) -> None:
-    """Good rankings and as many turned round cancel out, unless the turned ones weigh nothing."""
-    turned = [{**row, "ranking": [4 - rank for rank in row["ranking"]]} for row in COMPARISONS]
-    rows = [row for pair in zip(COMPARISONS, turned, strict=True) for row in pair]
+    """Rankings and as many reversed ones cancel out, unless the reversed ones weigh nothing."""
+    reversed_rows = [{**row, "ranking": [4 - rank for rank in row["ranking"]]} for row in COMPARISONS]
+    rows = [row for pair in zip(COMPARISONS, reversed_rows, strict=True) for row in pair]
     right = {}
     for name, weights in (("alike", None), ("weighted", [2.0, 0.0] * len(COMPARISONS))):
         deterministic(0, 1)
@@ -324,14 +324,18 @@ def test_muon_takes_the_hidden_matrices_and_its_state_comes_back(base: Path) -> 
     optimiser.step()
     other = build()
     other.load_state_dict(optimiser.state_dict())
-    other.param_groups[0]["lr"] = 0.5  # a scheduler's hand must reach the part that steps
+    other.param_groups[0]["lr"] = 0.5  # what a scheduler writes must reach the part that steps
     assert other.parts[0].param_groups[0]["lr"] == 0.5
-    one, two = (o.parts[0].state_dict()["state"] for o in (optimiser, other))
-    assert all(torch.equal(one[i]["momentum_buffer"], two[i]["momentum_buffer"]) for i in one)
+    before, after = (
+        [state["momentum_buffer"] for state in o.parts[0].state_dict()["state"].values()]
+        for o in (optimiser, other)
+    )
+    assert before
+    assert all(map(torch.equal, before, after))
 
 
 class Stop(TrainerCallback):
-    """Ends a training the hard way at a step."""
+    """Ends a training after a step, as a kill would."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -437,8 +441,8 @@ def test_log_probabilities_do_not_depend_on_the_batch(base: Path) -> None:
         together, _ = response_logprobs(
             policy.model, batch_of(rows, starts, policy.tokenizer.pad_token_id), 0.7
         )
-        one = batch_of(rows[-1:], starts[-1:], policy.tokenizer.pad_token_id)
-        alone, _ = response_logprobs(policy.model, one, 0.7)
+        last = batch_of(rows[-1:], starts[-1:], policy.tokenizer.pad_token_id)
+        alone, _ = response_logprobs(policy.model, last, 0.7)
     torch.testing.assert_close(together[-2:], alone, atol=1e-5, rtol=1e-5)
 
 
