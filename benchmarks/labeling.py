@@ -47,6 +47,7 @@ import aiohttp
 import psutil
 import sqlalchemy as sa
 
+from benchmarks.machine import processor
 from benchmarks.postgres import binaries, temporary_postgres
 from labeling import people
 from labeling.candidates import Candidate
@@ -440,15 +441,6 @@ def write(folder: Path, runs: list[dict[str, Any]], pins: list[int] | None) -> P
     name = f"labeling-{record['date']}-{platform.machine()}-{cores}cores.json"
     (folder / name).write_text(json.dumps(record, indent=2) + "\n")
     return folder / name
-
-
-def processor() -> str:
-    """The processor's name, as Linux says it."""
-    try:
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from typing import Any
 import torch
 import yaml
 
+from benchmarks.machine import cores, processor
 from benchmarks.ppo_models import SIZES, draw_prompts, write_models, write_prompts
 from benchmarks.ppo_run import PHASES, Spec, write_spec
 from rlhf.data.errors import DataError
@@ -293,7 +294,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
         "command": " ".join(
             ["python -m benchmarks.ppo", *("DIR" if w == options.trl else w for w in sys.argv[1:])]
         ),
-        "processor": _processor(),
+        "processor": processor(),
         "flags": sorted(f for f in flags if f.startswith(("amx", "avx2", "avx512_bf16", "avx512f"))),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
         "cores": cores(),
@@ -307,22 +308,9 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    if Path("/proc/cpuinfo").exists():
-        match = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        if match:
-            return match[1]
-    return platform.processor() or platform.machine()
-
-
 def result_file(options: argparse.Namespace) -> Path:
     """Where the result goes: kind, date and machine in its name."""
-    name = torch.cuda.get_device_name() if options.device == "cuda" else _processor()
+    name = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     name = re.sub(r"\((r|tm)\)|processor|cpu|@.*", "", name.lower())
     name = "-".join(re.findall(r"[a-z0-9.]+", name)) or "unknown"
     name += "" if options.device == "cuda" else f"-{cores()}-cores"
