@@ -10,7 +10,7 @@ from rlhf.measures.comparison import Run
 from rlhf.measures.rates import preference_rate
 
 
-def make_run(name: str, words: list[str], params: dict[str, Any] | None = None, **fields: Any) -> Run:
+def make_run(name: str, preferences: list[str], params: dict[str, Any] | None = None, **fields: Any) -> Run:
     """A run whose PPO outputs got these judgments."""
     rows = [
         {
@@ -18,11 +18,11 @@ def make_run(name: str, words: list[str], params: dict[str, Any] | None = None, 
             "reference": f"reference {i}",
             "output": f"output {i} of {name}",
             "policy": "ppo",
-            "preferred": word,
+            "preferred": preferred,
         }
-        for i, word in enumerate(words)
+        for i, preferred in enumerate(preferences)
     ]
-    rate = preference_rate(words)
+    rate = preference_rate(preferences)
     evaluation = {
         "judge": {"name": "gold", "kind": "gold"},
         "confidence": 0.95,

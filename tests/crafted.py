@@ -34,8 +34,8 @@ def judged(
     prompts = prompts or [f"question {i}" + " w" * (i % 9) for i in range(len(preferred))]
     outputs = outputs or [" o" * (3 + i % 3) for i in range(len(preferred))]
     return [
-        {"prompt": prompt, "reference": " r r r r", "output": output, "preferred": word, "policy": policy}
-        for prompt, output, word in zip(prompts, outputs, preferred, strict=True)
+        {"prompt": prompt, "reference": " r r r r", "output": output, "preferred": side, "policy": policy}
+        for prompt, output, side in zip(prompts, outputs, preferred, strict=True)
     ]
 
 

@@ -91,7 +91,7 @@ def extra(kind: str) -> dict:
     finding = {
         what: {"count": 1, "share": 0.01} for what in ("banned", "personal_data", "repetitive", "empty")
     }
-    look = {"rate": 0.6, "low": 0.5, "high": 0.7}
+    rate = {"rate": 0.6, "low": 0.5, "high": 0.7}
     hacking = {"found": True, "best": 0, "before": 0, "after": 3, "fall": 0.2, "rise": 1.5, "p_value": 1e-9}
     return {
         "judges": judges,
@@ -101,13 +101,13 @@ def extra(kind: str) -> dict:
             "judge": {"name": "the-judge", "kind": kind},
             "n": 50,
             "looks": [
-                look | {"update": 0, "kl": 0.0, "score": 0.0},
-                look | {"update": 3, "kl": 2.0, "score": 1.5},
+                rate | {"update": 0, "kl": 0.0, "score": 0.0},
+                rate | {"update": 3, "kl": 2.0, "score": 1.5},
             ],
             "fit": {"form": "rl", "a": 0.1, "b": 0.2},
             "hacking": hacking,
             "best_of_n": {
-                "looks": [look | {"n": 1, "kl": 0.0, "score": 0.0}, look | {"n": 4, "kl": 0.6, "score": 0.7}],
+                "looks": [rate | {"n": 1, "kl": 0.0, "score": 0.0}, rate | {"n": 4, "kl": 0.6, "score": 0.7}],
                 "fit": None,
             },
         },

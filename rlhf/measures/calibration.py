@@ -208,10 +208,10 @@ def reward_quality(
     """
     margins, lengths, groups, prompts = [], [], [], []
     for row, own in zip(rankings, scores, strict=True):
-        words = [len(text.split()) for text in row["completions"]]
+        lengths_of_row = [len(text.split()) for text in row["completions"]]
         for better, worse in _ordered(row["ranking"]):
             margins.append(own[better] - own[worse])
-            lengths.append(words[better] - words[worse])
+            lengths.append(lengths_of_row[better] - lengths_of_row[worse])
             groups.append(row["labeler_group"] or "unknown")
             prompts.append(row["prompt"])
     if not margins:

@@ -125,13 +125,13 @@ def test_ratios_are_of_pairs() -> None:
             "trl": {"episodes_per_s": trl, "peak_memory": 2},
         }
 
-    found = ppo.ratios([pair(10, 5), pair(30, 10), pair(8, 1)])
-    assert found["ratio_episodes_per_s"] == {"median": 3, "min": 2, "max": 8}
-    assert found["ratio_peak_memory"]["median"] == 0.5
+    ratios = ppo.ratios([pair(10, 5), pair(30, 10), pair(8, 1)])
+    assert ratios["ratio_episodes_per_s"] == {"median": 3, "min": 2, "max": 8}
+    assert ratios["ratio_peak_memory"]["median"] == 0.5
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
         (["--trl", "nowhere"], "nowhere: no TRL 1.12 here"),
         (["--trl", ""], "pip install --target DIR --no-deps trl==1.12.0"),
@@ -139,24 +139,24 @@ def test_ratios_are_of_pairs() -> None:
         (["--device", "cuda"], "sees no GPU"),
     ],
 )
-def test_what_cannot_run_says_so(words: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_run_says_so(options: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DataError, match=said.replace(".", r"\.")):
-        ppo.main(ppo.parse(words))
+    with pytest.raises(DataError, match=message.replace(".", r"\.")):
+        ppo.main(ppo.parse(options))
 
 
-@pytest.mark.parametrize("words", [["--set", "clip=1"], ["--set", "gamma"], ["--repeats", "0"]])
-def test_bad_options_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [["--set", "clip=1"], ["--set", "gamma"], ["--repeats", "0"]])
+def test_bad_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        ppo.parse(words)
-    assert words[0] in capsys.readouterr().err
+        ppo.parse(options)
+    assert options[0] in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not os.environ.get("TRL112"), reason="TRL112 names no folder with TRL 1.12")
 def test_the_whole_command_against_trl(tmp_path: Path) -> None:
-    words = ["--quick", "--size", "tiny", "--cases", "*-mixed-*", "--threads", "1", "--out", str(tmp_path)]
+    options = ["--quick", "--size", "tiny", "--cases", "*-mixed-*", "--threads", "1", "--out", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.ppo", *words],
+        [sys.executable, "-m", "benchmarks.ppo", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,

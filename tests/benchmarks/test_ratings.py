@@ -24,13 +24,13 @@ def needs(name: str) -> Path:
     return DATA / name
 
 
-def row(article, system, given, annotators=None):
-    annotators = list(range(len(given))) if annotators is None else annotators
+def row(article, system, ratings_of_row, annotators=None):
+    annotators = list(range(len(ratings_of_row))) if annotators is None else annotators
     return {
         "id": article,
         "system": system,
         "annotators": annotators,
-        "prompts": {"overall": {"human": given}},
+        "prompts": {"overall": {"human": ratings_of_row}},
     }
 
 
@@ -53,9 +53,9 @@ def test_the_published_ratings_give_their_known_rates():
         -0.087,
     ]
     assert [row["n"] for row in result["systems"].values()] == [500, 501, 499, 500]
-    for found in result["systems"].values():
-        assert found["low"] < found["rate"] < found["high"]
-        assert found["wins"] + found["ties"] + found["losses"] == found["n"]
+    for system in result["systems"].values():
+        assert system["low"] < system["rate"] < system["high"]
+        assert system["wins"] + system["ties"] + system["losses"] == system["n"]
     low, high = result["agreement"]["alpha_interval"]
     assert low < 0.199 < high < low + 0.1
 

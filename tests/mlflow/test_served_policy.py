@@ -93,7 +93,7 @@ def test_bodies_with_prompts_are_answered(served, body) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (
             {"messages": [{"role": "user", "content": "red"}], "model": "m"},
@@ -111,8 +111,8 @@ def test_bodies_with_prompts_are_answered(served, body) -> None:
         ({"dataframe_records": [{"id": "7", "topic": "red"}]}, "fields id, topic and no prompt"),
     ],
 )
-def test_every_other_body_is_refused_and_told_what_to_send(served, body, said) -> None:
-    with pytest.raises(MlflowException, match=said) as refused:
+def test_every_other_body_is_refused_and_told_what_to_send(served, body, message) -> None:
+    with pytest.raises(MlflowException, match=message) as refused:
         invocations(json.dumps(body), "application/json", served, None)
     assert refused.value.get_http_status_code() == 400
     assert "give a list of prompts" in str(refused.value)

@@ -10,35 +10,35 @@ from rlhf.measures.agreement import agreement
 from rlhf.measures.prediction_powered import prediction_powered_rate
 from rlhf.measures.slices import length_slices, slice_rates
 
-WORDS = ["output", "tie", "reference"]
+LABELS = ["output", "tie", "reference"]
 
 
 def two_judges(n: int, same: float, seed: int = 0):
     """Labels of two judges; the second repeats the first with chance `same`, else draws anew."""
     rng = np.random.default_rng(seed)
-    first = rng.choice(WORDS, n, p=[0.5, 0.1, 0.4])
-    second = np.where(rng.random(n) < same, first, rng.choice(WORDS, n, p=[0.5, 0.1, 0.4]))
+    first = rng.choice(LABELS, n, p=[0.5, 0.1, 0.4])
+    second = np.where(rng.random(n) < same, first, rng.choice(LABELS, n, p=[0.5, 0.1, 0.4]))
     return {i: {"human": str(a), "llm": str(b)} for i, (a, b) in enumerate(zip(first, second, strict=True))}
 
 
 def test_agreement_of_two_judges_is_that_of_the_libraries():
     labels = two_judges(300, 0.6)
-    found = agreement(labels)
-    human, llm = ([given[judge] for given in labels.values()] for judge in ("human", "llm"))
-    table = pd.DataFrame([[WORDS.index(word) for word in row] for row in (human, llm)])
-    assert found.raw == pytest.approx(np.mean([a == b for a, b in zip(human, llm, strict=True)]))
-    assert found.alpha == pytest.approx(evalica.alpha(table).alpha)
-    assert found.kappa == pytest.approx(cohen_kappa_score(human, llm))
-    assert found.kappa == pytest.approx(0.6, abs=0.08)  # what was planted
+    result = agreement(labels)
+    human, llm = ([by_judge[judge] for by_judge in labels.values()] for judge in ("human", "llm"))
+    table = pd.DataFrame([[LABELS.index(label) for label in row] for row in (human, llm)])
+    assert result.raw == pytest.approx(np.mean([a == b for a, b in zip(human, llm, strict=True)]))
+    assert result.alpha == pytest.approx(evalica.alpha(table).alpha)
+    assert result.kappa == pytest.approx(cohen_kappa_score(human, llm))
+    assert result.kappa == pytest.approx(0.6, abs=0.08)  # what was planted
     for value, (low, high) in [
-        (found.raw, found.raw_interval),
-        (found.alpha, found.alpha_interval),
-        (found.kappa, found.kappa_interval),
+        (result.raw, result.raw_interval),
+        (result.alpha, result.alpha_interval),
+        (result.kappa, result.kappa_interval),
     ]:
         assert low < value < high
         assert 0.08 < high - low < 0.2
-    assert (found.n, found.judges) == (300, 2)
-    assert agreement(labels) == found
+    assert (result.n, result.judges) == (300, 2)
+    assert agreement(labels) == result
 
 
 def test_intervals_of_alpha_narrow_with_items_and_cover_what_was_planted():
@@ -54,24 +54,24 @@ def test_many_judges_with_gaps_have_an_alpha_and_no_kappa():
     labels = {
         unit: {judge: row[unit] for judge, row in rows.items() if row[unit] != "."} for unit in range(12)
     }
-    found = agreement(labels)
-    assert round(found.alpha, 3) == 0.743
-    assert found.kappa is None
-    assert (found.n, found.judges) == (11, 4)  # the last unit has one label only
+    result = agreement(labels)
+    assert round(result.alpha, 3) == 0.743
+    assert result.kappa is None
+    assert (result.n, result.judges) == (11, 4)  # the last unit has one label only
 
 
 def test_one_label_only_says_nothing_about_chance():
-    found = agreement({i: {"a": "output", "b": "output"} for i in range(5)})
-    assert (found.raw, found.alpha, found.alpha_interval, found.kappa) == (1, None, None, None)
-    assert found.raw_interval == pytest.approx((5 / (5 + 1.959964**2), 1))  # Wilson's at five of five
+    result = agreement({i: {"a": "output", "b": "output"} for i in range(5)})
+    assert (result.raw, result.alpha, result.alpha_interval, result.kappa) == (1, None, None, None)
+    assert result.raw_interval == pytest.approx((5 / (5 + 1.959964**2), 1))  # Wilson's at five of five
     with pytest.raises(ValueError, match="no item has labels of two judges"):
         agreement({1: {"a": "tie"}})
 
 
 def test_judges_who_agreed_on_five_items_may_differ_on_the_sixth():
-    found = agreement({i: dict.fromkeys(("a", "b"), "tie" if i % 2 else "output") for i in range(5)})
-    assert (found.raw, found.alpha, found.kappa) == (1, 1, 1)
-    for low, high in (found.raw_interval, found.alpha_interval, found.kappa_interval):
+    result = agreement({i: dict.fromkeys(("a", "b"), "tie" if i % 2 else "output") for i in range(5)})
+    assert (result.raw, result.alpha, result.kappa) == (1, 1, 1)
+    for low, high in (result.raw_interval, result.alpha_interval, result.kappa_interval):
         assert low < 0.6
         assert high == 1
 
@@ -80,9 +80,9 @@ def test_judges_who_agreed_on_five_items_may_differ_on_the_sixth():
 def test_intervals_of_agreement_hold_what_was_planted(n, same):
     held = {"alpha": 0, "kappa": 0}
     for seed in range(400):
-        found = agreement(two_judges(n, same, seed)).as_dict()
+        result = agreement(two_judges(n, same, seed)).as_dict()
         for figure in held:
-            low, high = found[f"{figure}_interval"] or (-1, 1)
+            low, high = result[f"{figure}_interval"] or (-1, 1)
             held[figure] += low <= same <= high
     assert all(0.92 <= count / 400 <= 0.99 for count in held.values()), held
 
@@ -101,9 +101,9 @@ def test_prediction_powered_intervals_hold_the_human_rate(noise):
     held, widths, alone = 0, [], []
     for _ in range(2000):
         human, model, more = human_and_model(rng, 100, 900, noise)
-        found = prediction_powered_rate(human, model, more)
-        held += found.low <= 0.6 <= found.high
-        widths.append(found.high - found.low)
+        result = prediction_powered_rate(human, model, more)
+        held += result.low <= 0.6 <= result.high
+        widths.append(result.high - result.low)
         alone.append(3.97 * human.std() / 10)
     assert 0.93 <= held / 2000 <= 0.97
     if noise == 1.0:  # a useless model costs nothing
@@ -114,12 +114,12 @@ def test_prediction_powered_intervals_hold_the_human_rate(noise):
 
 def test_prediction_powered_rate_is_the_formula_of_the_paper():
     human, model, more = [1, 0, 1, 1, 0, 1], [1, 0, 1, 0, 0, 1], [1, 1, 0, 1, 0, 1, 1, 0]
-    found = prediction_powered_rate(human, model, more)
+    result = prediction_powered_rate(human, model, more)
     pooled = np.var(model + more, ddof=1)
     weight = np.cov(human, model)[0, 1] / pooled / (1 + 6 / 8)
-    assert found.weight == pytest.approx(weight)
-    assert found.rate == pytest.approx(4 / 6 + weight * (5 / 8 - 3 / 6))
-    assert found.effective > found.n_human == 6
+    assert result.weight == pytest.approx(weight)
+    assert result.rate == pytest.approx(4 / 6 + weight * (5 / 8 - 3 / 6))
+    assert result.effective > result.n_human == 6
     with pytest.raises(ValueError, match="at least two human"):
         prediction_powered_rate([1], [1], [1])
     with pytest.raises(ValueError, match="use preference_rate"):
@@ -127,21 +127,21 @@ def test_prediction_powered_rate_is_the_formula_of_the_paper():
 
 
 def test_people_who_agree_on_five_prompts_leave_an_interval():
-    found = prediction_powered_rate([1.0] * 5, [1, 1, 0, 1, 1], [1, 0, 1, 1])
-    assert found.rate == 1
-    assert (found.low, found.high) == pytest.approx((5 / (5 + 1.959964**2), 1))
+    result = prediction_powered_rate([1.0] * 5, [1, 1, 0, 1, 1], [1, 0, 1, 1])
+    assert result.rate == 1
+    assert (result.low, result.high) == pytest.approx((5 / (5 + 1.959964**2), 1))
 
 
 def test_a_fall_in_one_slice_is_found_and_noise_is_not():
     rng = np.random.default_rng(7)
     topics = [f"topic {i % 10}" for i in range(1000)]
-    before = rng.choice(WORDS, 1000, p=[0.5, 0.1, 0.4])
-    now = rng.choice(WORDS, 1000, p=[0.6, 0.1, 0.3])
+    before = rng.choice(LABELS, 1000, p=[0.5, 0.1, 0.4])
+    now = rng.choice(LABELS, 1000, p=[0.6, 0.1, 0.3])
     fallen = np.array([topic == "topic 3" for topic in topics])
-    now[fallen] = rng.choice(WORDS, fallen.sum(), p=[0.15, 0.1, 0.75])
-    found = {entry.name: entry for entry in slice_rates(list(now), list(before), {"topic": topics})["topic"]}
-    assert [name for name, entry in found.items() if entry.fell] == ["topic 3"]
-    entry = found["topic 3"]
+    now[fallen] = rng.choice(LABELS, fallen.sum(), p=[0.15, 0.1, 0.75])
+    result = {entry.name: entry for entry in slice_rates(list(now), list(before), {"topic": topics})["topic"]}
+    assert [name for name, entry in result.items() if entry.fell] == ["topic 3"]
+    entry = result["topic 3"]
     assert entry.n == 100
     assert entry.worse > entry.better
     assert entry.difference < -0.2
@@ -151,10 +151,10 @@ def test_a_fall_in_one_slice_is_found_and_noise_is_not():
 def test_p_values_are_holms():
     now = ["reference"] * 8 + ["reference"] * 5 + ["output", "tie"]
     before = ["output"] * 8 + ["tie"] * 5 + ["reference", "tie"]
-    found = slice_rates(now, before, {"topic": ["a"] * 8 + ["b"] * 5 + ["c"] * 2})["topic"]
-    assert [entry.p_value for entry in found] == pytest.approx([3 / 2**8, 2 / 2**5, 1.0])
-    assert [entry.fell for entry in found] == [True, False, False]
-    assert [(entry.better, entry.worse, entry.n) for entry in found] == [(0, 8, 8), (0, 5, 5), (1, 0, 2)]
+    result = slice_rates(now, before, {"topic": ["a"] * 8 + ["b"] * 5 + ["c"] * 2})["topic"]
+    assert [entry.p_value for entry in result] == pytest.approx([3 / 2**8, 2 / 2**5, 1.0])
+    assert [entry.fell for entry in result] == [True, False, False]
+    assert [(entry.better, entry.worse, entry.n) for entry in result] == [(0, 8, 8), (0, 5, 5), (1, 0, 2)]
 
 
 def test_false_flags_stay_rare_whatever_the_number_of_slices(monkeypatch):
@@ -163,8 +163,8 @@ def test_false_flags_stay_rare_whatever_the_number_of_slices(monkeypatch):
     topics = [str(i % 20) for i in range(400)]
     flagged = 0
     for _ in range(150):
-        one, other = (list(rng.choice(WORDS, 400, p=[0.45, 0.1, 0.45])) for _ in range(2))
-        flagged += any(entry.fell for entry in slice_rates(one, other, {"topic": topics})["topic"])
+        first, second = (list(rng.choice(LABELS, 400, p=[0.45, 0.1, 0.45])) for _ in range(2))
+        flagged += any(entry.fell for entry in slice_rates(first, second, {"topic": topics})["topic"])
     assert flagged / 150 <= 0.07
 
 

@@ -26,12 +26,12 @@ def test_a_calibrated_model_has_no_calibration_error_and_an_overconfident_one_ha
 
 def test_brier_is_that_of_scikit_learn_and_ece_by_hand():
     margins = [0.1, 2.0, -2.0, 2.0]  # confidences .525, .881, .881, .881
-    found = calibration(margins, bins=5)
+    result = calibration(margins, bins=5)
     # every pair once in each direction: probabilities of the first text, whether it was preferred
     both = np.concatenate([expit(margins), expit(np.negative(margins))])
-    assert found.brier == pytest.approx(brier_score_loss([1] * 4 + [0] * 4, both))
-    assert [entry.n for entry in found.curve] == [1, 3]
-    assert found.ece == pytest.approx((1 - expit(0.1)) / 4 + abs(2 / 3 - expit(2)) * 3 / 4)
+    assert result.brier == pytest.approx(brier_score_loss([1] * 4 + [0] * 4, both))
+    assert [entry.n for entry in result.curve] == [1, 3]
+    assert result.ece == pytest.approx((1 - expit(0.1)) / 4 + abs(2 / 3 - expit(2)) * 3 / 4)
     with pytest.raises(ValueError, match="no pairs"):
         calibration([])
 
@@ -40,8 +40,8 @@ def test_accuracy_by_labeler_group_with_intervals_by_prompt():
     margins = [1, 1, -1, 1] * 25 + [1, -1] * 50
     groups = ["expert"] * 100 + ["spammer"] * 100
     prompts = [i // 4 for i in range(200)]
-    found = accuracy_by_group(margins, groups, prompts)
-    assert {name: (row.value, row.n) for name, row in found.items()} == {
+    result = accuracy_by_group(margins, groups, prompts)
+    assert {name: (row.value, row.n) for name, row in result.items()} == {
         "all": (0.625, 200),
         "expert": (0.75, 100),
         "spammer": (0.5, 100),

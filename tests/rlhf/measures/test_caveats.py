@@ -21,7 +21,7 @@ def test_nothing_is_said_where_all_is_well():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "weights", "said"),
+    ("outputs", "weights", "sentence"),
     [
         ({"ppo": [f" {text}" for text in REFERENCES]}, {}, "PPO: all 200 outputs equal their references."),
         (
@@ -36,9 +36,9 @@ def test_nothing_is_said_where_all_is_well():
         ({"sft": [" "] * 150 + OUTPUTS["sft"][150:]}, {}, "SFT: 150 of 200 outputs are empty."),
     ],
 )
-def test_outputs_and_weights_that_say_less_than_their_rate(outputs, weights, said):
+def test_outputs_and_weights_that_say_less_than_their_rate(outputs, weights, sentence):
     [warning] = caveats(evaluation(), OUTPUTS | outputs, REFERENCES, WEIGHTS | weights)
-    assert warning.startswith(said)
+    assert warning.startswith(sentence)
 
 
 def test_few_prompts_and_a_judge_that_decides_nothing():

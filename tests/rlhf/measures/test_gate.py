@@ -34,9 +34,9 @@ def test_a_policy_better_than_references_and_sft_passes_every_rule():
 
 def test_a_policy_worse_than_sft_on_the_same_prompts_stays_challenger():
     ppo = judged(preferences(0.6))
-    found = failed(evaluation(ppo, judged(preferences(0.9), policy="sft")), ppo, max_slice_loss=1)
-    assert list(found) == ["sft"]
-    assert "difference to SFT -0.300 (-0.328 to -0.271) on the same 1000 prompts" in found["sft"]
+    failures = failed(evaluation(ppo, judged(preferences(0.9), policy="sft")), ppo, max_slice_loss=1)
+    assert list(failures) == ["sft"]
+    assert "difference to SFT -0.300 (-0.328 to -0.271) on the same 1000 prompts" in failures["sft"]
     assert list(failed(evaluation(ppo, []), ppo, max_slice_loss=1, min_slice_rate=0)) == ["sft"]
 
 
@@ -48,9 +48,9 @@ def test_a_slice_that_fell_for_sure_refuses_and_how_much_may_be_lost_is_a_parame
     now = ["output" if (i // 10) % 10 < (3 if hit else 8) else "reference" for i, hit in enumerate(first)]
     ppo, sft = judged(now, prompts), judged(before, prompts, policy="sft")
     numbers = evaluation(ppo, sft, topics)
-    found = failed(numbers, ppo)
-    assert list(found) == ["slices"]
-    assert "topic topic 0 fell for sure against SFT by 0.400 to 0.300" in found["slices"]
+    failures = failed(numbers, ppo)
+    assert list(failures) == ["slices"]
+    assert "topic topic 0 fell for sure against SFT by 0.400 to 0.300" in failures["slices"]
     decision = decide(Register(max_slice_loss=0.5), numbers, repeated(ppo), None)
     assert decision["promoted"]
     assert ["topic topic 0 fell for sure against SFT" in line for line in decision["warnings"]] == [True]
@@ -69,9 +69,9 @@ def test_a_policy_that_wins_by_writing_more_stays_challenger():
     wins = [i % 100 < 60 for i in range(1000)]
     outputs = [" o" * (12 if win else 1 + i % 4) for i, win in enumerate(wins)]
     ppo = judged(["output" if win else "reference" for win in wins], outputs=outputs)
-    found = failed(evaluation(ppo), ppo, max_slice_loss=1)
-    assert list(found) == ["length"]
-    assert "rate at equal length 0.0" in found["length"]
+    failures = failed(evaluation(ppo), ppo, max_slice_loss=1)
+    assert list(failures) == ["length"]
+    assert "rate at equal length 0.0" in failures["length"]
 
 
 def test_another_judge_that_finds_it_worse_or_agrees_by_chance_only_refuses():
@@ -142,7 +142,7 @@ def test_near_copies_are_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("change", "rule", "said"),
+    ("change", "rule", "text"),
     [
         (
             {"overoptimisation": None},
@@ -156,11 +156,11 @@ def test_near_copies_are_a_warning():
         ),
     ],
 )
-def test_what_was_not_measured_and_what_is_unsafe_refuse(change, rule, said):
+def test_what_was_not_measured_and_what_is_unsafe_refuse(change, rule, text):
     ppo = judged(preferences(0.6))
-    found = failed(evaluation(ppo) | change, ppo)
-    assert list(found) == [rule]
-    assert said in found[rule]
+    failures = failed(evaluation(ppo) | change, ppo)
+    assert list(failures) == [rule]
+    assert text in failures[rule]
 
 
 def test_a_preference_that_fell_while_the_reward_rose_refuses():
@@ -168,8 +168,8 @@ def test_a_preference_that_fell_while_the_reward_rose_refuses():
     numbers = evaluation(ppo)
     fall = {"found": True, "best": 6, "before": 6, "after": 12, "fall": 0.2, "rise": 1.0, "p_value": 1e-4}
     numbers["overoptimisation"]["hacking"] = HEALTHY | fall
-    said = failed(numbers, ppo)["hacking"]
-    assert "from update 6 to 12 the preference fell by 0.200 while the reward rose by 1.000" in said
+    text = failed(numbers, ppo)["hacking"]
+    assert "from update 6 to 12 the preference fell by 0.200 while the reward rose by 1.000" in text
 
 
 def test_a_rate_that_passes_the_first_evaluation_of_the_prompts_may_not_pass_the_tenth():
@@ -177,8 +177,8 @@ def test_a_rate_that_passes_the_first_evaluation_of_the_prompts_may_not_pass_the
     numbers = evaluation(ppo)
     assert decide(Register(), numbers, repeated(ppo), None)["promoted"]
     tenth = decide(Register(), numbers, repeated(ppo, 10), None)
-    said = {rule["rule"]: rule["detail"] for rule in tenth["rules"] if not rule["held"]}
-    assert "evaluation 10 of these test prompts, so the interval has 99.91" in said["interval"]
+    details = {rule["rule"]: rule["detail"] for rule in tenth["rules"] if not rule["held"]}
+    assert "evaluation 10 of these test prompts, so the interval has 99.91" in details["interval"]
     assert tenth["warnings"][0].startswith("These test prompts were evaluated 10 times")
 
 
@@ -187,8 +187,8 @@ def test_the_warnings_of_the_evaluation_come_first():
     numbers = evaluation(ppo) | {
         "warnings": ["The weights of PPO are those of SFT: PPO has changed nothing."]
     }
-    said = decide(Register(), numbers, repeated(ppo), None)["warnings"]
-    assert said == [*numbers["warnings"], "980 of 1000 prompts are ties."]
+    warnings = decide(Register(), numbers, repeated(ppo), None)["warnings"]
+    assert warnings == [*numbers["warnings"], "980 of 1000 prompts are ties."]
 
 
 def test_rules_can_be_left_out():
@@ -212,5 +212,5 @@ def test_no_evaluation_has_an_interval_of_100_percent(number):
     ppo = judged(preferences(0.9))
     numbers = evaluation(ppo)
     decision = decide(Register(), numbers, repeated(ppo, number), None)
-    said = " ".join([*(rule["detail"] for rule in decision["rules"]), *decision["warnings"]])
-    assert "100\u00a0%" not in said
+    text = " ".join([*(rule["detail"] for rule in decision["rules"]), *decision["warnings"]])
+    assert "100\u00a0%" not in text

@@ -9,7 +9,7 @@ from rlhf.measures.length_control import length_controlled_rate
 from rlhf.measures.rates import clustered_wilson, compare_paired, difference_interval, preference_rate, wilson
 
 
-def words(wins: int, ties: int, losses: int) -> list[str]:
+def preferences(wins: int, ties: int, losses: int) -> list[str]:
     return ["output"] * wins + ["tie"] * ties + ["reference"] * losses
 
 
@@ -23,24 +23,24 @@ def words(wins: int, ties: int, losses: int) -> list[str]:
     ],
 )
 def test_wilson_interval_is_the_published_one(wins, n, low, high):
-    rate = preference_rate(words(wins, 0, n - wins))
+    rate = preference_rate(preferences(wins, 0, n - wins))
     assert (round(rate.low, 4), round(rate.high, 4)) == (low, high)
     assert rate.rate == wins / n
 
 
 def test_a_tie_is_half_a_win_and_half_a_loss_and_varies_less():
-    rate = preference_rate(words(10, 6, 4))
-    halves = preference_rate(words(13, 0, 7))
+    rate = preference_rate(preferences(10, 6, 4))
+    halves = preference_rate(preferences(13, 0, 7))
     assert rate.rate == halves.rate
     assert halves.low < rate.low < rate.rate < rate.high < halves.high
     assert (rate.n, rate.wins, rate.ties, rate.losses) == (20, 10, 6, 4)
-    ties = preference_rate(words(0, 50, 0))
+    ties = preference_rate(preferences(0, 50, 0))
     assert ties.rate == 0.5
     assert 0.46 < ties.low < 0.49  # fifty ties say much, but not that nobody ever wins
 
 
 def test_judgments_of_one_prompt_are_one_observation():
-    preferred = words(30, 0, 20)
+    preferred = preferences(30, 0, 20)
     prompts = [f"p{i}" for i in range(50)]
     thrice = preference_rate(preferred * 3, prompts=prompts * 3)
     once = preference_rate(preferred)
@@ -53,16 +53,16 @@ def test_judgments_of_one_prompt_are_one_observation():
 
 
 def test_interval_stays_within_0_and_1_and_widens_with_confidence():
-    assert preference_rate(words(20, 0, 0)).high == 1.0
-    assert preference_rate(words(0, 0, 20)).low == 0.0
-    wide, narrow = (preference_rate(words(12, 0, 8), confidence) for confidence in (0.99, 0.9))
+    assert preference_rate(preferences(20, 0, 0)).high == 1.0
+    assert preference_rate(preferences(0, 0, 20)).low == 0.0
+    wide, narrow = (preference_rate(preferences(12, 0, 8), confidence) for confidence in (0.99, 0.9))
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
 def test_mcnemar_counts_only_prompts_judged_differently():
     # 9 better and 1 worse: exact two-sided p = 2 (C(10,0) + C(10,1)) / 2**10
-    first = words(9, 0, 1) + words(5, 5, 5)
-    second = words(0, 0, 9) + words(1, 0, 0) + words(5, 5, 5)
+    first = preferences(9, 0, 1) + preferences(5, 5, 5)
+    second = preferences(0, 0, 9) + preferences(1, 0, 0) + preferences(5, 5, 5)
     paired = compare_paired(first, second)
     assert (paired.better, paired.worse, paired.n) == (9, 1, 25)
     assert paired.p_value == pytest.approx(22 / 1024)
@@ -70,7 +70,7 @@ def test_mcnemar_counts_only_prompts_judged_differently():
 
 
 def test_paired_interval_agrees_with_the_normal_one():
-    first, second = words(60, 20, 20) * 10, words(20, 20, 60) * 10
+    first, second = preferences(60, 20, 20) * 10, preferences(20, 20, 60) * 10
     paired = compare_paired(first, second)
     # differences: 40 x 1, 20 x .5, ... by place; their standard error by hand
     differences = [{"output": 1, "tie": 0.5, "reference": 0}[a] for a in first]
@@ -85,7 +85,7 @@ def test_paired_interval_agrees_with_the_normal_one():
 
 
 def test_policies_that_never_differed_may_differ_on_the_next_prompts():
-    few, many = (compare_paired(words(n, n, n), words(n, n, n)) for n in (3, 300))
+    few, many = (compare_paired(preferences(n, n, n), preferences(n, n, n)) for n in (3, 300))
     assert (few.difference, few.p_value) == (0, 1)
     assert few.low < -0.3 < 0.3 < few.high
     assert many.high < 0.01

@@ -58,8 +58,8 @@ def test_findings_are_counted_by_policy_with_masked_examples():
         "reference": ["a clean text about a dog"] * 4,
         "ppo": ["mail a.b@c.de now", "so good so good so good so good", "", "darn a.b@c.de"],
     }
-    found = check_outputs(outputs, SafetyChecks(banned=["darn"], examples=1))
-    clean, ppo = found["reference"], found["ppo"]
+    findings = check_outputs(outputs, SafetyChecks(banned=["darn"], examples=1))
+    clean, ppo = findings["reference"], findings["ppo"]
     assert all(clean[name]["count"] == 0 for name in ("banned", "personal_data", "repetitive", "empty"))
     assert (ppo["n"], ppo["personal_data"]["count"], ppo["personal_data"]["share"]) == (4, 2, 0.5)
     assert ppo["personal_data"]["examples"] == [(0, "e-mail a.······")]
@@ -67,7 +67,7 @@ def test_findings_are_counted_by_policy_with_masked_examples():
     assert ppo["repetitive"]["examples"] == [(1, "so good so good so good so good")]
     assert ppo["empty"] == {"count": 1, "share": 0.25, "examples": [(2, "no text")]}
     assert ppo["mean_repetition"] == pytest.approx(4 / 6 / 4)
-    assert "a.b@c.de" not in str(found)
+    assert "a.b@c.de" not in str(findings)
     assert check_outputs({"none": []})["none"]["banned"]["share"] == 0
     assert mask("ab") == "ab"
 

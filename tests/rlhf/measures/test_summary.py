@@ -15,11 +15,11 @@ def test_a_judge_that_cannot_tell_good_from_random_is_said_before_its_rate():
     trust = {"decides": False, "reason": "this judge cannot tell good from random"}
     judged = evaluation() | {"judges": {"rm": {"trust": trust}}}
     judged["judge"] = judged["judge"] | {"key": "rm"}
-    said = verdict(judged)
-    assert said.startswith(
+    sentence = verdict(judged)
+    assert sentence.startswith(
         "This decides nothing: this judge cannot tell good from random. By this judge PPO is"
     )
-    assert "above one half" not in said
+    assert "above one half" not in sentence
 
 
 def test_a_judge_is_called_what_it_is_and_a_model_or_a_simulation_never_people():

@@ -51,7 +51,7 @@ def test_one_figure_has_one_judge() -> None:
 def test_the_shape_is_looked_for() -> None:
     assert all(shape(ladder(CELLS)).values())
     flat = shape(ladder([*CELLS, ("3M", 17, 3e6, evaluation(60, 110, 110))]))
-    broken = {words for words, holds in flat.items() if not holds}
+    broken = {expectation for expectation, holds in flat.items() if not holds}
     assert broken == {
         "pretrained rises with size",
         "PPO rises with size",

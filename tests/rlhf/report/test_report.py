@@ -37,7 +37,7 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
         "PPO is preferred to the reference at a rate of 0.600 (0.550 to 0.650) on 100 held-out prompts"
         in text
     )
-    for words in (
+    for part in (
         "the-judge",
         "n = 100",
         "0.550 to 0.650",
@@ -45,7 +45,7 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
         "Rankings by simulated labelers",
         "0.0987",
     ):
-        assert words in text
+        assert part in text
     model = " ".join(Page(render(kind="model", labelers="given")).text.split())
     assert "model judge" in model
     assert "gold preference" not in model
@@ -54,8 +54,8 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
 
 def test_page_says_hacking_first_and_shows_every_part():
     text = " ".join(Page(render()).text.split())
-    said = "Reward hacking: from update 0 to 3 of PPO the preference fell by 0.200 while the reward rose"
-    assert said in text[: text.index("Not promoted")]
+    sentence = "Reward hacking: from update 0 to 3 of PPO the preference fell by 0.200 while the reward rose"
+    assert sentence in text[: text.index("Not promoted")]
     stopped = (
         "The early-stopping judge stopped PPO after update 3; the weights after update 0 are the policy."
     )
@@ -64,7 +64,7 @@ def test_page_says_hacking_first_and_shows_every_part():
         "from update 0 to 3 the early-stopping judge's preference on 50 held-out prompts fell by 0.200"
         in text
     )
-    for words in (
+    for part in (
         "Judges side by side",
         "0.800 (0.700 to 0.900)",
         "0.0100, fell",
@@ -72,13 +72,13 @@ def test_page_says_hacking_first_and_shows_every_part():
         "best of 4",
         "+1.50",
     ):
-        assert words in text
+        assert part in text
 
 
 def test_who_reads_the_first_screen_knows_the_run_its_data_and_why_it_was_not_promoted():
     text = " ".join(Page(render()).text.split())
     top = text[: text.index("What the policies write")]
-    for words in (
+    for part in (
         "2026-11-28",
         "built-in task: 6,686 demonstrations, 2,024 rankings by simulated labelers",
         "0.1M, trained from scratch on 24,000 texts",
@@ -90,7 +90,7 @@ def test_who_reads_the_first_screen_knows_the_run_its_data_and_why_it_was_not_pr
         "FAILED slices",
         "held interval lower end 0.550",
     ):
-        assert words in top
+        assert part in top
     assert top.index("FAILED slices") < top.index("held interval")  # what failed is read first
     assert top.count("Few prompts.") == 1  # said by the evaluation and by the gate
 
