@@ -46,7 +46,7 @@ def watch(thread: int, seconds: Counter[str], stop: threading.Event) -> None:
 
 
 def main(file: str, module: str, *arguments: str) -> None:
-    """Run the module and write what was counted, also where it ends in an error."""
+    """Run the module and write the seconds of each kind, also where it ends in an error."""
     seconds: Counter[str] = Counter()
     stop = threading.Event()
     watcher = threading.Thread(target=watch, args=(threading.get_ident(), seconds, stop), daemon=True)

@@ -1,8 +1,8 @@
 """The policy as MLflow serves it ("models from code"): prompts in, completions out.
 
-MLflow copies this file beside the weights and runs it wherever the model is loaded, so it imports nothing of
-this repository. The model's signature names no input, because MLflow would then drop the fields that it does
-not know: they are refused here.
+MLflow copies this file beside the weights and runs it wherever the model is loaded, so it imports nothing
+from this repository. The model's signature names no input, because MLflow would then drop the fields that it
+does not know; unknown fields are refused here instead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
     def predict(
         self,
         context: Any,
-        model_input: pd.DataFrame,  # or what else `prompts_of` takes; MLflow warns of every other hint
+        model_input: pd.DataFrame,  # or anything that `prompts_of` takes; MLflow warns of other type hints
         params: dict[str, Any] | None = None,
     ) -> list[str]:
         """Completions of prompts, in their order.
@@ -50,7 +50,7 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
                 policy was evaluated with.
 
         Raises:
-            MlflowException: the input is something else, which a server answers with status 400.
+            MlflowException: the input is something else; a server answers it with status 400.
         """
         prompts = prompts_of(model_input)
         chosen = self.defaults | {key: value for key, value in (params or {}).items() if value is not None}
@@ -70,7 +70,7 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
         with torch.random.fork_rng():
             torch.manual_seed(chosen["seed"])
             for start in range(0, len(prompts), 64):
-                # a special token that a prompt spells is text, as in training
+                # a special token that a prompt spells out is text, as in training
                 rows = self.tokenizer(
                     prompts[start : start + 64], add_special_tokens=False, split_special_tokens=True
                 )["input_ids"]
@@ -89,14 +89,14 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
         return completions
 
     def stop_ids(self) -> list[int]:
-        """What ends a completion: EOS, and the tokens that the policy was trained and judged to stop at."""
+        """What ends a completion: EOS, and the tokens at which the policy was trained and judged to stop."""
         more = self.model.generation_config.eos_token_id
         more = more if isinstance(more, list) else [] if more is None else [more]
         return sorted({self.tokenizer.eos_token_id, *more})
 
 
 def prompts_of(model_input: Any) -> list[str]:
-    """The prompts of whatever MLflow hands over.
+    """The prompts in whatever MLflow hands over.
 
     Raises:
         MlflowException: there are none, or there is something besides them.
