@@ -1,6 +1,4 @@
-"""Sample K candidate outputs a prompt and have labelers rank them.
-
-    python -m tasks.collect
+"""Sample K candidate outputs a prompt and have labelers rank them: `python -m tasks.collect`.
 
 Reads data/prepared, data/gold, models/sft; writes data/comparisons, metrics/collect.json. With
 `collect.labelers: given` the rankings come with the source and are passed on; with `store` they are a
@@ -36,6 +34,7 @@ from tasks.runtime.stage import Stage, run
 
 
 def main(stage: Stage) -> dict[str, float]:
+    """Get the rankings, write and measure them; returns the figures by labeler group."""
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
     if settings.collect.labelers == "given":
@@ -59,7 +58,7 @@ def main(stage: Stage) -> dict[str, float]:
         [{k: row[k] for k in ("prompt", "completions", "ranking", "labeler_id")} for row in rows[:50]],
         "samples",
     )
-    return {f"{group}/{name}": value for group, of in figures.items() for name, value in of.items()}
+    return {f"{group}/{name}": value for group, values in figures.items() for name, value in values.items()}
 
 
 def simulated(stage: Stage) -> list[dict[str, Any]]:
@@ -77,15 +76,16 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
     held_out = [row for row in demonstrations if row["split"] == "validation"][: max(1, params.prompts // 10)]
     judge = [row for row in demonstrations if row["split"] == "judge"][: params.prompts]
     posts = train + held_out + judge
-    people, rows = pool(params.groups), []
-    if params.overlap > len(people):
-        raise DataError(f"collect.overlap is {params.overlap}, but there are {len(people)} labelers")
+    labelers, rows = pool(params.groups), []
+    if params.overlap > len(labelers):
+        raise DataError(f"collect.overlap is {params.overlap}, but there are {len(labelers)} labelers")
     for post, texts in zip(posts, candidates("models/sft", posts, stage.settings), strict=True):
         if len(texts) < 2:
             continue
-        # Several people rank a pool, for agreement (Stiennon et al. 2020, appendix C: 10-20 % of the items).
-        labelers = rng.sample(people, params.overlap if rng.random() < params.shared else 1)
-        for labeler, group in labelers:
+        # Several labelers rank a share of the prompts, so that their agreement can be measured
+        # (Stiennon et al. 2020, appendix C: 10-20 % of the items).
+        asked = rng.sample(labelers, params.overlap if rng.random() < params.shared else 1)
+        for labeler, group in asked:
             order = rng.sample(range(len(texts)), len(texts))
             label = rank(facts[post["prompt"]], texts, order, group, rng)
             rows.append(
@@ -120,11 +120,11 @@ def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings:
         seed=settings.seed,
         batch_size=256,
     )
-    found = []
+    shown = []
     for i, post in enumerate(posts):
-        shown = [post["completion"], *outputs[i * samples : (i + 1) * samples]]
-        found.append(list(dict.fromkeys(" " + text.strip() for text in shown if text.strip())))
-    return found
+        texts = [post["completion"], *outputs[i * samples : (i + 1) * samples]]
+        shown.append(list(dict.fromkeys(" " + text.strip() for text in texts if text.strip())))
+    return shown
 
 
 def stored(stage: Stage) -> list[dict[str, Any]]:
@@ -183,7 +183,8 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
 def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """By labeler group: rankings, median seconds, ties; and how often two labelers agree on a pair.
 
-    Agreement counts pairs of outputs that two people ranked for the same prompt; a tie of one is half.
+    Agreement counts pairs of outputs that two people ranked for the same prompt. Where only one of them sees
+    a tie, they agree by half.
     """
     groups = sorted({row["labeler_group"] or "unknown" for row in rows})
     figures: dict[str, dict[str, float]] = {}

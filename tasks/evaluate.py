@@ -1,9 +1,8 @@
 """Judge every policy against the references of held-out prompts: `python -m tasks.evaluate`.
 
-Reads the held-out prompts with their references, the three policies and the looks along PPO; writes the
-judgments of each judge, data/judgments/page.json with the samples for the report, and
-metrics/evaluation.json. The first of `evaluate.judges` is the one that the gate reads; the others stand
-beside it.
+Reads the held-out prompts with their references, the three policies and PPO's evaluation
+snapshots; writes the judgments of each judge, data/judgments/page.json with the samples for the report, and
+metrics/evaluation.json. The gate reads the first of `evaluate.judges`; the others stand beside it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from tasks.graph import content_hash, stages
 from tasks.judging import FACTS, judge_all, load_judge, trust_in
 from tasks.runtime.errors import StageError
 from tasks.runtime.outcome import write_rate
-from tasks.runtime.past_evaluations import record_look
+from tasks.runtime.past_evaluations import record_evaluation
 from tasks.runtime.stage import Stage, run
 
 POLICIES = ("pretrained", "sft", "ppo")
@@ -73,13 +72,13 @@ def main(stage: Stage) -> dict[str, float]:
         evaluation, outputs, references, {name: weights_hash(f"models/{name}") for name in POLICIES}
     )
     first = settings.gate_judge
-    # the gate reads this evaluation only for these weights and these judgments
+    # The gate reads this evaluation for these weights and these judgments only.
     evaluation |= {
         "weights": {name: content_hash(f"models/{name}") for name in POLICIES},
         "outcome": outcome(judged[first]["ppo"]),
         "near_copies": rounded(near_copies(prompts)),
     }
-    record_look(stage, judged[first]["ppo"])
+    record_evaluation(stage, judged[first]["ppo"])
     samples = pick_samples(
         rows,
         outputs,
@@ -182,30 +181,30 @@ def summarise(
     confidence, first = settings.confidence, settings.gate_judge
     if not judged[first]["ppo"]:
         raise StageError(f"the judge {first} judged no output of PPO; name another first in evaluate.judges")
-    found = {
+    by_judge = {
         name: {"kind": judge.kind, "name": judge.name, "tie_rule": TIE_RULE, "trust": trust[name].as_dict()}
         | rates(judged[name], confidence, trust[name])
         for name, judge in judges.items()
     }
     for name, judge in judges.items():
         if name != first:
-            found[name]["agreement"] = {
+            by_judge[name]["agreement"] = {
                 first: judges_agree(judged[first], judged[name], confidence),
             }
         if judge.kind == "human":
             models = [other for other in judges if other != name]
-            found[name]["prediction_powered"] = {
+            by_judge[name]["prediction_powered"] = {
                 other: {p: helped_by_model(judged[name][p], judged[other][p], confidence) for p in POLICIES}
                 for other in models
             }
     references = [row["completion"] for row in rows]
     policies = {
         name: row | {"mean_length": fmean(map(word_count, outputs[name])), "kl": kl[name]}
-        for name, row in found[first]["policies"].items()
+        for name, row in by_judge[first]["policies"].items()
     }
     topics = {row["prompt"]: row["topic"] for row in read_table(PROMPTS, PROMPT)}
     writers = {row["prompt"]: row["writer_id"] for row in rows}
-    looks = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
+    snapshots = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
     along = next(
         (judge for name, judge in judges.items() if judge.kind != "human" and trust[name].decides), None
     )
@@ -218,12 +217,12 @@ def summarise(
             "confidence": confidence,
             "policies": policies,
             "reference": {"mean_length": fmean(map(word_count, references))},
-            "comparisons": found[first]["comparisons"],
-            "judges": found,
+            "comparisons": by_judge[first]["comparisons"],
+            "judges": by_judge,
             "slices": compare_slices(judged[first]["ppo"], judged[first]["sft"], topics, writers, confidence),
             "safety": finding_shares({**outputs, "reference": references}, settings.banned_words),
             "overoptimisation": along
-            and judge_snapshots(along, looks, confidence, settings.hacking_tolerance, seed),
+            and judge_snapshots(along, snapshots, confidence, settings.hacking_tolerance, seed),
             "held_out": read_json("data/snapshots/held-out.json"),
         }
     )

@@ -43,7 +43,7 @@ from tasks.judging import judge_policy
 from tasks.runtime.errors import StageError
 from tasks.runtime.locks import alone
 from tasks.runtime.outcome import changed_parameters, in_short, total_cost, write_outcome
-from tasks.runtime.past_evaluations import number_of_look, record_look
+from tasks.runtime.past_evaluations import number_of_evaluation, record_evaluation
 from tasks.runtime.places import git_commit
 from tasks.runtime.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder
 from tasks.runtime.stage import Stage, run
@@ -70,7 +70,7 @@ def main(stage: Stage) -> dict[str, float]:
     evaluation = read_json(EVALUATION)
     rows = [row for row in read_table(JUDGMENTS, JUDGMENT) if row["policy"] == "ppo"]
     check_evaluation(evaluation, rows)
-    record_look(stage, rows)
+    record_evaluation(stage, rows)
     # two runs at once: the one that compares last must see the champion that the other one made
     with alone(f"registry-{name}", lambda: print(f"{name}: another run registers; waiting for it")):
         version = find_version(client, name) or new_version(stage, evaluation)
@@ -138,7 +138,7 @@ def decide_and_promote(
 
 def look_of(stage: Stage, rows: list[Row]) -> RepeatedEvaluation:
     """The number of this look at the test prompts, and the policy's figures at the level that it leaves."""
-    number = number_of_look(stage, rows)
+    number = number_of_evaluation(stage, rows)
     confidence = 1 - 2 * spent_alpha(number, stage.settings.evaluate.confidence)
     ppo = rates({"ppo": rows}, confidence)["policies"]["ppo"]
     return RepeatedEvaluation(number, confidence, ppo["low"], ppo["length_controlled"]["low"])

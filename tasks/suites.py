@@ -220,21 +220,26 @@ def _rows(name: str) -> Rule:
 
 
 def _prompts_and_ids(settings: Prepare) -> list[Rule]:
-    known = gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS))
-    one = gxe.ExpectColumnValuesToNotMatchRegex(column="splits_of_prompt", regex=" and ")
-    new = gxe.ExpectColumnValuesToBeUnique(column="content")
-    ids = gxe.ExpectColumnValuesToBeUnique(column="id")
-    leave = "leave the ids out to have them filled in"
+    known_split = gxe.ExpectColumnValuesToBeInSet(column="split", value_set=list(SPLITS))
+    one_split = gxe.ExpectColumnValuesToNotMatchRegex(column="splits_of_prompt", regex=" and ")
+    unique_content = gxe.ExpectColumnValuesToBeUnique(column="content")
+    unique_id = gxe.ExpectColumnValuesToBeUnique(column="id")
+    mend_ids = "leave the ids out to have them filled in"
     return [
         *_texts("prompt", settings.max_prompt_chars, "prepare.max_prompt_chars"),
         _filled("split"),
-        Rule(f"the split is one of {', '.join(SPLITS)}", known, "name one of them or none", "split"),
-        Rule("a prompt is in one split", one, "give all rows of a prompt the same split", "splits_of_prompt"),
-        Rule("no row says the same as another", new, "leave one of them out", "prompt"),
+        Rule(f"the split is one of {', '.join(SPLITS)}", known_split, "name one of them or none", "split"),
+        Rule(
+            "a prompt is in one split",
+            one_split,
+            "give all rows of a prompt the same split",
+            "splits_of_prompt",
+        ),
+        Rule("no row says the same as another", unique_content, "leave one of them out", "prompt"),
         _filled("source"),
         _filled("id"),
-        Rule("no two rows have the same id", ids, leave, "id"),
-        _true("id_is_of_content", "the id is the hash of the content", "id", leave),
+        Rule("no two rows have the same id", unique_id, mend_ids, "id"),
+        _true("id_is_of_content", "the id is the hash of the content", "id", mend_ids),
     ]
 
 

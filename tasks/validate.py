@@ -40,7 +40,7 @@ def main(stage: Stage) -> dict[str, float]:
     """
     what = next(what for what, name in STAGES.items() if name == stage.name)
     metrics = Path("metrics") / f"{stage.name.replace('validate', 'validation')}.json"
-    metrics.unlink(missing_ok=True)  # an earlier verdict must not outlive a failure
+    metrics.unlink(missing_ok=True)  # An earlier verdict must not outlive a failure.
     settings, collect = stage.settings.prepare, stage.settings.collect
     tables = {
         "demonstrations": read_table("data/prepared/demonstrations.parquet", DEMONSTRATION),
@@ -49,7 +49,7 @@ def main(stage: Stage) -> dict[str, float]:
     known = set(collect.groups)
     if what == "prepared":
         tables["comparisons"] = read_table("data/prepared/comparisons.parquet", COMPARISON)
-        # of no rows every rule holds: the metrics, and so the base model, do not change with the labelers
+        # An empty table passes every rule, so the metrics and the base model do not change with the labelers.
         groups = known if collect.labelers == "simulated" or not tables["comparisons"] else None
         rules = {
             "demonstrations": suites.demonstrations(settings),
@@ -112,7 +112,7 @@ def token_counts(settings: Settings, prompts: list[str], demonstrations: list[di
 
 
 def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: Path) -> list[str]:
-    """Check each frame against its rules, write the Data Docs, and say what is broken, one line a rule."""
+    """Check each table against its rules and write the Data Docs; returns a line for each broken rule."""
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     failures = []
@@ -159,20 +159,22 @@ def _check_table(context: Any, source: Any, name: str, frame: pd.DataFrame, rule
 
 
 def _sentence(rule: Rule, result: Any, frame: pd.DataFrame) -> str:
-    """What is broken, by how many rows, the first of them, and how to mend it."""
-    found = result.result
-    if not found:  # the check itself failed
+    """Which rule is broken, by how many rows, the first of them, and how to mend it."""
+    details = result.result
+    if not details:  # the check itself failed
         reasons = [error["exception_message"] for error in result.exception_info.values()]
         return f"rule that could not be checked: {rule.text} ({' '.join(reasons[0].split())})"
     if rule.show is None:
-        missing = found.get("partial_missing_list")
-        detail = f"missing: {', '.join(map(str, missing))}" if missing else f"found {found['observed_value']}"
+        missing = details.get("partial_missing_list")
+        detail = (
+            f"missing: {', '.join(map(str, missing))}" if missing else f"found {details['observed_value']}"
+        )
         return f"broken rule: {rule.text} ({detail}); {rule.mend}"
-    number = min(int(place["row"]) for place in found["partial_unexpected_index_list"])
+    number = min(int(place["row"]) for place in details["partial_unexpected_index_list"])
     row = frame.iloc[number - 1]
     value = ascii(row[rule.show])
     value = value if len(value) <= 60 else value[:57] + "..."
-    count = found["unexpected_count"]
+    count = details["unexpected_count"]
     return (
         f"broken rule: {rule.text}; {count} row{'s' * (count != 1)}, such as row {number} of {row['source']} "
         f"({rule.show} {value}); {rule.mend}"

@@ -1,7 +1,7 @@
-"""What a source gives, and what tells one state of it from another.
+"""What a source brings, and the hash that tells one state of it from another.
 
-Every source gives the same tables (`contracts.TABLES`), any of them possibly without rows, in the shape the
-source has: ids, splits and normal form come later, in `prepare`.
+Every source brings the same tables (`contracts.TABLES`), any of them possibly without rows, with the texts as
+they are: ids, splits and normal form come later, in `prepare`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source gives.
+    """What a source brings.
 
     Attributes:
         tables: name -> rows, for each name of `contracts.TABLES`.
@@ -55,7 +55,7 @@ def source_hash(path: Path | str) -> str:
 
 
 def marked(rows: Rows, source: str) -> Rows:
-    """Rows that name their source; one that a row brings is kept."""
+    """The rows with their source; a source that a row names itself is kept."""
     return [{**row, "source": row.get("source") or source} for row in rows]
 
 
@@ -65,7 +65,7 @@ def table_file(folder: Path, name: str) -> Path | None:
     Raises:
         DataError: two files hold it.
     """
-    found = [folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()]
-    if len(found) > 1:
-        raise DataError(f"{folder}: both {found[0].name} and {found[1].name}; keep one of them")
-    return found[0] if found else None
+    matches = [folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()]
+    if len(matches) > 1:
+        raise DataError(f"{folder}: both {matches[0].name} and {matches[1].name}; keep one of them")
+    return matches[0] if matches else None

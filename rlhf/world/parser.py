@@ -45,9 +45,9 @@ def parse(text: str) -> Claims:
     repeats = confident = stray = words = i = 0
     while i < len(tokens):
         for length in range(min(_LONGEST, len(tokens) - i), 0, -1):
-            found = _PHRASE_OF.get(tuple(tokens[i : i + length]))
-            if found:
-                kind, phrase = found
+            match = _PHRASE_OF.get(tuple(tokens[i : i + length]))
+            if match:
+                kind, phrase = match
                 seen = values.setdefault(kind, [])
                 if phrase in seen:
                     repeats += 1

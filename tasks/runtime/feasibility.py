@@ -1,4 +1,4 @@
-"""What data cannot do for the parameters, known before anything trains: too long, too few, only ties."""
+"""What the data cannot do for the parameters, known before anything trains: too long, too few, only ties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from rlhf.settings import Settings
 from tasks.runtime.preflight import Problem
 
-_FEW = 10_000  # prompts; of more a tie in place of a win never narrows the interval enough
+_FEW = 10_000  # with more prompts a tie in place of a win never narrows the interval enough to matter
 Rows = list[dict[str, Any]]
 
 
@@ -64,13 +64,13 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
     """
     demonstrations, comparisons = _by_split(tables["demonstrations"]), tables["comparisons"]
     rankings = _by_split([row for row in comparisons if len(set(row["ranking"] or ())) > 1])
-    given, ppo = collected or settings.collect.labelers == "given", settings.ppo
-    judged = _by_split(comparisons) if given else demonstrations  # whose split judge makes a judge
+    ranked, ppo = collected or settings.collect.labelers == "given", settings.ppo
+    judged = _by_split(comparisons) if ranked else demonstrations  # whose split `judge` a judge learns from
     asks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None
     empty = [split for split in ("train", "validation", "test") if not demonstrations.get(split)]
     ties = len(comparisons) - sum(rankings.values())
     lacks = [] if demonstrations.get("judge") else ["no demonstrations"]
-    lacks += ["no rankings with a preference"] if given and not rankings.get("judge") else []
+    lacks += ["no rankings with a preference"] if ranked and not rankings.get("judge") else []
     return [
         Problem(stage, text)
         for stage, text, holds in (
@@ -78,7 +78,7 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
                 "validate",
                 "collect.labelers is given, and the data has no comparisons: add them, or set it to store "
                 "where people label",
-                given and not comparisons,
+                ranked and not comparisons,
             ),
             (
                 "validate",
@@ -90,7 +90,7 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
                 "reward",
                 f"no ranking in split train prefers one text to another, {ties} of all {len(comparisons)} "
                 "rankings are ties: the reward model would learn nothing; bring rankings with a preference",
-                given and bool(comparisons) and not rankings.get("train"),
+                ranked and bool(comparisons) and not rankings.get("train"),
             ),
             (
                 "ppo",
@@ -144,18 +144,17 @@ def gate_warning(settings: Settings, prompts: int) -> str | None:
 def needed_prompts(settings: Settings) -> int | None:
     """The fewest judged prompts on which the gate can pass; None where no number is enough.
 
-    They are `register.min_prompts` and `register.min_decided`, and so many that the lower end of Wilson's
-    interval can lie above `register.min_rate`.
+    They are at least `register.min_prompts` and `register.min_decided`, and enough for the lower end of
+    Wilson's interval to lie above `register.min_rate`.
     """
     register, confidence = settings.register_, settings.evaluate.confidence
     rate, least = register.min_rate, max(register.min_prompts, register.min_decided)
     if rate >= 1:
         return None
     z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    needed = math.floor(rate * z2 / (1 - rate)) + 1  # of n wins the lower end is n / (n + z^2)
-    while (
-        least < needed <= _FEW and best_lower_end(needed - 1, confidence) > rate
-    ):  # a tie or two may need fewer
+    needed = math.floor(rate * z2 / (1 - rate)) + 1  # the lower end of n wins is n / (n + z^2)
+    # With a tie or two, fewer prompts may do.
+    while least < needed <= _FEW and best_lower_end(needed - 1, confidence) > rate:
         needed -= 1
     return max(least, needed)
 
@@ -163,8 +162,8 @@ def needed_prompts(settings: Settings) -> int | None:
 def best_lower_end(n: int, confidence: float) -> float:
     """The highest lower end of the interval of a rate that n judged prompts can give.
 
-    It is that of wins alone or of wins and very few ties: a tie varies less than a coin toss, so that of few
-    prompts one tie narrows the interval by more than it costs.
+    It comes from wins alone or from wins and very few ties: a tie varies less than a coin toss, so that with
+    few prompts it may narrow the interval by more than it costs.
     """
     from rlhf.measures.rates import wilson  # here, since it loads SciPy
 

@@ -1,4 +1,7 @@
-"""The looks at a set of test prompts, counted by MLflow: every evaluation leaves one, registered or not."""
+"""Evaluations of the same test prompts, counted by MLflow: each leaves its prompts and outcome on its run.
+
+Whether a policy was registered does not matter: whoever has seen the outcome could choose by it.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,25 @@ from typing import Any
 from rlhf.measures.alpha_spending import outcome, prompt_sketch, share_prompts
 from tasks.runtime.stage import Stage
 
-_PROMPTS, _OUTCOME = "look.prompts", "look.outcome"
+_PROMPTS, _OUTCOME = "look.prompts", "look.outcome"  # MLflow's tags
 
 
-def record_look(stage: Stage, judgments: Sequence[Mapping[str, Any]]) -> None:
-    """Note on the stage's MLflow run at which prompts it looked and what it saw.
+def record_evaluation(stage: Stage, judgments: Sequence[Mapping[str, Any]]) -> None:
+    """Note on the stage's MLflow run which prompts were judged, and with which outcome.
 
     Args:
-        judgments: of PPO's outputs by the first judge.
+        stage: the stage that judged, or reads the judgments.
+        judgments: of PPO's outputs, by the judge that the gate reads.
     """
     prompts = prompt_sketch([row["prompt"] for row in judgments])
     stage.log_tags({_PROMPTS: " ".join(prompts), _OUTCOME: outcome(judgments)})
 
 
-def number_of_look(stage: Stage, judgments: Sequence[Mapping[str, Any]]) -> int:
-    """Which look at these prompts this one is, from 1, in the order in which they were first made.
+def number_of_evaluation(stage: Stage, judgments: Sequence[Mapping[str, Any]]) -> int:
+    """Which evaluation of these prompts this one is, from 1, in the order in which they were first made.
 
     A result that comes back keeps its number, so that its verdict stays the same. Deleted runs count: what
-    was seen stays seen. Another tracking store knows nothing of the looks of this one.
+    was seen stays seen. Another tracking store knows nothing of the evaluations in this one.
     """
     import mlflow
     from mlflow.entities import ViewType

@@ -61,38 +61,38 @@ def evaluated(workspace, monkeypatch):
 
 def test_evaluation_counts_and_writes_what_it_should(evaluated):
     _, figures, demonstrations = evaluated
-    found = read_json("metrics/evaluation.json")
+    evaluation = read_json("metrics/evaluation.json")
     test_prompts = {row["prompt"] for row in demonstrations if row["split"] == "test"}
-    assert found["judge"] == {
+    assert evaluation["judge"] == {
         "key": "gold",
         "name": "gold",
         "kind": "gold",
         "tie_rule": "a tie counts one half",
     }
-    assert found["n"] == 20
-    ppo, sft, pretrained = (found["policies"][name] for name in ("ppo", "sft", "pretrained"))
+    assert evaluation["n"] == 20
+    ppo, sft, pretrained = (evaluation["policies"][name] for name in ("ppo", "sft", "pretrained"))
     assert (ppo["rate"], ppo["ties"], ppo["kl"]) == (0.5, 20, 1.25)
     assert (sft["rate"], sft["mean_length"], sft["kl"]) == (0.0, 100.0, 0.0)
     assert pretrained["losses"] == 0 < pretrained["wins"]
     assert pretrained["coverage"] == pretrained["accuracy"] == 1.0
-    assert ppo["mean_length"] == found["reference"]["mean_length"]
-    assert found["comparisons"]["ppo_vs_sft"]["difference"] == 0.5
+    assert ppo["mean_length"] == evaluation["reference"]["mean_length"]
+    assert evaluation["comparisons"]["ppo_vs_sft"]["difference"] == 0.5
     assert figures["ppo/rate"] == 0.5
 
-    assert list(found["judges"]) == ["gold", "simulated"]
-    simulated = found["judges"]["simulated"]
+    assert list(evaluation["judges"]) == ["gold", "simulated"]
+    simulated = evaluation["judges"]["simulated"]
     assert (simulated["kind"], simulated["policies"]["ppo"]["ties"]) == ("simulated", 20)
     assert simulated["agreement"]["gold"]["n"] == 60
-    assert found["policies"]["sft"]["length_controlled"]["longer"] == 1.0
-    assert found["safety"]["sft"]["repetitive"]["share"] == 1.0
-    assert found["safety"]["reference"]["repetitive"]["share"] < 0.1
-    noise, copied, few = found["warnings"]
+    assert evaluation["policies"]["sft"]["length_controlled"]["longer"] == 1.0
+    assert evaluation["safety"]["sft"]["repetitive"]["share"] == 1.0
+    assert evaluation["safety"]["reference"]["repetitive"]["share"] < 0.1
+    noise, copied, few = evaluation["warnings"]
     assert copied.startswith("PPO: all 20 outputs equal their references.")
     assert noise == "SFT: all 20 outputs are one and the same text."
     assert few.startswith("Only 20 prompts were judged")
-    along = found["overoptimisation"]
+    along = evaluation["overoptimisation"]
     assert (along["n"], [look["rate"] for look in along["looks"]]) == (6, [0.5, 0.0])
-    assert sum(row["n"] for row in found["slices"].get("topic", [{"n": 20}])) == 20
+    assert sum(row["n"] for row in evaluation["slices"].get("topic", [{"n": 20}])) == 20
 
     others = read_table("data/judgments/judgments-simulated.parquet", JUDGMENT)
     assert (len(others), {row["judge_kind"] for row in others}) == (60, {"simulated"})

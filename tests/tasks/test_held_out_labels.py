@@ -118,8 +118,8 @@ def test_prompts_that_only_the_labels_know_are_counted_aloud(
     workspace: Workspace, labels: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prompts_are({"question 1": "train", "question 2": "test"})
-    given = [ranked("question 1"), ranked("question 2"), ranked("new"), ranked("kept back", "test")]
-    import_into(labels, "p", given)
+    imported = [ranked("question 1"), ranked("question 2"), ranked("new"), ranked("kept back", "test")]
+    import_into(labels, "p", imported)
     workspace.stage("collect")
     said = capsys.readouterr().out
     assert "4 rankings, 2 train, 0 validation, 0 judge, 2 test" in said
@@ -161,5 +161,5 @@ def test_prepare_puts_all_spellings_of_a_prompt_into_one_split() -> None:
         for row in tables[name]:
             splits.setdefault(prompt_key(row["prompt"]), set()).add(row["split"])
     assert len(splits) == 300
-    assert all(len(of) == 1 for of in splits.values())
-    assert {split for of in splits.values() for split in of} == {"train", "validation", "judge", "test"}
+    assert all(len(names) == 1 for names in splits.values())
+    assert {split for names in splits.values() for split in names} == {"train", "validation", "judge", "test"}

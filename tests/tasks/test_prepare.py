@@ -40,9 +40,9 @@ def test_prepare_normalises_and_fills() -> None:
 
 def test_right_ids_stay_right_and_wrong_ids_stay() -> None:
     row = {"prompt": "q", "completion": "a"}
-    given = [row | {"id": row_id(DEMONSTRATION, row)}, {"prompt": "r", "completion": "a", "id": "wrong"}]
-    done = prepare(raw_tables(demonstrations=given), Prepare(), seed=1)["demonstrations"]
-    assert done[0]["id"] == row_id(DEMONSTRATION, done[0]) != given[0]["id"]
+    brought = [row | {"id": row_id(DEMONSTRATION, row)}, {"prompt": "r", "completion": "a", "id": "wrong"}]
+    done = prepare(raw_tables(demonstrations=brought), Prepare(), seed=1)["demonstrations"]
+    assert done[0]["id"] == row_id(DEMONSTRATION, done[0]) != brought[0]["id"]
     assert done[1]["id"] == "wrong"
 
 

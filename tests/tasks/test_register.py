@@ -230,7 +230,7 @@ def test_evaluations_of_the_same_prompts_are_counted_whether_registered_or_not(r
     from mlflow import MlflowClient
 
     from rlhf.data.table import read_table
-    from tasks.runtime.past_evaluations import record_look
+    from tasks.runtime.past_evaluations import record_evaluation
 
     first = registry()
     assert (first["look"], first["warnings"]) == (1, [])
@@ -246,10 +246,10 @@ def test_evaluations_of_the_same_prompts_are_counted_whether_registered_or_not(r
     rows = read_table("data/judgments/judgments.parquet", JUDGMENT)
     for place in range(3):
         seen = [row | {"preferred": "tie"} if k == place else row for k, row in enumerate(rows)]
-        record_look(Elsewhere(), seen)
-        record_look(Elsewhere(), seen)  # the same again
+        record_evaluation(Elsewhere(), seen)
+        record_evaluation(Elsewhere(), seen)  # the same again
     other = [row | {"prompt": f"another question {k}"} for k, row in enumerate(rows)]
-    record_look(Elsewhere(), other)
+    record_evaluation(Elsewhere(), other)
     write_result(0.92, PROMPTS[:60])  # leaving prompts out does not start the count again
     fifth = registry()
     assert fifth["look"] == 5

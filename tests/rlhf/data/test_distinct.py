@@ -19,7 +19,7 @@ def test_spellings_of_a_prompt_are_one(other):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("text", "other"),
     [
         ("2 + 3", "2 * 3"),
         ("2 + 3", "2 - 3"),
@@ -29,8 +29,8 @@ def test_spellings_of_a_prompt_are_one(other):
         ("?!", "..."),
     ],
 )
-def test_what_means_something_else_stays_apart(one, other):
-    assert spelling(one) != spelling(other)
+def test_what_means_something_else_stays_apart(text, other):
+    assert spelling(text) != spelling(other)
 
 
 def test_near_copies_are_counted_and_different_questions_are_not():

@@ -168,19 +168,19 @@ def test_rankings_of_something_else_are_refused(ranking: list[Any], tmp_path: Pa
 def test_no_preference_is_lost_in_ranks_that_are_not_dense(name: str, tmp_path: Path) -> None:
     """Files as people have them, through the pipeline's source and through the import of labels."""
     case = CASES / f"{name}.comparisons.jsonl"
-    given = [json.loads(line)["ranking"] for line in case.read_text().splitlines()]
+    written = [json.loads(line)["ranking"] for line in case.read_text().splitlines()]
     shutil.copyfile(CASES / "base.demonstrations.jsonl", tmp_path / "demonstrations.jsonl")
     shutil.copyfile(case, tmp_path / "comparisons.jsonl")
     raw = files(tmp_path)
     [note] = raw.notes
-    assert f"{given[0]} in row" in note
+    assert f"{written[0]} in row" in note
     assert "the smallest number is best" in note
     read = [row["ranking"] for row in raw.tables["comparisons"]]
     notes: list[str] = []
     imported = [label.answer["ranking"] for label in read_labels(case, notes=notes)]
     assert len(notes) == 1
     assert read == imported
-    for before, after in zip(given, read, strict=True):
+    for before, after in zip(written, read, strict=True):
         assert set(after) == set(range(1, max(after) + 1))
         for i, j in combinations(range(len(before)), 2):
             assert (before[i] > before[j]) == (after[i] > after[j])

@@ -214,7 +214,7 @@ def test_novices_like_length_and_confident_words() -> None:
 
 def test_pool_shares_labelers_out() -> None:
     people = pool({"expert": 0.5, "novice": 0.4, "spammer": 0.1}, size=20)
-    assert [sum(group == of for _, of in people) for group in GROUPS] == [10, 8, 2]
+    assert [sum(group == theirs for _, theirs in people) for group in GROUPS] == [10, 8, 2]
     assert len({name for name, _ in people}) == 20
     with pytest.raises(ValueError, match="unknown labeler group 'robot'"):
         pool({"robot": 1.0})

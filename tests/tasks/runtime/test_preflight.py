@@ -109,9 +109,9 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("case", CONTRADICTIONS)
 def test_contradictions_name_their_stage(case: str) -> None:
     changes, stage, said = CONTRADICTIONS[case]
-    found = contradictions(settings(**changes))
-    assert (found[0].stage, said in found[0].text) == (stage, True), found
-    assert all("\n" not in problem.text for problem in found)
+    problems = contradictions(settings(**changes))
+    assert (problems[0].stage, said in problems[0].text) == (stage, True), problems
+    assert all("\n" not in problem.text for problem in problems)
 
 
 def test_shipped_parameters_do_not_contradict_each_other() -> None:
