@@ -20,7 +20,6 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -36,7 +35,7 @@ from typing import Any
 import torch
 
 from benchmarks.reward_hacking import Unlogged
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, with_ids
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, with_ids
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs
@@ -49,6 +48,7 @@ from rlhf.models.reward_model import score
 from rlhf.models.sampling import generate
 from rlhf.models.scratch import new_model
 from rlhf.settings import Settings, load_settings
+from rlhf.world.facts import read_facts
 from rlhf.world.judges import gold_judge, simulated_judge
 from rlhf.world.labelers import pool, rank
 from tasks.evaluate import held_out
@@ -123,7 +123,7 @@ def ranked(
     posts: Sequence[Mapping[str, Any]], texts: Sequence[list[str]], split: str, settings: Settings, seed: int
 ) -> list[dict[str, Any]]:
     """Rankings by simulated labelers, one of each post with several texts."""
-    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(FACTS, GOLD)}
+    facts = read_facts(FACTS)
     rng, people, rows = random.Random(f"{split}/{seed}"), pool(settings.collect.groups), []
     for post, shown in zip(posts, texts, strict=True):
         if len(shown) < 2:

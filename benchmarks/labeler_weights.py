@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import argparse
-import json
 import platform
 import tempfile
 import time
@@ -28,7 +27,7 @@ import numpy as np
 from scipy.stats import t
 
 from rlhf.compute import deterministic
-from rlhf.data.contracts import DEMONSTRATION, GOLD
+from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
 from rlhf.data.table import read_table
@@ -36,6 +35,7 @@ from rlhf.models.policy import load_policy
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import generate
 from rlhf.settings import Settings, load_settings
+from rlhf.world.facts import read_facts
 from rlhf.world.gold import Quality, quality
 from tasks.collect import simulated
 from tasks.reward import fit
@@ -54,7 +54,7 @@ def judged_posts(prompts: int, samples: int = 3) -> Judged:
     """Test posts, each with its reference, samples of the SFT policy, and their gold qualities."""
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     rows = [row for row in demonstrations if row["split"] == "test"][:prompts]
-    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
+    facts = read_facts("data/gold/facts.parquet")
     if not rows or not facts:
         raise DataError("the gold preference is that of the built-in task: set ingest.source: builtin")
     outputs = generate(

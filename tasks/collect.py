@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.compute import deterministic
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, PROMPT, SPLITS, with_ids
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, SPLITS, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.rankings import agreement_on_pairs
@@ -28,6 +27,7 @@ from rlhf.data.table import read_table, write_table
 from rlhf.models.policy import load_policy
 from rlhf.models.sampling import generate
 from rlhf.settings import Settings
+from rlhf.world.facts import read_facts
 from rlhf.world.labelers import pool, rank
 from tasks.runtime.places import state_dir
 from tasks.runtime.stage import Stage, run
@@ -64,7 +64,7 @@ def main(stage: Stage) -> dict[str, float]:
 def simulated(stage: Stage) -> list[dict[str, Any]]:
     """Rankings by the simulated labelers of the policy's samples and the reference."""
     params, rng = stage.settings.collect, random.Random(stage.settings.seed)
-    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table("data/gold/facts.parquet", GOLD)}
+    facts = read_facts("data/gold/facts.parquet")
     if not facts:
         raise DataError(
             "collect.labelers is 'simulated', but the source has no facts for simulated labelers; "

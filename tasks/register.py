@@ -71,7 +71,7 @@ def main(stage: Stage) -> dict[str, float]:
     rows = [row for row in read_table(JUDGMENTS, JUDGMENT) if row["policy"] == "ppo"]
     check_evaluation(evaluation, rows)
     record_evaluation(stage, rows)
-    # two runs at once: the one that compares last must see the champion that the other one made
+    # Of two runs at once, the one that compares last must see the champion that the other one made.
     with alone(f"registry-{name}", lambda: print(f"{name}: another run registers; waiting for it")):
         version = find_version(client, name) or new_version(stage, evaluation)
         client.set_registered_model_alias(name, CHALLENGER, version.version)
@@ -104,14 +104,16 @@ def decide_and_promote(
 
     Returns:
         What `rlhf.measures.gate.decide` returns, with the version, the hash of its weights, the number of
-        this look and the comparison with the champion.
+        this evaluation among those of the same prompts, and the comparison with the champion.
     """
     name, settings = version.name, stage.settings.register_
-    look = look_of(stage, rows)
+    corrected = corrected_for_repeats(stage, rows)
     while True:
-        champion = find_champion(client, name) if settings.beat_champion else None
-        met = meet_champion(stage, version, champion, rows, look.number) if settings.beat_champion else None
-        decision = decide(settings, evaluation, look, met)
+        champion = met = None
+        if settings.beat_champion:
+            champion = find_champion(client, name)
+            met = meet_champion(stage, version, champion, rows, corrected.number)
+        decision = decide(settings, evaluation, corrected, met)
         for rule in decision["rules"]:
             said = f"{'held' if rule['held'] else 'failed'}: {rule['detail']}"
             print(f"gate: {rule['rule']}: {said}")
@@ -124,20 +126,20 @@ def decide_and_promote(
         now = find_champion(client, name) if settings.beat_champion else None
         if (now and now.version) == (champion and champion.version):
             break
-        # the lock is of this machine; another one that shares the registry promoted meanwhile
+        # The lock holds on this machine only, and another that shares the registry has promoted meanwhile.
     if promoted:
         client.set_registered_model_alias(name, CHAMPION, version.version)
     print(f"{name} version {version.version} is {'' if promoted else 'not '}promoted to @{CHAMPION}")
     return decision | {
         "version": str(version.version),
         "weights": version.tags["weights"],
-        "look": look.number,
+        "look": corrected.number,
         "champion": met,
     }
 
 
-def look_of(stage: Stage, rows: list[Row]) -> RepeatedEvaluation:
-    """The number of this look at the test prompts, and the policy's figures at the level that it leaves."""
+def corrected_for_repeats(stage: Stage, rows: list[Row]) -> RepeatedEvaluation:
+    """Which evaluation of these prompts this is, and PPO's lower ends at the level that is left for it."""
     number = number_of_evaluation(stage, rows)
     confidence = 1 - 2 * spent_alpha(number, stage.settings.evaluate.confidence)
     ppo = rates({"ppo": rows}, confidence)["policies"]["ppo"]
@@ -171,7 +173,7 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
         "seed": stage.settings.seed,
     }
     signature = ModelSignature(
-        inputs=None,  # the policy checks its input itself; of a schema MLflow would drop unknown fields
+        inputs=None,  # with a schema MLflow would drop unknown fields; the policy checks its input itself
         outputs=Schema([ColSpec("string")]),
         params=ParamSchema(
             [
@@ -181,7 +183,7 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
             ]
         ),
     )
-    with warnings.catch_warnings():  # the signature is given, so no example is needed to infer it
+    with warnings.catch_warnings():  # MLflow asks for an example to infer the signature that it has
         warnings.filterwarnings("ignore", message=".*input example was not provided")
         logged = mlflow.pyfunc.log_model(
             name="policy",
@@ -206,9 +208,21 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
 
 
 def meet_champion(
-    stage: Stage, version: ModelVersion, champion: ModelVersion | None, rows: list[Row], look: int
+    stage: Stage, version: ModelVersion, champion: ModelVersion | None, rows: list[Row], number: int
 ) -> dict[str, Any]:
-    """The new policy against the champion: same prompts, settings and judge."""
+    """The new policy against the champion: same prompts, settings and judge.
+
+    Args:
+        stage: the stage.
+        version: of the new policy.
+        champion: the version that bears @champion; None where none does.
+        rows: judgments of the new policy's outputs.
+        number: which evaluation of these prompts this is.
+
+    Returns:
+        `version` of the champion, and either the `comparison` with it or whether the rule is `held` and what
+        is `said`.
+    """
     if champion is None:
         return {"version": "", "held": True, "said": "there is no champion yet"}
     met: dict[str, Any] = {"version": str(champion.version)}
@@ -233,7 +247,7 @@ def meet_champion(
         {row["prompt"]: row["topic"] for row in read_table(PREPARED / "prompts.parquet", PROMPT)},
         writers(rows),
         confidence=settings.evaluate.confidence,
-        evaluation_number=look,
+        evaluation_number=number,
         margin=settings.register_.max_champion_loss,
         saving=settings.register_.min_saving,
         banned=settings.evaluate.banned_words,
@@ -265,7 +279,7 @@ def describe(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
 
 
 def write_report(stage: Stage, gate: Mapping[str, Any]) -> None:
-    """Draw the figures, write the report, and log both as artifacts of the stage's run.
+    """Draw the charts, write the report, and log both as artifacts of the stage's run.
 
     The run's name, date and cost, the registry's version and the champion of the day differ between two runs
     of the same work; everything else on the page is the same bytes.
@@ -325,7 +339,7 @@ def champion_run(stage: Stage, gate: Mapping[str, Any]) -> dict[str, str] | None
     if not version or version == gate["version"]:
         return None
     client, name = MlflowClient(), ""
-    with suppress(MlflowException):  # the run may have been deleted, the version stays
+    with suppress(MlflowException):  # a version outlives its run
         made = client.get_run(client.get_model_version(stage.settings.register_.model_name, version).run_id)
         name = _run_name(made.data.tags.get("mlflow.parentRunId"))
     pages = os.environ.get("RLHF_PAGES")

@@ -1,7 +1,7 @@
-"""The row types that travel between stages: their schemas, ids, reading and writing.
+"""The row types that travel between stages: their columns, and the id of a row.
 
-A table is Parquet with one schema per contract; every row carries `source` and an `id`, the hash of its
-content columns. `read_table` takes only what a stage wrote; what users bring is read by `rlhf.data.readers`.
+Every row carries `source` and an `id`, the hash of its content columns. Stages write and read tables with
+`rlhf.data.table`; what people bring is read by `rlhf.data.readers`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def row_id(contract: Contract, row: dict[str, Any]) -> str:
 
 
 def with_ids(contract: Contract, rows: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
-    """Rows with `source` and `id` filled in where they are missing; given ids are kept, and checked later."""
+    """Rows with `source` and `id` filled in where they are missing; ids that rows bring are checked later."""
     return [
         {**row, "source": row.get("source") or source, "id": row.get("id") or row_id(contract, row)}
         for row in rows
@@ -132,7 +132,7 @@ def exact(value: Any, kind: pa.DataType) -> Any:
             value.encode()  # JSON can spell half of a surrogate pair, text cannot hold it
             return value
     elif isinstance(value, Real) and not isinstance(value, bool):
-        number: Any = value  # mypy knows no arithmetic of Real, which NumPy's numbers are too
+        number: Any = value  # for mypy a Real has no arithmetic; NumPy's numbers are Real too
         if abs(number) < float("inf"):  # NaN is not
             try:
                 typed = int(number) if pa.types.is_integer(kind) else float(number)

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 # Operators such as + * / < > = stay, since 2 + 3 and 2 * 3 are different questions.
 _MARKS = re.compile(r"[.,;:!?'\"`´‘’“”„«»…·•(){}\[\]_\-‐-―¿¡。、؟،؛।॥]++(?!\s*\d)")
 _ACCENT, _LAST_ACCENT = "\u0300", "\u036f"  # not all of category Mn: in Hindi that holds vowels
-# What shows nothing and is no format character: controls, fillers, the blank of braille, variation selectors.
+# Characters that show nothing and are no format characters: controls, fillers, the braille blank, variation
+# selectors.
 _INVISIBLE = re.compile(
     "[\u0000-\u0008\u000e-\u001b\u007f-\u0084\u0086-\u009f\u115f\u1160\u3164\uffa0\u2800\u17b4\u17b5"
     "\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
 )
-_LOOKED_AT = 2000  # prompts; the comparison of all pairs grows with their square
+_MOST_COMPARED = 2000  # prompts, because the comparison of all pairs grows with their square
 _ALIKE = 0.8  # share of words in common from which two prompts are near-copies
 
 
@@ -50,13 +51,13 @@ def first_of_spelling(prompts: Sequence[str]) -> list[str]:
 def near_copies(prompts: Sequence[str]) -> float:
     """Share of prompts that have four fifths of their words in common with an earlier one, 0..1.
 
-    Of many prompts the first 2,000 are looked at. Words in common are those of both over those of either
-    (Jaccard 1912).
+    Only the first 2,000 prompts are compared. The share of words in common is the number of words in both
+    over the number in either (Jaccard 1912).
     """
     import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer
 
-    texts = list(dict.fromkeys(first_of_spelling(prompts)))[:_LOOKED_AT]
+    texts = list(dict.fromkeys(first_of_spelling(prompts)))[:_MOST_COMPARED]
     if len(texts) < 2:
         return 0.0
     try:

@@ -1,4 +1,4 @@
-"""A folder of files as a source: demonstrations, and where there are any prompts, comparisons, corpus."""
+"""A folder of files as a source: demonstrations, and perhaps prompts, comparisons and a corpus."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rlhf.data.sources import SUFFIXES, Raw, Rows, marked, source_hash, table_fi
 
 
 def files(path: Path | str) -> Raw:
-    """A folder with `demonstrations`, and where there are any `prompts`, `comparisons` and `corpus`.
+    """A folder with `demonstrations`, and where there are any, `prompts`, `comparisons` and `corpus`.
 
-    Each is a `.jsonl`, `.json`, `.csv` or `.parquet` file; without a corpus the demonstrations are it.
+    Each is a `.jsonl`, `.json`, `.csv` or `.parquet` file. Without a corpus the demonstrations serve as one.
 
     Raises:
         DataError: no such folder, no demonstrations, one table in two files, or rows that cannot be read.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from rlhf.data.contracts import GOLD
 from rlhf.data.errors import DataError
-from rlhf.data.table import read_table
 from rlhf.judges.judge import Row, ScoringJudge, judged, same, to_preference
+from rlhf.world.facts import read_facts
 
 
 @dataclass
@@ -104,7 +102,7 @@ def mean_quality(
 
 
 def _facts(path: Path | str) -> dict[str, dict[str, str]]:
-    facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(path, GOLD)}
+    facts = read_facts(path)
     if not facts:
         raise DataError(
             f"{path}: holds no facts, so nobody knows the gold preference; for a source other than builtin "

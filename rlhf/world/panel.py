@@ -6,15 +6,13 @@ the gold preference with noise, and only what they say leaves this module.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import GOLD
 from rlhf.data.errors import DataError
-from rlhf.data.table import read_table
+from rlhf.world.facts import read_facts
 from rlhf.world.labelers import rank
 
 
@@ -29,7 +27,7 @@ class Panel:
     name = "simulated experts"
 
     def __init__(self, path: Path | str, seed: int) -> None:
-        self.facts = {row["prompt"]: json.loads(row["facts"]) for row in read_table(path, GOLD)}
+        self.facts = read_facts(path)
         self.seed = seed
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
