@@ -228,14 +228,9 @@ def reproduce(origin: dict[str, Any]) -> list[tuple[str, str, str]]:
     tree = (RUNS / f"reproduce-{experiment['name']}").resolve()
     lock = at(commit, "dvc.lock")
     open_worktree(tree, f"{commit}^", commit, cache=False)
-    only_dvcs = [
-        "rm",
-        "--quiet",
-        "--cached",
-        "--ignore-unmatch",
-        ".dvc/tmp/repro.dat",
-    ]  # saved by `dvc exp save`
-    subprocess.run(["git", "-C", str(tree), *only_dvcs], check=True)
+    # `dvc exp save` has committed a file that only DVC needs.
+    forget = ["rm", "--quiet", "--cached", "--ignore-unmatch", ".dvc/tmp/repro.dat"]
+    subprocess.run(["git", "-C", str(tree), *forget], check=True)
     link_data(check_settings(at(commit, "params.yaml"), "params.yaml"), tree)
     wanted = [
         name
@@ -257,7 +252,7 @@ def reproduce(origin: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """The command line; ends with exit code 1 and one line where a model is not traced or outputs differ."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.trace",
         description=__doc__,
