@@ -1,15 +1,12 @@
-"""A judge that is a model is believed only once it is measured: controls, accuracy, errors taken off."""
+"""A judge that is a model is believed only once it is measured: controls, accuracy, both orders."""
 
 import random
 
 import numpy as np
-import pytest
 
-from rlhf.measures.judge_checks import BOTH_ORDERS, TOGETHER, prompts_needed
+from rlhf.measures.judge_checks import BOTH_ORDERS, TOGETHER
 from rlhf.measures.judge_trust import measure
 from rlhf.measures.known_pairs import KnownPair, controls, labelers_of, labelled_pairs, one_per_prompt
-from rlhf.measures.rates import wilson
-from rlhf.measures.rogan_gladen import corrected_rate
 from rlhf.measures.trust_reasons import USELESS
 
 TEXT = "my sister anna broke the old laptop at school last week and it cost me ten dollars"
@@ -136,19 +133,6 @@ def test_few_prompts_do_not_do_and_the_reason_says_how_many_would():
     assert "no held-out reference" in nothing.reason
 
 
-@pytest.mark.parametrize(("rate", "threshold"), [(0.6, 0.5), (0.9, 0.75), (0.76, 0.75), (1.0, 0.75)])
-def test_the_number_that_is_needed_is_the_first_that_passes(rate, threshold):
-    def low(n):
-        points = [1.0] * round(rate * n) + [0.0] * (n - round(rate * n))
-        return wilson(points)[0] if sum(points) == rate * n else None
-
-    needed = prompts_needed(rate, threshold, 0.95)
-    passing = next(n for n in range(needed, needed + 100) if low(n) is not None)
-    failing = next(n for n in range(needed - 1, 0, -1) if low(n) is not None)
-    assert low(passing) > threshold >= low(failing) or needed == 12
-    assert prompts_needed(threshold, threshold, 0.95) is None
-
-
 def test_a_useless_judge_is_accepted_no_more_often_than_the_level_allows():
     """Right on every control by chance of its making, and a coin on people's pairs: 2.5 % in the limit."""
 
@@ -191,44 +175,6 @@ def test_a_judge_that_contradicts_itself_when_pairs_are_turned_round_decides_not
     assert not mostly.decides
     assert mostly.reason == f"{USELESS}: 70 of 100 pairs contradict themselves when turned round"
     assert measure(right(1.0), ROWS, LABELLED, seed=0, consistent=[True] * 80 + [False] * 20).decides
-
-
-def test_known_errors_are_taken_off_the_rate():
-    """Lang and Reiczigel's own figures for 20 of 200, Se 0.9 and Sp 0.95, each counted on 100."""
-    points, se, sp = ([1.0] * a + [0.0] * (b - a) for a, b in ((20, 200), (90, 100), (95, 100)))
-    result = corrected_rate(points, se, sp)
-    assert result.rate == pytest.approx((0.1 + 0.95 - 1) / (0.9 + 0.95 - 1))
-    assert result.low < result.rate < result.high
-    assert corrected_rate(points, [1.0] * 10_000, [1.0] * 10_000).rate == pytest.approx(0.1)
-    perfect = corrected_rate(points, [1.0] * 10_000, [1.0] * 10_000)
-    assert (perfect.low, perfect.high) == pytest.approx(wilson(points), abs=0.01)
-    assert corrected_rate(points, [0.0, 1.0] * 50, [0.0, 1.0] * 50) is None  # a coin tells nothing
-    assert corrected_rate(points, [], sp) is None
-    # with a third of the references mistaken, no policy can be preferred as seldom as on 5 of 100 prompts
-    assert corrected_rate([1.0] * 5 + [0.0] * 95, [1.0] * 70 + [0.0] * 30, [1.0] * 67 + [0.0] * 33) is None
-
-
-@pytest.mark.parametrize(
-    ("truth", "sens", "spec", "n", "m"),
-    [
-        (0.6, 0.8, 0.7, 300, 60),
-        (0.3, 0.7, 0.75, 1000, 150),
-        (0.95, 0.9, 0.85, 100, 40),
-        (0.8, 0.75, 0.75, 60, 60),
-    ],
-)
-def test_the_corrected_interval_covers_the_true_rate(truth, sens, spec, n, m):
-    rng = np.random.default_rng(7)
-    raw, covered = [], []
-    for _ in range(400):
-        people = rng.random(n) < truth
-        judge = np.where(people, rng.random(n) < sens, rng.random(n) > spec).astype(float)
-        result = corrected_rate(judge, *((rng.random(m) < p).astype(float) for p in (sens, spec)))
-        low, high = wilson(judge)
-        raw.append(low <= truth <= high)
-        covered.append(result is None or result.low <= truth <= result.high)
-    assert np.mean(covered) > 0.93
-    assert np.mean(covered) >= np.mean(raw)
 
 
 def test_one_question_in_many_spellings_is_one_prompt_and_shows_nothing_of_a_judge():

@@ -4,7 +4,15 @@ import time
 
 import pytest
 
-from rlhf.measures.safety import SafetyChecks, banned_words, check_outputs, mask, personal_data, repetition
+from rlhf.measures.safety import (
+    SafetyChecks,
+    banned_words,
+    check_outputs,
+    finding_shares,
+    mask,
+    personal_data,
+    repetition,
+)
 from rlhf.rl import reward_functions
 
 
@@ -111,3 +119,10 @@ def test_repetition_is_measured_and_punished_alike(n: int) -> None:
     """Punctuation between repeated words hides them from neither."""
     assert reward_functions.repetition(n)(TEXTS, TEXTS) == [-repetition(text, n) for text in TEXTS]
     assert reward_functions.repetition(3)(TEXTS, TEXTS)[3] == pytest.approx(-4 / 7)
+
+
+def test_safety_keeps_counts_and_repeats_no_finding():
+    result = finding_shares({"ppo": ["write to a@b.org", "fine"], "reference": ["no", "darn it"]}, ["darn"])
+    assert result["ppo"]["personal_data"] == {"count": 1, "share": 0.5}
+    assert result["reference"]["banned"] == {"count": 1, "share": 0.5}
+    assert "a@b" not in str(result)
