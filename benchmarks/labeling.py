@@ -4,10 +4,10 @@
     python -m benchmarks.labeling --databases sqlite --judgments 2000 --kills 0
     python -m benchmarks.labeling --cores 2 3          # the server on one core, its people on another
 
-One server process, its people in another process: each opens an item's page, waits about a second, sends
-the form, and has the next page. Timed (p50, p95, p99 in milliseconds) is what a labeler waits for: from
-sending the form until its response is there, which is the page with the next item; or with `--interfaces
-api` until the answer with the next item is. A request that fails is sent again with the same key until it
+The server is one process, its people are another: each opens an item's page, waits about a second, sends
+the form, and has the next page. What is timed (p50, p95, p99 in milliseconds) is a labeler's wait: from
+sending the form until its response is there, which is the page with the next item; with `--interfaces api`,
+until the answer with the next item is there. A request that fails is sent again with the same key until it
 is acknowledged, and that time counts. Afterwards every acknowledged key, and every pair of labeler and
 item, must stand in the store exactly once. Writes results/labeling-<date>-<machine>.json after each run;
 `fsync ms` is the median time that this disk takes to make 4 KiB durable, measured before the run.
@@ -135,7 +135,7 @@ class Server:
         raise RuntimeError("the server did not start")
 
     def kill(self) -> None:
-        """SIGKILL, as the out-of-memory killer would."""
+        """Send SIGKILL, as the out-of-memory killer would."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -150,7 +150,7 @@ def prepare(database: str, load: Load) -> tuple[int, list[str]]:
     the users 1, 2, ..."""
     store = Store(database)
     text = "a sentence of a usual length about this and that, " * 4
-    made = [
+    candidates = [
         Candidate(f"prompt {i}: {text}", (f"one {i}: {text}", f"two {i}: {text}"), ("a", "b"))
         for i in range(load.judgments + load.people)
     ]
@@ -159,7 +159,7 @@ def prepare(database: str, load: Load) -> tuple[int, list[str]]:
         add_guideline(tx, project, "Be kind.", "benchmark")
         add_queue(tx, project, "q", "compare", "benchmark")
         row = queue_row(tx, "load", "q")
-        add_items(tx, row, made, Filling(), "benchmark")
+        add_items(tx, row, candidates, Filling(), "benchmark")
         group = people.group_id(tx, "labelers")
         names = [f"labeler {i}" for i in range(load.people)]
         values = {"role": "labeler", "group_id": group, "active": True, "created": time.time()}
@@ -186,13 +186,13 @@ async def labeler(number: int, token: str, url: str, queue: int, load: Load, see
             seen.left -= 1
             await asyncio.sleep(rng.uniform(0.5 * load.pause, 1.5 * load.pause))
             started = time.perf_counter()
-            point, given = rng.randint(1, 9), key
+            point, sent = rng.randint(1, 9), key
             if load.interface == "api":
-                body = {"key": given, "choice": {"scale": point}}
+                body = {"key": sent, "choice": {"scale": point}}
                 key = await call(session, f"{url}/api/labels", body, seen)
             else:
-                key = await open_page(session, page, seen, {"key": given, "scale": str(point)})
-            seen.acknowledged.append((number, given))
+                key = await open_page(session, page, seen, {"key": sent, "scale": str(point)})
+            seen.acknowledged.append((number, sent))
             seen.latencies.append(time.perf_counter() - started)
 
 
@@ -226,8 +226,8 @@ async def open_page(
                 text = await answer.text()
                 if answer.status != 200:
                     raise RuntimeError(f"{answer.status}: {text}")
-                found = KEY.search(text.split('id="answer"', 1)[-1])
-                return found[1] if found else None
+                match = KEY.search(text.split('id="answer"', 1)[-1])
+                return match[1] if match else None
         except (aiohttp.ClientError, OSError):
             seen.retries += 1
             await asyncio.sleep(0.1)
@@ -311,14 +311,14 @@ def idle_and_stolen(core: int | None) -> tuple[float, float]:
 
 def fsync_ms(times: int = 101) -> float:
     """Median milliseconds until 4 KiB more of a file are on the disk of the temporary folder."""
-    found = []
+    times_taken = []
     with tempfile.TemporaryFile(buffering=0) as file:
         for _ in range(times):
             started = time.perf_counter()
             file.write(bytes(4096))
             os.fsync(file.fileno())
-            found.append(time.perf_counter() - started)
-    return round(1000 * statistics.median(found), 2)
+            times_taken.append(time.perf_counter() - started)
+    return round(1000 * statistics.median(times_taken), 2)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -341,7 +341,7 @@ def check(database: str, acknowledged: list[tuple[int, str]]) -> dict[str, int]:
     store.close()
     return {
         "stored": sum(stored.values()),
-        "lost": sum(one not in stored for one in acknowledged),
+        "lost": sum(judgment not in stored for judgment in acknowledged),
         "doubled": sum(count > 1 for count in (stored | pairs).values())
         + len(acknowledged)
         - len(set(acknowledged)),
@@ -357,12 +357,12 @@ def fresh(kind: str) -> Iterator[str]:
         with tempfile.TemporaryDirectory() as folder:
             yield f"sqlite:///{folder}/labels.db"
         return
-    found = binaries()
-    if found is None:
+    folder = binaries()
+    if folder is None:
         raise SystemExit(
             "error: no PostgreSQL server here; install the package postgresql, or --databases sqlite"
         )
-    with temporary_postgres(found) as server:
+    with temporary_postgres(folder) as server:
         server.execute("CREATE DATABASE load")
         yield server.url("load")
 
@@ -390,20 +390,20 @@ def main() -> None:
         help="pin the server to one core and its people to another",
     )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    given = parser.parse_args()
+    options = parser.parse_args()
     runs = []
-    server_core, people_core = given.cores or (None, None)
+    server_core, people_core = options.cores or (None, None)
     print(ROW.format(*HEADS, "doubled"))
-    for interface, kind, kills in itertools.product(given.interfaces, given.databases, given.kills):
+    for interface, kind, kills in itertools.product(options.interfaces, options.databases, options.kills):
         with fresh(kind) as database, pinned(people_core):
-            load = Load(given.people, given.judgments, given.pause, kills, interface)
+            load = Load(options.people, options.judgments, options.pause, kills, interface)
             run = measure(database, load, server_core)
         runs.append({"database": kind, **run})
         row = [kind, interface, kills, run["judgments"], run["judgments_per_s"]]
         row += [run["latency_ms"][name] for name in ("p50", "p95", "p99")]
         row += [run["server_cpu_ms"] or "-", run["fsync_ms"], round(run["load_average"], 1)]
         print(ROW.format(*row, run["lost"], run["doubled"]), flush=True)
-        written = write(given.out, runs, given.cores)
+        written = write(options.out, runs, options.cores)
     print(f"wrote {written}")
     quiet = [run for run in runs if not run["kills"]]
     slow = [f"{run['database']} {run['interface']}" for run in quiet if run["latency_ms"]["p95"] > LIMIT_MS]

@@ -48,11 +48,11 @@ def binaries() -> str | None:
 
 @contextmanager
 def temporary_postgres(folder: str, durable: bool = True) -> Iterator[Postgres]:
-    """Run the server of `folder`; as `nobody` where this process is root, which PostgreSQL refuses.
+    """Run the server of `folder`, as `nobody` where this process is root, because PostgreSQL refuses that.
 
     Args:
-        folder: what `binaries` found.
-        durable: fsync, as in earnest.
+        folder: what `binaries` returns.
+        durable: whether commits wait for the disk (fsync), as they do in use.
     """
     place = tempfile.mkdtemp(prefix="pg")
     user, owner = getpass.getuser(), {}
@@ -61,8 +61,8 @@ def temporary_postgres(folder: str, durable: bool = True) -> Iterator[Postgres]:
         shutil.chown(place, user)
         owner = {"user": user}
     quiet: dict[str, Any] = {"cwd": place, "stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, **owner}
-    made = [f"{folder}/initdb", "-D", f"{place}/data", "-U", user, "-A", "trust", "--no-sync"]
-    subprocess.run(made, check=True, **quiet)
+    initdb = [f"{folder}/initdb", "-D", f"{place}/data", "-U", user, "-A", "trust", "--no-sync"]
+    subprocess.run(initdb, check=True, **quiet)
     options = ["-D", f"{place}/data", "-k", place, "-c", "listen_addresses=", "-c", "max_connections=100"]
     options += [] if durable else ["-c", "fsync=off"]
     server = subprocess.Popen([f"{folder}/postgres", *options], **quiet)

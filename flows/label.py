@@ -87,10 +87,10 @@ class Champion:
         elif time.monotonic() - self._looked < self.every:
             return self._model
         try:
-            found = MlflowClient().get_model_version_by_alias(self.name, "champion")
-            if self._model is None or self.version != f"{self.name}/{found.version}":
-                self._model = mlflow.pyfunc.load_model(f"models:/{self.name}/{found.version}")
-                self.version = f"{self.name}/{found.version}"
+            champion = MlflowClient().get_model_version_by_alias(self.name, "champion")
+            if self._model is None or self.version != f"{self.name}/{champion.version}":
+                self._model = mlflow.pyfunc.load_model(f"models:/{self.name}/{champion.version}")
+                self.version = f"{self.name}/{champion.version}"
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(
@@ -108,7 +108,7 @@ def fill(store: Store) -> None:
             return
         except DataError:
             pass
-    found = read_candidates(COLLECTED) if COLLECTED.exists() else written()
+    candidates = read_candidates(COLLECTED) if COLLECTED.exists() else written()
     with store.write() as tx:
         project = add_project(tx, PROJECT, WHO)
         add_guideline(tx, project, GUIDELINE, WHO)
@@ -119,7 +119,7 @@ def fill(store: Store) -> None:
                 add_items(tx, row, onboarding(), Filling("onboarding"), WHO)
             filling = Filling(sampling="random", number=ITEMS, shared=0.15, repeats=0.05, seed=1)
             try:
-                add_items(tx, row, found, filling, WHO)
+                add_items(tx, row, candidates, filling, WHO)
             except DataError as error:  # rankings of one's own may have no references
                 print(f"the queue {kind} stays empty: {error}", flush=True)
 
@@ -130,15 +130,15 @@ def written(number: int = ITEMS) -> list[Candidate]:
     from rlhf.world.posts import draw_post
     from rlhf.world.writers import WRITERS, write
 
-    rng, made = random.Random("label"), list[Candidate]()
-    while len(made) < number:
+    rng, candidates = random.Random("label"), list[Candidate]()
+    while len(candidates) < number:
         post = draw_post(rng, 0.2)
         texts = {name: write(post, rng, name)[0].strip() for name in WRITERS}
         if len(set(texts.values())) == len(texts):
-            made.append(
+            candidates.append(
                 Candidate(post.text, tuple(texts.values()), tuple(texts), texts["careful"], source="built-in")
             )
-    return made
+    return candidates
 
 
 def onboarding() -> list[Candidate]:
@@ -146,8 +146,8 @@ def onboarding() -> list[Candidate]:
     from rlhf.world.posts import draw_post
     from rlhf.world.writers import render
 
-    rng, made = random.Random("onboarding"), list[Candidate]()
-    while len(made) < 3:
+    rng, candidates = random.Random("onboarding"), list[Candidate]()
+    while len(candidates) < 3:
         post = draw_post(rng, 1.0)
         wrong = {kind: post.decoys.get(kind, value) for kind, value in post.facts.items()}
         right, other = render(post.facts, rng), render(wrong, rng)
@@ -156,7 +156,7 @@ def onboarding() -> list[Candidate]:
             why = "The worse summary tells another person's story:\n" + "\n".join(
                 f"- it says {told!r}; of the writer the post says {true!r}" for true, told in slips
             )
-            made.append(
+            candidates.append(
                 Candidate(
                     post.text,
                     (right, other),
@@ -166,7 +166,7 @@ def onboarding() -> list[Candidate]:
                     source="built-in",
                 )
             )
-    return made
+    return candidates
 
 
 def stop_at_eof() -> None:
@@ -195,16 +195,16 @@ def main() -> None:
         help="also stop when standard input ends: when the program that started this one is gone",
     )
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
-    given = parser.parse_args()
-    with one_line_errors(given.traceback):
+    arguments = parser.parse_args()
+    with one_line_errors(arguments.traceback):
         from labeling.web.server import serve
 
-        if given.until_eof:
+        if arguments.until_eof:
             threading.Thread(target=stop_at_eof, daemon=True).start()
         store = Store(store_address(state_dir()))
         fill(store)
         ensure_operator(store)
-        serve(store, given.host, given.port, answer=Champion(given.model), names=given.name)
+        serve(store, arguments.host, arguments.port, answer=Champion(arguments.model), names=arguments.name)
 
 
 if __name__ == "__main__":

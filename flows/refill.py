@@ -74,8 +74,8 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
             return 0
         posts += [row for row in new.values() if row["split"] == "validation"][: max(1, prompts // 10)]
         policy, name = served(settings)
-        found = candidates(policy, posts, settings)
-    made = [
+        texts_of_posts = candidates(policy, posts, settings)
+    ranked = [
         Candidate(
             post["prompt"],
             tuple(text.strip() for text in texts),
@@ -84,10 +84,10 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
             post["split"],
             post["source"],
         )
-        for post, texts in zip(posts, found, strict=True)
+        for post, texts in zip(posts, texts_of_posts, strict=True)
         if len(texts) > 1
     ]
-    if not made:  # the policy has one answer to each prompt, the reference: a round may end so
+    if not ranked:  # the policy answers every prompt as the reference does, and a round may end so
         return 0
     filling = Filling(
         shared=settings.collect.shared, shared_overlap=settings.collect.overlap, seed=settings.seed
@@ -97,7 +97,7 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
             add_guideline(tx, add_project(tx, project, WHO), GUIDELINE, WHO)
         queue = queue_of_round(number)
         add_queue(tx, project_id(tx, project), queue, "rank", WHO)
-        return add_items(tx, queue_row(tx, project, queue), made, filling, WHO)
+        return add_items(tx, queue_row(tx, project, queue), ranked, filling, WHO)
 
 
 def served(settings: Settings) -> tuple[Path, str]:

@@ -40,12 +40,12 @@ class Sheet(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Texts are in `div.text`; the hidden field `key` is the form's."""
-        found = dict(attrs)
-        kind = (found.get("class") or "").split()
+        attributes = dict(attrs)
+        kind = (attributes.get("class") or "").split()
         if tag == "div" and "text" in kind:
             self._reading, self._is_prompt = [], "prompt" in kind
-        elif tag == "input" and found.get("name") == "key":
-            self.key = found.get("value") or ""
+        elif tag == "input" and attributes.get("name") == "key":
+            self.key = attributes.get("value") or ""
 
     def handle_data(self, data: str) -> None:
         """A piece of a text."""
@@ -119,8 +119,8 @@ class Labeler:
 
     def _read(self, answer: httpx.Response) -> None:
         if answer.status_code != 200:
-            said = re.sub(r"<[^>]*>|\s+", " ", answer.text)[:200].strip()
-            raise DataError(f"{self.name}: {answer.url.path}: {answer.status_code} {said}")
+            text = re.sub(r"<[^>]*>|\s+", " ", answer.text)[:200].strip()
+            raise DataError(f"{self.name}: {answer.url.path}: {answer.status_code} {text}")
         self.page = answer.text
 
 
@@ -145,31 +145,31 @@ def work(
         seed: of their noise.
     """
     crew = [Labeler(name, group, url, queue, facts, seed) for name, group in group_of]
-    given = 0
+    answered = 0
     try:
-        for one in crew:
+        for labeler in crew:
             password = secrets.token_urlsafe(18)
-            account(store, one, active=True, password=password)
-            one.sign_in(password)
+            account(store, labeler, active=True, password=password)
+            labeler.sign_in(password)
         busy = crew
         while busy:
-            busy = [one for one in busy if one.answer()]
-            given += len(busy)
+            busy = [labeler for labeler in busy if labeler.answer()]
+            answered += len(busy)
     finally:
-        for one in crew:
-            one.browser.close()
-            account(store, one, active=False)
-    return given
+        for labeler in crew:
+            labeler.browser.close()
+            account(store, labeler, active=False)
+    return answered
 
 
-def account(store: Store, one: Labeler, active: bool, password: str | None = None) -> None:
+def account(store: Store, labeler: Labeler, active: bool, password: str | None = None) -> None:
     """Make or change a labeler's account."""
     with store.write() as tx:
         try:
-            people.change_user(tx, one.name, WHO, group=one.group, active=active, password=password)
+            people.change_user(tx, labeler.name, WHO, group=labeler.group, active=active, password=password)
         except DataError:
             if active:
-                people.add_user(tx, one.name, password, "labeler", one.group, WHO)
+                people.add_user(tx, labeler.name, password, "labeler", labeler.group, WHO)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def add_items(
     held = set(
         tx.execute(sa.select(items.c.content_hash, items.c.role).where(items.c.queue_id == queue.id)).tuples()
     )
-    known = {digest for digest, role in held if role in ("work", "shared")}
+    labeled_hashes = {digest for digest, role in held if role in ("work", "shared")}
     rows: list[dict[str, Any]] = []
     for number, (index, chance) in enumerate(drawn):
         candidate = possible[index]
@@ -86,9 +86,9 @@ def add_items(
         role, target = filling.role, queue.overlap
         position = base + rng.random()
         if filling.role == "work":
-            if digest in known:
+            if digest in labeled_hashes:
                 continue
-            known.add(digest)
+            labeled_hashes.add(digest)
             if rng.random() < filling.shared:
                 role, target = "shared", filling.shared_overlap
         else:

@@ -31,10 +31,10 @@ DATA = ROOT.parent / "shared" / "data"
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL server; skipped where there is none."""
-    found = binaries()
-    if found is None:
+    folder = binaries()
+    if folder is None:
         pytest.skip("no PostgreSQL server here (looked beside `postgres` on PATH and in /usr/lib/postgresql)")
-    with temporary_postgres(found, durable=False) as server:
+    with temporary_postgres(folder, durable=False) as server:
         yield server
 
 
@@ -75,10 +75,10 @@ def person(store: Store, name: str, group: str = "labelers", role: str = "labele
     """A new user, with `PASSWORD`."""
     with store.write() as tx:
         number = people.add_user(tx, name, PASSWORD, role, group)
-        found = tx.execute(
+        row = tx.execute(
             sa.select(users.c.group_id, groups.c.name).join(groups).where(users.c.id == number)
         ).one()
-    return User(number, name, role, found.group_id, found.name)
+    return User(number, name, role, row.group_id, row.name)
 
 
 def candidates(number: int, outputs: int = 2) -> list[Candidate]:

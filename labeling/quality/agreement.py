@@ -1,7 +1,7 @@
 """How far labelers agree: raw agreement, Krippendorff's alpha, Cohen's kappa, with intervals by item.
 
-Raw agreement stands beside the others always: alpha and kappa are low where nearly every answer is the same
-one, however rarely people differ.
+Raw agreement always stands beside the others, because alpha and kappa are low where nearly all answers are
+the same, however rarely people differ.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
     Which output counts as the first follows from the hash of its text: an order with a meaning (the reference
     first, say) would make one answer frequent and alpha and kappa low.
     """
-    given = []
+    pairs = []
     for row in rows:
         texts = row["completions"]
         keys = [sha256(text.encode()).hexdigest()[:16] for text in texts]
@@ -52,8 +52,8 @@ def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
             gap = row["ranking"][a] - row["ranking"][b]
             value = "tie" if gap == 0 else "first" if gap < 0 else "second"
             unit = f"{row['prompt']}\0{keys[a]}\0{keys[b]}"
-            given.append(Answer(unit, row["prompt"], row["labeler_id"] or "", value))
-    return given
+            pairs.append(Answer(unit, row["prompt"], row["labeler_id"] or "", value))
+    return pairs
 
 
 def agreement(answers_given: Sequence[Answer], *, confidence: float = 0.95) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rankings as pairwise votes, in arrays: what the models of labelers are fitted to."""
+"""Rankings as pairwise votes in arrays, to which the models of labelers are fitted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def votes(rows: Sequence[dict[str, Any]]) -> Votes:
     """
     outputs: dict[tuple[str, str], int] = {}
     labelers: dict[str, int] = {}
-    found: list[tuple[int, int, int, float, int]] = []
+    rows_of_votes: list[tuple[int, int, int, float, int]] = []
     for number, row in enumerate(rows, start=1):
         if not row["labeler_id"]:
             raise DataError(f"comparisons: row {number}: labeler_id is empty; labelers are told apart by it")
@@ -77,8 +77,8 @@ def votes(rows: Sequence[dict[str, Any]]) -> Votes:
                 a, b = b, a
             better = row["ranking"][b] - row["ranking"][a]
             side = 0 if place is None else (1 if place[a] < place[b] else -1)
-            found.append((ids[a], ids[b], labeler, 0.5 + 0.5 * np.sign(better), side))
-    columns = list(zip(*found, strict=True)) or [()] * 5
+            rows_of_votes.append((ids[a], ids[b], labeler, 0.5 + 0.5 * np.sign(better), side))
+    columns = list(zip(*rows_of_votes, strict=True)) or [()] * 5
     first, second, who, preferred, side_ = columns
     return Votes(
         np.array(first, dtype=np.int64),

@@ -11,7 +11,7 @@ from labeling.quality import bradley_terry, dawid_skene
 from labeling.quality.votes import votes
 from rlhf.data.errors import DataError
 
-MIN_VOTES = 10  # shared pairs; a labeler with fewer counts as the average one
+MIN_VOTES = 10  # shared pairs; a labeler with fewer gets the average weight
 
 
 def labeler_weights(
@@ -20,8 +20,8 @@ def labeler_weights(
     """A weight by labeler id, 0 or more, whose mean over the rows is 1.
 
     `dawid-skene` weighs by 2 accuracy - 1, the informed share of a labeler's answers; `bradley-terry` by the
-    ability beta. Both are near 0 for one who answers by position or at random. Labelers are told apart by the
-    outputs that several of them ranked; one who shares too few of those gets the mean of the others.
+    ability beta. Both are near 0 for a labeler who answers by position or at random. Labelers are told apart
+    by the outputs that several of them ranked; who shares too few of those gets the mean of the others.
 
     Raises:
         DataError: too few outputs were ranked by two people, or nobody is better than chance.

@@ -59,32 +59,32 @@ def create_app(
 def sign_in_first(request: Request, _: Exception) -> Response:
     """401 for programs, the sign-in page for people, who come back to where they were."""
     if request.url.path.startswith("/api/") or request.method != "GET":
-        return said(request, 401, "sign in first; your session may have ended")
+        return message_response(request, 401, "sign in first; your session may have ended")
     return RedirectResponse(f"/login?to={quote(request.url.path)}", 303)
 
 
 def data_error(request: Request, error: Exception) -> Response:
-    """What was sent cannot be used."""
-    return said(request, 404 if isinstance(error, Gone) else 400, str(error))
+    """What was sent cannot be used, or is not there."""
+    return message_response(request, 404 if isinstance(error, Gone) else 400, str(error))
 
 
 def http_error(request: Request, error: Exception) -> Response:
     """Not found, not allowed."""
     assert isinstance(error, StarletteHTTPException)
     message = "there is no such page" if error.status_code == 404 else str(error.detail)
-    return said(request, error.status_code, message, error.headers)
+    return message_response(request, error.status_code, message, error.headers)
 
 
 def validation_error(request: Request, error: Exception) -> Response:
-    """A field is missing or out of bounds: names the first."""
+    """A field is missing or out of bounds; the first is named."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or "the request"
-    return said(request, 422, f"{field}: {first['msg'].lower()}")
+    return message_response(request, 422, f"{field}: {first['msg'].lower()}")
 
 
-def said(request: Request, status: int, message: str, headers: Any = None) -> Response:
-    """A message as JSON or as a page, by who asks."""
+def message_response(request: Request, status: int, message: str, headers: Any = None) -> Response:
+    """A message, as JSON for programs and as a page for people."""
     if request.url.path.startswith("/api/"):
         return JSONResponse({"detail": message}, status, headers)
     user = getattr(request.state, "user", None)

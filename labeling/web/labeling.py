@@ -193,10 +193,10 @@ def skip_item(
     note: Annotated[Text, Form(max_length=1500)] = "",
 ) -> Response:
     """Skip an item, with a reason."""
-    said = f"{reason}: {note}" if note.strip() else reason
+    full_reason = f"{reason}: {note}" if note.strip() else reason
     with request.app.state.store.write() as tx:
         queue_for(tx, user, queue)
-        store_answer(tx, user, key, None, said)
+        store_answer(tx, user, key, None, full_reason)
     return RedirectResponse(f"/work/{queue}", 303)
 
 

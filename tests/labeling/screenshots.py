@@ -198,21 +198,21 @@ def decide(item: Work, behaviour: str, facts: dict[str, str], rng: random.Random
     if not facts:  # an onboarding post
         return Choice(scale=2 if item.shown_order[0] == 0 or behaviour == "spammer" else 8), 40.0
     shown = list(range(len(item.texts)))
-    found = rank(facts, item.texts, shown, behaviour, rng)
-    seconds = max(2.0, found.seconds * (0.25 if item.kind == "vote" else 0.5))
+    opinion = rank(facts, item.texts, shown, behaviour, rng)
+    seconds = max(2.0, opinion.seconds * (0.25 if item.kind == "vote" else 0.5))
     if item.kind == "compare":
-        left, right = found.ranking
-        step = 0 if left == right else 1 + found.strength // 3
+        left, right = opinion.ranking
+        step = 0 if left == right else 1 + opinion.strength // 3
         return Choice(scale=5 - step if left < right else 5 + step), seconds
     if item.kind == "rank":
-        return Choice(ranks=list(found.ranking)), seconds
+        return Choice(ranks=list(opinion.ranking)), seconds
     if item.kind == "vote":
         good = behaviour == "spammer" or gold_score(facts, item.texts[0]) + rng.gauss(0, 0.5) > 2.5
         return Choice(vote="up" if good else "down"), seconds
     if item.kind == "edit":
         text = item.texts[0] if behaviour == "spammer" else render(facts, rng)
         return Choice(text=text), seconds
-    left, right = found.ranking
+    left, right = opinion.ranking
     return Choice(side="tie" if left == right else "left" if left < right else "right"), seconds
 
 
@@ -279,7 +279,7 @@ def take_all(camera: Camera, crew: dict[str, User]) -> None:
 
     fresh = camera.sign_in(crew[NEW[camera.folder.name]])
     fresh.goto(f"{camera.url}/work/{ids['compare']}")
-    right = {one.outputs[0] for one in onboarding()}
+    right = {known.outputs[0] for known in onboarding()}
     for caption, first in (("Onboarding, right", "1"), ("Onboarding, wrong", "9")):
         fresh.wait_for_load_state()
         on_left = fresh.locator(".output .text").first.inner_text() in right
@@ -378,7 +378,7 @@ def save(picture: Image.Image, name: str) -> None:
     the nearest of them."""
     kept: list[Any] = []
     for _, colour in sorted(picture.getcolors(picture.width * picture.height), reverse=True):
-        if len(kept) < COLOURS and all(max(map(abs, map(sub, colour, one))) > NEAR for one in kept):
+        if len(kept) < COLOURS and all(max(map(abs, map(sub, colour, known))) > NEAR for known in kept):
             kept.append(colour)
     palette = Image.new("P", (1, 1))
     palette.putpalette(list(chain.from_iterable(kept)))

@@ -323,7 +323,7 @@ def test_axe_finds_nothing(scheme: str, site: Site) -> None:
         paths = [
             path for path in paths if path.startswith(("/work", "/operate/labeler", "/operate/agreement"))
         ]
-    page, axe, found = site.page(op, color_scheme=scheme), Axe(), []
+    page, axe, violations = site.page(op, color_scheme=scheme), Axe(), []
     compare = next(path for path in paths if path.startswith("/work/"))
     page.goto(site.url + compare)
     page.keyboard.press("1")
@@ -335,9 +335,9 @@ def test_axe_finds_nothing(scheme: str, site: Site) -> None:
         options = {} if scheme == "light" else {"runOnly": ["color-contrast"]}
         for violation in axe.run(page, options=options).response["violations"]:
             nodes = [node["html"][:150] for node in violation["nodes"][:3]]
-            found.append(f"{path}: {violation['id']}: {nodes}")
+            violations.append(f"{path}: {violation['id']}: {nodes}")
     page.context.close()
-    assert not found, "\n".join(found)
+    assert not violations, "\n".join(violations)
 
 
 def test_pages_fit_a_phone(site: Site) -> None:

@@ -59,20 +59,20 @@ def planted(
 
 
 def test_votes_are_the_pairs_of_a_ranking_with_the_side_each_was_shown_on() -> None:
-    found = votes([row("ann", [2, 1, 2], shown_order=[2, 0, 1])])
-    assert list(zip(found.first, found.second, strict=True)) == [(0, 1), (0, 2), (1, 2)]
-    assert list(found.preferred) == [0, 0.5, 1]
-    assert list(found.side) == [1, -1, -1]
+    cast = votes([row("ann", [2, 1, 2], shown_order=[2, 0, 1])])
+    assert list(zip(cast.first, cast.second, strict=True)) == [(0, 1), (0, 2), (1, 2)]
+    assert list(cast.preferred) == [0, 0.5, 1]
+    assert list(cast.side) == [1, -1, -1]
     assert set(votes([row("ann", [1, 2], shown_order=None)]).side) == {0}
 
 
 def test_votes_on_the_same_outputs_meet_whatever_their_order_in_the_row() -> None:
     turned = row("bob", [1, 2]) | {"completions": [" a b c", " a b c d"]}
-    found = votes([row("ann", [1, 2]), turned, row("cat", [1, 2], prompt="q")])
-    assert list(found.pair) == [0, 0, 1]
-    assert list(found.preferred) == [1, 0, 1]
-    assert list(found.side) == [1, -1, 1]
-    assert list(found.shared().labeler) == [0, 1]
+    cast = votes([row("ann", [1, 2]), turned, row("cat", [1, 2], prompt="q")])
+    assert list(cast.pair) == [0, 0, 1]
+    assert list(cast.preferred) == [1, 0, 1]
+    assert list(cast.side) == [1, -1, 1]
+    assert list(cast.shared().labeler) == [0, 1]
     # one person twice is no overlap
     assert len(votes([row("ann", [1, 2]), row("ann", [2, 1])]).shared()) == 0
 
@@ -105,19 +105,19 @@ def coins(
 def test_dawid_skene_finds_planted_accuracies_and_biases() -> None:
     accuracy = np.array([0.95, 0.9, 0.9, 0.85, 0.8, 0.8, 0.75, 0.7, 0.65, 0.5, 0.5, 0.3])
     bias = np.array([0.0, 0.0, 0.05, -0.1, 0.1, 0.0, 0.15, -0.2, 0.0, 0.45, -0.4, 0.0])
-    given, truth = coins(np.random.default_rng(1), accuracy, bias)
-    found = dawid_skene.fit(given)
-    assert np.abs(found.accuracy - accuracy).max() < 0.06
-    assert np.abs(found.left_bias - bias).max() < 0.06
+    cast, truth = coins(np.random.default_rng(1), accuracy, bias)
+    fitted = dawid_skene.fit(cast)
+    assert np.abs(fitted.accuracy - accuracy).max() < 0.06
+    assert np.abs(fitted.left_bias - bias).max() < 0.06
     # it knows the better output more often than the majority does, and knows how well it knows
-    majority = np.bincount(given.pair, given.preferred) > 1.5
-    right = (found.first_better > 0.5) == truth
+    majority = np.bincount(cast.pair, cast.preferred) > 1.5
+    right = (fitted.first_better > 0.5) == truth
     assert right.mean() > (majority == truth).mean() + 0.03
     assert right.mean() == pytest.approx(
-        np.maximum(found.first_better, 1 - found.first_better).mean(), abs=0.03
+        np.maximum(fitted.first_better, 1 - fitted.first_better).mean(), abs=0.03
     )
     # without the bias, those who answer by position look as good as the side they lean to
-    assert np.abs(dawid_skene.fit(given, position_bias=False).left_bias).max() == 0
+    assert np.abs(dawid_skene.fit(cast, position_bias=False).left_bias).max() == 0
 
 
 def test_dawid_skene_without_votes_is_its_prior() -> None:
@@ -131,17 +131,17 @@ def test_dawid_skene_without_votes_is_its_prior() -> None:
 def test_bradley_terry_finds_planted_abilities_and_biases() -> None:
     ability = np.array([2.0, 1.5, 1.5, 1.2, 1.0, 1.0, 0.8, 0.5, 0.0, 0.0, -1.0, 1.0])
     bias = np.array([0.0, 0.0, 1.0, 0.0, -0.5, 0.0, 0.0, 0.5, 2.0, 0.0, 0.0, -1.0])
-    given, score = planted(np.random.default_rng(2), ability, bias, prompts=600, overlap=6)
-    found = bradley_terry.fit(given)
-    assert spearmanr(found.ability, ability).statistic > 0.95
-    assert set(np.flatnonzero(found.ability < 0.2)) == {8, 9, 10}
-    assert pearsonr(found.left_bias, bias).statistic > 0.97
+    cast, score = planted(np.random.default_rng(2), ability, bias, prompts=600, overlap=6)
+    fitted = bradley_terry.fit(cast)
+    assert spearmanr(fitted.ability, ability).statistic > 0.95
+    assert set(np.flatnonzero(fitted.ability < 0.2)) == {8, 9, 10}
+    assert pearsonr(fitted.left_bias, bias).statistic > 0.97
     gaps = [(i, i + 1) for i in range(0, len(score), 3)]
-    assert pearsonr(*([s[i] - s[j] for i, j in gaps] for s in (found.score, score))).statistic > 0.85
+    assert pearsonr(*([s[i] - s[j] for i, j in gaps] for s in (fitted.score, score))).statistic > 0.85
 
 
 def test_the_bradley_terry_gradient_is_that_of_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, _ = planted(np.random.default_rng(3), np.array([1.0, 0.5, 2.0]), np.zeros(3), prompts=4, overlap=2)
+    cast, _ = planted(np.random.default_rng(3), np.array([1.0, 0.5, 2.0]), np.zeros(3), prompts=4, overlap=2)
     losses = []
 
     def spy(loss, start, **kwargs):
@@ -150,7 +150,7 @@ def test_the_bradley_terry_gradient_is_that_of_its_loss(monkeypatch: pytest.Monk
 
     real = bradley_terry.minimize
     monkeypatch.setattr(bradley_terry, "minimize", spy)
-    bradley_terry.fit(given)
+    bradley_terry.fit(cast)
     loss, start = losses[0]
     x = start + np.random.default_rng(0).normal(0, 0.5, len(start))
     numeric = [(loss(x + step)[0] - loss(x - step)[0]) / 2e-5 for step in np.eye(len(x)) * 1e-5]
@@ -164,25 +164,25 @@ def test_both_models_agree_with_crowd_kit() -> None:
     reason = "crowd-kit is not here: pip install --no-deps --target DIR crowd-kit==1.4.1, DIR on PYTHONPATH"
     aggregation = pytest.importorskip("crowdkit.aggregation", reason=reason)
     accuracy = np.array([0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5])
-    given, _ = coins(np.random.default_rng(4), accuracy, np.zeros(8), pairs=600, overlap=4)
+    cast, _ = coins(np.random.default_rng(4), accuracy, np.zeros(8), pairs=600, overlap=4)
     # Theirs also fits how often each label is true; every pair once more, turned round, makes that one half.
-    table = pd.DataFrame({"task": given.pair, "worker": given.labeler, "label": given.preferred.astype(int)})
+    table = pd.DataFrame({"task": cast.pair, "worker": cast.labeler, "label": cast.preferred.astype(int)})
     turned = table.assign(task=table["task"] + len(table), label=1 - table["label"])
     theirs = aggregation.OneCoinDawidSkene(n_iter=1000, tol=0).fit(pd.concat([table, turned]))
-    ours = dawid_skene.fit(given, position_bias=False, prior=(1e-6, 1e-6), tolerance=1e-8)
+    ours = dawid_skene.fit(cast, position_bias=False, prior=(1e-6, 1e-6), tolerance=1e-8)
     np.testing.assert_allclose(ours.accuracy, theirs.skills_.sort_index(), atol=1e-3)
     np.testing.assert_allclose(
-        ours.first_better, theirs.probas_.sort_index()[1][: given.pair.max() + 1], atol=1e-2
+        ours.first_better, theirs.probas_.sort_index()[1][: cast.pair.max() + 1], atol=1e-2
     )
 
     # Theirs mixes a reader with a coin (Bugakova et al. 2019), ours scales the gap: the orders agree.
     ability, bias = np.array([3.0, 2.0, 1.5, 1.0, 0.6, 0.0]), np.zeros(6)
-    given, _ = planted(np.random.default_rng(5), ability, bias, prompts=60, overlap=5)
-    left, right = (np.array([str(i) for i in side]) for side in (given.first, given.second))
-    table = pd.DataFrame({"worker": given.labeler, "left": left, "right": right})
-    table["label"] = np.where(given.preferred == 1, left, right)
+    cast, _ = planted(np.random.default_rng(5), ability, bias, prompts=60, overlap=5)
+    left, right = (np.array([str(i) for i in side]) for side in (cast.first, cast.second))
+    table = pd.DataFrame({"worker": cast.labeler, "left": left, "right": right})
+    table["label"] = np.where(cast.preferred == 1, left, right)
     theirs = aggregation.NoisyBradleyTerry(n_iter=200, regularization_ratio=0.1).fit(table)
-    ours = bradley_terry.fit(given)
+    ours = bradley_terry.fit(cast)
     scores = theirs.scores_.loc[[str(i) for i in range(len(ours.score))]].to_numpy()
     gaps = [(i, i + 1) for i in range(0, len(scores), 3)]
     assert spearmanr(*([s[i] - s[j] for i, j in gaps] for s in (ours.score, scores))).statistic > 0.85
@@ -194,16 +194,16 @@ def test_both_models_agree_with_crowd_kit() -> None:
 def test_agreement_on_human_ratings_of_summaries() -> None:
     if not RATINGS.exists():
         pytest.skip("shared/data/cnndm_human_ratings is not beside the repository")
-    given = []
+    ratings = []
     for line in RATINGS.read_text().splitlines():
         rating = json.loads(line)
         scores = rating["prompts"]["overall"]["human"]
         people = rating["annotators"]
         people = ast.literal_eval(people) if isinstance(people, str) else people
         unit = f"{rating['id']} {rating['system']}"
-        given += [Answer(unit, rating["id"], str(p), s) for p, s in zip(people, scores, strict=True)]
-    assert len(given) == 5133
-    figures = agreement(given)
+        ratings += [Answer(unit, rating["id"], str(p), s) for p, s in zip(people, scores, strict=True)]
+    assert len(ratings) == 5133
+    figures = agreement(ratings)
     assert figures["alpha"]["value"] == pytest.approx(0.1995, abs=5e-4)  # .199, cut off
     assert figures["alpha"]["low"] < 0.199 < figures["alpha"]["high"]
     assert figures["units"] == 2513  # of 2,514: one has a single label
@@ -212,19 +212,19 @@ def test_agreement_on_human_ratings_of_summaries() -> None:
 
 def test_agreement_by_hand() -> None:
     # units: 1 agree, 2 agree, 3 differ, 4 differ; the third labeler's single answer counts nowhere
-    given = [
+    ratings = [
         Answer(u, u, who, v)
         for who, vs in (("ann", "xyxx"), ("bob", "xyyy"))
         for u, v in zip("1234", vs, strict=True)
     ]
-    given.append(Answer("5", "5", "cat", "x"))
-    figures = agreement(given)
+    ratings.append(Answer("5", "5", "cat", "x"))
+    figures = agreement(ratings)
     assert figures["raw"]["value"] == 0.5
     assert figures["pairs"] == 4
     # x and y are each half of the eight answers: kappa (.5 - .5) / .5, alpha 1 - .5 / (2 * 4 * 4 / (8 * 7))
     assert figures["kappa"]["value"] == pytest.approx(0)
     assert figures["alpha"]["value"] == pytest.approx(1 - 0.5 / (32 / 56))
-    again = agreement([*given[:1], Answer("1", "1", "ann", "y"), *given[1:]])
+    again = agreement([*ratings[:1], Answer("1", "1", "ann", "y"), *ratings[1:]])
     assert again["raw"]["value"] == 0.25  # ann changed her mind about 1, and the later answer stands
     unanimous = agreement([Answer("1", "1", who, "x") for who in "ab"])
     assert unanimous["raw"]["value"] == 1
@@ -238,12 +238,12 @@ def test_agreement_is_that_of_the_libraries() -> None:
     rng = np.random.default_rng(3)
     first = rng.choice(list("xyz"), 60, p=[0.5, 0.2, 0.3])
     second = np.where(rng.random(60) < 0.5, first, rng.choice(list("xyz"), 60))
-    given = [
+    ratings = [
         Answer(str(i), str(i), who, v)
         for who, vs in (("ann", first), ("bob", second))
         for i, v in enumerate(vs)
     ]
-    figures = agreement(given)
+    figures = agreement(ratings)
     table = pd.DataFrame([[ord(v) for v in vs] for vs in (first, second)])
     both = np.r_[first, second], np.r_[second, first]
     assert figures["alpha"]["value"] == pytest.approx(evalica.alpha(table).alpha)
@@ -256,8 +256,8 @@ def test_agreement_of_rankings_by_slice() -> None:
         week, bob = ("1", [2, 1]) if i % 2 else ("2", [1, 2])
         rows += [row("ann", [1, 2], f"p{i}", week=week), row("bob", bob, f"p{i}", week=week)]
     rows.append(row("ann", [1, 2], "alone", week="3"))
-    found = agreement_by(rows, lambda r: r["week"])
-    assert {week: of["raw"]["value"] for week, of in found.items()} == {"1": 0, "2": 1}
+    by_week = agreement_by(rows, lambda r: r["week"])
+    assert {week: figures["raw"]["value"] for week, figures in by_week.items()} == {"1": 0, "2": 1}
     assert agreement(answers(rows))["raw"]["value"] == 0.5
     assert {a.value for a in answers([row("ann", [1, 1])])} == {"tie"}
 
@@ -280,16 +280,16 @@ def test_signals_flag_those_who_answer_by_position_in_haste_or_always_the_same()
             row("hasty", [int(x) + 1 for x in rng.permutation(3)], prompt, shown_order=order, seconds=5)
         )
         gold[prompt, tuple(rows[-1]["completions"])] = honest
-    found = signals(rows, gold)
-    assert found["careful"].gold_accuracy == 1
-    assert found["careful"].longer_rate == 1  # the first text of a row is the longest
-    assert found["careful"].flags == found["usual"].flags == ()
-    assert found["usual"].gold_accuracy == pytest.approx(2 / 3)
-    assert found["first"].left_rate == found["first"].constant_rate == 1
-    assert [flag.split(" ")[0] for flag in found["first"].flags][:2] == ["prefers", "gives"]
-    assert any(flag.startswith("needs 5 s") for flag in found["hasty"].flags)
-    assert any("no better than chance" in flag for flag in found["hasty"].flags)
-    assert found["hasty"].gold_pairs == 180
+    seen = signals(rows, gold)
+    assert seen["careful"].gold_accuracy == 1
+    assert seen["careful"].longer_rate == 1  # the first text of a row is the longest
+    assert seen["careful"].flags == seen["usual"].flags == ()
+    assert seen["usual"].gold_accuracy == pytest.approx(2 / 3)
+    assert seen["first"].left_rate == seen["first"].constant_rate == 1
+    assert [flag.split(" ")[0] for flag in seen["first"].flags][:2] == ["prefers", "gives"]
+    assert any(flag.startswith("needs 5 s") for flag in seen["hasty"].flags)
+    assert any("no better than chance" in flag for flag in seen["hasty"].flags)
+    assert seen["hasty"].gold_pairs == 180
     # few rankings and missing columns flag nobody
     few = signals([row("ann", [1, 2], shown_order=None)])["ann"]
     assert (few.flags, few.left_rate, few.median_seconds, few.gold_accuracy) == ((), None, None, None)

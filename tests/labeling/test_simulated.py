@@ -30,17 +30,17 @@ def test_they_sign_in_and_rank_what_they_see(
 ) -> None:
     monkeypatch.setenv("RLHF_STATE", str(tmp_path_factory.mktemp("state")))
     monkeypatch.setenv("LABELING_DB", str(sqlite.engine.url))
-    rng, facts, found = random.Random(1), {}, []
-    while len(found) < 40:
+    rng, facts, posts = random.Random(1), {}, []
+    while len(posts) < 40:
         post = draw_post(rng, 0.5)
         texts = {name: write(post, rng, name)[0].strip() for name in WRITERS}
         if len(set(texts.values())) == len(texts):
             facts[post.text] = post.facts
-            found.append(Candidate(post.text, tuple(texts.values()), tuple(texts), split="train"))
+            posts.append(Candidate(post.text, tuple(texts.values()), tuple(texts), split="train"))
     with sqlite.write() as tx:
         add_queue(tx, 1, "round 1", "rank", "test")
         row = queue_row(tx, "p", "round 1")
-        add_items(tx, row, found, Filling(), "test")
+        add_items(tx, row, posts, Filling(), "test")
 
     with labeling_app("none") as url:
         with pytest.raises(DataError, match="know the posts of the built-in task only"):

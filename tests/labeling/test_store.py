@@ -386,9 +386,9 @@ def test_sessions_end_and_passwords_are_not_stored(store: Store) -> None:
         assert people.check_password(tx, "ann", PASSWORD) == ann.id
         assert people.check_password(tx, "ann", PASSWORD + "x") is None
         assert people.check_password(tx, "nobody", PASSWORD) is None
-        found = people.user_of(tx, token)
-        assert found
-        assert found[0] == ann
+        session = people.user_of(tx, token)
+        assert session
+        assert session[0] == ann
         tx.execute(schema.sessions.update().values(seen=time.time() - 100))
         assert people.user_of(tx, token, idle=50) is None
         tx.execute(schema.sessions.update().values(seen=time.time(), expires=time.time() - 1))

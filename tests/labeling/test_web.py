@@ -56,14 +56,14 @@ def app(sqlite: Store) -> Any:
 @pytest.fixture
 def clients(app: Any, sqlite: Store) -> dict[str, TestClient]:
     """Clients by who is signed in: anonymous, labeler, operator."""
-    found = {who: TestClient(app, headers=SAME, follow_redirects=False) for who in ("anonymous", "stale")}
-    found["stale"].cookies.set(COOKIE, "a session that has ended")
+    by_role = {who: TestClient(app, headers=SAME, follow_redirects=False) for who in ("anonymous", "stale")}
+    by_role["stale"].cookies.set(COOKIE, "a session that has ended")
     for role in ("labeler", "operator"):
         user = person(sqlite, role, role=role)
-        found[role] = TestClient(app, headers=SAME, follow_redirects=False)
+        by_role[role] = TestClient(app, headers=SAME, follow_redirects=False)
         with sqlite.write() as tx:
-            found[role].cookies.set(COOKIE, people.open_session(tx, user.id))
-    return found
+            by_role[role].cookies.set(COOKIE, people.open_session(tx, user.id))
+    return by_role
 
 
 # path -> who may use it; a path that is not here fails the test below
@@ -251,9 +251,9 @@ def key_of(client: TestClient, queue: int) -> str:
 
 
 def key_in(page: str) -> str:
-    found = re.search(r'name="key" value="([^"]+)"', page)
-    assert found
-    return found[1]
+    match = re.search(r'name="key" value="([^"]+)"', page)
+    assert match
+    return match[1]
 
 
 def test_what_is_counted_no_further_is_not_counted_down(
@@ -293,8 +293,8 @@ def test_an_operator_fills_a_queue_and_takes_the_labels_home(
     operator.post("/operate/projects/2/guideline", data={"text": "Be kind."})
     operator.post("/operate/projects/2/queues", data={"name": "q", "kind": "compare"})
     rows = "".join(json.dumps({"prompt": f"p{i}", "completions": ["a", "b"]}) + "\n" for i in range(4))
-    given = {"sampling": "random", "number": "2", "shared": "0", "repeats": "0"}
-    done = operator.post("/operate/queues/1/items", data=given, files={"file": ("x.jsonl", rows)})
+    form = {"sampling": "random", "number": "2", "shared": "0", "repeats": "0"}
+    done = operator.post("/operate/queues/1/items", data=form, files={"file": ("x.jsonl", rows)})
     assert done.status_code == 303
     bad = operator.post("/operate/queues/1/items", files={"file": ("x.jsonl", '{"prompt": "p"}')})
     assert bad.status_code == 400
@@ -325,9 +325,9 @@ def test_programs_use_the_same_queues(app: Any, sqlite: Store) -> None:
     ]
     item = client.post(f"/api/queues/{queue}/next").json()["item"]
     assert sorted(item["texts"]) == [f"output {item['prompt'][-1]}.0", f"reference {item['prompt'][-1]}"]
-    given = {"key": item["key"], "choice": {"side": "tie"}, "note": "hm"}
-    first = client.post("/api/labels", json=given).json()
-    assert client.post("/api/labels", json=given).json() == first
+    body = {"key": item["key"], "choice": {"side": "tie"}, "note": "hm"}
+    first = client.post("/api/labels", json=body).json()
+    assert client.post("/api/labels", json=body).json() == first
     assert first["item"]["key"] != item["key"]
     skipped = client.post("/api/labels", json={"key": first["item"]["key"], "note": "broken"}).json()
     assert skipped["item"] is None
@@ -340,9 +340,9 @@ def test_asking_the_served_model(app: Any, clients: dict[str, TestClient], sqlit
     asked = client.post("/api/ask", json={"prompt": "hi", "answers": 2}).json()
     assert sorted(asked["texts"]) == ["m/1 says 0: hi", "m/1 says 1: hi"]
     app.state.answer.version = "m/2"  # promoted meanwhile
-    given = {"key": asked["key"], "choice": {"scale": 1}}
-    assert client.post("/api/ask/feedback", json=given | {"choice": {"vote": "up"}}).status_code == 400
-    assert client.post("/api/ask/feedback", json=given).status_code == 200
+    body = {"key": asked["key"], "choice": {"scale": 1}}
+    assert client.post("/api/ask/feedback", json=body | {"choice": {"vote": "up"}}).status_code == 400
+    assert client.post("/api/ask/feedback", json=body).status_code == 200
     where = client.post("/ask", data={"prompt": "hi", "answers": "1"}).headers["location"]
     page = client.get(where)
     assert "m/2 says 0: hi" in page.text
@@ -355,12 +355,12 @@ def test_asking_the_served_model(app: Any, clients: dict[str, TestClient], sqlit
     refused = client.post("/api/ask", json={"prompt": "fail"})
     assert (refused.status_code, refused.json()) == (409, {"detail": "no model is @champion yet"})
     with sqlite.read() as tx:
-        found = tables(tx, "served")
-    assert [row["completion"] for row in found["demonstrations"]] == []  # the vote superseded the edit
-    [comparison] = found["comparisons"]
+        exported = tables(tx, "served")
+    assert [row["completion"] for row in exported["demonstrations"]] == []  # the vote superseded the edit
+    [comparison] = exported["comparisons"]
     assert comparison["policies"] == ["m/1", "m/1"]
     assert comparison["completions"][comparison["ranking"].index(1)] == asked["texts"][0]
-    assert {row["kind"] for row in found["labels"]} == {"compare", "vote"}
+    assert {row["kind"] for row in exported["labels"]} == {"compare", "vote"}
 
 
 def test_without_a_model_it_says_so(sqlite: Store) -> None:
@@ -391,7 +391,7 @@ def test_no_request_makes_the_server_fail(store: Store) -> None:
         token = people.open_session(tx, op.id, lasts=365 * 24 * 3600)
     headers = {"Authorization": f"Bearer {token}"}
     described = schemathesis.openapi.from_asgi("/openapi.json", app, headers=headers)
-    operations = [found.ok() for found in described.get_all_operations()]
+    operations = [operation.ok() for operation in described.get_all_operations()]
     assert len(operations) > 35
     for operation in operations:
         if operation.path not in ("/logout", "/account"):  # these end the session
@@ -409,8 +409,8 @@ def fuzz(operation: Any, headers: dict[str, str]) -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy())
-    def one(case: Any) -> None:
+    def request(case: Any) -> None:
         response = case.call(headers=headers)
         case.validate_response(response, checks=[not_a_server_error])
 
-    one()
+    request()

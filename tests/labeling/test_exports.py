@@ -1,0 +1,134 @@
+"""Labels out: the contracts, the same bytes for the same labels, and versions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from label_app import answer, candidates, filled, person
+
+from labeling.answers import Choice
+from labeling.candidates import Candidate
+from labeling.contracts import TABLES, tables
+from labeling.exports import FORMATS, export
+from labeling.imports.files import read_labels
+from labeling.imports.storing import store_labels
+from labeling.items import Filling, add_items
+from labeling.labels import store_answer, undo
+from labeling.projects import add_project
+from labeling.queues import queue_row
+from labeling.store import Store
+from labeling.versions import cut_version, new_labels
+from labeling.work import next_work
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, row_id
+from rlhf.data.errors import DataError
+from rlhf.data.folder import files
+from rlhf.data.readers import read_rows
+from rlhf.data.table import read_table
+
+
+def label_some(store: Store) -> None:
+    """One label of each kind by `ann`."""
+    ann = person(store, "ann", group="expert")
+    answer(store, ann, filled(store, "compare", candidates(1)), scale=5)
+    answer(store, ann, filled(store, "rank", candidates(1, outputs=4)), ranks=[3, None, 1, 3])
+    answer(store, ann, filled(store, "vote", candidates(1, outputs=1)), vote="down")
+    answer(store, ann, filled(store, "edit", candidates(1, outputs=1)), text="better")
+    answer(store, ann, filled(store, "judge", candidates(1, outputs=1)), side="left")
+
+
+def test_export_speaks_the_contracts(store: Store, tmp_path: Path) -> None:
+    label_some(store)
+    with store.read() as tx:
+        export(tx, "p", tmp_path / "out")
+    rows = read_table(tmp_path / "out/comparisons.parquet", COMPARISON)
+    assert len(rows) == 3
+    edited = next(row for row in rows if row["policies"][0] == "edited")
+    assert (edited["completions"], edited["ranking"]) == (["better", "output 0.0"], [1, 2])
+    ranked = next(row for row in rows if len(row["completions"]) == 3)
+    assert sorted(ranked["ranking"]) == [1, 2, 2]
+    shown = [ranked["ranking"][k] for k in ranked["shown_order"]]
+    assert shown == [2, 1, 2]  # positions 0, 2 and 3 of the screen; 1 was left out
+    tied = next(row for row in rows if row["ranking"] == [1, 1])
+    assert (tied["strength"], tied["labeler_id"], tied["labeler_group"]) == (1, "ann", "expert")
+    [judgment] = read_table(tmp_path / "out/judgments.parquet", JUDGMENT)
+    assert judgment["preferred"] == ("output" if judgment["shown_order"][0] == 0 else "reference")
+    assert judgment["judge_kind"] == "human"
+    [demonstration] = read_table(tmp_path / "out/demonstrations.parquet", DEMONSTRATION)
+    assert demonstration["completion"] == "better"
+    assert demonstration["id"] == row_id(DEMONSTRATION, demonstration)
+    assert len(files(tmp_path / "out").tables["comparisons"]) == 3  # what `ingest` reads
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_labels_are_the_same_bytes(form: str, sqlite: Store, tmp_path: Path) -> None:
+    label_some(sqlite)
+    with sqlite.read() as tx:
+        first = export(tx, "p", tmp_path / "a", form)
+        export(tx, "p", tmp_path / "a", form)  # over itself
+        assert export(tx, "p", tmp_path / "b", form) == first
+    names = sorted(f.name for f in (tmp_path / "a").iterdir())
+    assert names == [*(f"{name}.{form}" for name in sorted(TABLES)), "manifest.json"]
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+    assert len(read_rows(tmp_path / f"a/comparisons.{form}", COMPARISON)) == 3
+    # another store with the same labels, given in another order
+    other = Store(f"sqlite:///{tmp_path / 'other.db'}")
+    rows = read_labels(tmp_path / f"a/comparisons.{form}")
+    hashes = []
+    for place, order in enumerate((rows, rows[::-1])):
+        with other.write() as tx:
+            add_project(tx, f"q{place}", "test")
+            store_labels(tx, f"q{place}", order, "file", "test")
+            manifest = export(tx, f"q{place}", tmp_path / f"q{place}", form)
+            hashes.append(manifest["content_hash"])
+    assert hashes[0] == hashes[1]
+
+
+def test_an_export_does_not_remove_a_folder_of_yours(sqlite: Store, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(DataError, match="is no export"), sqlite.read() as tx:
+        export(tx, "p", tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_versions_use_every_label_once_and_stay_as_they_were(store: Store, tmp_path: Path) -> None:
+    ann, queue = person(store, "ann"), filled(store, "compare", candidates(6))
+    _, first = answer(store, ann, queue, scale=1)
+    answer(store, ann, queue, scale=2)
+    with store.write() as tx:
+        assert new_labels(tx, "p") == 2
+        assert cut_version(tx, "p", "test") == 1
+        assert cut_version(tx, "p", "test") is None
+    with store.read() as tx:
+        before = export(tx, "p", tmp_path / "v1", version=1)
+    with store.write() as tx:
+        undo(tx, ann, first)  # a correction of a label that was used
+    answer(store, ann, queue, scale=9)
+    answer(store, ann, queue, scale=3)
+    with store.write() as tx:
+        assert cut_version(tx, "p", "test") == 2
+    with store.read() as tx:
+        assert export(tx, "p", tmp_path / "again", version=1) == before
+        whole = tables(tx, "p", version=2)["labels"]
+        new = tables(tx, "p", version=2, since=1)["labels"]
+        assert len(whole) == 3
+        assert len(new) == 2
+        assert {row["id"] for row in new} < {row["id"] for row in whole}
+        with pytest.raises(DataError, match="no version 3; the newest is 2"):
+            tables(tx, "p", version=3)
+
+
+def test_gold_and_repeats_are_not_trained_on(sqlite: Store) -> None:
+    ann, queue = person(sqlite, "ann"), filled(sqlite, "compare", candidates(2), repeats=1.0)
+    with sqlite.write() as tx:
+        gold = [Candidate("g", ("a", "b"), ("", ""), expected={"ranking": [1, 2]})]
+        add_items(tx, queue_row(tx, "p", "compare"), gold, Filling("gold"), "test")
+    while work := next_work(sqlite, ann, queue):
+        with sqlite.write() as tx:
+            store_answer(tx, ann, work.key, Choice(scale=1))
+    with sqlite.read() as tx:
+        exported = tables(tx, "p")
+    assert Counter(row["role"] for row in exported["labels"]) == {"work": 2, "repeat": 2, "gold": 1}
+    assert len(exported["comparisons"]) == 2
