@@ -1,4 +1,4 @@
-"""Start the labeling app on this checkout's task and champion.
+"""Start the labeling app on this checkout's task, with the champion behind it.
 
     python -m flows.label [--port 8600]        or: make label
 

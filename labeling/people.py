@@ -1,7 +1,7 @@
-"""Who may do what: groups, users, passwords, sessions, and the throttling of guesses.
+"""Accounts: groups, users, passwords, sessions, and the throttling of guesses.
 
-Passwords are argon2id hashes. A browser holds a random token, the database only its SHA-256. Every function
-takes a transaction of `Store`.
+Passwords are argon2id hashes. A browser holds a random token, the database only the token's SHA-256. Every
+function takes a transaction of `Store`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from rlhf.data.errors import DataError
 SESSION_IDLE = 12 * 3600.0  # seconds without a request after which a session ends
 SESSION_WHOLE = 14 * 24 * 3600.0  # seconds after which it ends anyway
 SEEN_EVERY = 60.0  # seconds between two notes of when a session was last used
-TRIES, TRIES_ADDRESS, WINDOW = 5, 50, 15 * 60.0  # failures a name and an address may have in WINDOW seconds
+TRIES, TRIES_ADDRESS, WINDOW = (
+    5,
+    50,
+    15 * 60.0,
+)  # failures allowed to a name and to an address in WINDOW seconds
 SHORTEST_PASSWORD = 10
 
 # The costs are those of OWASP's password storage cheat sheet for argon2id.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-_DUMMY = _hasher.hash(secrets.token_hex(16))  # compared for unknown names, so that both answers take as long
-_few = threading.Semaphore(4)  # hashes at once: each takes 19 MiB
+_DUMMY = _hasher.hash(secrets.token_hex(16))  # checked for unknown names, so that both answers take as long
+_few = threading.Semaphore(4)  # hashes at once, because each takes 19 MiB
 
 
 @dataclass(frozen=True)

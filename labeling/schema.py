@@ -1,8 +1,8 @@
 """The tables of the label store, for SQLite and PostgreSQL alike.
 
-Times are seconds since 1970 (UTC). The tables of `APPEND_ONLY` are just that: triggers of the migration
-refuse UPDATE and DELETE in the database itself, so a correction is a new row that supersedes. Everything else
-(leases, sessions, counters) is working state.
+Times are seconds since 1970 (UTC). Rows of the tables in `APPEND_ONLY` stay: triggers of the migration refuse
+UPDATE and DELETE in the database itself, so a correction is a new row that supersedes an old one. Everything
+else (leases, sessions, counters) is working state.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ queues = Table(
     _of("projects"),
     Column("name", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("overlap", Integer, nullable=False),  # labels wanted an item
+    Column("overlap", Integer, nullable=False),  # labels wanted for each item
     Column("lease_seconds", Integer, nullable=False),
     Column("group_id", ForeignKey("groups.id")),  # only this group may work here; null: everybody
     Column("active", Boolean, nullable=False),

@@ -2,7 +2,7 @@
 
 P(labeler a prefers i to j) = sigmoid(beta_a (s_i - s_j) + gamma_a side), side +1 where i was shown first, -1
 where j was (Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced setting", with a bias term).
-beta_a near or below 0 exposes a spammer, a large gamma_a one who answers by position.
+A beta_a near or below 0 exposes a spammer, a large gamma_a somebody who answers by position.
 
 Abilities and biases are fitted first, with the gap s_i - s_j of each pair integrated out, as item response
 models do (Bock and Aitkin 1981): with few votes a pair, scores fitted together with them bend to every vote
@@ -28,7 +28,8 @@ class BradleyTerry:
     """What the votes say about outputs and labelers.
 
     Attributes:
-        score: s, higher is better, in logits for a labeler of ability 1; 0 without a vote, [outputs].
+        score: s, higher is better, in logits for a labeler of ability 1; 0 for an output without votes,
+            [outputs].
         ability: beta, [labelers].
         left_bias: gamma, in logits, [labelers].
     """
@@ -49,9 +50,10 @@ def fit(
     """Fit by L-BFGS; ties count as half a vote for either side.
 
     Args:
-        votes: votes on pairs; pairs with a single vote say next to nothing about its labeler.
-        score_sd, ability_sd, bias_sd: standard deviations of the normal priors; small ones hold on tighter.
-        ability_mean: mean of the prior of beta. Above 0: it says that labelers mostly mean well.
+        votes: votes on pairs; a pair with a single vote says next to nothing about its labeler.
+        score_sd, ability_sd, bias_sd: standard deviations of the normal priors; small ones pull harder to the
+            mean.
+        ability_mean: mean of the prior of beta; above 0, because labelers mostly mean well.
     """
     ability, bias = _labelers(votes, score_sd, ability_mean, ability_sd, bias_sd)
     return BradleyTerry(_scores(votes, ability, bias, score_sd), ability, bias)

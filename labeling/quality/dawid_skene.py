@@ -1,9 +1,9 @@
 """One-coin Dawid-Skene with position bias: how often each labeler is right, without knowing what is right.
 
 Every pair has a hidden better output z. A labeler sees it on the left or on the right and answers "left" with
-probability a if z is there and 1 - b if it is not (Dawid and Skene 1979). One coin says a = b; here
-(a + b) / 2 is the labeler's accuracy and (a - b) / 2 the pull to the left, so that one who always takes the
-left has accuracy 0.5 and not that of the pairs at hand. Ties count as half a vote for either side.
+probability a if z is there and 1 - b if it is not (Dawid and Skene 1979). With one coin, a = b; here
+(a + b) / 2 is the labeler's accuracy and (a - b) / 2 the pull to the left, so that somebody who always takes
+the left has accuracy 0.5, whatever the pairs at hand. Ties count as half a vote for either side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class DawidSkene:
         accuracy: probability that a labeler picks the better output, position aside, [labelers].
         left_bias: added to that probability when the better output is on the left, taken off otherwise,
             [labelers].
-        first_better: probability that the first output of a pair is the better one, [pairs of `Votes.pair`].
+        first_better: probability that the first output of a pair is the better of the two, [pairs], in the
+            order of `Votes.pair`.
     """
 
     accuracy: np.ndarray
@@ -42,12 +43,12 @@ def fit(
     """Fit by expectation-maximisation from the majority of the votes.
 
     Args:
-        votes: votes on pairs; pairs with a single vote say nothing about its labeler.
+        votes: votes on pairs; a pair with a single vote says nothing about its labeler.
         position_bias: whether labelers may lean to one side; False is the plain one-coin model.
-        prior: Beta prior of a and b as (right, wrong) answers. Its mean above 0.5 says which of the two
-            mirror images of the solution is meant; labelers without votes get its mean.
-        tolerance: stop when no probability of a pair moves by more.
-        max_steps: stop after so many steps.
+        prior: Beta prior of a and b as (right, wrong) answers. Its mean is above 0.5, which picks one of the
+            two mirror images of the solution; labelers without votes get its mean.
+        tolerance: stop when no pair's probability moves by more than this.
+        max_steps: stop after this many steps.
     """
     people, pair = len(votes.labelers), votes.pair
     pairs = int(pair.max()) + 1 if len(votes) else 0
@@ -59,7 +60,8 @@ def fit(
     a: np.ndarray = np.full(people, right / (right + wrong))
     b = a
     for _ in range(max_steps):
-        # M: `hit` is how far each vote names the better output, counted apart by the side that one is on.
+        # M step: `hit` counts how far each labeler's votes name the better output, apart for each side on
+        # which that output was shown.
         z = better[pair]
         hit: dict[bool, np.ndarray] = {}
         seen: dict[bool, np.ndarray] = {}
@@ -74,7 +76,7 @@ def fit(
             b = (hit[False] + right) / (seen[False] + right + wrong)
         else:
             a = b = (hit[True] + hit[False] + right) / (seen[True] + seen[False] + right + wrong)
-        # E: log-odds of "the first is better", summed over a pair's votes; a tie is half of each answer.
+        # E step: log-odds of "the first is better", summed over a pair's votes; a tie is half of each answer.
         p, q = a[votes.labeler], b[votes.labeler]
         first_left = chose * np.log(p / (1 - q)) + (1 - chose) * np.log((1 - p) / q)
         first_right = chose * np.log(q / (1 - p)) + (1 - chose) * np.log((1 - q) / p)

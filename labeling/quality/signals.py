@@ -1,7 +1,7 @@
 """Signals of careless labeling, by labeler: position, length, constant answers, speed, gold items.
 
 A signal is a reason to look, not a verdict: Stiennon et al. (2020, appendix C) gained nothing from dropping
-weak labelers. What to do with a flagged one is up to people, or to weights in training.
+weak labelers. What to do about a flagged labeler is up to people, or to weights in training.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-FAST = 1 / 3  # of the median labeler's seconds
+FAST = 1 / 3  # as a share of the median labeler's seconds
 CONSTANT = 0.6  # share of one and the same answer
 LEAN = 0.15  # distance of a rate from one half that matters
-ALPHA = 0.01  # chance that any labeler of a pool without spammers is flagged for a rate, Bonferroni
+ALPHA = 0.01  # chance that a rate flags anybody in a pool without spammers (Bonferroni)
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class Signals:
         left_rate: share of strict pairs won by the output shown first; None where no order was kept.
         longer_rate: share of strict pairs of unequal length (in words) won by the longer output.
         tie_rate: share of pairs tied.
-        constant_rate: share of the most frequent answer, read in the order shown; for rankings of one K.
-        median_seconds: a ranking.
+        constant_rate: share of the most frequent answer, read in the order shown, among rankings of the most
+            frequent K.
+        median_seconds: seconds that half of the rankings took at most.
         gold_accuracy: share of strict pairs of gold items ordered as gold has them, ties counting half;
             None without gold items.
-        gold_pairs: how many those are.
+        gold_pairs: how many such pairs there are.
         flags: what stands out, each in a few words.
     """
 
@@ -59,7 +60,7 @@ def signals(
     Args:
         rows: comparisons.
         gold: for gold items, (prompt, completions) -> the ranking that experts settled on.
-        min_rankings: fewer than so many flag nobody.
+        min_rankings: a labeler with fewer is not flagged.
     """
     by_labeler: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -84,7 +85,7 @@ def _signals(
     for row in rows:
         ranking, texts = row["ranking"], row["completions"]
         place = {index: at for at, index in enumerate(row["shown_order"])} if row.get("shown_order") else {}
-        words = [len(text.split()) for text in texts]
+        lengths = [len(text.split()) for text in texts]
         truth = gold.get((row["prompt"], tuple(texts)))
         for a, b in combinations(range(len(texts)), 2):
             pairs += 1
@@ -97,10 +98,11 @@ def _signals(
             better, worse = (a, b) if ranking[a] < ranking[b] else (b, a)
             if place:
                 left.append(place[better] < place[worse])
-            if words[a] != words[b]:
-                longer.append(words[better] > words[worse])
+            if lengths[a] != lengths[b]:
+                longer.append(lengths[better] > lengths[worse])
     shown = [tuple(row["ranking"][i] for i in row["shown_order"]) for row in rows if row.get("shown_order")]
-    # A ranking of K has that many answers; only the most frequent K is looked at, so that shares compare.
+    # More outputs have more possible answers. Only rankings of the most frequent K count, so that shares can
+    # be compared.
     sizes = Counter(map(len, shown))
     usual_size = sizes.most_common(1)[0][0] if sizes else 0
     same_size = [answer for answer in shown if len(answer) == usual_size]
@@ -135,7 +137,7 @@ def _signals(
 
 
 def _leans(wins: list[bool], people: int) -> bool:
-    """Whether a rate lies away from one half, by much and not by chance."""
+    """Whether a rate lies far from one half, and not by chance."""
     if not wins or abs(np.mean(wins) - 0.5) < LEAN:
         return False
     return bool(binomtest(sum(wins), len(wins)).pvalue < ALPHA / people)

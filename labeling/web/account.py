@@ -1,4 +1,4 @@
-"""Signing in and out, one's own password."""
+"""Signing in and out, and changing the password."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def change_password(
     old: Annotated[Text, Form(max_length=1000)],
     new: Annotated[Text, Form(max_length=1000)],
 ) -> Response:
-    """Change one's own password; all one's sessions end."""
+    """Change the user's password; all their sessions end."""
     store = request.app.state.store
     with store.read() as tx:
         right = people.check_password(tx, user.name, old) == user.id

@@ -40,7 +40,7 @@ def create_app(
     app = FastAPI(title="Labeling", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store, app.state.answer, app.state.idle, app.state.clock = store, answer, idle, clock
     app.add_middleware(Guard)
-    for module in (labeling, api, account, asking, operating):  # tried in turn: the most used first
+    for module in (labeling, api, account, asking, operating):  # tried in turn, so the most used stand first
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
 

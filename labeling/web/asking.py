@@ -1,4 +1,4 @@
-"""The served model: a person asks, sees one or two answers, and votes, chooses or edits.
+"""Asking the served model: a person asks, sees one or two answers, and votes, chooses or edits.
 
 What they say is stored like any other label, in the queue `asked` of the project `served`. The model is a
 callable that whoever starts the app hands in; it is asked for its newest version every time.

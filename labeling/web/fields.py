@@ -1,4 +1,4 @@
-"""Types of request fields: what both databases can hold, and nothing else."""
+"""Types of request fields, which accept only what both databases can hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting the app: one process, threads for the requests."""
+"""Starting the app: one process, with threads for the requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def serve(
         port: 0 takes a free one.
         answer: the served model.
         idle: seconds without a request after which a session ends.
-        proxy: trust X-Forwarded-For and -Proto.
+        proxy: whether to trust X-Forwarded-For and -Proto.
         names: host names under which the app is reached, besides those of the loopback interface.
 
     Raises:
@@ -55,10 +55,10 @@ def serve(
         log_level="warning",
         proxy_headers=proxy,
         server_header=False,
-        timeout_keep_alive=75,  # a judgment takes people longer than the 5 s that are usual
+        timeout_keep_alive=75,  # a judgment takes people longer than uvicorn's 5 s
         timeout_graceful_shutdown=5,
     )
-    gc.freeze()  # what lives as long as the process is not looked through again and again
+    gc.freeze()  # the collector need not visit again and again what lives as long as the process
     try:
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:

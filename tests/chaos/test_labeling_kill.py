@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.labeling import Load, measure
+from benchmarks.labeling import measure
+from benchmarks.labeling_load import Load
 
 
 def test_a_killed_server_loses_and_doubles_nothing(url: str) -> None:
