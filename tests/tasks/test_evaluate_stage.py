@@ -44,13 +44,13 @@ def evaluated(workspace, monkeypatch):
         (workspace.path / f"models/{name}/model.safetensors").write_text(name)
     write_json("metrics/reward.json", {"loss": 0.5})
     validation = [row for row in demonstrations if row["split"] == "validation"][:6]
-    looks = [
+    snapshots = [
         {"update": update, "n": 1, "prompt": row["prompt"], "reference": row["completion"]}
         | {"output": output(row), "score": float(update), "kl": update / 2}
         for update, output in ((0, lambda row: row["completion"]), (3, lambda row: " zzz" * 100))
         for row in validation
     ]
-    write_table("data/snapshots/snapshots.parquet", SNAPSHOT, with_ids(SNAPSHOT, looks, "builtin"))
+    write_table("data/snapshots/snapshots.parquet", SNAPSHOT, with_ids(SNAPSHOT, snapshots, "builtin"))
     write_table("data/comparisons/comparisons.parquet", COMPARISON, [])
     write_json("data/snapshots/held-out.json", None)
     write_json("metrics/collect.json", {"all": {"rankings": 3}})
@@ -91,7 +91,7 @@ def test_evaluation_counts_and_writes_what_it_should(evaluated):
     assert noise == "SFT: all 20 outputs are one and the same text."
     assert few.startswith("Only 20 prompts were judged")
     along = evaluation["overoptimisation"]
-    assert (along["n"], [look["rate"] for look in along["looks"]]) == (6, [0.5, 0.0])
+    assert (along["n"], [snapshot["rate"] for snapshot in along["looks"]]) == (6, [0.5, 0.0])
     assert sum(row["n"] for row in evaluation["slices"].get("topic", [{"n": 20}])) == 20
 
     others = read_table("data/judgments/judgments-simulated.parquet", JUDGMENT)

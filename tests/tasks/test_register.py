@@ -359,10 +359,10 @@ def test_the_verdict_is_the_same_in_every_place(registry, workspace, monkeypatch
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(register, "write_report", write_report)
     along = {"judge": {"name": "first", "kind": "gold"}, "n": 200, "hacking": HEALTHY, "fit": None}
-    looks = [
+    snapshots = [
         {"update": k, "kl": 0.5 * k, "score": 0.1 * k, "rate": 0.5, "low": 0.4, "high": 0.6} for k in (0, 3)
     ]
-    write_result(0.83, overoptimisation=along | {"looks": looks, "best_of_n": None})
+    write_result(0.83, overoptimisation=along | {"looks": snapshots, "best_of_n": None})
     numbers = json.loads(Path("metrics/evaluation.json").read_text())
     for row in numbers["policies"].values():
         row |= {"kl": 0.0, "mean_length": 5.0}
