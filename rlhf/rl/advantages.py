@@ -66,7 +66,7 @@ def gae(
         gamma: discount; lam: 0 trusts the values (one-step differences), 1 the rewards (whole sums).
 
     Returns:
-        advantages and returns (advantages + values), both [episodes, tokens], zero where the mask is.
+        advantages and returns (advantages + values), both [episodes, tokens], zero where the mask is 0.
 
     Example:
         Two episodes, [2, 3 tokens], of three tokens and of one. From the end: 1 - 0.8 = 0.2; then

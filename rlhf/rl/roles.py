@@ -27,8 +27,8 @@ class Roles:
 
     Attributes:
         networks: the policy and the value network, which learn.
-        reference: the frozen model of the KL penalty; the policy itself where adapters learn.
-        adapter: the `peft` model around the policy; None where all weights learn.
+        reference: the frozen model of the KL penalty; the policy itself if adapters learn.
+        adapter: the `peft` model around the policy; None if all weights learn.
         rewards: by name.
     """
 

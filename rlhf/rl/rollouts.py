@@ -68,7 +68,7 @@ class Rollout(Episodes):
     """The episodes of an update with what the optimisation needs of them.
 
     Attributes:
-        logprobs, values, advantages, returns: [episodes, longest response], zero where the mask is.
+        logprobs, values, advantages, returns: [episodes, longest response], zero where the mask is 0.
         figures: what the log says of the rollout.
     """
 
