@@ -174,7 +174,7 @@ def measure(changes: list[str]) -> dict[str, Any]:
         shutil.rmtree(root, ignore_errors=True)
     total = sum(row["all"] for row in stages.values())
     medians = [statistics.median(seconds) for seconds in idle]
-    figures = dict(zip(LIMITS, (whole / total, *medians), strict=True))
+    measured = dict(zip(LIMITS, (whole / total, *medians), strict=True))
     return {
         "date": datetime.date.today().isoformat(),
         "machine": platform.machine(),
@@ -185,7 +185,7 @@ def measure(changes: list[str]) -> dict[str, Any]:
         "stages": stages,
         "bare": total,
         "flow": whole,
-        "figures": figures,
+        "figures": measured,
         "nothing to do": dict(zip(list(LIMITS)[1:], idle, strict=True)),
         "asked": LIMITS,
     }

@@ -29,7 +29,7 @@ _SHARED = 0.1  # overlap from which on an evaluation on one set of prompts count
 
 @dataclass(frozen=True)
 class RepeatedEvaluation:
-    """An evaluation of test prompts that earlier ones used too, and the policy's figures at the level left.
+    """An evaluation of test prompts that earlier ones used too, and the policy's rates at the level left.
 
     Attributes:
         number: of this evaluation of these prompts, from 1.

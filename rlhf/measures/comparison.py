@@ -56,7 +56,7 @@ class Run:
 
     @property
     def judge(self) -> str:
-        """The name of the judge whose figures the evaluation shows."""
+        """The name of the judge whose rates the evaluation shows."""
         return str(self.evaluation["judge"]["name"])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def judges_in_order(evaluation: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The key of the first judge, whose figures are the evaluation's own, and the keys of the others.
+    """The key of the first judge, whose rates are the evaluation's own, and the keys of the others.
 
     `judge.key` says which is the first, because JSON keeps no order of `judges`.
 

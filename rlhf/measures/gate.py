@@ -39,7 +39,7 @@ def decide(
     Args:
         settings: section `register` of the parameters; it leaves some rules out.
         evaluation: content of metrics/evaluation.json.
-        repeated: which evaluation of these test prompts it is, and the policy's figures at the level left.
+        repeated: which evaluation of these test prompts it is, and the policy's rates at the level left.
         champion: `version` of the champion, and either `comparison`, see
             `rlhf.measures.champion.against_champion`, or `said`, why there is none, with `held`. None leaves
             the rule out.
