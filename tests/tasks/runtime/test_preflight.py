@@ -228,6 +228,14 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
         refuse(load_settings())
 
 
+def test_bad_judgments_by_people_end_a_run_at_once_whoever_judges(workspace: Workspace) -> None:
+    (workspace.path / "data/human/ann.csv").write_text(
+        "prompt,reference,output,policy,preferred\np,r,o,ppo,me\n"
+    )
+    with pytest.raises(DataError, match=r"data/human/ann\.csv: row 1: preferred is 'me'"):
+        refuse(load_settings())
+
+
 @pytest.mark.parametrize("pattern", ["[", "a{99999999999999999999}", "(" * 3000])
 def test_a_pattern_that_cannot_be_compiled_is_named(pattern: str) -> None:
     functions = {"format_weight": 1.0, "format_pattern": pattern}
