@@ -139,6 +139,7 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
             none of its prompts is the dataset's.
     """
     from labeling.address import store_address
+    from labeling.contracts import SOURCE
     from labeling.rankings import stored_rankings  # here, because it loads a database
 
     wanted = stage.settings.collect.labels
@@ -167,7 +168,7 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
             f"of the dataset, such as {ascii(rows[0]['prompt'])[:60]}, so it is not known what is held out; "
             "name the dataset whose outputs people ranked (ingest), or add the prompts to its prompts table"
         )
-    rows = list({row["id"]: row for row in with_ids(COMPARISON, rows, "feedback")}.values())
+    rows = list({row["id"]: row for row in with_ids(COMPARISON, rows, SOURCE)}.values())
     splits = ", ".join(f"{sum(row['split'] == split for row in rows)} {split}" for split in SPLITS)
     print(f"labels of project {wanted.project!r}, version {wanted.version}: {len(rows)} rankings, {splits}")
     if unknown:
