@@ -94,7 +94,7 @@ def print_comparison(result: Result) -> None:
 
 
 def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a run each, the best first."""
+    """Header and rows: a row for each run, the best first."""
     header = ["run", "differs in", "preferred", "interval", "n", "judge", "KL", "words", "promoted", "cost"]
     rows = [
         [
@@ -152,7 +152,7 @@ def slice_table(result: Result) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_table(result: Result, what: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: keys of `params` or `data` whose values differ, a column a run."""
+    """Header and rows: keys of `params` or `data` whose values differ, a column for each run."""
     names = [run["name"] for run in result["runs"]]
     header = ["", *names]
     return header, [

@@ -101,7 +101,7 @@ class Champion:
 
 
 def fill(store: Store) -> None:
-    """The project with a queue of each kind, unless it is there; one that no row fits stays empty."""
+    """Make the project with a queue of each kind, unless it is there. A queue no row fits stays empty."""
     with store.read() as tx:
         try:
             project_id(tx, PROJECT)
@@ -142,7 +142,7 @@ def written(number: int = ITEMS) -> list[Candidate]:
 
 
 def onboarding() -> list[Candidate]:
-    """Three posts with a right and a wrong summary, told at once."""
+    """Three posts, each with a right and a wrong summary; the labeler is told at once which is right."""
     from rlhf.world.posts import draw_post
     from rlhf.world.writers import render
 
@@ -154,7 +154,7 @@ def onboarding() -> list[Candidate]:
         if right != other:
             slips = [(post.facts[kind], told) for kind, told in wrong.items() if told != post.facts[kind]]
             why = "The worse summary tells another person's story:\n" + "\n".join(
-                f"- it says {told!r}; of the writer the post says {true!r}" for true, told in slips
+                f"- it says {told!r}; the post says {true!r} about its writer" for true, told in slips
             )
             candidates.append(
                 Candidate(

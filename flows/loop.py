@@ -55,8 +55,8 @@ ENOUGH = "labels.enough"  # the event that starts a round
 MIN_NEW_LABELS = 300
 PROMPTS = 300
 SIMULATED = "simulated"  # project of `--simulate`
-# Prompts of its first round, and by how many times their number grows with each later one: beyond some 300
-# labels more of them change nothing that can be told from noise, so three rounds end there.
+# How many prompts its first round has, and the factor by which each later round has more. Beyond about 300
+# labels, more of them change nothing that stands out from noise, so three rounds end there.
 FEW_PROMPTS, TIMES = 50, 1.75
 # Its parameters: with few labels PPO needs more updates to improve and may get worse by them, so experts
 # choose among its evaluation snapshots; and the first policies lose to the most careful writers more often
@@ -80,7 +80,7 @@ def feedback(
 
     Args:
         settings: Parameters of the run; collect.labels.project names the labels.
-        min_new_labels: A round begins when so many labels have come since the last one.
+        min_new_labels: A round begins when this many labels have come since the last one.
         prompts: Prompts whose outputs go to the labelers for the next round; 0 for none.
         data: File or folder that the stage ingest reads, where ingest.source is not builtin.
     """
@@ -125,7 +125,7 @@ def watch_labels(
 
     Args:
         project: Project of the label store.
-        min_new_labels: So many new labels are enough.
+        min_new_labels: How many new labels are enough.
     """
     connect()
     store = Store(store_address(state_dir()))
@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="N",
         type=int,
         default=MIN_NEW_LABELS,
-        help=f"a round begins when so many labels have come since the last one (default {MIN_NEW_LABELS})",
+        help=f"a round begins when this many labels have come since the last one (default {MIN_NEW_LABELS})",
     )
     parser.add_argument(
         "--prompts",
@@ -280,7 +280,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"{SIMULATED!r} and a registered model of their own unless --project names another, and with "
         + ", ".join(f"{key}={value}" for key, value in OF_SIMULATED.items()),
     )
-    parser.add_argument("--rounds", metavar="N", type=int, default=3, help="of --simulate (default 3)")
+    parser.add_argument("--rounds", metavar="N", type=int, default=3, help="rounds of --simulate (default 3)")
     parser.add_argument(
         "--table", metavar="FILE", type=Path, help="also write the table of the rounds, as JSON"
     )

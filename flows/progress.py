@@ -92,7 +92,7 @@ def progress_text(event: Mapping[str, Any]) -> str:
 
 def _show(artifact: Any, stage: str, percent: float, text: str) -> Any:
     """Create or update the artifact; returns its id, or what it was where the server did not answer."""
-    # Tried once: the next update will do.
+    # It is tried once only, because the next update will do.
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), suppress(httpx.HTTPError):
         if artifact is None:
             return create_progress_artifact(percent, key=f"progress-{stage}", description=text)

@@ -1,4 +1,4 @@
-"""Give labelers new work: outputs of the champion, or before the first one of the SFT policy, to rank.
+"""Give labelers new work to rank: outputs of the champion or, while there is none, of the SFT policy.
 
 Called by the flow `feedback` in a folder in which the stages up to `sft` ran. Each round has a queue of its
 own, so that one that is killed and run again adds nothing twice.
@@ -55,8 +55,8 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
         store: the label store; a project that it lacks is made, with the guideline of the built-in task.
         settings: `collect` says how many candidates an item has and what share several labelers rank.
         folder: where the stages up to `sft` ran.
-        number: of the round.
-        prompts: training prompts.
+        number: the round's number.
+        prompts: how many training prompts.
 
     Raises:
         DataError: the champion's files are missing.

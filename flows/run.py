@@ -56,7 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
     )
-    parser.add_argument("--name", help="of the run in all three tools (default: one that Prefect makes up)")
+    parser.add_argument(
+        "--name", help="the run's name in all three tools (default: one that Prefect makes up)"
+    )
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
     parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
     options = parser.parse_args(arguments)

@@ -69,10 +69,10 @@ class Labeler:
 
     Attributes:
         id, group: as `rlhf.world.labelers.pool` gives them.
-        url: of the labeling app.
+        url: the labeling app's address.
         queue: number of the queue to work in.
         facts: prompt -> the true facts of the post.
-        seed: with the prompt, of all that this labeler does at random.
+        seed: with the prompt, it seeds everything that this labeler does at random.
     """
 
     id: str
@@ -107,8 +107,7 @@ class Labeler:
         return True
 
     def _ranks(self, sheet: Sheet) -> dict[str, str]:
-        """The form's fields. Opinions follow from the texts and not from the order, as far as people go who
-        read them."""
+        """The form's fields. Labelers who read the texts judge by them, in whatever order they are shown."""
         if sheet.prompt not in self.facts:
             raise DataError("simulated labelers know the posts of the built-in task only; here is another")
         rng = random.Random(f"{self.seed}\0{self.id}\0{sheet.prompt}")
@@ -138,11 +137,11 @@ def work(
 
     Args:
         store: where the accounts are made.
-        url: of the labeling app on that store.
+        url: the address of the labeling app on that store.
         queue: its number.
         group_of: (id, group) of each labeler.
         facts: prompt -> the true facts of the post.
-        seed: of their noise.
+        seed: the seed of their noise.
     """
     crew = [Labeler(name, group, url, queue, facts, seed) for name, group in group_of]
     answered = 0

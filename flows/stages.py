@@ -83,7 +83,7 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
 
 
 def _lost(name: str) -> str:
-    """What the registry no longer has of the result here; empty for all other stages."""
+    """What the registry has lost of the result here; empty for every stage but `register`."""
     registered = standing() if name == "register" else None
     return registered.lost if registered else ""
 

@@ -52,8 +52,9 @@ from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.places import state_dir
 from tasks.runtime.tracking import connect
 
-CODE = ("rlhf", "tasks", "labeling/quality", "dvc.yaml")  # what a run's numbers depend on, besides parameters
-# In so few steps the three-layer sizes 0.3M and 0.5M learn to copy late with some seeds (dev/LOG.md).
+# What a run's numbers depend on, besides parameters.
+CODE = ("rlhf", "tasks", "labeling/contracts.py", "labeling/quality", "labeling/rankings.py", "dvc.yaml")
+# With some seeds the three-layer sizes 0.3M and 0.5M learn to copy too late for this few steps (dev/LOG.md).
 SIZES_OF_THE_FIGURE = ("0.1M", "0.15M", "0.2M", "1M")
 SEEDS = (17, 18, 19)
 # Trained as long as the main job, twelve models take hours. With these parameters they take an hour on two
@@ -116,7 +117,7 @@ def sweep(
 
     Args:
         sizes: Rungs of the size ladder.
-        seeds: One training of everything for each.
+        seeds: Everything is trained once for each of them.
         changes: Other parameters, by dotted key.
         recipe: A recipe instead of params.yaml.
         jobs: Runs at once; each has params.yaml's threads divided by this.
@@ -239,7 +240,7 @@ def figures(cell: Cell, path: str) -> dict[str, Any]:
 
 
 def evaluation(cell: Cell) -> dict[str, Any]:
-    """The evaluation of the cell's run."""
+    """The evaluation of a cell's run."""
     return figures(cell, "metrics/evaluation.json")
 
 

@@ -26,7 +26,8 @@ from tasks.runtime.tracking import FINAL
 
 DATA = {"data/raw": "source", "data/prepared": "training", "data/comparisons": "rankings"}
 CURVES = ("loss", "accuracy", "objective/scores", "objective/kl", "objective/entropy", "val/response_length")
-# MLflow gives runs the colour of a hash, and two of ten the same one (Okabe and Ito's, and two more)
+# By itself MLflow colours a run by a hash, and two of ten runs got the same colour. These are the colours of
+# Okabe and Ito, and two more.
 COLORS = [
     "#0072b2",
     "#d55e00",
@@ -39,7 +40,7 @@ COLORS = [
     "#7b3294",
     "#a6d854",
 ]
-MOST_POINTS = 1000  # that MLflow takes in a request
+MOST_POINTS = 1000  # points that MLflow takes in a request
 AT_ONCE, LONGEST = 100, 6000  # parameters that MLflow takes in a request; characters of a value
 
 
@@ -75,7 +76,7 @@ def log_result(run: str, folder: Path) -> None:
 
 
 def log_verdict(run: str, folder: Path) -> None:
-    """The verdict's figures as `final/...`, and PPO's way as the curves `along/...` by update."""
+    """The verdict's figures as `final/...`, and the course of PPO as the curves `along/...` by update."""
     evaluation = read_json(folder / "metrics/evaluation.json")
     now = int(time.time() * 1000)
     figures = verdict_figures(folder) | _figures(folder, evaluation)

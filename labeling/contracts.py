@@ -82,7 +82,7 @@ def tables(
 
 
 def _current(tx: sa.Connection, project: int, version: int | None, since: int) -> Sequence[sa.Row[Any]]:
-    """The given labels that nothing among those up to `version` supersedes."""
+    """The labels that were given, not skipped or undone, and that no label up to `version` supersedes."""
     newer, newer_in, newer_version = labels.alias(), version_labels.alias(), versions.alias()
     superseded = sa.exists().where(newer.c.supersedes == labels.c.id)
     chosen = (

@@ -40,7 +40,7 @@ class Labeler:
     Attributes:
         labels: current labels.
         skipped: share of items that were skipped.
-        seconds: median seconds an item.
+        seconds: median seconds per item.
         left: share of strict preferences for the text on the left; 0.5 is expected.
         longer: share of strict preferences for the longer text.
         ties: share of comparisons that are ties.

@@ -25,11 +25,8 @@ from rlhf.data.errors import DataError
 SESSION_IDLE = 12 * 3600.0  # seconds without a request after which a session ends
 SESSION_WHOLE = 14 * 24 * 3600.0  # seconds after which it ends anyway
 SEEN_EVERY = 60.0  # seconds between two notes of when a session was last used
-TRIES, TRIES_ADDRESS, WINDOW = (
-    5,
-    50,
-    15 * 60.0,
-)  # failures allowed to a name and to an address in WINDOW seconds
+WINDOW = 15 * 60.0  # seconds for which a failure counts
+TRIES, TRIES_ADDRESS = 5, 50  # failures allowed to a name and to an address within the window
 SHORTEST_PASSWORD = 10
 
 # The costs are those of OWASP's password storage cheat sheet for argon2id.
@@ -63,7 +60,7 @@ def group_id(tx: sa.Connection, name: str) -> int:
 def add_user(
     tx: sa.Connection, name: str, password: str | None, role: str, group: str, who: str = "command line"
 ) -> int:
-    """Add a user; without a password one who cannot sign in (labels that were imported belong to such).
+    """Add a user. One without a password cannot sign in; imported labels belong to such users.
 
     Raises:
         DataError: the name is taken, the role unknown, or the password too short.
@@ -169,7 +166,7 @@ def note_attempt(tx: sa.Connection, name: str, address: str) -> int:
 
 
 def forget_attempt(tx: sa.Connection, attempt: int) -> None:
-    """An attempt that succeeded does not count."""
+    """Forget an attempt that succeeded, so that it does not count."""
     tx.execute(logins.delete().where(logins.c.id == attempt))
 
 

@@ -87,8 +87,8 @@ def check_alive(dialect: sa.Dialect, connection: Any, record: Any, _: Any) -> No
 
 
 def _answers(dialect: Any, connection: Any, rested: float) -> bool:
-    """Whether a connection works. It is pinged where it was not used for so many seconds, or where something
-    arrived unasked, which is PostgreSQL saying that it stops."""
+    """Whether a connection works. It is pinged if it has rested for longer than `PING_AFTER`, or if something
+    has arrived unasked, by which PostgreSQL says that it stops."""
     try:
         arrived = select.poll()
         arrived.register(connection.fileno(), select.POLLIN)

@@ -1,4 +1,4 @@
-"""Queues: what kind of work a project asks for, of which group, and how many labels an item gets."""
+"""Queues: what kind of work a project asks for, of which group, and how many labels each item gets."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def change_queue(
 
 def _check_queue(overlap: int, lease_seconds: int) -> None:
     if not 1 <= overlap <= 1000:
-        raise DataError("the overlap (labels an item) lies between 1 and 1000")
+        raise DataError("the overlap (labels per item) lies between 1 and 1000")
     if not 1 <= lease_seconds <= 7 * 24 * 3600:
         raise DataError("a lease lasts between 1 second and 7 days")
 

@@ -62,7 +62,7 @@ def weights(candidates: Sequence[Candidate], sampling: str) -> list[float]:
     """What the chances of candidates are proportional to, for `random` and `disagreement`.
 
     Raises:
-        DataError: no candidate has two opinions to disagree.
+        DataError: no candidate has two opinions, so none can disagree.
     """
     if sampling == "random":
         return [1.0] * len(candidates)

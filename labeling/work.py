@@ -44,7 +44,7 @@ class Work:
 
 
 def shuffled(number: int) -> list[int]:
-    """A random order in which to show so many texts."""
+    """A random order in which to show this many texts."""
     return _random.sample(range(number), number)
 
 
@@ -108,7 +108,7 @@ def never_had(item: sa.FromClause) -> sa.ColumnElement[bool]:
     """A condition: the bound `user` was never handed the item, or let the lease run out.
 
     The offset keeps PostgreSQL from turning the condition into a join that reads all leases of the user: one
-    look into an index for each item is right, whatever PostgreSQL knows of the tables' sizes.
+    lookup in an index for each item is right, whatever PostgreSQL knows of the tables' sizes.
     """
     had = sa.select(_own_leases.c.id).where(
         _own_leases.c.item_id == item.c.id,

@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "verb", choices=("up", "down", "status", "env", "serve"), help="env: shell lines to use them"
     )
-    parser.add_argument("name", nargs="?", choices=ALONE, help="of serve: the service")
+    parser.add_argument("name", nargs="?", choices=ALONE, help="the service to serve")
     parser.add_argument("--config", type=Path, default=CONFIG, help="another settings file")
     options = parser.parse_args(arguments)
     with one_line_errors():

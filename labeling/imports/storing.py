@@ -29,7 +29,7 @@ def store_labels(
         project: its name.
         imported: the labels.
         source: the name of the file.
-        who: imports them, for the audit log.
+        who: whoever imports them, for the audit log.
 
     Raises:
         DataError: no such project, or a label that cannot be stored.

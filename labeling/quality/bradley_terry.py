@@ -5,7 +5,7 @@ where j was (Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced s
 A beta_a near or below 0 exposes a spammer, a large gamma_a somebody who answers by position.
 
 Abilities and biases are fitted first, with the gap s_i - s_j of each pair integrated out, as item response
-models do (Bock and Aitkin 1981): with few votes a pair, scores fitted together with them bend to every vote
+models do (Bock and Aitkin 1981): with few votes per pair, scores fitted together with them bend to every vote
 and make everyone look able. Scores follow from the abilities. Normal priors say what the scale is and which
 of two mirror images is meant.
 """

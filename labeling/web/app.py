@@ -64,19 +64,19 @@ def sign_in_first(request: Request, _: Exception) -> Response:
 
 
 def data_error(request: Request, error: Exception) -> Response:
-    """What was sent cannot be used, or is not there."""
+    """The response where what was sent cannot be used (400), or what was asked for is not there (404)."""
     return message_response(request, 404 if isinstance(error, Gone) else 400, str(error))
 
 
 def http_error(request: Request, error: Exception) -> Response:
-    """Not found, not allowed."""
+    """The response to any other refusal, such as not found or not allowed."""
     assert isinstance(error, StarletteHTTPException)
     message = "there is no such page" if error.status_code == 404 else str(error.detail)
     return message_response(request, error.status_code, message, error.headers)
 
 
 def validation_error(request: Request, error: Exception) -> Response:
-    """A field is missing or out of bounds; the first is named."""
+    """The response where a field is missing or out of bounds; it names the first."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or "the request"

@@ -136,7 +136,7 @@ def show(request: Request, token: str, queue: int, error: str = "", status: int 
 def sheet_page(
     user: User, row: Any, item: Work | None, left: int, error: str = "", status: int = 200
 ) -> Response:
-    """The page of an item; `row` is what `standing` found."""
+    """The page of an item; `row` is what `standing` returned."""
     return page(
         "work.html",
         user,

@@ -43,7 +43,7 @@ from labeling.work import Gone
 from rlhf.data.errors import DataError
 
 router = APIRouter(prefix="/operate", tags=["operating"])
-ROWS = 100  # of the audit log and of flags, a page
+ROWS = 100  # of the audit log, or of flags, on a page
 Name = Annotated[Text, Form(max_length=NAME)]
 PathName = Annotated[Text, Query(max_length=NAME)]
 

@@ -1,4 +1,4 @@
-"""A guard before a server: only requests that name it as their host, sent by its own pages or by no page.
+"""A guard in front of a server: only requests that name it as host, sent by its own pages or by no page.
 
 A server on loopback is reached by every page that is open in the user's browser. The page's origin shows
 what comes from elsewhere, and the host's name what reaches this address under another name (DNS rebinding).

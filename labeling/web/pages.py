@@ -102,9 +102,8 @@ def _chosen(kind: str, answer: Mapping[str, Any], order: Sequence[int], strength
 
 _environment.filters.update(rate=rate, sentence=sentence, shown=shown)
 _environment.globals.update(kind_names=KIND_NAMES, letters=LETTERS, places=PLACES, most_left=MOST_LEFT)
-_environment.globals["scale"] = Markup(
-    _environment.get_template("scale.html").render()
-)  # the same on each page
+# The scale is the same on each page, so it is rendered once.
+_environment.globals["scale"] = Markup(_environment.get_template("scale.html").render())
 _environment.globals["static"] = {name: static(name) for name in ("style.css", "keys.js", "icon.svg")}
 
 

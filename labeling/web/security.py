@@ -136,7 +136,7 @@ def note_seen(store: Store, token: str) -> None:
 
 
 def write_as(request: Request, token: str, work: Callable[[sa.Connection, User], Result]) -> Result:
-    """Run `work(tx, user)` as whose session it is, in a transaction that `Store.together` shares."""
+    """Run `work(tx, user)` as the user whose session it is, in a transaction that `Store.together` shares."""
 
     def work_as_user(tx: sa.Connection) -> Result:
         user, stale = identify(request, tx, token)
