@@ -22,6 +22,7 @@ NEW = {
     "tasks/dpo.py": "from rlhf.world.panel import Panel",
     "tasks/align.py": "from tasks.evaluate import held_out",
     "tasks/rloo.py": "import rlhf.world.gold",
+    "tasks/bench.py": "from benchmarks.reward_hacking import one_run",
     "labeling/scores.py": "from rlhf.training.reward import score",
     "rlhf/tracked.py": "import mlflow",
     "rlhf/upward.py": "from tasks.runtime.stage import Stage",
@@ -64,6 +65,17 @@ def test_a_new_file_is_held_by_the_contracts(name: str, copy: Path) -> None:
     assert done.returncode == 1
     module = name.removesuffix(".py").replace("/", ".")
     assert re.search(rf"{re.escape(module)}\b", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("stage", ["ppo", "collect", "ingest"])
+def test_a_stage_that_may_import_the_world_may_not_import_its_judges(stage: str, copy: Path) -> None:
+    file = copy / f"tasks/{stage}.py"
+    code = file.read_text()
+    file.write_text(code + "from rlhf.world.judges import gold_judge\n")
+    done = lint(copy)
+    file.write_text(code)
+    assert done.returncode == 1
+    assert f"tasks.{stage} -> rlhf.world.judges" in done.stdout, done.stdout
 
 
 def test_the_docs_tell_the_one_exemption() -> None:
