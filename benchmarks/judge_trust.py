@@ -75,8 +75,8 @@ class Case:
     """How a judge is trained.
 
     Attributes:
-        name: of the case.
-        rankings: that it learns from.
+        name: the case's name.
+        rankings: how many rankings it learns from.
         references: whose references it learns to prefer to other prompts'; None for those of the rankings.
         shuffled: whether the labels are dealt out anew, so that they say nothing.
         contrast: whether it also learns to prefer references to those of other prompts, which needs no label.
@@ -286,7 +286,7 @@ def kept_in(out: Path) -> list[dict[str, Any]]:
 
 
 def candidates(settings: Settings, most: int) -> dict[str, list[str]]:
-    """Texts to rank by prompt, of so many train prompts and all validation prompts; sampled once a folder."""
+    """Texts to rank, by prompt: of this many training prompts and all validation prompts; sampled once."""
     kept = Path("checkpoints/judge-trust.json")
     demonstrations = read_table(DEMONSTRATIONS, DEMONSTRATION)
     posts = [row for row in demonstrations if row["split"] == "train"][: most + most // 10]

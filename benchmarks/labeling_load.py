@@ -86,7 +86,7 @@ class Server:
         self.process.wait()
 
     def stop(self) -> None:
-        """Stop in peace."""
+        """Send SIGTERM, and wait until the app has ended."""
         self.process.terminate()
         self.process.wait(30)
 

@@ -10,7 +10,7 @@ In copies of the checkout, each with an empty cache and state folder:
 
 The limits are in `LIMITS`: the flow may take 1.15 times as long as its stages for the main job, and with
 nothing to do under 10 s, `dvc repro` under 3 s. Prints Markdown; with --out it also writes
-overhead-<date>-<machine>-<n>cores.json there. With the default parameters it takes some two and a half times
+overhead-<date>-<machine>-<n>cores.json there. With the default parameters it takes about two and a half times
 as long as the pipeline.
 
 The columns say where a stage's seconds go (benchmarks/where.py samples the stack 50 times a second):
@@ -87,7 +87,7 @@ def copy_of_checkout(folder: Path, changes: list[str]) -> None:
 
 
 def timed(folder: Path, *command: str) -> tuple[float, str]:
-    """Seconds that a command takes in a copy, and what it said.
+    """Seconds that a command takes in a copy, and what it printed.
 
     Raises:
         StageError: it failed.

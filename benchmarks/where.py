@@ -18,7 +18,12 @@ KINDS = {
     "import": ("<frozen importlib._bootstrap",),
     "logging": ("/site-packages/mlflow/",),
     "training": ("Trainer.train",),
-    "models": ("/site-packages/torch/", "/site-packages/transformers/", "/rlhf/models/"),
+    "models": (
+        "/site-packages/torch/",
+        "/site-packages/transformers/",
+        "/rlhf/models/logprobs",
+        "/rlhf/models/sampling",
+    ),
 }
 REST = "data"  # reading, checking, tokenising, judging, drawing, writing
 SECONDS = 0.02  # between two samples
