@@ -70,8 +70,9 @@ class Server:
 
     def start(self) -> None:
         """Start the process and wait until it listens."""
-        words = ["-m", "labeling", "--db", self.database, "serve", "--port", str(self.port)]
-        self.process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+        app = [sys.executable, "-m", "labeling", "--db", self.database]
+        command = [*app, "serve", "--port", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         if self.core is not None:
             os.sched_setaffinity(self.process.pid, {self.core})  # before it has threads, which inherit it
         assert self.process.stdout

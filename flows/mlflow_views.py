@@ -50,7 +50,7 @@ def view_url(server: str, view: str = "runs") -> str:
     """The address of a view on a server whose store this process uses."""
     experiment = mlflow.get_experiment_by_name(EXPERIMENT)
     page = f"{server}/#/experiments/{experiment.experiment_id}/runs"
-    # the other kind of work, which is the default, opens at traces of language models
+    # MLflow's default kind of work would open the page at traces of language models.
     address = f"{page}?workflowType=machine_learning&viewStateShareKey={view}"
     return address if view == "runs" else f"{address}&compareRunsMode=CHART"  # which the state does not hold
 
@@ -75,7 +75,7 @@ def saved_views() -> dict[str, dict[str, Any]]:
         "charts": ("Charts: preference by run and over KL", _state(RATE, _charts())),
         "curves": ("Curves of the trainings, runs overlaid", _state(RATE, _curves())),
     }
-    # the time is fixed, or the tag would be another one at every start
+    # The time is fixed, because otherwise the tag would change at every start.
     return {
         key: {"name": name, "createdAt": 1, "state": json.dumps(state, sort_keys=True)}
         for key, (name, state) in states.items()
@@ -98,7 +98,7 @@ def _charts() -> list[tuple[str, list[dict[str, Any]]]]:
         {"type": "SCATTER", "displayName": "Preference over KL, one point a run", **axes},
     ]
     along: list[dict[str, Any]] = [
-        {**_line(key, f"Mean {word} over KL, while PPO ran"), **over_kl} for key, word in ALONG.items()
+        {**_line(key, f"Mean {name} over KL, while PPO ran"), **over_kl} for key, name in ALONG.items()
     ]
     return [
         ("Preference", preferred),

@@ -111,22 +111,22 @@ def recipe_name(path: Path) -> str:
     return path.parent.name if path.name == PARAMS.name and path.parent.name else path.stem
 
 
-def parse_changes(words: list[str]) -> dict[str, Any]:
-    """`KEY=VALUE` words as dotted keys and values; values are YAML (`3`, `1e-3`, `null`, `word`).
+def parse_changes(changes: list[str]) -> dict[str, Any]:
+    """Changes as they are written, `KEY=VALUE`, by their dotted keys; values are YAML (`3`, `1e-3`, `null`).
 
     Raises:
-        SettingsError: a word without a key or `=`, or a value that is not YAML.
+        SettingsError: a change without a key or `=`, or with a value that is not YAML.
     """
-    changes = {}
-    for word in words:
-        key, sign, value = word.partition("=")
+    values = {}
+    for change in changes:
+        key, sign, value = change.partition("=")
         if not sign or not key:
-            raise SettingsError(f"--set {word}: expected KEY=VALUE, such as ppo.kl_coef=0.1")
+            raise SettingsError(f"--set {change}: expected KEY=VALUE, such as ppo.kl_coef=0.1")
         try:
-            changes[key] = yaml.safe_load(value)
+            values[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise SettingsError(f"--set {word}: the value is not valid YAML") from None
-    return changes
+            raise SettingsError(f"--set {change}: the value is not valid YAML") from None
+    return values
 
 
 def write_params(path: Path, settings: Settings) -> list[str]:

@@ -41,7 +41,7 @@ def progress_shown(stage: str, events: Path, log: Callable[[str], None]) -> Iter
     events.parent.mkdir(parents=True, exist_ok=True)
     events.touch()
     ended = threading.Event()
-    # the artifact belongs to the task that runs here, which the thread knows by the context
+    # The artifact belongs to the task that runs here, which the thread knows by the copied context.
     follow = (_follow, stage, events, events.stat().st_size, log, ended)
     thread = threading.Thread(target=copy_context().run, args=follow, daemon=True)
     thread.start()

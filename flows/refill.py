@@ -47,7 +47,7 @@ def find_queue(store: Store, project: str, number: int) -> int | None:
 
 
 def refill(store: Store, settings: Settings, folder: Path, number: int, prompts: int) -> int:
-    """Fill the queue of a round with candidates on training prompts that nobody was asked about yet, and a
+    """Fill the queue of a round with candidates on training prompts that nobody has been asked about, and a
     tenth as many validation prompts for the reward model's accuracy; returns how many items are new, 0 where
     no prompt is left or no two outputs differ.
 

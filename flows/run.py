@@ -62,10 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
     parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
     options = parser.parse_args(arguments)
-    # a plain SIGTERM would leave the training behind
+    # By default SIGTERM would end this process and leave the training behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
     with one_line_errors():
-        # bad input ends here, before a server starts
+        # Bad input ends the command here, before a server starts.
         settings = plan(options.recipe, options.data, parse_changes(options.set))
         recipe = recipe_name(recipe_file(options.recipe)) if options.recipe else None
         wanted = options.name or options.until or options.aside or recipe

@@ -38,7 +38,7 @@ def stage_task(name: str, dvc: Dvc) -> Task[[], State]:
     def run() -> State:
         context = TaskRunContext.get()
         assert context
-        # not as tags of the task: for those Prefect asks the server for a slot each before every task
+        # It is no tag of the task itself, because for each of those Prefect first asks the server for a slot.
         context.task_run.tags.append(f"key:{key}")
         return run_stage(name, key, dvc)
 

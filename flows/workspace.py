@@ -167,9 +167,8 @@ def bring(tree: Path, before: str) -> list[str] | None:
         return None
     changed = write_params(Path("params.yaml"), load_settings(tree / "params.yaml"))
     shutil.copyfile(tree / "dvc.lock", "dvc.lock")
-    logging.getLogger("dvc_data").setLevel(
-        logging.ERROR
-    )  # or it warns of every output of a stage that was not run
+    # At its own level DVC warns of every output of a stage that was not run.
+    logging.getLogger("dvc_data").setLevel(logging.ERROR)
     with Repo() as repo:  # outputs that the run did not make are removed: they are another run's
         repo.checkout(force=True, allow_missing=True)
     return changed
@@ -201,10 +200,12 @@ def _configured(setting: str) -> bool:
     return bool(subprocess.run(["git", "config", setting], capture_output=True, check=False).stdout.strip())
 
 
-def _git(*words: str, index: Path | None = None, stdin: str = "") -> str:
+def _git(*arguments: str, index: Path | None = None, stdin: str = "") -> str:
     env = {**os.environ, "GIT_INDEX_FILE": str(index)} if index else None
-    done = subprocess.run(["git", *words], input=stdin, capture_output=True, text=True, check=False, env=env)
+    done = subprocess.run(
+        ["git", *arguments], input=stdin, capture_output=True, text=True, check=False, env=env
+    )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StageError(f"a run works in a git worktree, and git {words[0]} failed: {lines[-1]}")
+        raise StageError(f"a run works in a git worktree, and git {arguments[0]} failed: {lines[-1]}")
     return done.stdout.strip()

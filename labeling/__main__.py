@@ -173,9 +173,9 @@ def _add_parser(
     return actions.add_parser("add", description=description)
 
 
-def main(words: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """Run a command; an expected error ends in one line and exit code 1."""
-    arguments = parser().parse_args(words)
+    arguments = parser().parse_args(argv)
     run: Callable[[Store, argparse.Namespace], None] = arguments.run
     try:
         run(Store(arguments.db or store_address(), create="create" in arguments), arguments)

@@ -31,10 +31,10 @@ HEADERS = [(b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"SAMEO
 
 
 class SignIn:
-    """ASGI middleware that asks for a name and a password (HTTP Basic) and says what pages may do.
+    """ASGI middleware that asks for a name and a password (HTTP Basic) and limits what the pages may do.
 
-    They stand in no other page's frame and connect to this server alone: Prefect's would send what is clicked
-    to an analytics service.
+    No other site can show them in a frame, and they connect to this server alone: Prefect's pages would
+    otherwise send what is clicked to an analytics service.
 
     Args:
         app: the server's application.
@@ -104,7 +104,8 @@ def mlflow_app() -> ASGIApp:
     os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = store
     os.environ[constants.REGISTRY_STORE_URI_ENV_VAR] = store
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifacts
-    # the pages of every port of this machine would pass, and those of this server's other names would not
+    # MLflow's own check would let in the pages of every port of this machine, and refuse those of this
+    # server's other names.
     os.environ["MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"] = "true"
     initialize_backend_stores(store, store, artifacts)
 

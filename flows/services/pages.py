@@ -25,7 +25,7 @@ from flows.workspace import RUNS
 from labeling.web.origin import foreign
 
 HEADERS = {
-    # styles and figures stand in the pages themselves; no page needs a script
+    # Styles and charts are in the pages themselves, and no page needs a script.
     "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",

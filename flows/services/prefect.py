@@ -56,7 +56,7 @@ def prefect_api() -> Iterator[None]:
             starting.enter_context(alone("prefect"))  # two first runs at once would both make its database
             first = not (home / "prefect.db").exists()
             server = _start_server(home)
-        # meanwhile what a run needs is loaded: Prefect's client, DVC and MLflow
+        # While the server starts, what a run needs is loaded: Prefect's client, DVC and MLflow.
         with _no_collection():
             import dvc.repo  # noqa: F401
             from prefect.settings import (
@@ -85,7 +85,7 @@ def prefect_api() -> Iterator[None]:
                 PREFECT_API_URL: server.url,
                 PREFECT_HOME: home,
                 PREFECT_UI_URL: "",  # no pages: links to them would lead nowhere
-                # nobody else listens, and a run would wait up to a second for the thread that sends them
+                # Nobody listens to heartbeats here, and a run would wait up to a second for their thread.
                 PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
             }
     with temporary_settings(settings):
@@ -168,7 +168,7 @@ def _check(url: str) -> None:
 
 
 def _calm_logs() -> None:
-    """Drop what Prefect says twice or what is of no use to a person who follows the run."""
+    """Drop what Prefect says twice: a failed stage is named by the flow as well."""
     for name in ("prefect", "prefect.task_runs"):
         logging.getLogger(name).addFilter(
             lambda record: not record.getMessage().startswith("Task run failed with state")

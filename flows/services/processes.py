@@ -48,7 +48,7 @@ def running_environment() -> dict[str, str]:
     """The `environment` of the services that run on this machine; empty where none does."""
     names = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI", "pages": "RLHF_PAGES"}
     records = {name: record_of(name) for name in names if is_running(name)}
-    # the password is in no file, so the settings are read again, from the environment of whoever asks
+    # The password is in no file, so the settings are read again with the environment of whoever asks.
     secret = any(record.get("sign_in") for record in records.values())
     return (sign_in_environment(load_config()) if secret else {}) | {
         names[name]: record["url"] + "/api" * (name == "prefect")

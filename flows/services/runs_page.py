@@ -68,7 +68,7 @@ def row(tree: Path, at_work: bool) -> dict[str, Any]:
 def _state(state: RunState | None, at_work: bool) -> str:
     if state is None:
         return "unknown"
-    # a killed run could not say so itself; the next run will
+    # A killed run could not write down that it was killed; the next run will.
     return "killed" if state.state == "running" and not at_work else state.state
 
 

@@ -81,7 +81,7 @@ def serve(config: Config, name: str) -> NoReturn:
         write_views()
         address = view_url(address)
     if name == "label":
-        # it asks the registry for @champion: at MLflow's server, or without one in its database
+        # The app asks the registry for @champion: MLflow's server, or its database where no server runs.
         for variable in environment(config):
             env.pop(variable)
         if config.mlflow.database:
