@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.params import parse_changes, plan
+from rlhf.data.contracts import SNAPSHOT
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
 from rlhf.measures.snapshot_judgments import judge_snapshots
-from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.settings import Settings, load_settings
 from rlhf.world.judges import gold_judge
 from tasks import collect, ppo, reward

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT
+from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT, SNAPSHOT
 from rlhf.data.distinct import near_copies
 from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table, write_table
@@ -33,7 +33,6 @@ from rlhf.measures.samples import margins, pick_samples
 from rlhf.measures.slice_comparison import compare_slices
 from rlhf.measures.snapshot_judgments import judge_snapshots
 from rlhf.measures.summary import print_table
-from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.world.judges import mean_quality
 from tasks.graph import content_hash, stages
 from tasks.judging import FACTS, judge_all, load_judge, trust_in

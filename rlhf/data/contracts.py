@@ -88,6 +88,25 @@ JUDGMENT = Contract(
     ("prompt", "reference", "output", "policy", "judge_id"),
     ("prompt", "reference", "output", "policy", "preferred"),
 )
+SNAPSHOT = Contract(
+    "snapshot row",
+    pa.schema(
+        [
+            ("update", pa.int64()),  # 0 is the start
+            ("n", pa.int64()),  # the output has the best score of n samples; 1 along PPO
+            ("prompt", _TEXT),
+            ("reference", _TEXT),
+            ("output", _TEXT),
+            ("score", pa.float64()),  # by the reward model
+            # Log-probability of the output minus that under the start policy, in nats; for n > 1, the KL of
+            # best-of-n to it.
+            ("kl", pa.float64()),
+            *_META,
+        ]
+    ),
+    ("update", "n", "prompt", "output"),
+    ("update", "n", "prompt", "reference", "output"),
+)
 GOLD = Contract(
     "gold row",
     pa.schema([("prompt", _TEXT), ("facts", _TEXT), *_META]),

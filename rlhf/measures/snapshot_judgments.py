@@ -19,7 +19,7 @@ def judge_snapshots(
 
     Args:
         judge: any but people, who have not seen these outputs.
-        rows: of the contract `rlhf.rl.snapshots.SNAPSHOT`.
+        rows: of the contract SNAPSHOT.
         confidence, tolerance: see `rlhf.measures.overoptimisation.find_hacking`.
         seed: of the order in which the judge sees the texts.
 

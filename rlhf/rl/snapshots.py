@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import torch
 from transformers import TrainerCallback
 
-from rlhf.data.contracts import Contract, with_ids
+from rlhf.data.contracts import SNAPSHOT, with_ids
 from rlhf.data.table import read_table, write_table
 from rlhf.measures.overoptimisation import best_of_n_kl
 from rlhf.models.batches import batch_of, token_batches
@@ -29,27 +28,6 @@ from rlhf.rl.shards import gather
 
 if TYPE_CHECKING:
     from rlhf.rl.trainer import PPOTrainer
-
-_TEXT = pa.string()
-SNAPSHOT = Contract(
-    "snapshot row",
-    pa.schema(
-        [
-            ("update", pa.int64()),  # 0 is the start
-            ("n", pa.int64()),  # the output has the best score of n samples; 1 along PPO
-            ("prompt", _TEXT),
-            ("reference", _TEXT),
-            ("output", _TEXT),
-            ("score", pa.float64()),  # by the reward model
-            # log-probability of the output minus that under the start policy, nats; n > 1: best_of_n_kl
-            ("kl", pa.float64()),
-            ("source", _TEXT),
-            ("id", _TEXT),
-        ]
-    ),
-    ("update", "n", "prompt", "output"),
-    ("update", "n", "prompt", "reference", "output"),
-)
 
 
 class Snapshots(TrainerCallback):

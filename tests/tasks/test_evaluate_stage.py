@@ -6,11 +6,10 @@ import pytest
 from conftest import Quiet
 from report_page import GATE
 
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, JUDGMENT, with_ids
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, GOLD, JUDGMENT, SNAPSHOT, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table, write_table
-from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.settings import load_settings
 from tasks.evaluate import held_out
 from tasks.register import write_report

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from conftest import Workspace
 
+from rlhf.data.contracts import SNAPSHOT
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import write_table
 from rlhf.measures.trust_reasons import USELESS
-from rlhf.rl.snapshots import SNAPSHOT
 
 THINGS = ("boiler", "bicycle", "kettle", "laptop", "garden", "oven", "window", "printer", "camera")
 STEPS = ("switch it off", "wait a minute", "open the lid", "clean the filter", "read the manual", "ask")

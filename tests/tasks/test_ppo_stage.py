@@ -19,7 +19,7 @@ from conftest import ROOT, Workspace
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from rlhf.data.contracts import DEMONSTRATION, GOLD
+from rlhf.data.contracts import DEMONSTRATION, GOLD, SNAPSHOT
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
@@ -27,7 +27,6 @@ from rlhf.models.policy import load_policy
 from rlhf.models.reward_model import load_reward, score
 from rlhf.models.scratch import train_tokenizer
 from rlhf.rl.advantages import adapted_kl_coef
-from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.world.gold import gold_score
 from rlhf.world.panel import Panel
 from tasks import ppo as stage

@@ -9,10 +9,10 @@ import torch
 from tiny_ppo import PROMPTS, Stop, tiny, trainer_of, words_tokenizer
 from transformers import LlamaForSequenceClassification
 
+from rlhf.data.contracts import SNAPSHOT
 from rlhf.data.table import read_table
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.rl.early_stopping import EarlyStopping, ModelJudge
-from rlhf.rl.snapshots import SNAPSHOT
 from rlhf.training.loop import train
 
 ROWS = [{"prompt": prompt, "completion": " red", "source": "test"} for prompt in PROMPTS[:40]]

@@ -5,10 +5,11 @@ import torch
 from tiny_ppo import PROMPTS, Stop, tiny, trainer_of, words_tokenizer
 from transformers import LlamaForSequenceClassification
 
+from rlhf.data.contracts import SNAPSHOT
 from rlhf.data.errors import DataError
 from rlhf.data.table import read_table
 from rlhf.models.reward_model import RewardModel, score
-from rlhf.rl.snapshots import SNAPSHOT, Snapshots, collect_snapshots
+from rlhf.rl.snapshots import Snapshots, collect_snapshots
 from rlhf.training.loop import train
 
 ROWS = [{"prompt": prompt, "completion": " red", "source": "test"} for prompt in PROMPTS[:6]]
