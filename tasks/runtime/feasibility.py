@@ -94,7 +94,7 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
             ),
             (
                 "ppo",
-                "the held-out judge of PPO needs two prompts in split validation, there are "
+                "the early-stopping judge of PPO needs two prompts in split validation, there are "
                 f"{demonstrations.get('validation', 0)}: raise prepare.validation_share, or set "
                 "ppo.judge_tolerance to null to train without it",
                 asks

@@ -68,7 +68,10 @@ INFEASIBLE: dict[str, tuple[Callable[[Workspace], None], str]] = {
     ),
     "only ties for the model judge": (ties_for_the_judge, "split judge has no rankings with a preference"),
     "nothing held out": (nothing_held_out, "no demonstrations in split test: give rows a split"),
-    "one prompt for the looks": (one_validation_prompt, "needs two prompts in split validation, there are 1"),
+    "one prompt for the snapshots": (
+        one_validation_prompt,
+        "needs two prompts in split validation, there are 1",
+    ),
 }
 
 
