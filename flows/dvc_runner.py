@@ -2,7 +2,7 @@
 
 A line of standard input names a stage: {"stage": "sft", "force": false}. After it the program prints a line
 that opens with its own argument, a word that no stage knows, and goes on with how the stage ended:
-{"state": "Completed", "error": ""}. All that stands before is the stage's own output.
+{"state": "Completed", "error": ""}. Everything before that line is the stage's own output.
 """
 
 import json

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def lost_from_registry() -> bool:
-    """Whether the registry lacks what the checkout's result put there, so that a run has work; says so."""
+    """Whether the registry has lost what the checkout's result put there, so a run is needed; prints it."""
     result = standing()
     if result and result.lost:
         print(result)

@@ -186,10 +186,10 @@ def labeling_app(model: str) -> Iterator[str]:
     url = None
     try:
         while url is None and (line := app.stdout.readline()):
-            print(line, end="", flush=True)  # also a first operator's password, which is told once
+            print(line, end="", flush=True)  # also a first operator's password, which is shown once
             url = re.search(r"http://\S+", line)
         if url is None:
-            raise DataError("the labeling app does not start; its own line stands above")
+            raise DataError("the labeling app does not start; its own error is above")
         yield url[0]
     finally:
         app.stdin.close()

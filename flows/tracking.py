@@ -1,6 +1,6 @@
 """What the MLflow run of a whole pipeline shows: parameters, figures, data sets, curves, the report.
 
-Its children are the stages. MLflow sorts, filters and compares runs by what stands on the run itself.
+Its children are the stages. MLflow sorts, filters and compares runs by what is on the run itself.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def log_verdict(run: str, folder: Path) -> None:
 def log_curves(run: str, folder: Path) -> None:
     """The curves of the trainings as `curve/<stage>/<figure>`, also of stages that DVC restored.
 
-    They stand on the stages' runs too; there MLflow shows them only after each run is opened.
+    They are on the stages' runs too; there MLflow shows them only after each run is opened.
     """
     now, points = int(time.time() * 1000), []
     for path in sorted((folder / "plots").glob("*.csv")):
@@ -110,7 +110,7 @@ def log_curves(run: str, folder: Path) -> None:
 
 
 def _figures(folder: Path, evaluation: dict[str, Any]) -> dict[str, float]:
-    """Figures that stand beside the verdict; those that nobody measured are left out."""
+    """Figures that are shown beside the verdict; those that nobody measured are left out."""
     figures = {
         f"{name}/{key}": row.get(key)
         for name, row in evaluation["policies"].items()

@@ -1,6 +1,6 @@
 """What a labeler's answer means: from what was chosen on the screen to what is stored, and how right it is.
 
-On the screen outputs stand in a shown order; stored answers speak of the outputs in the item's order:
+On the screen the outputs are in a shuffled order; a stored answer has them in the item's order:
 
     compare  {"ranking": [1, 2], "both_bad": false}     rank  {"ranking": [1, null, 2]}  (null: not ranked)
     vote     {"vote": "up"}                             edit  {"text": "..."}

@@ -131,7 +131,7 @@ def _label_row(label: sa.Row[Any]) -> dict[str, Any]:
 
 
 def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
-    """What a label says in the contracts, as (table, row): a comparison or a judgment, or for an edit a
+    """A label as rows of the contracts, each as (table, row): a comparison or a judgment, or for an edit a
     demonstration and the comparison (edited > original). Votes are in `labels` only."""
     answer = label.answer
     common = {"prompt": label.prompt, "split": label.split, "source": label.source}

@@ -19,8 +19,8 @@ def stored_rankings(url: str, project: str, version: int, sha256: str | None = N
         sha256: what `rows_hash` of the rows must be; None takes any.
 
     Raises:
-        DataError: there is no such store, project or version, or its rankings are none, all ties, or other
-            ones than the hash says.
+        DataError: there is no such store, project or version, or it holds no rankings, only ties, or other
+            rankings than those of the hash.
     """
     store = Store(url, create=False)
     try:

@@ -148,7 +148,7 @@ def _wait(server: _Server) -> None:
             server.process.wait(STOP_SECONDS)
         raise StageError(
             f"the temporary Prefect server did not start ({error}; exit code {server.process.returncode}); "
-            "its output stands above. `make up` starts one that stays"
+            "its output is above. `make up` starts one that stays"
         ) from None
 
 

@@ -127,7 +127,7 @@ def connect_locally() -> None:
 
 
 def _first_operator(config: Config) -> None:
-    """Make the labeling app's first operator here: the password is shown and stands in no log."""
+    """Make the labeling app's first operator here: its password is shown here and is in no log."""
     from labeling.address import store_address
     from labeling.first_operator import ensure_operator
     from labeling.store import Store

@@ -50,7 +50,7 @@ def labels_of_record(record: dict[str, Any], fields: Fields) -> Iterator[Importe
 
 
 def _ranks(value: list[Any]) -> dict[Any, Any]:
-    """The rank of each field in a ranking: said with it, or else its place in the list."""
+    """The rank of each field in a ranking: the one given with it, or else its place in the list."""
     return {
         entry["value"] if isinstance(entry, dict) else entry: (
             entry["rank"] if isinstance(entry, dict) else place

@@ -15,7 +15,7 @@ RANKING_OF_PREFERENCE = {0: [1, 1], 1: [1, 2], 2: [2, 1]}
 def labels_of_question(record: dict[str, Any]) -> Iterator[ImportedLabel]:
     """Labels of a question of `dev_feedback.json`: the six preferences of its four outputs, and the edit.
 
-    The preferences become one ranking with ties where one says exactly what they say. Otherwise (a tie that
+    The preferences become one ranking with ties where a ranking says exactly the same. Otherwise (a tie that
     the other pairs break, or a circle) they stay six comparisons, so that no tie and no preference is lost.
     """
     question = question_of(record)

@@ -1,6 +1,6 @@
 """How far labelers agree: raw agreement, Krippendorff's alpha, Cohen's kappa, with intervals by item.
 
-Raw agreement always stands beside the others, because alpha and kappa are low where nearly all answers are
+Raw agreement is always shown beside the others, because alpha and kappa are low where nearly all answers are
 the same, however rarely people differ.
 """
 

@@ -1,7 +1,7 @@
 """The same work for programs, as JSON: sign in with `Authorization: Bearer TOKEN` (`python -m labeling user
 token`).
 
-Texts come in the order shown, without the names of their policies, and answers speak of that order.
+Texts come in the order shown, without the names of their policies, and answers refer to that order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The index of a person's labels in a queue tells the newest, and what was taken back, by itself."""
+"""The index of a person's labels in a queue is enough to see the newest one and what was taken back."""
 
 from alembic import op
 
