@@ -28,6 +28,7 @@ from flows.services.settings import Config, environment, load_config
 
 BUCKET = "s3://rlhf"
 STORES = ("prefect", "mlflow", "label")
+STOP_SECONDS = 60.0  # that a worker without a run may take to stop
 
 
 @contextmanager
@@ -155,9 +156,10 @@ def _pool_of_two(client: Any, name: str) -> str:
 
 
 def _printed(worker: subprocess.Popen[bytes]) -> str:
-    """What a worker printed; a worker that missed the end of its last run does not stop, and is killed."""
+    """What a worker printed. Its runs have ended; a worker that missed the end of one waits for it for ever, and
+    so is killed after a while, which loses nothing."""
     try:
-        return worker.communicate(timeout=PATIENCE)[0].decode()
+        return worker.communicate(timeout=STOP_SECONDS)[0].decode()
     except subprocess.TimeoutExpired:
         worker.kill()
         return worker.communicate()[0].decode()
