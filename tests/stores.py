@@ -156,8 +156,8 @@ def _pool_of_two(client: Any, name: str) -> str:
 
 
 def _printed(worker: subprocess.Popen[bytes]) -> str:
-    """What a worker printed. Its runs have ended; a worker that missed the end of one waits for it for ever, and
-    so is killed after a while, which loses nothing."""
+    """What a worker printed. Its runs have ended; a worker that missed the end of one waits for ever, and is
+    killed after a while, which loses nothing."""
     try:
         return worker.communicate(timeout=STOP_SECONDS)[0].decode()
     except subprocess.TimeoutExpired:
