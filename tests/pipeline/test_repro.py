@@ -44,6 +44,7 @@ def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """The pipeline, run once by `dvc repro`: the working directory of this file's tests, in their order."""
     path = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(project, path)
+    mlflow.set_tracking_uri(None)  # a test before in this process may have named its own store
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         patch.setenv("RLHF_STATE", str(path.parent / "state"))
