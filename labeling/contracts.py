@@ -179,5 +179,13 @@ def _ordered(contract: Contract, rows: list[dict[str, Any]]) -> list[dict[str, A
 
 
 def rows_hash(rows: Sequence[dict[str, Any]]) -> str:
-    """SHA-256 (hex) of a table's rows, as the manifest has it."""
-    return hashlib.sha256("".join(dumps(row) + "\n" for row in rows).encode()).hexdigest()
+    """SHA-256 (hex) of a table's rows, as the manifest has it.
+
+    Rows of plain text are hashed without the column `messages`, so that versions pinned before there was one
+    keep their hash.
+    """
+    lines = [
+        dumps({name: value for name, value in row.items() if name != "messages" or value is not None}) + "\n"
+        for row in rows
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 _TEXT, _TEXTS, _INTS = pa.string(), pa.list_(pa.string()), pa.list_(pa.int64())
+# A conversation before its answer, `prompt` in turns; null where the prompt is plain text.
+_MESSAGES = ("messages", pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)])))
 _META = [("source", _TEXT), ("id", _TEXT)]
 
 
@@ -25,7 +28,7 @@ class Contract:
     Attributes:
         name: singular name, used in messages.
         schema: columns and Arrow types, in order.
-        content: the columns whose values make the id.
+        content: the columns whose values make the id; where a row has `messages`, they count as well.
         required: columns that a user's file must bring.
     """
 
@@ -38,13 +41,22 @@ class Contract:
 CORPUS = Contract("text", pa.schema([("text", _TEXT), *_META]), ("text",), ("text",))
 PROMPT = Contract(
     "prompt",
-    pa.schema([("prompt", _TEXT), ("topic", _TEXT), ("split", _TEXT), *_META]),
+    pa.schema([("prompt", _TEXT), _MESSAGES, ("topic", _TEXT), ("split", _TEXT), *_META]),
     ("prompt",),
     ("prompt",),
 )
 DEMONSTRATION = Contract(
     "demonstration",
-    pa.schema([("prompt", _TEXT), ("completion", _TEXT), ("writer_id", _TEXT), ("split", _TEXT), *_META]),
+    pa.schema(
+        [
+            ("prompt", _TEXT),
+            _MESSAGES,
+            ("completion", _TEXT),
+            ("writer_id", _TEXT),
+            ("split", _TEXT),
+            *_META,
+        ]
+    ),
     ("prompt", "completion", "writer_id"),
     ("prompt", "completion"),
 )
@@ -53,6 +65,7 @@ COMPARISON = Contract(
     pa.schema(
         [
             ("prompt", _TEXT),
+            _MESSAGES,
             ("completions", _TEXTS),
             ("ranking", _INTS),
             ("labeler_id", _TEXT),
@@ -74,6 +87,7 @@ JUDGMENT = Contract(
     pa.schema(
         [
             ("prompt", _TEXT),
+            _MESSAGES,
             ("reference", _TEXT),
             ("output", _TEXT),
             ("policy", _TEXT),
@@ -95,6 +109,7 @@ SNAPSHOT = Contract(
             ("update", pa.int64()),  # 0 is the start
             ("n", pa.int64()),  # the output has the best score of n samples; 1 along PPO
             ("prompt", _TEXT),
+            _MESSAGES,
             ("reference", _TEXT),
             ("output", _TEXT),
             ("score", pa.float64()),  # by the reward model
@@ -119,8 +134,13 @@ TABLES = {"corpus": CORPUS, "demonstrations": DEMONSTRATION, "prompts": PROMPT, 
 
 
 def row_id(contract: Contract, row: dict[str, Any]) -> str:
-    """The stable id of a row: 16 hex digits of the SHA-256 over its content columns."""
+    """The stable id of a row: 16 hex digits of the SHA-256 over its content columns.
+
+    Messages are hashed where there are any, so that rows of plain text have the ids that they always had.
+    """
     content = [row.get(column) for column in contract.content]
+    if row.get("messages") is not None:
+        content.append([[turn["role"], turn["content"]] for turn in row["messages"]])
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -135,8 +155,8 @@ def with_ids(contract: Contract, rows: list[dict[str, Any]], source: str) -> lis
 def exact(value: Any, kind: pa.DataType) -> Any:
     """A value as a column of this type holds it, where that is the same value: 2.0 is the whole number 2.
 
-    pyarrow would take more: it cuts 2.5 to 2, and splits the text "sft" into three letters where a column
-    wants a list.
+    pyarrow would take more: it cuts 2.5 to 2, splits the text "sft" into three letters where a column wants a
+    list, and drops the keys of an object that a column has no field for.
 
     Raises:
         ValueError: the column cannot hold this value.
@@ -146,6 +166,11 @@ def exact(value: Any, kind: pa.DataType) -> Any:
     if pa.types.is_list(kind):
         if isinstance(value, (list, tuple)):
             return [exact(item, kind.value_type) for item in value]
+    elif pa.types.is_struct(kind):
+        names = [field.name for field in kind]
+        # A key that the column lacks says nothing where it is null: Parquet fills up all keys with null.
+        if isinstance(value, Mapping) and all(value[key] is None for key in value if key not in names):
+            return {field.name: exact(value.get(field.name), field.type) for field in kind}
     elif pa.types.is_string(kind):
         if isinstance(value, str):
             value.encode()  # JSON can spell half of a surrogate pair, text cannot hold it

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, row_id, with_ids
+import pytest
+
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, exact, row_id, with_ids
 
 ROW = {"prompt": "héllo", "completion": " 🙂\nworld\u2028.", "writer_id": None}
 RANKED: dict[str, Any] = {"prompt": "p", "completions": [" a", " b"], "ranking": [1, 1], "labeler_id": "ann"}
@@ -23,3 +25,26 @@ def test_with_ids_keeps_what_is_given() -> None:
         ("7", "s"),
         (row_id(PROMPT, {"prompt": "b"}), "t"),
     ]
+
+
+def test_messages_count_in_an_id_where_there_are_any() -> None:
+    talk = [{"role": "user", "content": "a"}]
+    assert row_id(PROMPT, {"prompt": "a", "messages": None}) == row_id(PROMPT, {"prompt": "a"})
+    # sha256 of '["a", [["user", "a"]]]'
+    assert row_id(PROMPT, {"prompt": "a", "messages": talk}) == "503fd77281a62377"
+    turned = [dict(reversed(turn.items())) for turn in talk]
+    assert row_id(PROMPT, {"prompt": "a", "messages": turned}) == "503fd77281a62377"
+    assert row_id(PROMPT, {"prompt": "a", "messages": talk + talk}) != "503fd77281a62377"
+
+
+def test_messages_keep_their_values_or_are_refused() -> None:
+    kind = PROMPT.schema.field("messages").type
+    talk = [{"role": "user", "content": " a\r\n"}, {"role": "assistant", "content": ""}]
+    assert exact(talk, kind) == talk
+    assert exact(None, kind) is None
+    assert exact([{"content": "a", "role": "user", "tool_calls": None}], kind) == [
+        {"role": "user", "content": "a"}
+    ]
+    for other in ("a", [["user", "a"]], [{"role": "user", "content": 5}], [{"role": "user", "name": "ann"}]):
+        with pytest.raises(ValueError, match="is no"):
+            exact(other, kind)

@@ -15,11 +15,12 @@ RANKED: dict[str, Any] = {"prompt": "p", "completions": [" a", " b"], "ranking":
 
 
 def test_tables_come_back_as_written_and_byte_for_byte(tmp_path: Path) -> None:
-    rows = with_ids(COMPARISON, [RANKED], "s")
+    talk = [{"role": "system", "content": "s"}, {"role": "user", "content": "p"}]
+    rows = with_ids(COMPARISON, [RANKED, RANKED | {"messages": talk}], "s")
     for name in ("one", "two"):
         write_table(tmp_path / name, COMPARISON, rows)
     back = read_table(tmp_path / "one", COMPARISON)
-    assert back == [dict.fromkeys(COMPARISON.schema.names) | rows[0]]
+    assert back == [dict.fromkeys(COMPARISON.schema.names) | row for row in rows]
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     write_table(tmp_path / "none", COMPARISON, [])
     assert read_table(tmp_path / "none", COMPARISON) == []
