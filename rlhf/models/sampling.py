@@ -6,7 +6,7 @@ Prompts are padded on the left, so that all responses begin at the same position
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,53 @@ from rlhf.data.errors import DataError
 from rlhf.models.batches import left_pad, positions
 from rlhf.models.policy import Policy
 from rlhf.models.template import encode_prompts
+
+# logits [rows, vocabulary], which prompts the rows are, number of the step -> a token for each row
+Draw = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+
+@torch.no_grad()
+def sampled_tokens(
+    model: Any, prompts: Sequence[Sequence[int]], *, stop: Sequence[int], pad: int, longest: int, draw: Draw
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Sample a response to each prompt, a token a step: yields the rows that still answer, and their tokens.
+
+    A row's last token is a stop token, or its token number `longest`. Closing the iterator ends the sampling.
+
+    Args:
+        stop: ids that end a response.
+        draw: chooses tokens from the logits of the rows in the batch, which the second argument names. A row
+            that has ended may still be in the batch.
+    """
+    model.eval()
+    device = model.device
+    ids, mask = (x.to(device) for x in left_pad(prompts, pad))
+    stops = torch.tensor(list(stop), device=device)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    rows = torch.arange(len(prompts), device=device)  # the rows still in the batch
+    cache, position = DynamicCache(config=model.config), positions(mask)
+    for t in range(longest):
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        token = draw(logits.float(), rows, t)
+        going = ~ended[rows]
+        yield rows[going], token[going]
+        ended[rows] |= torch.isin(token, stops)
+        left = ~ended[rows]
+        alive = int(left.sum())
+        if not alive:
+            break
+        if alive <= 0.75 * len(rows):  # keeping a few finished rows costs less than copying the cache
+            cache.batch_select_indices(left.nonzero().squeeze(-1))
+            rows, token, mask, position = rows[left], token[left], mask[left], position[left]
+        ids, position = token.unsqueeze(-1), position[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
 
 
 @torch.no_grad()
@@ -38,46 +85,24 @@ def sample(
             not depend on its neighbours.
         keep: a list that takes the rows still in the batch at each step and their logits, [rows, vocabulary].
     """
-    model.eval()
-    device = model.device
-    ids, mask = (x.to(device) for x in left_pad(prompts, pad))
-    stops = torch.tensor(list(stop), device=device)
-    longest = uniforms.shape[1]
-    responses = torch.full((len(prompts), longest), pad, dtype=torch.long, device=device)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    rows = torch.arange(len(prompts), device=device)  # the rows still in the batch
-    uniforms, cache, position = uniforms.to(device), DynamicCache(config=model.config), positions(mask)
-    for t in range(longest):
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+    longest, uniforms = uniforms.shape[1], uniforms.to(model.device)
+
+    def draw(logits: torch.Tensor, rows: torch.Tensor, t: int) -> torch.Tensor:
         if keep is not None:
-            keep.append((rows, logits.float()))
-        token = _draw(logits.float(), temperature, uniforms[rows, t])
-        going = ~ended[rows]
-        responses[rows[going], t] = token[going]
-        ended[rows] |= torch.isin(token, stops)
-        left = ~ended[rows]
-        alive = int(left.sum())
-        if not alive:
-            break
-        if alive <= 0.75 * len(rows):  # keeping a few finished rows costs less than copying the cache
-            cache.batch_select_indices(left.nonzero().squeeze(-1))
-            rows, token, mask, position = rows[left], token[left], mask[left], position[left]
-        ids, position = token.unsqueeze(-1), position[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            keep.append((rows, logits))
+        return draw_tokens(logits, temperature, uniforms[rows, t])
+
+    responses = torch.full((len(prompts), longest), pad, dtype=torch.long, device=model.device)
+    steps = sampled_tokens(model, prompts, stop=stop, pad=pad, longest=longest, draw=draw)
+    for t, (rows, token) in enumerate(steps):
+        responses[rows, t] = token
     out = responses.tolist()
-    last = torch.isin(responses, stops)
+    last = torch.isin(responses, torch.tensor(list(stop), device=model.device))
     ends = torch.where(last.any(1), last.int().argmax(1) + 1, longest).tolist()
     return [row[:end] for row, end in zip(out, ends, strict=True)]
 
 
-def _draw(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> torch.Tensor:
+def draw_tokens(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> torch.Tensor:
     """One token a row by inverting the distribution function."""
     if temperature == 0:
         return logits.argmax(-1)
@@ -111,7 +136,7 @@ def check_sampling(model: Any) -> None:
 
     with torch.no_grad():
         model.eval()
-        first = _draw(plain(prompts[0])[-1:], 1.0, uniforms[:1, 0].to(model.device))
+        first = draw_tokens(plain(prompts[0])[-1:], 1.0, uniforms[:1, 0].to(model.device))
         steps: list[tuple[torch.Tensor, torch.Tensor]] = []
         try:
             responses = sample(
