@@ -5,34 +5,122 @@ Only the markers of a chat template itself become special tokens. No other file 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from rlhf.data.errors import DataError
+from rlhf.models.chat import Chat
+from rlhf.models.plain import Plain, Row, content_ids
+from rlhf.models.tokenizer_files import load_tokenizer
+
+__all__ = [
+    "Chat",
+    "Plain",
+    "Row",
+    "Template",
+    "answered",
+    "as_row",
+    "content_ids",
+    "load_tokenizer",
+    "prompts_within",
+    "template_of",
+]
 
 Prompt = str | list[dict[str, str]]  # text, or chat messages
 
 
-def content_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts, without any special token.
+class Template(Protocol):
+    """How the rows of a policy become ids and back. Sequences are prompt ids + answer ids, joined as ids.
+
+    Attributes:
+        stops: the ids at which an answer ends; `answer` writes the first.
+    """
+
+    stops: tuple[int, ...]
+
+    def prompt(self, row: Row) -> list[int]:
+        """Ids of a row's prompt, ready for generation."""
+        ...
+
+    def answer(self, row: Row, text: str) -> list[int]:
+        """Ids of an answer to `row`, with the token that ends the turn and nothing behind it."""
+        ...
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The answer in generated ids: no special tokens, no thinking."""
+        ...
+
+    def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
+        """`prompt` for many rows."""
+        ...
+
+    def answers(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
+        """`answer` for many rows."""
+        ...
+
+    def shortened(self, row: Row, ids: list[int], room: int) -> list[int]:
+        """The ids of a row's prompt in at most `room` tokens, or a DataError."""
+        ...
+
+
+def template_of(tokenizer: Any, kind: str = "auto", arguments: Mapping[str, Any] | None = None) -> Template:
+    """The template that a policy's settings name.
+
+    Args:
+        kind: `auto` (the tokenizer's own template for conversations, text as it is), `plain`, or `chat`
+            (text is read as one user turn).
 
     Raises:
-        DataError: the tokenizer can read the spelling of a special token only as that token.
+        DataError: no such kind, `chat` without a template, or arguments for no template.
     """
-    if not texts:
-        return []
-    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)[
-        "input_ids"
-    ]
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special.discard(tokenizer.unk_token_id)
-    for text, row in zip(texts, rows, strict=True):
-        if not special.isdisjoint(row):
-            token = tokenizer.convert_ids_to_tokens(next(i for i in row if i in special))
+    if kind not in ("auto", "plain", "chat"):
+        raise DataError(f"no template kind {kind!r}; use auto, plain or chat")
+    if kind == "plain" or (kind == "auto" and not tokenizer.chat_template):
+        if arguments:
             raise DataError(
-                f"this tokenizer reads {token!r} in {text[:60]!r} as its special token; remove it"
+                f"template_arguments ({', '.join(arguments)}) need a chat template, and there is none"
             )
-    return rows
+        return Plain(tokenizer)
+    if not tokenizer.chat_template:
+        raise DataError("this tokenizer has no chat template; set base.template to a file or to plain")
+    return Chat(tokenizer, arguments or {}, wrap=kind == "chat")
+
+
+def as_row(prompt: str | Sequence[Mapping[str, str]]) -> Row:
+    """A row of a prompt text, or of the messages of a conversation."""
+    if isinstance(prompt, str):
+        return {"prompt": prompt, "messages": None}
+    return {"prompt": "\n".join(str(m["content"]) for m in prompt), "messages": list(prompt)}
+
+
+def prompts_within(template: Template, rows: Sequence[Row], longest: int) -> list[list[int]]:
+    """Ids of prompts in at most `longest` tokens each; a longer plain prompt loses its start.
+
+    Raises:
+        DataError: a conversation is longer.
+    """
+    return [
+        template.shortened(row, ids, longest) for row, ids in zip(rows, template.prompts(rows), strict=True)
+    ]
+
+
+def answered(
+    template: Template, rows: Sequence[Row], texts: Sequence[str], longest: int
+) -> tuple[list[list[int]], list[int]]:
+    """Ids of prompt + answer, and where each answer begins (at least 1).
+
+    Beyond `longest` tokens the prompt loses its start; if the answer alone is longer, it loses its start too.
+
+    Raises:
+        DataError: a conversation and its answer are longer.
+    """
+    sequences, starts = [], []
+    prompts, answers = template.prompts(rows), template.answers(rows, texts)
+    for row, ids, answer in zip(rows, prompts, answers, strict=True):
+        ids = template.shortened(row, ids, longest - len(answer))
+        sequences.append((ids + answer)[-longest:])
+        starts.append(max(1, len(ids) - max(0, len(ids) + len(answer) - longest)))
+    return sequences, starts
 
 
 def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
