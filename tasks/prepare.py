@@ -16,6 +16,8 @@ import statistics
 from typing import Any
 
 from rlhf.data.contracts import SPLITS, TABLES, Contract, row_id
+from rlhf.data.conversations import transcript
+from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.splits import assign_splits
 from rlhf.data.table import read_table, write_table
@@ -48,17 +50,22 @@ def main(stage: Stage) -> dict[str, float]:
 
 
 def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Rows]:
-    """The four tables in normal form: texts stripped, completions after one space, splits and ids filled in.
+    """The four tables in normal form: texts stripped, completions after one space, splits, ids filled in.
 
     Prompts of demonstrations and comparisons that the table of prompts lacks are added to it. The splits are
-    those of `rlhf.data.splits`.
+    those of `rlhf.data.splits`. Messages and the answers to them keep their white space: it is part of code,
+    and templates differ in what they strip.
 
     Args:
         raw: name -> rows, for each name of `contracts.TABLES`.
         settings: the shares.
         seed: of the assignment.
+
+    Raises:
+        DataError: one prompt text stands for two conversations.
     """
     tables = {name: [_normal(TABLES[name], row) for row in rows] for name, rows in raw.items()}
+    _one_conversation_a_prompt(tables)
     known = {row["prompt"] for row in tables["prompts"]}
     for name in ("demonstrations", "comparisons"):
         for row in tables[name]:
@@ -67,6 +74,7 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
                 tables["prompts"].append(
                     {
                         "prompt": row["prompt"],
+                        "messages": row["messages"],
                         "topic": None,
                         "split": None,
                         "source": row["source"],
@@ -74,7 +82,8 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
                     }
                 )
     assign_splits((row for name in SPLIT_TABLES for row in tables[name]), settings, seed)
-    held_out = {row["prompt"] for row in tables["prompts"] if row["split"] == "test" and row["prompt"]}
+    test = [row for row in tables["prompts"] if row["split"] == "test" and row["prompt"]]
+    held_out = {text for row in test for text in _spellings(row)}
     tables["corpus"] = _corpus(tables["corpus"], held_out)
     for name, contract in TABLES.items():
         # An id that a row brought and that was right moves with the normal form; rows that share it still do.
@@ -85,24 +94,67 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
 
 
 def _normal(contract: Contract, row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its texts stripped, and whether the id that came with it was right before that."""
+    """A row with its texts in normal form, and whether the id that came with it was right before that."""
     row = {**row, "id_was_right": row["id"] is not None and row["id"] == row_id(contract, row)}
     for column in ("text", "prompt"):
         if row.get(column) is not None:
             row[column] = _text(row[column])
+    answer = _after_a_space
+    if row.get("messages") is not None:
+        answer = _lines
+        row["messages"] = [{**turn, "content": _lines(turn["content"])} for turn in row["messages"]]
     if row.get("completion") is not None:
-        row["completion"] = " " + _text(row["completion"])
+        row["completion"] = answer(row["completion"])
     if row.get("completions") is not None:
-        row["completions"] = [None if text is None else " " + _text(text) for text in row["completions"]]
+        row["completions"] = [None if text is None else answer(text) for text in row["completions"]]
     return row
 
 
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n")
+
+
 def _text(text: str) -> str:
-    return text.replace("\r\n", "\n").strip()
+    return _lines(text).strip()
+
+
+def _after_a_space(text: str) -> str:
+    return " " + _text(text)
+
+
+def _one_conversation_a_prompt(tables: dict[str, Rows]) -> None:
+    """Refuse a prompt text that stands for two conversations: people and judges see only the text, and by it
+    splits, facts and judgments belong together."""
+    seen: dict[str, tuple[str, Any]] = {}
+    for name in SPLIT_TABLES:
+        for number, row in enumerate(tables[name], start=1):
+            if row["prompt"]:
+                place = f"row {number} of {row['source']}"
+                first, messages = seen.setdefault(row["prompt"], (place, row["messages"]))
+                if messages != row["messages"]:
+                    none = messages is None or row["messages"] is None
+                    raise DataError(
+                        f"{first} and {place} have the same prompt, {ascii(row['prompt'])[:60]}, but "
+                        f"{'only one has messages' if none else 'other messages'}; give both the same "
+                        "messages, or each a prompt text of its own"
+                    )
+
+
+def _spellings(row: dict[str, Any]) -> set[str]:
+    """The texts with which a corpus text would give a test prompt away: the prompt, its transcript, and that
+    without the words of the system, which other tellings of it need not have."""
+    turns = row["messages"] or []
+    told = [turns, [turn for turn in turns if turn["role"] != "system"]]
+    return {row["prompt"], *(_text(transcript(messages)) for messages in told if messages)}
 
 
 def _corpus(rows: Rows, held_out: set[str]) -> Rows:
-    """The texts that do not open with a test prompt, each once."""
+    """The texts that do not open with a test prompt, each once.
+
+    Args:
+        rows: the corpus.
+        held_out: the test prompts in all their spellings.
+    """
     lengths = sorted({len(prompt) for prompt in held_out})
     kept: dict[str, dict[str, Any]] = {}
     for row in rows:

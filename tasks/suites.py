@@ -15,6 +15,8 @@ import great_expectations.expectations as gxe
 import pandas as pd
 
 from rlhf.data.contracts import SPLITS, TABLES, row_id
+from rlhf.data.conversations import check_messages
+from rlhf.data.errors import DataError
 from rlhf.settings import Prepare
 
 Rows = list[dict[str, Any]]
@@ -76,7 +78,11 @@ def comparisons(settings: Prepare, groups: Collection[str] | None, required: boo
         rules.append(_filled(column))
     rules += [
         _true("completions_are_2_to_9", "a comparison has 2 to 9 completions", "completions"),
-        _true("completions_have_text", "every completion has text, after one space", "completions"),
+        _true(
+            "completions_have_text",
+            "every completion has text, after one space where the prompt is plain text",
+            "completions",
+        ),
         Rule(
             f"no completion is longer than {settings.max_completion_chars} characters",
             gxe.ExpectColumnValuesToBeBetween(
@@ -153,11 +159,27 @@ def frame(name: str, tables: dict[str, Rows]) -> pd.DataFrame:
     columns["splits_of_prompt"] = pd.Series(
         [" and ".join(sorted(splits.get(row["prompt"], {"none"}))) for row in rows], dtype=object
     )
+    messages = [_derive_messages(row["messages"]) for row in rows]
+    for i, column in enumerate(("messages_are_asked", "messages_are_clean", "messages_chars")):
+        columns[column] = pd.Series([values[i] for values in messages], dtype=object)
     if name == "comparisons":
         derived = [_derive(row) for row in rows]
         for column in _DERIVED:
             columns[column] = pd.Series([values[column] for values in derived], dtype=object)
     return pd.DataFrame(columns)
+
+
+def _derive_messages(messages: Any) -> tuple[bool, bool, int]:
+    """What the rules say of one row's messages: whether they wait for an answer, whether they are cleanly
+    encoded, and the characters of their contents. Plain text has none, and breaks no rule."""
+    if messages is None:
+        return True, True, 0
+    try:
+        check_messages(messages)
+    except DataError:
+        return False, True, 0
+    text = "".join(turn["content"] for turn in messages)
+    return True, not re.search(BAD_CHARACTERS, text), len(text)
 
 
 def _derive(row: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +194,10 @@ def _derive(row: dict[str, Any]) -> dict[str, Any]:
     k = len(texts)
     values = (
         2 <= k <= 9,
-        all(text is not None and re.match(r" \S", text) for text in texts),
+        all(
+            text is not None and re.match(r" \S" if row["messages"] is None else r"\s*\S", text)
+            for text in texts
+        ),
         max(map(len, filled), default=0),
         not any(re.search(BAD_CHARACTERS, text) for text in filled),
         len(ranking) == k > 0 and ranks == set(range(1, len(ranks) + 1)),
@@ -227,6 +252,24 @@ def _prompts_and_ids(settings: Prepare) -> list[Rule]:
     mend_ids = "leave the ids out to have them filled in"
     return [
         *_texts("prompt", settings.max_prompt_chars, "prepare.max_prompt_chars"),
+        _true(
+            "messages_are_asked",
+            "messages, where given, wait for an answer: roles in order, no content empty, the last not the "
+            "assistant's",
+            "messages",
+        ),
+        _true(
+            "messages_are_clean",
+            "messages have no control or replacement characters",
+            "messages",
+            "save the text as UTF-8",
+        ),
+        Rule(
+            f"messages are no longer than {settings.max_prompt_chars} characters together",
+            gxe.ExpectColumnValuesToBeBetween(column="messages_chars", max_value=settings.max_prompt_chars),
+            "shorten them or raise prepare.max_prompt_chars",
+            "messages_chars",
+        ),
         _filled("split"),
         Rule(f"the split is one of {', '.join(SPLITS)}", known_split, "name one of them or none", "split"),
         Rule(

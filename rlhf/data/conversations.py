@@ -80,3 +80,74 @@ def check_turn(turn: Any, number: int) -> None:
         )
     if not turn["content"].strip():
         raise DataError(f"message {number}, the {turn['role']}'s, is empty; fill it or leave the row out")
+
+
+def as_columns(row: dict[str, Any], ends_answered: bool) -> dict[str, Any]:
+    """A user's row with its conversation in the columns of the contracts, and its answers as texts.
+
+    A prompt may be a list of messages, and an answer a list with one message of the assistant's. Messages
+    without a prompt text are seen as their transcript. A row without messages comes back as it is.
+
+        >>> hi = {"role": "user", "content": "Hi"}
+        >>> as_columns({"messages": [hi, {"role": "assistant", "content": "Hello."}]}, True)["completion"]
+        'Hello.'
+
+    Args:
+        row: column -> value.
+        ends_answered: whether messages may end with the assistant's, which then is the completion.
+
+    Raises:
+        DataError: messages that make no sense; the line does not name the row.
+    """
+    row = dict(row)
+    if isinstance(row.get("prompt"), list):
+        if row.get("messages") is not None:
+            raise DataError("prompt and messages both are lists of messages; keep one of them")
+        row["messages"] = row.pop("prompt")
+    for column in ("completion", "reference", "output"):
+        row |= {column: _answer(row[column], column)} if column in row else {}
+    if isinstance(row.get("completions"), list):
+        row["completions"] = [_answer(text, "completions") for text in row["completions"]]
+    if row.get("messages") is None:
+        return row
+    if not isinstance(row["messages"], list):
+        raise DataError(f"messages are {ascii(row['messages'])[:40]}; write a list of role and content")
+    turns = [_turn(turn, number) for number, turn in enumerate(row["messages"], start=1)]
+    if ends_answered and turns and turns[-1]["role"] == "assistant":
+        if row.get("completion") is not None:
+            raise DataError(
+                "the messages end with the assistant's, and there is a completion; keep one of them"
+            )
+        row["completion"] = turns.pop()["content"]
+    check_messages(turns)
+    row["messages"] = turns
+    if row.get("prompt") is None:
+        row["prompt"] = transcript(turns)
+    return row
+
+
+def _turn(turn: Any, number: int) -> dict[str, Any]:
+    """A user's message as role and content; what else it says cannot be kept, so it is refused."""
+    if isinstance(turn, Mapping):
+        for key, value in turn.items():
+            if key not in ("role", "content") and value not in (None, "", [], {}):
+                raise DataError(
+                    f"message {number} has {ascii(key)[:40]}; only role and content are kept, so leave it "
+                    "out or write what it says into the content"
+                )
+    check_turn(turn, number)
+    return {"role": turn["role"], "content": turn["content"]}
+
+
+def _answer(answer: Any, column: str) -> Any:
+    """An answer that is written as a list with one message, as its text; anything else as it is."""
+    if not (isinstance(answer, list) and answer and isinstance(answer[0], Mapping)):
+        return answer
+    turn = _turn(answer[0], 1)
+    if len(answer) > 1 or turn["role"] != "assistant":
+        roles = ", ".join(str(turn.get("role")) for turn in answer)
+        raise DataError(
+            f"{column} is messages of {roles[:60]}; it must be one of the assistant's, the turns before it "
+            "belong into messages"
+        )
+    return turn["content"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rlhf.data.contracts import TABLES
 from rlhf.data.errors import DataError
@@ -31,7 +32,14 @@ def files(path: Path | str) -> Raw:
         tables[name] = marked(rows, file.name if file else name)
     if not tables["corpus"]:
         tables["corpus"] = [
-            {"text": f"{row['prompt'] or ''} {(row['completion'] or '').strip()}", "source": row["source"]}
-            for row in tables["demonstrations"]
+            {"text": _whole(row), "source": row["source"]} for row in tables["demonstrations"]
         ]
     return Raw(tables, [], f"sha256 {source_hash(folder)}", tuple(notes))
+
+
+def _whole(row: dict[str, Any]) -> str:
+    """A demonstration as one text, which opens with its prompt."""
+    prompt, completion = row["prompt"] or "", row["completion"] or ""
+    if row.get("messages") is None:
+        return f"{prompt} {completion.strip()}"
+    return f"{prompt}\n\nAssistant: {completion}"

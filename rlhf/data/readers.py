@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rlhf.data.contracts import Contract, exact
+from rlhf.data.conversations import as_columns
 from rlhf.data.csv_files import read_csv, typed_cells
 from rlhf.data.errors import DataError
 from rlhf.data.json_files import read_json_list, read_jsonl
@@ -34,7 +35,8 @@ _MEND = {
 def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = None) -> list[dict[str, Any]]:
     """Rows of a user's file: `.jsonl`, `.json` (a list), `.csv` or `.parquet`.
 
-    In CSV, list columns hold JSON (`["a", "b"]`) and empty cells are null. Rankings become dense ranks.
+    In CSV, lists are JSON (`["a", "b"]`) and empty cells are null. Rankings become dense ranks. Where a row
+    has `messages`, the prompt may be left out, and those of a demonstration may end with the completion.
 
     Args:
         path: the file.
@@ -43,7 +45,7 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
 
     Raises:
         DataError: missing, empty or unreadable file, a broken line, a missing or unknown column, a value
-            that its column cannot hold without changing it.
+            that its column cannot hold without changing it, messages that make no sense.
     """
     path = Path(path)
     if not path.exists():
@@ -57,8 +59,11 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
         raise DataError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(readers)}")
     rows = []
     for number, row in enumerate(readers[path.suffix](path), start=1):
-        _check_columns(f"{path}: row {number}", row, contract)
-        rows.append(typed_cells(path, number, row, contract.schema) if path.suffix == ".csv" else row)
+        where = f"{path}: row {number}"
+        _check_columns(where, row, contract)
+        if path.suffix == ".csv":
+            row = typed_cells(path, number, row, contract.schema)
+        rows.append(_conversation(where, row, contract) if "messages" in contract.schema.names else row)
     if not rows:
         raise DataError(f"{path}: no rows; it needs one {contract.name} per row")
     if "ranking" in contract.schema.names and (note := _make_dense(path, rows)) and notes is not None:
@@ -76,12 +81,28 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
     return rows
 
 
+def _conversation(where: str, row: dict[str, Any], contract: Contract) -> dict[str, Any]:
+    """The row with its conversation in the columns of its contract; see `as_columns`."""
+    try:
+        row = as_columns(row, ends_answered="completion" in contract.schema.names)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    if "completion" in contract.required and "completion" not in row:
+        raise DataError(
+            f"{where}: nothing answers the last message; end the messages with the assistant's, or bring a "
+            "completion"
+        )
+    return row
+
+
 def _check_columns(where: str, row: Any, contract: Contract) -> None:
     """Refuse a row that is no object, lacks a required column or has one that the contract does not know."""
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object with columns, got {type(row).__name__}")
+    # Messages stand for the prompt, and perhaps end with the completion.
+    told = ("prompt", "completion") if row.get("messages") else ()
     for column in contract.required:
-        if column not in row:
+        if column not in row and column not in told:
             raise DataError(
                 f"{where}: column {column!r} is missing; a {contract.name} needs "
                 f"{', '.join(contract.required)}"

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+from rlhf.data.conversations import transcript
 from rlhf.settings import Prepare
 
 
@@ -34,7 +35,8 @@ def assign_splits(rows: Iterable[dict[str, Any]], settings: Prepare, seed: int) 
 
     A row that carries a split keeps it, and the rows of its prompt that carry none get it too, however the
     prompt is spelled (`prompt_key`). Other prompts are assigned by a seeded hash of their first spelling, so
-    that adding prompts moves no other.
+    that adding prompts moves no other. A conversation that goes on from another row's prompt is in that
+    prompt's split, because it tells what was answered there.
 
     Args:
         rows: all rows with a prompt, of all tables; `split` is changed in place.
@@ -42,13 +44,34 @@ def assign_splits(rows: Iterable[dict[str, Any]], settings: Prepare, seed: int) 
         seed: of the assignment.
     """
     rows = list(rows)
+    keys = _keys(rows)
     carried: dict[str, str] = {}  # key -> the split that a row of this prompt carries
     first: dict[str, str] = {}  # key -> the first spelling, whose hash decides
-    for row in rows:
+    for row, key in zip(rows, keys, strict=True):
         if row["prompt"]:
-            first.setdefault(prompt_key(row["prompt"]), row["prompt"])
+            if not row.get("messages") or prompt_key(row["prompt"]) == key:
+                first.setdefault(key, row["prompt"])
             if row["split"]:
-                carried.setdefault(prompt_key(row["prompt"]), row["split"])
-    for row in rows:
-        key = prompt_key(row["prompt"] or "")
+                carried.setdefault(key, row["split"])
+    for row, key in zip(rows, keys, strict=True):
         row["split"] = row["split"] or carried.get(key) or split_of(first.get(key, ""), settings, seed)
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[str]:
+    """What the rows of one split share, for each row: the key of its prompt, or of the shortest beginning of
+    its conversation that is a prompt itself."""
+    own = [prompt_key(row["prompt"] or "") for row in rows]
+    key_of: dict[str, str] = {}
+    for row, key in zip(rows, own, strict=True):
+        if row.get("messages"):
+            key_of.setdefault(prompt_key(transcript(row["messages"])), key)
+    keys = []
+    for row, key in zip(rows, own, strict=True):
+        turns = row.get("messages") or []
+        starts = (
+            prompt_key(transcript(turns[:end]))
+            for end in range(1, len(turns) + 1)
+            if end == len(turns) or turns[end]["role"] == "assistant"
+        )
+        keys.append(next((key_of[start] for start in starts if start in key_of), key))
+    return keys

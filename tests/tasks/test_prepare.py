@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from rlhf.data.contracts import DEMONSTRATION, TABLES, row_id
+from rlhf.data.errors import DataError
 from rlhf.settings import Prepare
 from tasks.prepare import prepare
 
@@ -59,3 +62,51 @@ def test_a_split_given_once_holds_for_the_prompt() -> None:
     assert tables["demonstrations"][0]["split"] == "test"
     assert tables["comparisons"][0]["split"] == "judge"  # contradicts: for `validate` to find
     assert len(tables["prompts"]) == 1
+
+
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+SYSTEM = {"role": "system", "content": "s"}
+
+
+def test_conversations_keep_their_white_space() -> None:
+    talk = [SYSTEM, user(" def f():\r\n")]
+    code = {"prompt": " q ", "messages": talk, "completion": "    return 1\r\n", "source": "d"}
+    ranked = {"prompt": "q", "messages": talk, "completions": ["x", "  y\n"], "ranking": [1, 2]}
+    right = row_id(DEMONSTRATION, code)
+    tables = prepare(
+        raw_tables(demonstrations=[code | {"id": right}], comparisons=[ranked]), Prepare(), seed=1
+    )
+    (row,) = tables["demonstrations"]
+    assert row["messages"] == [SYSTEM, user(" def f():\n")]
+    assert (row["prompt"], row["completion"]) == ("q", "    return 1\n")
+    assert row["id"] == row_id(DEMONSTRATION, row) != right
+    assert tables["comparisons"][0]["completions"] == ["x", "  y\n"]
+    assert [(row["prompt"], row["messages"]) for row in tables["prompts"]] == [("q", row["messages"])]
+
+
+@pytest.mark.parametrize(
+    ("messages", "what"), [(None, "only one has messages"), ([user("q"), user("q")], "other messages")]
+)
+def test_a_prompt_text_stands_for_one_conversation(messages: Any, what: str) -> None:
+    rows = [{"prompt": "q", "messages": [user("q")], "completion": "a", "source": "d.jsonl"}]
+    other = {"prompt": " q", "messages": messages, "completions": ["x", "y"], "source": "c.jsonl"}
+    with pytest.raises(DataError, match=f"row 2 of c.jsonl have the same prompt, 'q', but {what}") as refused:
+        prepare(raw_tables(demonstrations=rows, comparisons=[{"prompt": "r"}, other]), Prepare(), seed=1)
+    assert str(refused.value).startswith("row 1 of d.jsonl and ")
+    assert "\n" not in str(refused.value)
+
+
+def test_held_out_conversations_stay_out_of_the_corpus_without_their_system_turn_too() -> None:
+    prompts = [
+        {"prompt": "System: s\n\nUser: post one", "messages": [SYSTEM, user("post one\n")], "split": "test"},
+        {"prompt": "own words", "messages": [user("a?"), user("b?")], "split": "test"},
+        {"prompt": "System: s\n\nUser: kept", "messages": [SYSTEM, user("kept")], "split": "train"},
+    ]
+    texts = ["post one and more", "System: s\n\nUser: post one", "own words", "User: a?\n\nUser: b?!", "kept"]
+    tables = prepare(
+        raw_tables(prompts=prompts, corpus=[{"text": text} for text in texts]), Prepare(), seed=1
+    )
+    assert [row["text"] for row in tables["corpus"]] == ["kept"]

@@ -37,6 +37,8 @@ def good(number: int) -> dict[str, Any]:
     }
 
 
+USER, ANSWER = {"role": "user", "content": "a?"}, {"role": "assistant", "content": "b."}
+SYSTEM = {"role": "system", "content": "s"}
 # What each broken row changes, and the rule that must name it. The row's number is its place here, from 1.
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"completions": None}, "completions is never null"),
@@ -68,6 +70,14 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "\n"}, "the prompt has text"),
     ({"prompt": "x" * 101}, "the prompt is no longer than 100"),
     ({"prompt": "a\x00b"}, "the prompt has no control"),
+    ({"messages": []}, "messages, where given, wait"),
+    ({"messages": [USER, ANSWER]}, "messages, where given, wait"),
+    ({"messages": [USER | {"content": " \n"}]}, "messages, where given, wait"),
+    ({"messages": [USER | {"role": "bot"}]}, "messages, where given, wait"),
+    ({"messages": [USER, SYSTEM, USER]}, "messages, where given, wait"),
+    ({"messages": [USER | {"content": "a\x00b"}]}, "messages have no control"),
+    ({"messages": [SYSTEM, USER | {"content": "x" * 100}]}, "messages are no longer than 100"),
+    ({"messages": [USER], "completions": [" one", "\n ", " three"]}, "every completion has text"),
     ({"split": None}, "split is never null"),
     ({"split": "dev"}, "the split is one of"),
     ({"id": "feedfacefeedface"}, "the id is the hash of the content"),
@@ -79,6 +89,8 @@ FINE: list[dict[str, Any]] = [
     {"completions": [" one", " one", " three"], "ranking": [1, 1, 2]},  # a copy tied with itself
     {"completions": [" " + "x" * 49, " é\n\t🙂", " three"]},
     {"prompt": "x" * 100},
+    {"messages": [SYSTEM, USER, ANSWER, USER], "completions": ["one", "    two:\n", " three"]},
+    {"messages": [USER | {"content": "x" * 100}]},
 ]
 
 

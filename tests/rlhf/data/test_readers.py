@@ -68,6 +68,20 @@ def test_jsonl_may_hold_line_separators_byte_order_marks_and_windows_ends(tmp_pa
         ("d.csv", b"prompt,completion\n", "no rows"),
         ("d.csv", b"prompt,completion\na,\xff\n", "row 2: not UTF-8 (byte 0xff)"),
         ("d.parquet", b"PAR1", "not a Parquet file"),
+        ("d.jsonl", b'{"messages": [{"role": "user", "content": "a"}]}', "row 1: nothing answers the last"),
+        ("d.jsonl", b'{"messages": [], "completion": "b"}', "row 1: column 'prompt' is missing"),
+        ("d.jsonl", b'{"messages": {"role": "user"}, "completion": "b"}', "row 1: messages are {'role'"),
+        (
+            "d.jsonl",
+            b'{"messages": [{"role": "user", "content": "a", "weight": 1}], "completion": "b"}',
+            "row 1: message 1 has 'weight'",
+        ),
+        (
+            "d.jsonl",
+            b'{"messages": [{"role": "user", "content": "\\ud800"}], "completion": "b"}',
+            "row 1: column 'messages'",
+        ),
+        ("d.csv", b"messages,completion\na,b\n", "row 1: column 'messages': 'a' is not a list<item: struct"),
     ],
 )
 def test_unreadable_files_are_one_line(name: str, raw: bytes, said: str, tmp_path: Path) -> None:
@@ -235,3 +249,33 @@ def test_a_folder_with_the_name_of_a_file_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         read_rows(tmp_path / "rows.jsonl", COMPARISON)
+
+
+def test_conversations_from_every_file_type(tmp_path: Path) -> None:
+    asked = [{"role": "system", "content": "s"}, {"role": "user", "content": 'a, "b"\nc'}]
+    rows = [
+        {"messages": [*asked, {"role": "assistant", "content": "    x = 1\n"}]},
+        {"messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "y"}]},
+    ]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    pd.DataFrame([{"messages": json.dumps(row["messages"])} for row in rows]).to_csv(
+        tmp_path / "d.csv", index=False
+    )
+    named = [{"messages": [turn | {"name": None} for turn in row["messages"]]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(named), tmp_path / "d.parquet")
+    for suffix in ("jsonl", "json", "csv", "parquet"):
+        first, second = read_rows(tmp_path / f"d.{suffix}", DEMONSTRATION)
+        assert first == {
+            "prompt": 'System: s\n\nUser: a, "b"\nc',
+            "messages": asked,
+            "completion": "    x = 1\n",
+        }, suffix
+        assert second["prompt"] == "é"
+
+
+def test_a_file_may_mix_plain_text_and_conversations(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "a"}]
+    rows = [RANKED, {"messages": asked, "completions": ["x", "y"], "ranking": [1, 2], "labeler_id": "ann"}]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_rows(tmp_path / "r.jsonl", COMPARISON) == [RANKED, rows[1] | {"prompt": "a"}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlhf.data.conversations import transcript
 from rlhf.data.splits import assign_splits, split_of
 from rlhf.settings import Prepare
 
@@ -39,3 +40,21 @@ def test_other_prompts_move_none_and_a_split_that_a_row_carries_is_kept() -> Non
     carried.append({"prompt": "who is it?", "split": "train"})  # contradicts: for `validate` to find
     assign_splits(carried, SHARES, seed=1)
     assert [row["split"] for row in carried] == ["judge", "judge", "train"]
+
+
+def test_a_conversation_is_in_the_split_of_the_prompt_that_it_goes_on_from() -> None:
+    def row(*contents: str, split: str | None = None, prompt: str | None = None) -> dict[str, Any]:
+        roles = ["user", "assistant"] * len(contents)
+        turns = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=False)]
+        return {"prompt": prompt or transcript(turns), "messages": turns, "split": split}
+
+    for i in range(30):
+        first, later, last = row(f"q{i}"), row(f"Q{i}", "a", "r"), row(f"q{i}", "a", "r", "b", "s")
+        rows = [last, later, first, row(f"q{i}", prompt="own words"), row(f"q{i}0", "a", "r")]
+        assign_splits(rows, SHARES, seed=1)
+        own = split_of(f"q{i}", SHARES, 1)
+        assert [row["split"] for row in rows[:4]] == [own] * 4
+        assert rows[4]["split"] == split_of(rows[4]["prompt"], SHARES, 1)  # q1 is no beginning of q10
+        rows = [last | {"split": None}, later | {"split": "judge"}, first | {"split": None}]
+        assign_splits(rows, SHARES, seed=1)
+        assert [row["split"] for row in rows] == ["judge"] * 3
