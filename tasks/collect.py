@@ -91,6 +91,7 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "prompt": post["prompt"],
+                    "messages": post["messages"],
                     "completions": texts,
                     "ranking": list(label.ranking),
                     "labeler_id": labeler,
@@ -122,9 +123,16 @@ def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings:
     )
     shown = []
     for i, post in enumerate(posts):
-        texts = [post["completion"], *outputs[i * samples : (i + 1) * samples]]
-        shown.append(list(dict.fromkeys(" " + text.strip() for text in texts if text.strip())))
+        texts: dict[str, str] = {}
+        for text in [post["completion"], *outputs[i * samples : (i + 1) * samples]]:
+            texts.setdefault(text.strip(), _answer(post, text))
+        shown.append([text for stripped, text in texts.items() if stripped])
     return shown
+
+
+def _answer(prompt: Mapping[str, Any], text: str) -> str:
+    """An answer in the normal form of `prepare`: after one space behind plain text, else as it is."""
+    return " " + text.strip() if prompt["messages"] is None else text
 
 
 def stored(stage: Stage) -> list[dict[str, Any]]:
@@ -149,17 +157,17 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
             "PROJECT FOLDER --cut` makes a version, and `python -m flows.loop` does all of it"
         )
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
-    split_of: dict[str, str] = {}
+    dataset: dict[str, dict[str, Any]] = {}
     for row in sorted(prompts, key=lambda row: SPLITS.index(row["split"])):
-        split_of[prompt_key(row["prompt"])] = row["split"]  # the more held out of two spellings counts
+        dataset[prompt_key(row["prompt"])] = row  # the more held out of two spellings counts
     rows, unknown = [], []
     address = store_address(state_dir())
     for row in stored_rankings(address, wanted.project, wanted.version, wanted.sha256):
         prompt = row["prompt"].strip()
-        texts = [" " + text.strip() for text in row["completions"]]
-        known = split_of.get(prompt_key(prompt))
-        split = known or row["split"] or "train"
-        rows.append(row | {"prompt": prompt, "completions": texts, "split": split, "id": None})
+        known = dataset.get(prompt_key(prompt))
+        split = known["split"] if known else row["split"] or "train"
+        row |= {"prompt": prompt, "messages": (known or row)["messages"], "split": split, "id": None}
+        rows.append(row | {"completions": [_answer(row, text) for text in row["completions"]]})
         if known is None:
             unknown.append(rows[-1])
     if len(unknown) == len(rows):

@@ -55,10 +55,9 @@ def main(stage: Stage) -> dict[str, float]:
     stage.log_dataset(DEMONSTRATIONS, rows, "evaluation")
     prompts, references = [row["prompt"] for row in rows], [row["completion"] for row in rows]
     outputs, kl = sample_policies(stage, prompts)
-    pairs = {
-        name: blind_pairs(name, prompts, references, texts, split="test", source=rows[0]["source"], seed=seed)
-        for name, texts in outputs.items()
-    }
+    common = {"split": "test", "source": rows[0]["source"], "seed": seed}
+    common["messages"] = [row["messages"] for row in rows]
+    pairs = {name: blind_pairs(name, prompts, references, texts, **common) for name, texts in outputs.items()}
     judged = {name: judge_all(judge, pairs) for name, judge in judges.items()}
     trust = {name: trust_in(judge, rows, pairs, settings, seed) for name, judge in judges.items()}
 

@@ -124,8 +124,8 @@ def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
 
     torch.set_num_threads(stage.settings.threads)
     settings = stage.settings.evaluate
-    references = {row["prompt"]: row["reference"] for row in rows}
-    prompts = list(references)
+    asked = {row["prompt"]: row for row in rows}
+    prompts = list(asked)
     outputs = generate(
         load_policy(folder),
         prompts,
@@ -136,10 +136,11 @@ def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
     pairs = blind_pairs(
         "ppo",
         prompts,
-        list(references.values()),
+        [row["reference"] for row in asked.values()],
         outputs,
         split="test",
         source="champion",
         seed=stage.settings.seed,
+        messages=[row["messages"] for row in asked.values()],
     )
     return load_judge(settings.gate_judge, stage.settings).judge(pairs)

@@ -80,20 +80,26 @@ def blind_pairs(
     split: str,
     source: str,
     seed: int,
+    messages: Sequence[Any] | None = None,
 ) -> list[Row]:
     """What is to be judged: rows of the contract JUDGMENT that lack the judgment, in the order of the
     prompts.
 
     `shown_order[j]` is what stands at position j: 0 the reference, 1 the output. It is drawn by seed, policy
     and prompt: random, yet the same each time.
+
+    Args:
+        messages: the conversation of each prompt, None for plain text; None where all are plain text.
     """
     pairs = []
-    for prompt, reference, output in zip(prompts, references, outputs, strict=True):
+    talks = messages if messages is not None else [None] * len(prompts)
+    for prompt, talk, reference, output in zip(prompts, talks, references, outputs, strict=True):
         order = [0, 1]
         random.Random(f"{seed}/{policy}/{prompt}").shuffle(order)
         pairs.append(
             {
                 "prompt": prompt,
+                "messages": talk,
                 "reference": reference,
                 "output": output,
                 "policy": policy,

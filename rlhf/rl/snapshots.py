@@ -131,6 +131,7 @@ class Snapshots(TrainerCallback):
                 "update": update,
                 "n": n,
                 "prompt": row["prompt"],
+                "messages": row.get("messages"),
                 "reference": row["completion"],
                 "output": output,
                 "score": value,

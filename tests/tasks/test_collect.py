@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from conftest import Workspace
 from label_app import answer, candidates, filled, person
@@ -127,7 +129,9 @@ def test_rankings_of_the_label_store_are_a_version_and_no_more(
     with store.read() as tx:
         pinned = rows_hash(tables(tx, "p", 1)["comparisons"])
         assert [new_labels(tx, "p", since) for since in (None, 0, 1)] == [1, 4, 1]
+    known: list[dict[str, Any]]
     known = [{"prompt": f"prompt {i}", "split": split} for i, split in ((0, "test"), (1, "validation"))]
+    known[1]["messages"] = [{"role": "user", "content": "prompt 1"}]
     write_table("data/prepared/prompts.parquet", PROMPT, with_ids(PROMPT, known, "test"))
 
     workspace.set({"collect.labelers": "store", "collect.labels.project": "p"})
@@ -137,7 +141,11 @@ def test_rankings_of_the_label_store_are_a_version_and_no_more(
     workspace.stage("collect")
     rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
     assert len(rows) == 3
-    assert all(text.startswith(" output") for row in rows for text in row["completions"])
+    for row in rows:  # the dataset says which prompt is a conversation, whose answers stay as they are
+        assert row["messages"] == (known[1]["messages"] if row["prompt"] == "prompt 1" else None)
+        start = "output" if row["messages"] else " output"
+        assert all(text.startswith(start) for text in row["completions"])
+    assert {row["messages"] is None for row in rows} == {True, False}
     assert {row["id"] for row in rows} == {row_id(COMPARISON, row) for row in rows}
 
     workspace.set({"collect.labels.version": 2})

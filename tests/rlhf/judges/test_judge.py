@@ -4,7 +4,7 @@ from judged_posts import pairs, preferred
 
 from rlhf.data.contracts import JUDGMENT, row_id
 from rlhf.data.table import read_table, write_table
-from rlhf.judges.judge import ScoringJudge
+from rlhf.judges.judge import ScoringJudge, blind_pairs
 
 
 def test_equal_texts_are_a_tie_whatever_the_scores():
@@ -30,3 +30,15 @@ def test_judgments_meet_their_contract_and_orders_are_drawn_by_seed(tmp_path):
     assert [pair["shown_order"] for pair in pairs(prompts, prompts, prompts)] == orders
     assert [pair["shown_order"] for pair in pairs(prompts, prompts, prompts, seed=2)] != orders
     assert [pair["shown_order"] for pair in pairs(prompts, prompts, prompts, policy="sft")] != orders
+
+
+def test_a_judgment_keeps_the_conversation_of_its_prompt(tmp_path):
+    judge = ScoringJudge("length", "model", lambda prompts, texts: [float(len(text)) for text in texts])
+    talk = [{"role": "user", "content": "p"}]
+    asked = blind_pairs(
+        "ppo", ["p", "q"], ["a", " a"], ["bb", " bb"], split="test", source="s", seed=1, messages=[talk, None]
+    )
+    write_table(tmp_path / "judgments.parquet", JUDGMENT, judge.judge(asked))
+    first, second = read_table(tmp_path / "judgments.parquet", JUDGMENT)
+    assert (first["messages"], second["messages"]) == (talk, None)
+    assert first["id"] == row_id(JUDGMENT, first) != row_id(JUDGMENT, first | {"messages": None})

@@ -13,6 +13,7 @@ from rlhf.rl.snapshots import Snapshots, collect_snapshots
 from rlhf.training.loop import train
 
 ROWS = [{"prompt": prompt, "completion": " red", "source": "test"} for prompt in PROMPTS[:6]]
+ROWS[0]["messages"] = [{"role": "user", "content": PROMPTS[0]}]
 
 
 def run(folder, every=2, stop=None, take=True, best_of=1, **settings):
@@ -39,6 +40,7 @@ def test_snapshots_are_taken_at_the_start_every_few_updates_and_at_the_end(tmp_p
     rows = read_table(tmp_path / "all.parquet", SNAPSHOT)
     assert [row["update"] for row in rows[::6]] == [0, 2, 3]
     assert [row["prompt"] for row in rows[:6]] == PROMPTS[:6]
+    assert [row["messages"] for row in rows] == [row.get("messages") for row in ROWS] * 3
     outputs = [row["output"] for row in rows]
     assert [row["score"] for row in rows] == pytest.approx(
         score(reward, [row["prompt"] for row in rows], outputs), abs=1e-5
