@@ -57,7 +57,7 @@ class Champion:
 
     def __init__(self, name: str, every: float = 2.0) -> None:
         self.name, self.every = name, every
-        self.version = ""
+        self.version, self.chat = "", False
         self._model: Any = None
         self._looked = 0.0
         self._turn = threading.Lock()  # one answer at a time: a model fills the processor anyway

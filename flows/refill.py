@@ -6,9 +6,10 @@ own, so that one that is killed and run again adds nothing twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -78,11 +79,12 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
     ranked = [
         Candidate(
             post["prompt"],
-            tuple(text.strip() for text in texts),
+            tuple(_shown(text, post) for text in texts),
             ("reference", *[name] * (len(texts) - 1)),
-            post["completion"].strip(),
+            _shown(post["completion"], post),
             post["split"],
             post["source"],
+            messages=post["messages"],
         )
         for post, texts in zip(posts, texts_of_posts, strict=True)
         if len(texts) > 1
@@ -98,6 +100,11 @@ def refill(store: Store, settings: Settings, folder: Path, number: int, prompts:
         queue = queue_of_round(number)
         add_queue(tx, project_id(tx, project), queue, "rank", WHO)
         return add_items(tx, queue_row(tx, project, queue), ranked, filling, WHO)
+
+
+def _shown(text: str, post: Mapping[str, Any]) -> str:
+    """An output as the store has it: that of a conversation is the next turn's content as it is."""
+    return text if post["messages"] else text.strip()
 
 
 def served(settings: Settings) -> tuple[Path, str]:

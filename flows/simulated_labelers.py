@@ -20,6 +20,7 @@ import httpx
 
 from labeling import people
 from labeling.store import Store
+from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.world.labelers import rank
 
@@ -28,22 +29,30 @@ STOP_SECONDS = 30.0  # the app lets requests end first
 
 
 class Sheet(HTMLParser):
-    """The page of an item to rank: the key of its form, the prompt, and the outputs as they are shown."""
+    """The page of an item to rank: the key of its form, the prompt, and the outputs as they are shown. A
+    conversation is the transcript of its turns."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
         self.key, self.prompt, self.outputs = "", "", list[str]()
         self._reading: list[str] | None = None
         self._is_prompt = False
+        self._turns = list[dict[str, str]]()
+        self._role: str | None = None  # of the turn that is being read
         self.feed(html)
         self.close()
+        if self._turns:
+            self.prompt = transcript(self._turns).strip()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Texts are in `div.text`; the hidden field `key` is the form's."""
+        """Texts are in `div.text`, those of turns in an `li` with a role; the hidden field `key` is the
+        form's."""
         attributes = dict(attrs)
         kind = (attributes.get("class") or "").split()
         if tag == "div" and "text" in kind:
             self._reading, self._is_prompt = [], "prompt" in kind
+        elif tag == "li" and "turn" in kind:
+            self._role = attributes["data-role"]
         elif tag == "input" and attributes.get("name") == "key":
             self.key = attributes.get("value") or ""
 
@@ -56,7 +65,10 @@ class Sheet(HTMLParser):
         """A text ends with its `div`; nothing else is inside."""
         if tag == "div" and self._reading is not None:
             text = "".join(self._reading)
-            if self._is_prompt:
+            if self._role is not None:
+                self._turns.append({"role": self._role, "content": text})
+                self._role = None
+            elif self._is_prompt:
                 self.prompt = text
             else:
                 self.outputs.append(text)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from labeling.rows import clean
+from labeling.rows import clean, clean_output, clean_prompt, dumps
 from rlhf.data.contracts import COMPARISON, Contract
 from rlhf.data.errors import DataError
 from rlhf.data.readers import read_rows
@@ -41,7 +41,8 @@ CANDIDATE = Contract(
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may become an item. `scores[m][k]` says how much scorer m likes output k."""
+    """What may become an item. `scores[m][k]` says how much scorer m likes output k; `messages` are the turns
+    of a conversation, of which an output is the next, and None where the prompt is plain text."""
 
     prompt: str
     outputs: tuple[str, ...]
@@ -52,6 +53,7 @@ class Candidate:
     scores: tuple[tuple[float, ...], ...] = ()
     expected: dict[str, Any] | None = None
     explanation: str | None = None
+    messages: list[dict[str, str]] | None = None
 
 
 def read_candidates(path: Path | str, source: str | None = None) -> list[Candidate]:
@@ -61,13 +63,13 @@ def read_candidates(path: Path | str, source: str | None = None) -> list[Candida
     Raises:
         DataError: the file or a row cannot be used.
     """
-    candidates: dict[tuple[str, tuple[str, ...]], Candidate] = {}
+    candidates: dict[tuple[str, str, tuple[str, ...]], Candidate] = {}
     for number, row in enumerate(read_rows(path, CANDIDATE), start=1):
         try:
             new = _candidate(row, source or Path(path).name)
         except DataError as error:
             raise DataError(f"{path}: row {number}: {error}") from None
-        key = new.prompt, new.outputs
+        key = new.prompt, dumps(new.messages), new.outputs
         if key in candidates:
             new = replace(new, scores=candidates[key].scores + new.scores)
         candidates[key] = new
@@ -80,8 +82,9 @@ def _candidate(row: dict[str, Any], source: str) -> Candidate:
         raise DataError("it has neither 'completions' nor 'output'")
     if len(outputs) > MOST_OUTPUTS:
         raise DataError(f"it has {len(outputs)} outputs; at most {MOST_OUTPUTS} can be shown")
-    texts = tuple(clean(text or "", "an output").strip() for text in outputs)
-    if len(set(texts)) < len(texts):
+    prompt, messages = clean_prompt(row["prompt"] or "", row.get("messages"))
+    texts = tuple(clean_output(text or "", "an output", messages) for text in outputs)
+    if len({text.strip() for text in texts}) < len(texts):
         raise DataError("two of its outputs are the same text")
     policies = row.get("policies") or ([row["policy"]] if row.get("policy") else [""] * len(texts))
     if len(policies) != len(texts):
@@ -101,15 +104,16 @@ def _candidate(row: dict[str, Any], source: str) -> Candidate:
         except json.JSONDecodeError:
             raise DataError("'expected' is not JSON") from None
     return Candidate(
-        clean(row["prompt"] or "", "the prompt"),
+        prompt,
         texts,
         tuple(policy or "" for policy in policies),
-        None if reference is None else clean(reference, "the reference").strip(),
+        None if reference is None else clean_output(reference, "the reference", messages),
         row.get("split"),
         clean(row.get("source") or source, "the source", 200),
         tuple(scores),
         expected,
         row.get("explanation"),
+        messages,
     )
 
 

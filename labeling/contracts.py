@@ -25,6 +25,7 @@ LABEL = Contract(
     pa.schema(
         [
             ("prompt", _TEXT),
+            COMPARISON.schema.field("messages"),
             ("outputs", pa.list_(_TEXT)),
             ("policies", pa.list_(_TEXT)),
             ("reference", _TEXT),
@@ -89,6 +90,7 @@ def _current(tx: sa.Connection, project: int, version: int | None, since: int) -
         sa.select(
             labels,
             items.c.prompt,
+            items.c.messages,
             items.c.outputs,
             items.c.policies,
             items.c.reference,
@@ -134,7 +136,12 @@ def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
     """A label as rows of the contracts, each as (table, row): a comparison or a judgment, or for an edit a
     demonstration and the comparison (edited > original). Votes are in `labels` only."""
     answer = label.answer
-    common = {"prompt": label.prompt, "split": label.split, "source": label.source}
+    common = {
+        "prompt": label.prompt,
+        "messages": label.messages,
+        "split": label.split,
+        "source": label.source,
+    }
     compared = common | {
         "labeler_id": label.labeler,
         "labeler_group": label.labeler_group,

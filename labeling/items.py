@@ -82,7 +82,8 @@ def add_items(
     rows: list[dict[str, Any]] = []
     for number, (index, chance) in enumerate(drawn):
         candidate = possible[index]
-        digest = content_hash(candidate.prompt, list(candidate.outputs), candidate.reference)
+        outputs, messages = list(candidate.outputs), candidate.messages
+        digest = content_hash(candidate.prompt, outputs, candidate.reference, messages)
         role, target = filling.role, queue.overlap
         position = base + rng.random()
         if filling.role == "work":
@@ -132,6 +133,7 @@ def item_values(
         "role": role,
         "position": position,
         "prompt": candidate.prompt,
+        "messages": candidate.messages,
         "outputs": list(candidate.outputs),
         "policies": list(candidate.policies),
         "reference": candidate.reference,

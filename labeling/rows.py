@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from labeling import schema
+from rlhf.data.conversations import Messages, check_messages
 from rlhf.data.errors import DataError
 
 dumps = partial(json.dumps, ensure_ascii=False, sort_keys=True)
@@ -28,9 +29,40 @@ def record(tx: sa.Connection, who: str, action: str, **detail: Any) -> None:
     tx.execute(schema.audit.insert().values(who=who, action=action, detail=detail, created=time.time()))
 
 
-def content_hash(prompt: str, outputs: list[str], reference: str | None) -> str:
-    """Hash of what a labeler is shown, whatever the order on the screen: 16 hex digits."""
-    return hashlib.sha256(dumps([prompt, outputs, reference]).encode()).hexdigest()[:16]
+def content_hash(
+    prompt: str, outputs: list[str], reference: str | None, messages: Messages | None = None
+) -> str:
+    """Hash of what a labeler is shown, whatever the order on the screen: 16 hex digits. Messages count where
+    there are any, so that plain prompts have the hashes that they always had."""
+    shown = [prompt, outputs, reference, *([messages] if messages else [])]
+    return hashlib.sha256(dumps(shown).encode()).hexdigest()[:16]
+
+
+def clean_prompt(prompt: str, messages: Messages | None) -> tuple[str, list[dict[str, str]] | None]:
+    """A prompt that both databases can hold, and its turns where it is a conversation.
+
+    Raises:
+        DataError: no prompt, no conversation that waits for an answer, or a text that cannot be stored.
+    """
+    if messages is None:
+        return clean(prompt, "the prompt"), None
+    check_messages(messages)
+    turns = [
+        {"role": turn["role"], "content": clean(turn["content"], f"message {number}")}
+        for number, turn in enumerate(messages, start=1)
+    ]
+    return clean(prompt, "the conversation"), turns
+
+
+def clean_output(text: str, what: str, messages: Messages | None) -> str:
+    """An output that both databases can hold. That of a conversation stays as it is, because it is the next
+    turn's content; that of a plain prompt loses the blanks around it, which only join it to the prompt.
+
+    Raises:
+        DataError: see `clean`.
+    """
+    text = clean(text, what)
+    return text if messages else text.strip()
 
 
 def clean(value: str, what: str, longest: int = 100_000, empty: bool = False) -> str:

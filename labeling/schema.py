@@ -130,12 +130,13 @@ items = Table(
     Column("role", String, nullable=False),
     Column("position", Float, nullable=False),  # the order in which items are handed out
     Column("prompt", Text, nullable=False),
+    Column("messages", JSON(none_as_null=True)),  # turns of a conversation; null: a plain prompt
     Column("outputs", JSON, nullable=False),
     Column("policies", JSON, nullable=False),
     Column("reference", Text),
     Column("split", String),
     Column("source", String, nullable=False),
-    Column("content_hash", String, nullable=False),  # of prompt, outputs and reference
+    Column("content_hash", String, nullable=False),  # of what is shown, see `rows.content_hash`
     Column("expected", JSON(none_as_null=True)),  # the answer of a gold or onboarding item
     Column("explanation", Text),  # shown after an onboarding item
     Column("repeat_of", ForeignKey("items.id")),

@@ -23,6 +23,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from labeling import postgresql, sqlite
@@ -30,16 +32,19 @@ from labeling.rows import dumps
 from labeling.sqlite import Result
 from rlhf.data.errors import DataError
 
+VERSION_TABLE = "feedback_version"  # named as the package was when the first stores were made
+
 
 class Store:
     """A label store in a database that has the newest tables.
 
     Args:
         url: SQLAlchemy URL of SQLite or PostgreSQL.
-        create: make or upgrade the tables; otherwise a store that lacks them is refused.
+        create: make the tables where there are none; otherwise a store that lacks them is refused. Tables of
+            an older version are upgraded either way.
 
     Raises:
-        DataError: the URL cannot be understood or reached, or the tables are missing or of another version.
+        DataError: the URL cannot be understood or reached, or the tables are missing or of a newer version.
     """
 
     def __init__(self, url: str, create: bool = True) -> None:
@@ -77,16 +82,25 @@ class Store:
     def _check(self, create: bool) -> None:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+        scripts = ScriptDirectory.from_config(config)
         with self._turn_for_sqlite(), self.engine.connect() as connection:
-            if create:
+            present = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+            revision = present.get_current_revision()
+            connection.rollback()  # the upgrade begins as a writer
+            if revision is None and not create:
+                raise DataError(f"{self.url}: no label store; `python -m labeling init` makes one")
+            if revision not in (None, *(script.revision for script in scripts.walk_revisions())):
+                raise DataError(
+                    f"{self.url}: a newer version of this project made the label store (its tables are of "
+                    f"version {revision}); use that one"
+                )
+            if revision != scripts.get_current_head():
                 connection = connection.execution_options(immediate=True)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 connection.commit()
                 if self._flusher:
                     self._flusher.flush()
-            elif not sa.inspect(connection).has_table("labels"):
-                raise DataError(f"{self.url}: no label store; `python -m labeling init` makes one")
 
     def _turn_for_sqlite(self) -> AbstractContextManager[Any]:
         return self._turn if self.sqlite else nullcontext()

@@ -30,7 +30,8 @@ class Gone(DataError):
 
 @dataclass(frozen=True)
 class Work:
-    """An item as one labeler sees it: texts in the shown order, no policy names."""
+    """An item as one labeler sees it: texts in the shown order, no policy names. `messages` are the turns of
+    a conversation, None where the prompt is plain text."""
 
     key: str
     item_id: int
@@ -38,6 +39,7 @@ class Work:
     kind: str
     role: str
     prompt: str
+    messages: list[dict[str, str]] | None
     texts: list[str]
     shown_order: list[int]
     expires: float
@@ -68,7 +70,7 @@ def is_open_to(user: User, queue: Any) -> bool:
     return queue.active and queue.kind != ASK and queue.group_id in (None, user.group_id)
 
 
-_SHOWN = items.c.id, items.c.prompt, items.c.outputs, items.c.reference, items.c.role
+_SHOWN = items.c.id, items.c.prompt, items.c.messages, items.c.outputs, items.c.reference, items.c.role
 _HELD = Prepared(
     sa.select(leases.c.key, leases.c.shown_order, leases.c.expires, queues.c.kind, *_SHOWN)
     .join_from(leases, items)
@@ -96,7 +98,8 @@ def held(tx: sa.Connection, user: User, queue: int) -> Work | None:
 def _work(item: Any, queue: int, kind: str, key: str, order: list[int], expires: float) -> Work:
     texts = [item.outputs[0], item.reference] if kind == "judge" else item.outputs
     shown = [texts[index] for index in order]
-    return Work(key, item.id, queue, kind, item.role, item.prompt, shown, order, expires)
+    said = item.prompt, item.messages
+    return Work(key, item.id, queue, kind, item.role, *said, shown, order, expires)
 
 
 _own_leases = leases.alias("mine")

@@ -14,12 +14,12 @@ TIES = ("tie", "equal", "same", "both", "neither", "draw")
 def labels_of_record(record: dict[str, Any], fields: Fields) -> Iterator[ImportedLabel]:
     """Labels of a record: a label question names an output field (or a tie), a ranking question orders output
     fields, a text question edits the first output; other questions are passed over."""
-    prompt, outputs = fields.texts(record["fields"])
+    asked, outputs = fields.texts(record["fields"])
     names = list(outputs)
     for answers in record["responses"].values():
         for response in answers:
             value, labeler = response["value"], f"argilla-{response['user_id']}"
-            common: dict[str, Any] = {"prompt": prompt, "labeler": labeler}
+            common: dict[str, Any] = asked | {"labeler": labeler}
             if isinstance(value, str) and (value in names or value.lower() in TIES) and len(names) == 2:
                 ranking = [1, 1] if value not in names else [1 if name == value else 2 for name in names]
                 yield ImportedLabel(

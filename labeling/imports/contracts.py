@@ -17,9 +17,12 @@ def contract_of(columns: set[str]) -> Contract:
     Raises:
         DataError: none of them.
     """
+    told = columns | {"prompt"} if "messages" in columns else columns
     for contract in (COMPARISON, DEMONSTRATION, JUDGMENT):
-        if set(contract.required) <= columns:
+        if set(contract.required) <= told:
             return contract
+    if "messages" in columns:  # they may end with the completion
+        return DEMONSTRATION
     raise DataError(
         f"columns {', '.join(sorted(columns)) or '(none)'}: not comparisons (prompt, completions, ranking), "
         "demonstrations (prompt, completion), judgments (prompt, reference, output, policy, preferred), nor "
@@ -43,6 +46,7 @@ def _label(contract: Contract, row: dict[str, Any]) -> ImportedLabel:
         return ImportedLabel(
             kind="edit",
             prompt=row["prompt"],
+            messages=row.get("messages"),
             outputs=(),
             answer={"text": row["completion"]},
             labeler=row.get("writer_id") or "unknown",
@@ -57,6 +61,7 @@ def _judged(row: dict[str, Any]) -> ImportedLabel:
     return ImportedLabel(
         kind="judge",
         prompt=row["prompt"],
+        messages=row.get("messages"),
         outputs=(row["output"],),
         answer={"preferred": row["preferred"]},
         labeler=row.get("judge_id") or "unknown",
@@ -79,6 +84,7 @@ def _ranked(row: dict[str, Any]) -> ImportedLabel:
     return ImportedLabel(
         kind="compare" if len(outputs) == 2 else "rank",
         prompt=row["prompt"],
+        messages=row.get("messages"),
         outputs=tuple(outputs),
         answer={"ranking": ranking} | ({"both_bad": False} if len(outputs) == 2 else {}),
         labeler=row.get("labeler_id") or "unknown",

@@ -25,27 +25,27 @@ def labels_of_task(task: dict[str, Any], fields: Fields) -> Iterator[ImportedLab
             if kind == "ranker":
                 yield _ranked(data, value, fields, common)
                 continue
-            prompt, outputs = fields.texts(data)
+            asked, outputs = fields.texts(data)
             names = list(outputs)
             if kind == "pairwise" and value.get("selected") in ("left", "right") and len(names) >= 2:
                 left = value["selected"] == "left"
                 yield ImportedLabel(
                     kind="compare",
-                    prompt=prompt,
                     outputs=(outputs[names[0]], outputs[names[1]]),
                     policies=(names[0], names[1]),
                     answer={"ranking": [1, 2] if left else [2, 1], "both_bad": False},
                     shown_order=(0, 1),
+                    **asked,
                     **common,
                 )
             elif kind == "textarea" and names:
                 text = value["text"]
                 yield ImportedLabel(
                     kind="edit",
-                    prompt=prompt,
                     outputs=(outputs[names[0]],),
                     policies=(names[0],),
                     answer={"text": "\n".join(text) if isinstance(text, list) else text},
+                    **asked,
                     **common,
                 )
 
@@ -59,14 +59,14 @@ def _ranked(
     if not isinstance(ranked, list):
         raise DataError(f"a ranker's result is a list of items, not {ranked!r}")
     order = [str(key) for key in ranked]
-    prompt, _ = fields.texts(data)
+    asked, _ = fields.texts(data)
     ranks = dense_ranks([order.index(key) if key in order else None for key in texts])
     return ImportedLabel(
         kind="rank",
-        prompt=prompt,
         outputs=tuple(texts.values()),
         policies=tuple(texts),
         answer={"ranking": ranks},
+        **asked,
         **common,
     )
 

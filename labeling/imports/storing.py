@@ -14,7 +14,7 @@ from labeling.imports.label import ImportedLabel
 from labeling.people import add_user
 from labeling.projects import project_id
 from labeling.queues import add_queue
-from labeling.rows import clean, content_hash, dumps, insert, record
+from labeling.rows import clean, clean_output, clean_prompt, content_hash, dumps, insert, record
 from labeling.schema import items, labels, queues, users
 from rlhf.data.errors import DataError
 
@@ -41,19 +41,21 @@ def store_labels(
     item_of, known_keys, newest_of = _stored(tx, queue_of.values())
     for place, label in enumerate(imported):
         try:
-            outputs = [clean(text, "an output").strip() for text in label.outputs]
-            prompt = clean(label.prompt, "the prompt")
+            prompt, messages = clean_prompt(label.prompt, label.messages)
+            outputs = [clean_output(text, "an output", messages) for text in label.outputs]
             if "text" in label.answer:
                 clean(label.answer["text"], "the edited text")
         except DataError as error:
             raise DataError(f"label {place + 1}: {error}") from None
-        queue, digest = queue_of[label.kind], content_hash(prompt, outputs, label.reference)
+        queue = queue_of[label.kind]
+        digest = content_hash(prompt, outputs, label.reference, messages)
         key = hashlib.sha256(dumps([queue, digest, label.labeler, label.answer]).encode()).hexdigest()
         if key in known_keys:
             continue
         known_keys.add(key)
         if (queue, digest) not in item_of:
-            item_of[queue, digest] = _add_item(tx, queue, label, prompt, outputs, digest, source, place)
+            shown = {"prompt": prompt, "messages": messages, "outputs": outputs, "content_hash": digest}
+            item_of[queue, digest] = _add_item(tx, queue, label, shown, source, place)
         item = item_of[queue, digest]
         if label.labeler not in user_of:
             user_of[label.labeler] = add_user(tx, label.labeler, None, "labeler", label.group, who)
@@ -124,24 +126,19 @@ def _add_item(
     tx: sa.Connection,
     queue: int,
     label: ImportedLabel,
-    prompt: str,
-    outputs: list[str],
-    digest: str,
+    shown: dict[str, Any],
     source: str,
     place: int,
 ) -> int:
-    """The item that an imported label is about, which wants no more labels."""
-    values: dict[str, Any] = {
+    """The item that an imported label is about, which wants no more labels; `shown` is its content."""
+    values = shown | {
         "queue_id": queue,
         "role": "work",
         "position": float(place),
-        "prompt": prompt,
-        "outputs": outputs,
-        "policies": list(label.policies) or [""] * len(outputs),
+        "policies": list(label.policies) or [""] * len(shown["outputs"]),
         "reference": label.reference,
         "split": label.split,
         "source": source,
-        "content_hash": digest,
         "sampling": "all",
         "propensity": 1.0,
         "target": 0,

@@ -34,13 +34,22 @@ class Queue(BaseModel):
     left: int
 
 
+class Message(BaseModel):
+    """A turn of a conversation."""
+
+    role: str
+    content: str
+
+
 class Item(BaseModel):
-    """An item that is handed out; `key` goes back with the answer."""
+    """An item that is handed out; `key` goes back with the answer. `messages` are the turns of a
+    conversation, of which a text is the next; null where the prompt is plain text."""
 
     key: str
     queue: int
     kind: str
     prompt: str
+    messages: list[Message] | None
     texts: list[str]
     expires: float
 
@@ -54,6 +63,7 @@ class Item(BaseModel):
             queue=work.queue_id,
             kind=work.kind,
             prompt=work.prompt,
+            messages=None if work.messages is None else [Message(**turn) for turn in work.messages],
             texts=work.texts,
             expires=work.expires,
         )

@@ -36,12 +36,14 @@ KEEP_SECONDS = 7 * 24 * 3600  # how long an answer can be judged
 
 
 class Answer(Protocol):
-    """The served model. `version` names what answered last, e.g. `rlhf-policy/3`.
+    """The served model. `version` names what answered last, e.g. `rlhf-policy/3`; `chat` says whether that
+    model knows conversations, so that a question is a user's turn.
 
     Raises `DataError` when it cannot answer, e.g. because no model is promoted yet.
     """
 
     version: str
+    chat: bool
 
     def __call__(self, prompt: str, n: int) -> list[str]:
         """`n` answers to a prompt; equal ones may repeat."""
@@ -53,6 +55,7 @@ class Asked(BaseModel):
 
     key: str
     prompt: str
+    messages: list[dict[str, str]] | None = None
     texts: list[str]
 
 
@@ -92,7 +95,8 @@ def asked_page(request: Request, user: SignedIn, key: Text) -> Response:
     with request.app.state.store.read() as tx:
         row = _asked(tx, user, key)
         label = tx.scalar(sa.select(labels.c.id).where(labels.c.key == key))
-    asked = Asked(key=key, prompt=row.prompt, texts=[row.outputs[k] for k in row.shown_order])
+    texts = [row.outputs[k] for k in row.shown_order]
+    asked = Asked(key=key, prompt=row.prompt, messages=row.messages, texts=texts)
     return page("ask.html", user, title="Ask the model", ready=True, asked=asked, answered=label is not None)
 
 
@@ -120,13 +124,16 @@ def ask_model(state: Any, user: User, prompt: str, number: int) -> Asked:
     except DataError as error:
         raise HTTPException(409, str(error)) from None
     texts = list(dict.fromkeys(answers))  # equal answers are shown once
-    policies = [state.answer.version] * len(texts)
+    messages = [{"role": "user", "content": prompt}] if state.answer.chat else None
+    answered = Candidate(
+        prompt, tuple(texts), (state.answer.version,) * len(texts), source="served model", messages=messages
+    )
     with state.store.write() as tx:
         queue = _queue(tx)
-        item = _keep(tx, queue, prompt, texts, policies)
+        item = _keep(tx, queue, answered)
         order = shuffled(len(texts))
         key, _ = lease(tx, item, queue, user.id, order, KEEP_SECONDS)
-    return Asked(key=key, prompt=prompt, texts=[texts[k] for k in order])
+    return Asked(key=key, prompt=prompt, messages=messages, texts=[texts[k] for k in order])
 
 
 def store_opinion(store: Store, user: User, key: str, choice: Choice, note: str) -> int:
@@ -152,7 +159,7 @@ def store_opinion(store: Store, user: User, key: str, choice: Choice, note: str)
 
 def _asked(tx: sa.Connection, user: User, key: str) -> Any:
     chosen = (
-        sa.select(leases.c.shown_order, items.c.prompt, items.c.outputs)
+        sa.select(leases.c.shown_order, items.c.prompt, items.c.messages, items.c.outputs)
         .join_from(leases, items)
         .join(queues, queues.c.id == leases.c.queue_id)
         .where(leases.c.key == key, leases.c.user_id == user.id, queues.c.kind == ASK)
@@ -174,15 +181,14 @@ def _queue(tx: sa.Connection) -> int:
     return queue
 
 
-def _keep(tx: sa.Connection, queue: int, prompt: str, texts: list[str], policies: list[str]) -> int:
+def _keep(tx: sa.Connection, queue: int, answered: Candidate) -> int:
     """The item of a question and its answers; the same again is the same item, with one label more wanted."""
-    digest = content_hash(prompt, texts, None)
+    digest = content_hash(answered.prompt, list(answered.outputs), None, answered.messages)
     same = sa.select(items.c.id).where(items.c.queue_id == queue, items.c.content_hash == digest)
     item = tx.scalar(same)
     if item is not None:
         more = {"target": items.c.target + 1, "taken": items.c.taken + 1}
         tx.execute(items.update().where(items.c.id == item).values(**more))
         return item
-    candidate = Candidate(prompt, tuple(texts), tuple(policies), source="served model")
-    values = item_values(queue, candidate, "work", time.time(), 1, digest, "asked", 1.0)
+    values = item_values(queue, answered, "work", time.time(), 1, digest, "asked", 1.0)
     return insert(tx, items, values | {"taken": 1})

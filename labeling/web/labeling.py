@@ -229,7 +229,7 @@ def onboarding(request: Request, user: SignedIn, queue: Id, label: Id) -> Respon
     """Tells at once what the right answer to an onboarding item was."""
     with request.app.state.store.read() as tx:
         chosen = (
-            sa.select(labels, items.c.prompt, items.c.outputs, items.c.reference)
+            sa.select(labels, items.c.prompt, items.c.messages, items.c.outputs, items.c.reference)
             .add_columns(items.c.expected, items.c.explanation)
             .join(items, items.c.id == labels.c.item_id)
             .where(labels.c.id == label, labels.c.user_id == user.id, items.c.role == "onboarding")
@@ -245,7 +245,7 @@ def history(request: Request, user: SignedIn) -> Response:
     """The newest labels of this user; each can be taken back."""
     with request.app.state.store.read() as tx:
         chosen = (
-            sa.select(labels, items.c.prompt, queues.c.name.label("queue"))
+            sa.select(labels, items.c.prompt, items.c.messages, queues.c.name.label("queue"))
             .join(items, items.c.id == labels.c.item_id)
             .join(queues, queues.c.id == labels.c.queue_id)
             .where(

@@ -281,7 +281,7 @@ def labeler_page(request: Request, user: Operator, name: PathName) -> Response:
         if person is None:
             raise Gone("there is no such user")
         newest = (
-            sa.select(labels, items.c.prompt, items.c.role.label("item_role"))
+            sa.select(labels, items.c.prompt, items.c.messages, items.c.role.label("item_role"))
             .join(items, items.c.id == labels.c.item_id)
             .where(labels.c.user_id == person.id)
             .order_by(labels.c.id.desc())
@@ -321,7 +321,7 @@ def agreement_page(
 def flags_page(request: Request, user: Operator, before: OptionalId = None) -> Response:
     """What labelers flagged, the newest first."""
     chosen = (
-        sa.select(flags, items.c.prompt, items.c.outputs, users.c.name.label("who"))
+        sa.select(flags, items.c.prompt, items.c.messages, items.c.outputs, users.c.name.label("who"))
         .join(items, items.c.id == flags.c.item_id)
         .join(users, users.c.id == flags.c.user_id)
         .order_by(flags.c.id.desc())

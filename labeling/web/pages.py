@@ -15,6 +15,8 @@ from markupsafe import Markup
 from labeling.answers import SCALE
 from labeling.people import User
 from labeling.standing import MOST_LEFT
+from labeling.web.turns import turns
+from rlhf.data.conversations import speaker
 
 KIND_NAMES = {
     "compare": "Compare two outputs",
@@ -100,8 +102,9 @@ def _chosen(kind: str, answer: Mapping[str, Any], order: Sequence[int], strength
     return f"{side} better" + (f", strength {strength} of {SCALE}" if strength else "")
 
 
-_environment.filters.update(rate=rate, sentence=sentence, shown=shown)
+_environment.filters.update(rate=rate, sentence=sentence, shown=shown, speaker=speaker)
 _environment.globals.update(kind_names=KIND_NAMES, letters=LETTERS, places=PLACES, most_left=MOST_LEFT)
+_environment.globals["turns"] = turns
 # The scale is the same on each page, so it is rendered once.
 _environment.globals["scale"] = Markup(_environment.get_template("scale.html").render())
 _environment.globals["static"] = {name: static(name) for name in ("style.css", "keys.js", "icon.svg")}

@@ -27,6 +27,12 @@ def transcript(messages: Messages) -> str:
     return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in messages)
 
 
+def speaker(role: str) -> str:
+    """Who says a turn, for people. A role that is none of `ROLES` is quoted, so that no data can pass off a
+    turn of its own making as the system's or a user's."""
+    return role.capitalize() if role in ROLES else f"Role “{role}”"
+
+
 def check_messages(messages: Any) -> None:
     """Refuse what is no conversation that waits for an answer.
 

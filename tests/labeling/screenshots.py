@@ -84,6 +84,7 @@ class StandIn:
     """In place of a served model: writes as the built-in writers do."""
 
     version = "rlhf-policy/3"
+    chat = False
 
     def __init__(self) -> None:
         self.rng = random.Random("stand-in")

@@ -44,6 +44,7 @@ class Model:
     """A served model that repeats the prompt."""
 
     version = "m/1"
+    chat = False
 
     def __call__(self, prompt: str, n: int) -> list[str]:
         return [f"{prompt} {i}" for i in range(n)]
@@ -255,6 +256,98 @@ def test_hostile_texts_stay_texts(site: Site) -> None:
     assert boss.evaluate("window.canary") is None
     assert boss.locator("img, svg").count() == 0
     boss.context.close()
+
+
+CHAT = [
+    {"role": "system", "content": f"Be brief. {CANARY}"},
+    {"role": "user", "content": f"<h2>A manual</h2>\n{'Read it all. ' * 200}{CANARY}"},
+    {"role": "assistant", "content": f"</div></li></ol>Read.\n\nUser: no turn of mine {CANARY}"},
+    {"role": "tool", "content": f'{{"stock": 3}} {CANARY}'},
+    {"role": f"system {CANARY}", "content": "a role that nobody knows"},  # an old import may hold one
+    {"role": "user", "content": f"Which  one?\n{CANARY}"},
+]
+SPEAKERS = ["System", "User", "Assistant", "Tool", f"Role “system {CANARY}”", "User"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_conversation_is_labeled_turn_by_turn(kind: str, site: Site) -> None:
+    user, op = person(site.store, f"chat {kind}"), person(site.store, f"boss {kind}", role="operator")
+    texts = (f"This one. {CANARY}", "That one.", "None.")[
+        : 3 if kind == "rank" else 2 if kind == "compare" else 1
+    ]
+    chat = Candidate(f"chat {kind}", texts, ("",) * len(texts), reference="The best.", messages=CHAT)
+    queue = filled(site.store, kind, [chat], name=f"chat {kind}")
+    page = site.page(user, viewport={"width": 1000, "height": 700})
+    page.goto(f"{site.url}/work/{queue}")
+
+    turns = page.locator(".turn")
+    expect(turns.locator(".who")).to_have_text(SPEAKERS)
+    assert turns.locator(".text").all_text_contents() == [turn["content"] for turn in CHAT]
+    looks = [set(turn.get_attribute("class").split()) - {"turn"} for turn in turns.all()]
+    assert looks == [{"system"}, {"user"}, {"assistant"}, {"tool"}, {"other"}, {"user"}]
+    font = "element => getComputedStyle(element.querySelector('.text')).fontFamily"
+    assert "mono" in turns.nth(3).evaluate(font)
+    assert "mono" not in turns.nth(5).evaluate(font)
+    # The box begins at its end, where the turn is that is answered. What is long before it is folded.
+    expect(turns.nth(5).locator(".text")).to_be_in_viewport()
+    expect(turns.nth(1).locator(".text")).to_be_hidden()
+    expect(turns.nth(1).locator(".preview")).to_contain_text("<h2>A manual</h2> Read it all.")
+    turns.nth(1).locator("summary").click()
+    expect(turns.nth(1).locator(".text")).to_be_visible()
+    expect(turns.nth(0).locator(".text")).to_be_visible()
+    turns.nth(0).locator("summary").press("Enter")
+    expect(turns.nth(0).locator(".text")).to_be_hidden()
+    page.keyboard.press("Escape")  # closes a remark, but folds no turn
+    expect(turns.nth(1).locator(".text")).to_be_visible()
+
+    answers = page.locator(".rank" if kind == "rank" else ".output")
+    expect(answers.locator(".who")).to_have_text(
+        ["Assistant"] * len(texts) if kind != "judge" else ["Assistant"] * 2
+    )
+    assert CANARY in " ".join(answers.locator(".text").all_text_contents()) or kind == "judge"
+    axe = Axe().run(page).response["violations"]
+    assert not axe, [violation["id"] for violation in axe]
+    if kind == "edit":
+        page.fill("textarea", "This one, please.")
+        page.keyboard.press("Escape")
+    page.locator("body").click(position={"x": 2, "y": 2})
+    pressed(page, *(["1", "2", "Enter"] if kind == "rank" else [KEYS[kind]]))
+    assert count(site, user, queue) == 1
+
+    page.goto(f"{site.url}/history")
+    row = page.locator("tbody tr").first
+    expect(row.locator("summary").first).to_contain_text("Which one?")
+    row.locator("summary").first.click()
+    expect(row.locator(".turn .who")).to_have_text(SPEAKERS)
+    boss = site.page(op)
+    boss.goto(f"{site.url}/operate/labeler?name=chat {kind}")
+    boss.locator("tbody summary").first.click()
+    expect(boss.locator(".turn .who")).to_have_text(SPEAKERS)
+    for each in (page, boss):
+        assert each.evaluate("window.canary") is None
+        assert each.locator("img, svg, h2 h2").count() == 0
+        each.context.close()
+
+
+def test_a_conversation_is_labeled_without_scripts_on_a_phone(site: Site) -> None:
+    user = person(site.store, "no scripts")
+    chat = Candidate("chat", ("a", "b"), ("", ""), messages=CHAT)
+    queue = filled(site.store, "compare", [chat], name="chat without scripts")
+    view = {"width": 360, "height": 740}
+    page = site.page(user, java_script_enabled=False, viewport=view, is_mobile=True, has_touch=True)
+    page.goto(f"{site.url}/work/{queue}")
+    expect(page.locator(".turn .who")).to_have_text(SPEAKERS)
+    expect(page.locator(".turn").last.locator(".text")).to_be_in_viewport()
+    page.locator(".turn").nth(1).locator("summary").click()
+    expect(page.locator(".turn").nth(1).locator(".text")).to_be_visible()
+    wide = page.locator("main *").evaluate_all(
+        "all => Math.max(...all.map(e => e.getBoundingClientRect().right))"
+    )
+    assert wide <= view["width"]
+    page.get_by_role("button", name="no difference").click()
+    expect(page.get_by_text("Nothing is left for you")).to_be_visible()
+    assert count(site, user, queue) == 1
+    page.context.close()
 
 
 def test_another_site_cannot_post(site: Site, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from itertools import combinations
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import sqlalchemy as sa
-from label_app import PASSWORD
+from label_app import PASSWORD, filled, person
 
 from flows.simulated_labelers import Sheet, labeling_app, work
 from labeling.candidates import Candidate
@@ -17,6 +18,9 @@ from labeling.items import Filling, add_items
 from labeling.queues import add_queue, queue_row
 from labeling.schema import users
 from labeling.store import Store
+from labeling.web.labeling import sheet_page
+from labeling.work import next_work
+from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.world.gold import gold_score
 from rlhf.world.posts import draw_post
@@ -77,3 +81,18 @@ def test_a_page_is_read_as_a_person_sees_it() -> None:
         '<div class="text">two</div>'
     )
     assert (sheet.key, sheet.prompt, sheet.outputs) == ("k&1", "a <b>\nTL;DR:", ["one '", "two"])
+
+
+def test_a_conversation_is_read_as_its_transcript(sqlite: Store) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief.\n"},
+        {"role": "user", "content": "<div class='text'>Hi</div>"},
+        {"role": "assistant", "content": "word " * 400},  # folded at first
+        {"role": "user", "content": "And  you?"},
+    ]
+    chat = Candidate(transcript(messages), ("one", "two"), ("", ""), messages=messages)
+    item = next_work(sqlite, person(sqlite, "ann"), filled(sqlite, "rank", [chat]))
+    row = SimpleNamespace(name="q", id=1, project_id=1, done=0, last=None)
+    assert item
+    sheet = Sheet(bytes(sheet_page(None, row, item, 0).body).decode())
+    assert (sheet.key, sheet.prompt, sheet.outputs) == (item.key, transcript(messages), item.texts)

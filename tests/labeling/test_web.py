@@ -41,6 +41,7 @@ class Model:
     """A served model that says its version and the prompt."""
 
     version = "m/1"
+    chat = False
 
     def __call__(self, prompt: str, n: int) -> list[str]:
         if prompt == "fail":
@@ -414,3 +415,26 @@ def fuzz(operation: Any, headers: dict[str, str]) -> None:
         case.validate_response(response, checks=[not_a_server_error])
 
     request()
+
+
+def test_programs_get_the_turns_of_a_conversation(clients: dict[str, TestClient], sqlite: Store) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    chat, plain = Candidate("Hi", ("a",), ("",), messages=messages), candidates(1, outputs=1)
+    for name, item, expected in (("chat", [chat], messages), ("plain", plain, None)):
+        queue = filled(sqlite, "vote", item, name=name)
+        [taken] = clients["labeler"].post(f"/api/queues/{queue}/next").json().values()
+        assert taken["messages"] == expected
+
+
+def test_a_question_to_a_chat_model_is_a_turn(
+    app: Any, clients: dict[str, TestClient], sqlite: Store
+) -> None:
+    app.state.answer.chat = True
+    asked = clients["labeler"].post("/api/ask", json={"prompt": "Hi", "answers": 1}).json()
+    assert asked["messages"] == [{"role": "user", "content": "Hi"}]
+    assert "Conversation" in clients["labeler"].get(f"/ask/{asked['key']}").text
+    verdict = {"key": asked["key"], "choice": {"text": "Better."}}
+    assert clients["labeler"].post("/api/ask/feedback", json=verdict).status_code == 200
+    with sqlite.read() as tx:
+        [edited] = tables(tx, "served")["demonstrations"]
+    assert (edited["messages"], edited["completion"]) == (asked["messages"], "Better.")

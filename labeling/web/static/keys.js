@@ -72,7 +72,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.key === "Escape") {
-    for (const details of document.querySelectorAll("details[open]")) details.open = false;
+    for (const details of document.querySelectorAll("details[open]:not(.fold)")) details.open = false;
     return;
   }
   if (list && rankKey(event.key)) {
