@@ -47,6 +47,7 @@ from rlhf.models.policy import Policy, load_policy
 from rlhf.models.reward_model import score
 from rlhf.models.sampling import generate
 from rlhf.models.scratch import new_model
+from rlhf.models.template import as_row
 from rlhf.settings import Settings, load_settings
 from rlhf.world.facts import read_facts
 from rlhf.world.judges import gold_judge, simulated_judge
@@ -105,7 +106,7 @@ def sampled(posts: Sequence[Mapping[str, Any]], settings: Settings) -> list[list
     each = settings.collect.candidates - 1
     outputs = generate(
         load_policy("models/sft"),
-        [post["prompt"] for post in posts for _ in range(each)],
+        [post for post in posts for _ in range(each)],
         temperature=settings.collect.temperature,
         max_new_tokens=settings.evaluate.response_length,
         seed=settings.seed,
@@ -151,7 +152,11 @@ def train(case: Case, rows: list[dict[str, Any]], posts: list[dict[str, Any]], s
     with tempfile.TemporaryDirectory() as name, redirect_stdout(sys.stderr):
         stage = Apart("reward", settings, key=name, run_id="")
         model, *_ = fit(stage, "judge", chosen, [row | {"split": "judge"} for row in references])
-    return ScoringJudge("reward-model", "model", lambda prompts, texts: score(model, prompts, texts))
+
+    def by_prompt(prompts: list[str], texts: list[str]) -> list[float]:
+        return score(model, [as_row(prompt) for prompt in prompts], texts)
+
+    return ScoringJudge("reward-model", "model", by_prompt)
 
 
 def written(rows: Sequence[Mapping[str, Any]], settings: Settings, seed: int) -> dict[str, list[str]]:
@@ -164,7 +169,7 @@ def written(rows: Sequence[Mapping[str, Any]], settings: Settings, seed: int) ->
     return {
         name: generate(
             policy,
-            [row["prompt"] for row in rows],
+            rows,
             temperature=temperature,
             max_new_tokens=settings.evaluate.response_length,
             seed=seed,
@@ -177,10 +182,10 @@ def judged(
     judge: Judge, rows: Sequence[Mapping[str, Any]], outputs: Mapping[str, Sequence[str]], seed: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Judgments of the outputs against the references, by policy."""
-    prompts, references = ([row[key] for row in rows] for key in ("prompt", "completion"))
+    references = [row["completion"] for row in rows]
     return {
         name: judge.judge(
-            blind_pairs(name, prompts, references, texts, split="test", source="benchmark", seed=seed)
+            blind_pairs(name, rows, references, texts, split="test", source="benchmark", seed=seed)
         )
         for name, texts in outputs.items()
     }

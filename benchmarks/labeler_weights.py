@@ -34,6 +34,7 @@ from rlhf.data.table import read_table
 from rlhf.models.policy import load_policy
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import generate
+from rlhf.models.template import as_row
 from rlhf.settings import Settings, load_settings
 from rlhf.world.facts import read_facts
 from rlhf.world.gold import Quality, quality
@@ -59,7 +60,7 @@ def judged_posts(prompts: int, samples: int = 3) -> Judged:
         raise DataError("the gold preference is that of the built-in task: set ingest.source: builtin")
     outputs = generate(
         load_policy("models/sft"),
-        [row["prompt"] for row in rows for _ in range(samples)],
+        [row for row in rows for _ in range(samples)],
         temperature=0.9,
         max_new_tokens=48,
         seed=0,
@@ -74,8 +75,8 @@ def judged_posts(prompts: int, samples: int = 3) -> Judged:
 
 def gold_accuracy(reward: RewardModel, judged: Judged) -> dict[str, float]:
     """Share of pairs in which the model prefers the better output: all pairs, and those of like coverage."""
-    flat = [(prompt, text) for prompt, texts, _ in judged for text in texts]
-    scores = iter(score(reward, [prompt for prompt, _ in flat], [text for _, text in flat]))
+    flat = [(as_row(prompt), text) for prompt, texts, _ in judged for text in texts]
+    scores = iter(score(reward, [row for row, _ in flat], [text for _, text in flat]))
     everything, like = [], []
     for _, texts, qualities in judged:
         own = [next(scores) for _ in texts]

@@ -104,7 +104,7 @@ def draw_pairs(references: References, seed: int) -> dict[str, dict[str, list[st
         rng = random.Random(f"{seed}/{prompt}")
         drawn = {"by lot": rng.sample(texts, 2), "others": [texts[0], rng.choice(texts[1:])]}
         for name, (reference, output) in drawn.items():
-            pairs[name]["prompts"].append(prompt)
+            pairs[name]["prompts"].append({"prompt": prompt})
             pairs[name]["references"].append(reference)
             pairs[name]["outputs"].append(output)
     return pairs
@@ -249,7 +249,7 @@ def _judge(arguments: argparse.Namespace) -> Judge:
     if kind == "overlap" and not where:
         return overlap_judge()
     if kind == "reward-model" and where:
-        return model_judge(f"reward-model {where}", where)
+        return model_judge(f"reward-model {where}", where, [])
     if kind == "llm" and where and arguments.model:
         return LlmJudge(
             Endpoint(where, arguments.model), arguments.cache, max_requests=arguments.max_requests

@@ -115,7 +115,7 @@ def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings:
     params, samples = settings.collect, settings.collect.candidates - 1
     outputs = generate(
         load_policy(policy),
-        [row["prompt"] for row in posts for _ in range(samples)],
+        [row for row in posts for _ in range(samples)],
         temperature=params.temperature,
         max_new_tokens=settings.evaluate.response_length,
         seed=settings.seed,

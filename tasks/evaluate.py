@@ -54,10 +54,11 @@ def main(stage: Stage) -> dict[str, float]:
     rows = held_out(DEMONSTRATIONS, settings.prompts)
     stage.log_dataset(DEMONSTRATIONS, rows, "evaluation")
     prompts, references = [row["prompt"] for row in rows], [row["completion"] for row in rows]
-    outputs, kl = sample_policies(stage, prompts)
-    common = {"split": "test", "source": rows[0]["source"], "seed": seed}
-    common["messages"] = [row["messages"] for row in rows]
-    pairs = {name: blind_pairs(name, prompts, references, texts, **common) for name, texts in outputs.items()}
+    outputs, kl = sample_policies(stage, rows)
+    pairs = {
+        name: blind_pairs(name, rows, references, texts, split="test", source=rows[0]["source"], seed=seed)
+        for name, texts in outputs.items()
+    }
     judged = {name: judge_all(judge, pairs) for name, judge in judges.items()}
     trust = {name: trust_in(judge, rows, pairs, settings, seed) for name, judge in judges.items()}
 
@@ -135,7 +136,7 @@ def held_out(path: str, most: int) -> list[dict[str, Any]]:
     return sorted(chosen.values(), key=lambda row: row["id"])[:most]
 
 
-def sample_policies(stage: Stage, prompts: list[str]) -> tuple[dict[str, list[str]], dict[str, float]]:
+def sample_policies(stage: Stage, rows: list[Row]) -> tuple[dict[str, list[str]], dict[str, float]]:
     """Outputs of every policy, and its KL to the SFT policy in nats a sequence."""
     import torch
 
@@ -151,13 +152,13 @@ def sample_policies(stage: Stage, prompts: list[str]) -> tuple[dict[str, list[st
         policy = sft if name == "sft" else load_policy(f"models/{name}")
         outputs[name] = generate(
             policy,
-            prompts,
+            rows,
             temperature=settings.temperature,
             max_new_tokens=settings.response_length,
             seed=stage.settings.seed,
         )
         if name != "sft":  # greedy sampling has no distribution of its own: its KL is taken at temperature 1
-            kl[name] = mean_kl(policy, sft, prompts, outputs[name], temperature=settings.temperature or 1.0)
+            kl[name] = mean_kl(policy, sft, rows, outputs[name], temperature=settings.temperature or 1.0)
     return outputs, kl
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import COMPARISON, JUDGMENT
+from rlhf.data.contracts import COMPARISON, JUDGMENT, PROMPT
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.data.table import read_table
@@ -22,7 +22,7 @@ from tasks.runtime.places import state_dir
 from tasks.runtime.stage import Stage
 
 FACTS, MODEL, PEOPLE = "data/gold/facts.parquet", "models/judge", "data/people/judgments.parquet"
-COMPARISONS = "data/comparisons/comparisons.parquet"
+COMPARISONS, PROMPTS = "data/comparisons/comparisons.parquet", "data/prepared/prompts.parquet"
 NO_JUDGMENTS = f"data/human: holds no judgments; put a file with {', '.join(JUDGMENT.required)} there"
 HELD_OUT = ("validation", "test")  # splits whose prompts train neither a reward model nor its judge
 
@@ -48,7 +48,7 @@ def load_judge(name: str, settings: Settings) -> Judge:
             raise DataError(
                 f"{MODEL}: holds no judge, as no ranking is in split judge; set prepare.judge_share above 0"
             )
-        return model_judge(name, MODEL)
+        return model_judge(name, MODEL, read_table(PROMPTS, PROMPT))
     if name == "human":
         judgments = read_table(PEOPLE, JUDGMENT)
         if not judgments:
@@ -124,23 +124,21 @@ def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
 
     torch.set_num_threads(stage.settings.threads)
     settings = stage.settings.evaluate
-    asked = {row["prompt"]: row for row in rows}
-    prompts = list(asked)
+    asked = list({row["prompt"]: row for row in rows}.values())
     outputs = generate(
         load_policy(folder),
-        prompts,
+        asked,
         temperature=settings.temperature,
         max_new_tokens=settings.response_length,
         seed=stage.settings.seed,
     )
     pairs = blind_pairs(
         "ppo",
-        prompts,
-        [row["reference"] for row in asked.values()],
+        asked,
+        [row["reference"] for row in asked],
         outputs,
         split="test",
         source="champion",
         seed=stage.settings.seed,
-        messages=[row["messages"] for row in asked.values()],
     )
     return load_judge(settings.gate_judge, stage.settings).judge(pairs)

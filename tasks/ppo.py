@@ -57,7 +57,7 @@ def main(stage: Stage) -> dict[str, float]:
 
     with Path("plots/ppo.csv").open() as handle:
         figures = final_figures(list(csv.DictReader(handle)))
-    shown = [row["prompt"] for row in prompts if row["split"] == "validation"][:16]
+    shown = [row for row in prompts if row["split"] == "validation"][:16]
     outputs = generate(
         load_policy("models/ppo"),
         shown,
@@ -65,7 +65,10 @@ def main(stage: Stage) -> dict[str, float]:
         max_new_tokens=params.response_length,
         seed=0,
     )
-    stage.log_samples([{"prompt": p, "output": o} for p, o in zip(shown, outputs, strict=True)], "samples")
+    stage.log_samples(
+        [{"prompt": row["prompt"], "output": text} for row, text in zip(shown, outputs, strict=True)],
+        "samples",
+    )
     findings = read_json(FINDINGS)
     write_json("metrics/ppo.json", figures | {"held_out": findings})
     judge = read_json(JUDGE)
@@ -126,12 +129,17 @@ def train_policy(stage: Stage) -> None:
         policy.model,
         [scorer, *functions],
         config_of(stage, weights),
-        [row["prompt"] for row in prompts if row["split"] == "train"],
+        [row for row in prompts if row["split"] == "train"],
         policy.tokenizer,
+        settled=policy.settled,
         # The value network reads the policy's tokenizer, whichever one the user's reward model reads.
         value=copy.deepcopy(trained.model) if params.value == "separate" else None,
         peft_config=lora(params.lora_rank) if params.lora_rank else None,
-        ptx_texts=[r["prompt"] + r["completion"] for r in demonstrations if r["split"] == "train"]
+        ptx_texts=[
+            row if row["messages"] else row["prompt"] + row["completion"]
+            for row in demonstrations
+            if row["split"] == "train"
+        ]
         if params.ptx_coef
         else (),
     )
@@ -161,7 +169,7 @@ def train_policy(stage: Stage) -> None:
             findings = snapshots.findings()
             snapshots.restore()
             print(findings["words"], flush=True)
-        save_model(trainer.trained_policy(), policy.tokenizer, "models/ppo")
+        save_model(policy, "models/ppo", trainer.trained_policy())
         with written_beside("data/snapshots") as folder:
             folder.mkdir()
             collect_snapshots(tables, folder / "snapshots.parquet")

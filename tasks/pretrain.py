@@ -47,7 +47,7 @@ def main(stage: Stage) -> dict[str, float | None]:
         "vocabulary": float(len(tokenizer)),
         "loss": final_loss(curve),
     }
-    save_model(policy.model, tokenizer, "models/pretrained")
+    save_model(policy, "models/pretrained")
     write_curve("plots/pretrain.csv", curve)
     write_json("metrics/pretrain.json", figures)
     return figures

@@ -21,6 +21,7 @@ from typing import Any
 from labeling.quality.weights import labeler_weights
 from rlhf.compute import deterministic
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION
+from rlhf.data.conversations import PromptRows
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.table import read_table
@@ -31,7 +32,7 @@ from rlhf.models.adapters import Adapters, add_lora, merge_lora, save_adapters
 from rlhf.models.policy import save_model
 from rlhf.models.reward_model import RewardModel, reward_from_policy, score, shift_to_references
 from rlhf.training.curves import final_loss, write_curve
-from rlhf.training.reward import accuracy, contrasts, train_reward
+from rlhf.training.reward import accuracy, completion_scores, contrasts, train_reward
 from tasks.runtime.stage import Stage, run
 
 
@@ -44,7 +45,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     references = [row for row in demonstrations if row["split"] == "validation"]
     validation = [row for row in comparisons if row["split"] == "validation"]
     by_group = accuracy(reward, validation)
-    scores = score(reward, [row["prompt"] for row in references], [row["completion"] for row in references])
+    scores = score(reward, references, [row["completion"] for row in references])
     figures: dict[str, Any] = {
         "loss": final_loss(curve),
         "by_group": by_group,
@@ -63,14 +64,14 @@ def main(stage: Stage) -> dict[str, float | None]:
             figures["judge_by_group"] = accuracy(judge, validation)
             trust = measure_judge(judge, references, validation, stage.settings.seed)
             figures["judge_trust"] = trust
-            save_model(judge.model, judge.tokenizer, folder)
+            save_model(judge, folder)
             write_json(folder / "judge.json", {"kind": "model", "name": "reward-model", "trust": trust})
         else:
             folder.mkdir()
             write_json(folder / "judge.json", {"kind": "none"})
 
     with written_beside("models/reward") as folder:
-        save_model(reward.model, reward.tokenizer, folder)
+        save_model(reward, folder)
         if adapters:
             save_adapters(adapters, folder / "adapters")
     write_curve("plots/reward.csv", curve)
@@ -89,8 +90,7 @@ def quality_of(
 ) -> dict[str, Any]:
     """Accuracy, calibration and length bias on validation rankings, and the bound that the agreement of the
     labelers sets."""
-    flat = [(row["prompt"], text) for row in validation for text in row["completions"]]
-    scores = iter(score(reward, [prompt for prompt, _ in flat], [text for _, text in flat]))
+    scores = iter(completion_scores(reward, validation))
     return reward_quality(
         validation,
         [[next(scores) for _ in row["completions"]] for row in validation],
@@ -103,8 +103,9 @@ def measure_judge(
 ) -> dict[str, Any]:
     """Whether the judge may decide anything while PPO runs, measured on validation prompts: they trained
     nothing, and the test prompts stay unused until the evaluation."""
+    rows = PromptRows([*references, *validation])
     trust = measure(
-        by_score(lambda prompts, texts: score(judge, prompts, texts)),
+        by_score(lambda prompts, texts: score(judge, rows.of(prompts), texts)),
         list({row["prompt"]: row for row in references}.values()),
         labelled_pairs(validation, ("validation",)),
         seed=seed,

@@ -46,7 +46,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     shown = [row for row in demonstrations if row["split"] == "validation"][:16]
     outputs = generate(
         policy,
-        [row["prompt"] for row in shown],
+        shown,
         temperature=0.7,
         max_new_tokens=SHOWN_TOKENS,
         seed=0,
@@ -76,7 +76,7 @@ def train_policy(stage: Stage) -> None:
         progress=stage.progress,
         **settings.sft.model_dump(exclude={"accelerate"}),
     )
-    save_model(policy.model, policy.tokenizer, "models/sft")
+    save_model(policy, "models/sft")
     if int(os.environ.get("RANK", "0")) == 0:
         write_curve("plots/sft.csv", curve)
         write_json(stage.checkpoints / CURVE, curve)

@@ -17,7 +17,15 @@ WRONG = " my sister anna broke my laptop. should i stay quiet?"
 
 
 def pairs(prompts, references, outputs, policy="ppo", seed=1):
-    return blind_pairs(policy, prompts, references, outputs, split="test", source="builtin", seed=seed)
+    return blind_pairs(
+        policy,
+        [{"prompt": p} for p in prompts],
+        references,
+        outputs,
+        split="test",
+        source="builtin",
+        seed=seed,
+    )
 
 
 def preferred(judge, prompts, references, outputs):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf.compute import deterministic
-from rlhf.models.policy import save_model
+from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import new_model, train_tokenizer
 
 COLOURS = ["red", "green", "blue", "white", "black", "pink", "grey", "gold"]
@@ -28,5 +28,5 @@ def base(tmp_path_factory) -> Path:
     deterministic(0, 1)
     tokenizer = train_tokenizer([d["prompt"] + d["completion"] for d in DEMONSTRATIONS], "word", 300)
     path = tmp_path_factory.mktemp("models") / "base"
-    save_model(new_model("0.1M", tokenizer, 48), tokenizer, path)
+    save_model(Policy(new_model("0.1M", tokenizer, 48), tokenizer), path)
     return path

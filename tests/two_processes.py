@@ -63,7 +63,7 @@ def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: 
     assert torch.distributed.get_world_size() == 2
     assert all(isinstance(p, DTensor) == (config == "fsdp.yaml") for p in policy.model.parameters())
     write_json(Path(folder, f"logged-{rank}.json"), logged)
-    save_model(policy.model, policy.tokenizer, Path(folder, "model"))
+    save_model(policy, Path(folder, "model"))
     if rank == 0:
         write_json(Path(folder, "curve.json"), curve)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
@@ -157,3 +157,20 @@ def _answer(answer: Any, column: str) -> Any:
             "belong into messages"
         )
     return turn["content"]
+
+
+class PromptRows:
+    """Rows by the text of their prompt, for what knows prompts by their text alone, such as a judge.
+
+    A text stands for one conversation (`tasks/prepare.py` refuses anything else).
+
+    Args:
+        rows: with `prompt` and `messages`.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._messages = {row["prompt"]: row["messages"] for row in rows if row.get("messages")}
+
+    def of(self, prompts: Iterable[str]) -> list[dict[str, Any]]:
+        """A row for each prompt; one that is not known is plain text."""
+        return [{"prompt": prompt, "messages": self._messages.get(prompt)} for prompt in prompts]

@@ -15,7 +15,7 @@ judge takes that and gives rows of the contract JUDGMENT.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,14 +73,13 @@ class PairedJudge(Protocol):
 
 def blind_pairs(
     policy: str,
-    prompts: Sequence[str],
+    prompts: Sequence[Mapping[str, Any]],
     references: Sequence[str],
     outputs: Sequence[str],
     *,
     split: str,
     source: str,
     seed: int,
-    messages: Sequence[Any] | None = None,
 ) -> list[Row]:
     """What is to be judged: rows of the contract JUDGMENT that lack the judgment, in the order of the
     prompts.
@@ -89,17 +88,16 @@ def blind_pairs(
     and prompt: random, yet the same each time.
 
     Args:
-        messages: the conversation of each prompt, None for plain text; None where all are plain text.
+        prompts: rows with `prompt`, and `messages` where it is the text of a conversation.
     """
     pairs = []
-    talks = messages if messages is not None else [None] * len(prompts)
-    for prompt, talk, reference, output in zip(prompts, talks, references, outputs, strict=True):
+    for row, reference, output in zip(prompts, references, outputs, strict=True):
         order = [0, 1]
-        random.Random(f"{seed}/{policy}/{prompt}").shuffle(order)
+        random.Random(f"{seed}/{policy}/{row['prompt']}").shuffle(order)
         pairs.append(
             {
-                "prompt": prompt,
-                "messages": talk,
+                "prompt": row["prompt"],
+                "messages": row.get("messages"),
                 "reference": reference,
                 "output": output,
                 "policy": policy,

@@ -152,8 +152,9 @@ def asking(judge: Judge, source: str, seed: int) -> Ask:
 
     def ask(name: str, known: Sequence[KnownPair]) -> list[str]:
         # the better text stands where the reference does, which no judge is told
-        texts = ([getattr(pair, side) for pair in known] for side in ("prompt", "better", "worse"))
-        pairs = blind_pairs(name, *texts, split="control", source=source, seed=seed)
+        prompts = [{"prompt": pair.prompt} for pair in known]
+        texts = ([getattr(pair, side) for pair in known] for side in ("better", "worse"))
+        pairs = blind_pairs(name, prompts, *texts, split="control", source=source, seed=seed)
         answers = []
         for choices in judge.in_both_orders(pairs):
             first = choices[0]

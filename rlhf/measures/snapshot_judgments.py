@@ -59,12 +59,12 @@ def judge_snapshots(
 
 
 def _judged(judge: Judge, snapshot: Sequence[Row], seed: int) -> list[Row]:
-    columns = ([row[column] for row in snapshot] for column in ("prompt", "reference", "output"))
+    references, outputs = ([row[column] for row in snapshot] for column in ("reference", "output"))
     update, n, source = snapshot[0]["update"], snapshot[0]["n"], snapshot[0]["source"]
     name = f"ppo@{update}" if n == 1 else f"best-of-{n}"
-    talks = [row.get("messages") for row in snapshot]
-    pairs = blind_pairs(name, *columns, split="validation", source=source, seed=seed, messages=talks)
-    return judge.judge(pairs)
+    return judge.judge(
+        blind_pairs(name, snapshot, references, outputs, split="validation", source=source, seed=seed)
+    )
 
 
 def _summary(snapshot: Sequence[Row], points: Sequence[float], confidence: float) -> dict[str, float]:

@@ -5,7 +5,7 @@ Sequences are padded behind their ends, and logits are computed only at the posi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of, last_positions, token_batches
 from rlhf.models.policy import Policy
-from rlhf.models.template import answered_ids_and_starts
+from rlhf.models.template import Row, answered
 
 
 def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any) -> torch.Tensor:
@@ -152,7 +152,12 @@ def check_head(model: Any) -> None:
 
 @torch.no_grad()
 def mean_kl(
-    policy: Policy, reference: Policy, prompts: list[str], completions: list[str], *, temperature: float
+    policy: Policy,
+    reference: Policy,
+    rows: Sequence[Row],
+    completions: Sequence[str],
+    *,
+    temperature: float,
 ) -> float:
     """KL(policy, reference) in nats a sequence, on samples of the policy; never negative.
 
@@ -161,14 +166,14 @@ def mean_kl(
     that of the mean log-ratio of the sampled tokens. That one varies more, and falls below 0 by chance when
     the policies are close.
     """
-    tokenizer, temperature = policy.tokenizer, max(temperature, 1e-2)
+    temperature = max(temperature, 1e-2)
     models = (policy.model, reference.model)
     for model in models:
         check_head(model)
-    rows, starts = answered_ids_and_starts(tokenizer, prompts, completions, policy.context)
-    total = 0.0
-    for group in token_batches([len(row) for row in rows], 16384):
-        batch = batch_of([rows[i] for i in group], [starts[i] for i in group], policy.pad)
+    encoded, starts = answered(policy.template, rows, completions, policy.context)
+    total, device = 0.0, policy.model.device
+    for group in token_batches([len(ids) for ids in encoded], 16384):
+        batch = batch_of([encoded[i] for i in group], [starts[i] for i in group], policy.pad, device)
         states = [hidden_states(model, batch.ids, batch.before) for model in models]
         for parts in zip(*(part.split(_rows_at_once(policy.model)) for part in states), strict=True):
             ours, theirs = (
@@ -176,7 +181,7 @@ def mean_kl(
                 for model, part in zip(models, parts, strict=True)
             )
             total += (ours.exp() * (ours - theirs)).sum().item()
-    return max(0.0, total / len(rows))  # rounding may bring equal policies below 0
+    return max(0.0, total / len(encoded))  # rounding may bring equal policies below 0
 
 
 def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

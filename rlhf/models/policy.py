@@ -1,30 +1,59 @@
 """A policy in hand: a language model and its tokenizer, loaded, copied and saved.
 
-On disk a policy is a Hugging Face folder (config, safetensors, tokenizer). Its pad token, its stop tokens and
-its context are settled once, here, and nobody else asks a config or a tokenizer for them.
+On disk a policy is a Hugging Face folder (config, safetensors, tokenizer) with `policy.json`, which says what
+was settled of it once: context, template, arithmetic. Pad token, stop tokens, context and template are
+attributes of a loaded model, and nobody else asks a config or a tokenizer for them.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.data.errors import DataError
-from rlhf.data.files import written_beside
+from rlhf.data.files import read_json, write_json, written_beside
+from rlhf.models.template import Template, template_of
 
 PAD = "<pad>"
+SETTLED = "policy.json"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is settled of a model once, when it becomes the base of a run, and is the same for all that learn
+    from it.
+
+    Attributes:
+        context: the most tokens of a sequence; None for as many as the model's positions reach.
+        template: `auto`, `plain` or `chat`, see `rlhf.models.template.template_of`.
+        arguments: what the chat template is rendered with besides the messages.
+        dtype: of the stored weights that do not learn, `float32` or `bfloat16`.
+        attention: the implementation in transformers; None for its default.
+    """
+
+    context: int | None = None
+    template: str = "auto"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+    attention: str | None = None
+
+
+UNSETTLED = Settled()
+
+
+class Held(Protocol):
+    """A model in hand, `Policy` or `RewardModel`: what `save_model` writes."""
+
+    model: Any
+    tokenizer: Any
+    settled: Settled
 
 
 @dataclass
@@ -35,7 +64,9 @@ class Policy:
         stop_tokens: tokens that end a response besides those that the model names itself.
 
     Attributes:
+        settled: see `Settled`.
         pad: the id that fills rows of unlike lengths up.
+        template: turns rows into ids and ids into text.
         stops: the ids that end a response; see `stop_ids`.
         context: the most tokens of a sequence; see `context_length`.
 
@@ -46,14 +77,17 @@ class Policy:
     model: Any  # a PreTrainedModel; its generate() and heads are beyond what type checkers follow
     tokenizer: Any
     stop_tokens: InitVar[Sequence[str]] = ()
+    settled: Settled = UNSETTLED
     pad: int = field(init=False)
+    template: Template = field(init=False)
     stops: list[int] = field(init=False)
     context: int = field(init=False)
 
     def __post_init__(self, stop_tokens: Sequence[str]) -> None:
         self.pad = self.tokenizer.pad_token_id
-        self.stops = stop_ids(self.model, self.tokenizer, stop_tokens)
-        self.context = context_length(self.model)
+        self.template = template_of(self.tokenizer, self.settled.template, self.settled.arguments)
+        self.stops = sorted({*stop_ids(self.model, self.tokenizer, stop_tokens), *self.template.stops})
+        self.context = self.settled.context or context_length(self.model)
 
 
 def load_policy(path: Path | str) -> Policy:
@@ -64,10 +98,26 @@ def load_policy(path: Path | str) -> Policy:
     """
     if not (Path(path) / "config.json").exists():
         raise DataError(f"{path}: no model here; run the stage that writes it (dvc repro)")
-    model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+    settled = read_settled(path)
+    model = AutoModelForCausalLM.from_pretrained(path, **how_to_load(settled))
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     settle_pad(model, tokenizer, str(path))
-    return Policy(model.eval(), tokenizer)
+    return Policy(model.eval(), tokenizer, settled=settled)
+
+
+def read_settled(folder: Path | str) -> Settled:
+    """What was settled of the model in a folder; the defaults where nothing was, as of a user's own model."""
+    path = Path(folder, SETTLED)
+    if not path.exists():
+        return Settled()
+    known = read_json(path)
+    return Settled(**{name: known[name] for name in asdict(UNSETTLED) if name in known})
+
+
+def how_to_load(settled: Settled) -> dict[str, Any]:
+    """The keywords of `from_pretrained`: safetensors only, no code of the folder, the settled arithmetic."""
+    more = {"attn_implementation": settled.attention} if settled.attention else {}
+    return {"use_safetensors": True, "dtype": getattr(torch, settled.dtype), **more}
 
 
 def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
@@ -169,12 +219,16 @@ def drop_borrowed_forwards(model: Any) -> None:
             del module.forward
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path: Path | str) -> None:
-    """Write model and tokenizer to a folder, beside its place and then renamed.
+def save_model(held: Held, path: Path | str, model: Any = None) -> None:
+    """Write a model with its tokenizer and what is settled of it, beside its place and then renamed.
 
     The first of several processes writes. If they share the model (FSDP), all of them must call this.
+
+    Args:
+        held: the policy or the reward model.
+        model: the weights to write in place of `held.model`.
     """
-    weights = None
+    weights, model = None, held.model if model is None else model
     if torch.distributed.is_initialized():
         if hasattr(model, "unshard"):
             from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -185,4 +239,5 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, path:
             return
     with written_beside(path) as beside:
         model.save_pretrained(beside, state_dict=weights)
-        tokenizer.save_pretrained(beside)
+        held.tokenizer.save_pretrained(beside)
+        write_json(beside / SETTLED, asdict(held.settled))

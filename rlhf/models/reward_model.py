@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from rlhf.data.errors import DataError
 from rlhf.models.batches import right_pad
 from rlhf.models.logprobs import sequence_scores
-from rlhf.models.policy import context_length, settle_pad
-from rlhf.models.template import Prompt, answered_ids
+from rlhf.models.policy import UNSETTLED, Settled, context_length, how_to_load, read_settled, settle_pad
+from rlhf.models.template import Row, Template, answered, template_of
 
 
 @dataclass
@@ -23,17 +23,23 @@ class RewardModel:
     """A one-label sequence-classification model, its tokenizer, and what is settled of both.
 
     Attributes:
+        settled: see `rlhf.models.policy.Settled`.
         pad: the id that fills rows of unlike lengths up.
+        template: turns rows into ids.
         context: the most tokens of a sequence.
     """
 
     model: Any  # a PreTrainedModel with a `score` head
     tokenizer: Any
+    settled: Settled = UNSETTLED
     pad: int = field(init=False)
+    template: Template = field(init=False)
     context: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pad, self.context = self.tokenizer.pad_token_id, context_length(self.model)
+        self.pad = self.tokenizer.pad_token_id
+        self.template = template_of(self.tokenizer, self.settled.template, self.settled.arguments)
+        self.context = self.settled.context or context_length(self.model)
 
 
 def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
@@ -62,31 +68,34 @@ def _load(path: Path | str, **more: Any) -> RewardModel:
     config = AutoConfig.from_pretrained(path)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise DataError(f"{path}: transformers has no sequence classification for {config.model_type} models")
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path, use_safetensors=True, dtype=torch.float32, **more
-    )
+    settled = read_settled(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path, **how_to_load(settled), **more)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     settle_pad(model, tokenizer, str(path))
-    return RewardModel(model.eval(), tokenizer)
+    return RewardModel(model.eval(), tokenizer, settled)
 
 
-def encode(reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
-    """Ids of prompt + completion + EOS; a sequence beyond the context loses the start of its prompt."""
-    return answered_ids(reward.tokenizer, prompts, completions, reward.context)
+def encode(reward: RewardModel, rows: Sequence[Row], completions: Sequence[str]) -> list[list[int]]:
+    """Ids of prompts and answers; a sequence beyond the context loses the start of its prompt."""
+    return answered(reward.template, rows, completions, reward.context)[0]
 
 
 @torch.no_grad()
 def score(
-    reward: RewardModel, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 128
+    reward: RewardModel, rows: Sequence[Row], completions: Sequence[str], batch_size: int = 128
 ) -> list[float]:
-    """Scores of completions, one each; references score 0 on average once the model is shifted."""
+    """Scores of completions, one each; references score 0 on average once the model is shifted.
+
+    Args:
+        rows: with `prompt` and `messages`, one for each completion.
+    """
     reward.model.eval()
-    rows = encode(reward, prompts, completions)
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
-    scores = [0.0] * len(rows)
+    encoded = encode(reward, rows, completions)
+    order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
+    scores = [0.0] * len(encoded)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        ids, lengths = right_pad([rows[i] for i in batch], reward.pad)
+        ids, lengths = right_pad([encoded[i] for i in batch], reward.pad)
         device = reward.model.device
         values = sequence_scores(reward.model, ids.to(device), lengths.to(device))
         for i, value in zip(batch, values.tolist(), strict=True):
@@ -97,6 +106,6 @@ def score(
 def shift_to_references(reward: RewardModel, references: list[dict[str, Any]]) -> float:
     """Set `config.reward_shift` so that these demonstrations score 0 on average; returns the shift."""
     reward.model.config.reward_shift = 0.0
-    scores = score(reward, [r["prompt"] for r in references], [r["completion"] for r in references])
+    scores = score(reward, references, [row["completion"] for row in references])
     reward.model.config.reward_shift = sum(scores) / len(scores)
     return reward.model.config.reward_shift

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from rlhf.data.errors import DataError
 from rlhf.models.batches import left_pad, positions
 from rlhf.models.policy import Policy
-from rlhf.models.template import encode_prompts
+from rlhf.models.template import Row, prompts_within
 
 # logits [rows, vocabulary], which prompts the rows are, number of the step -> a token for each row
 Draw = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
@@ -174,41 +174,40 @@ _SAMPLES_RIGHT: weakref.WeakSet[Any] = weakref.WeakSet()
 
 def generate(
     policy: Policy,
-    prompts: list[str],
+    rows: Sequence[Row],
     *,
     temperature: float,
     max_new_tokens: int,
     seed: int,
     batch_size: int = 256,
 ) -> list[str]:
-    """Completions of prompts as text, without the token that ended them.
+    """Completions of rows with `prompt` and `messages` as text, without the token that ended them.
 
     Deterministic for a seed, a batch size and a number of threads.
     """
-    tokenizer = policy.tokenizer
     check_sampling(policy.model)
     room = policy.context - max_new_tokens
     if room < 1:
         raise DataError(
             f"the model's context is {policy.context} tokens: no room for {max_new_tokens} new ones"
         )
-    rows = encode_prompts(tokenizer, prompts, room)
+    prompts = prompts_within(policy.template, rows, room)
     texts = [""] * len(prompts)
     # Rows of like length go together, for less padding. The order follows from the prompts alone.
-    order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     noise = torch.rand(
-        len(rows), max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         out = sample(
             policy.model,
-            [rows[i] for i in batch],
+            [prompts[i] for i in batch],
             stop=policy.stops,
             pad=policy.pad,
             temperature=temperature,
             uniforms=noise[batch],
         )
-        for i, text in zip(batch, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
-            texts[i] = text
+        for i, ids in zip(batch, out, strict=True):
+            texts[i] = policy.template.text(ids)
     return texts

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.models.chat import Chat
 from rlhf.models.plain import Plain, Row, content_ids
@@ -16,11 +17,13 @@ from rlhf.models.tokenizer_files import load_tokenizer
 __all__ = [
     "Chat",
     "Plain",
+    "Prompt",
     "Row",
     "Template",
     "answered",
     "as_row",
     "content_ids",
+    "documents",
     "load_tokenizer",
     "prompts_within",
     "template_of",
@@ -36,6 +39,7 @@ class Template(Protocol):
         stops: the ids at which an answer ends; `answer` writes the first.
     """
 
+    tokenizer: Any
     stops: tuple[int, ...]
 
     def prompt(self, row: Row) -> list[int]:
@@ -90,7 +94,7 @@ def as_row(prompt: str | Sequence[Mapping[str, str]]) -> Row:
     """A row of a prompt text, or of the messages of a conversation."""
     if isinstance(prompt, str):
         return {"prompt": prompt, "messages": None}
-    return {"prompt": "\n".join(str(m["content"]) for m in prompt), "messages": list(prompt)}
+    return {"prompt": transcript(prompt), "messages": list(prompt)}
 
 
 def prompts_within(template: Template, rows: Sequence[Row], longest: int) -> list[list[int]]:
@@ -109,82 +113,44 @@ def answered(
 ) -> tuple[list[list[int]], list[int]]:
     """Ids of prompt + answer, and where each answer begins (at least 1).
 
-    Beyond `longest` tokens the prompt loses its start; if the answer alone is longer, it loses its start too.
+    Beyond `longest` tokens a plain prompt loses its start, but never BOS.
 
     Raises:
-        DataError: a conversation and its answer are longer.
+        DataError: a conversation with its answer is longer, or an answer alone.
     """
     sequences, starts = [], []
     prompts, answers = template.prompts(rows), template.answers(rows, texts)
-    for row, ids, answer in zip(rows, prompts, answers, strict=True):
+    for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True):
+        if len(answer) > longest:
+            raise DataError(
+                f"the answer {text[:60]!a} has {len(answer)} tokens and the context {longest}; "
+                "shorten it, leave it out, or take a model with a longer context"
+            )
         ids = template.shortened(row, ids, longest - len(answer))
-        sequences.append((ids + answer)[-longest:])
-        starts.append(max(1, len(ids) - max(0, len(ids) + len(answer) - longest)))
+        sequences.append(ids + answer)
+        starts.append(max(1, len(ids)))
     return sequences, starts
 
 
-def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Ids of prompts, ready for an answer: texts as they are, chat messages through the template.
-
-    A tokenizer without a template reads messages line by line.
-
-    Raises:
-        DataError: see `content_ids`.
-    """
-    chats = [prompt for prompt in prompts if not isinstance(prompt, str)]
-    if not chats or not tokenizer.chat_template:
-        return content_ids(tokenizer, as_text(prompts))
-    try:
-        rendered = iter(
-            tokenizer.apply_chat_template(
-                chats, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
-            )
-        )
-    except ValueError as error:
-        raise DataError(f"the chat messages cannot be read by this tokenizer: {error}") from None
-    plain = iter(content_ids(tokenizer, [prompt for prompt in prompts if isinstance(prompt, str)]))
-    return [next(plain if isinstance(prompt, str) else rendered) for prompt in prompts]
-
-
-def encode_prompts(tokenizer: Any, prompts: Sequence[str], longest: int) -> list[list[int]]:
-    """Ids of text prompts; longer ones lose their start, so that the cue for the answer stays."""
-    return [row[-longest:] for row in content_ids(tokenizer, prompts)]
-
-
-def as_text(prompts: Sequence[Prompt]) -> list[str]:
-    """Prompts as people read them; of chat messages, the contents line by line."""
-    return [
-        prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
-        for prompt in prompts
-    ]
-
-
-def answered_ids(
-    tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str], longest: int
-) -> list[list[int]]:
-    """Ids of prompt + completion + EOS; sequences longer than `longest` lose the start of their prompt.
-
-    A text is tokenised together with its completion, as in a document. A chat prompt ends with a marker of
-    its template, so its completion is tokenised by itself.
-    """
-    pairs = list(zip(prompts, completions, strict=True))
-    chats = [pair for pair in pairs if tokenizer.chat_template and not isinstance(pair[0], str)]
-    texts = [pair for pair in pairs if not tokenizer.chat_template or isinstance(pair[0], str)]
-    whole = iter(content_ids(tokenizer, [as_text([prompt])[0] + completion for prompt, completion in texts]))
-    starts = iter(prompt_ids(tokenizer, [prompt for prompt, _ in chats]))
-    ends = iter(content_ids(tokenizer, [completion for _, completion in chats]))
-    rows = [
-        next(whole) if not tokenizer.chat_template or isinstance(prompt, str) else next(starts) + next(ends)
-        for prompt in prompts
-    ]
-    return [[*row, tokenizer.eos_token_id][-longest:] for row in rows]
-
-
-def answered_ids_and_starts(
-    tokenizer: Any, prompts: Sequence[str], completions: Sequence[str], longest: int
+def documents(
+    template: Template, items: Sequence[str | Row], longest: int
 ) -> tuple[list[list[int]], list[int]]:
-    """The rows of `answered_ids`, and where in each row the completion begins (at least 1)."""
-    rows = answered_ids(tokenizer, prompts, completions, 1 << 30)
-    starts = [len(ids) for ids in content_ids(tokenizer, prompts)]
-    starts = [max(1, start - max(0, len(row) - longest)) for start, row in zip(starts, rows, strict=True)]
-    return [row[-longest:] for row in rows], starts
+    """Ids of what a language-modelling loss reads, and where it begins to learn in each.
+
+    Args:
+        items: texts, learnt whole, or rows with a `completion`, of which that is learnt.
+        longest: in tokens; a text beyond it loses its end, a row the start of its prompt. A text without
+            tokens is left out.
+    """
+    sequences, starts = [], []
+    for item in items:
+        if isinstance(item, str):
+            ids = content_ids(template.tokenizer, [item])[0]
+            if ids:
+                sequences.append([*ids, template.tokenizer.eos_token_id][:longest])
+                starts.append(1)
+        else:
+            (ids,), (start,) = answered(template, [item], [item["completion"]], longest)
+            sequences.append(ids)
+            starts.append(start)
+    return sequences, starts

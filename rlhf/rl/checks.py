@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from rlhf.data.errors import DataError
 from rlhf.models.reward_model import RewardModel
-from rlhf.models.template import Prompt
+from rlhf.models.template import Row, as_row
 from rlhf.rl.config import PPOConfig
 from rlhf.rl.rewards import Reward
 from rlhf.training.checkpoints import last_checkpoint
@@ -30,21 +30,22 @@ def check_policy(policy: Any, reference: Any) -> None:
         )
 
 
-def check_prompts(prompts: Any, tokenizer: Any) -> None:
-    """Refuse prompts that are neither texts nor chat messages that the tokenizer has a template for."""
+def prompt_rows(prompts: Any, tokenizer: Any) -> list[Row]:
+    """Prompts as rows; refuse what is neither text, nor messages that the tokenizer has a template for."""
     if isinstance(prompts, str):
         raise DataError("the prompts are one text; give a list of texts")
     if not len(prompts):
         raise DataError("there are no prompts to train on")
     first = prompts[0]
     chat = isinstance(first, list) and all(isinstance(m, dict) and "content" in m for m in first)
-    if not isinstance(first, str) and not chat:
+    if not isinstance(first, str | Mapping) and not chat:
         raise DataError(
-            f"prompt 0 is a {type(first).__name__}; prompts are texts or lists of messages "
-            "(of a dataset, one column: dataset['prompt'])"
+            f"prompt 0 is a {type(first).__name__}; prompts are texts, lists of messages or rows with a "
+            "`prompt` (of a dataset, one column: dataset['prompt'])"
         )
     if chat and not tokenizer.chat_template:
         raise DataError("the prompts are chat messages and the tokenizer has no chat template")
+    return [prompt if isinstance(prompt, Mapping) else as_row(prompt) for prompt in prompts]
 
 
 def check_roles(
@@ -52,7 +53,7 @@ def check_roles(
     value: Any,
     rewards: Mapping[str, Reward],
     args: PPOConfig,
-    ptx_texts: Sequence[str],
+    ptx_texts: Sequence[str | Row],
     tokenizer: Any,
 ) -> None:
     """Refuse settings, value network and rewards that cannot work with this policy."""
@@ -116,7 +117,7 @@ def check_lengths(rows: Sequence[Sequence[int]], first: int, room: int, context:
 
 
 def check_score(
-    score: float, reward: str, prompt: Prompt, response: str, update: int, checkpoints: str | None
+    score: float, reward: str, prompt: str, response: str, update: int, checkpoints: str | None
 ) -> None:
     """Stop the training at a score that is not finite.
 

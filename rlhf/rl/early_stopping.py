@@ -151,8 +151,8 @@ class ModelJudge:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         """1 if the output scores above the reference, 0 if below, one half for equal scores or texts."""
-        prompts, references, outputs = ([r[key] for r in rows] for key in ("prompt", "reference", "output"))
-        scores = (score(self.model, prompts, texts) for texts in (references, outputs))
+        references, outputs = ([row[key] for row in rows] for key in ("reference", "output"))
+        scores = (score(self.model, rows, texts) for texts in (references, outputs))
         return [
             0.5 if a == b or reference.strip() == output.strip() else float(b > a)
             for reference, output, a, b in zip(references, outputs, *scores, strict=True)

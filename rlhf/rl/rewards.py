@@ -16,7 +16,7 @@ from rlhf.models.adapters import Adapters
 from rlhf.models.batches import Batch, last_positions
 from rlhf.models.logprobs import hidden_states, sequence_scores
 from rlhf.models.reward_model import RewardModel, score
-from rlhf.models.template import Prompt
+from rlhf.models.template import Prompt, Row
 
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]  # (prompts, completions) -> scores
 
@@ -78,7 +78,7 @@ def model_scores(rewards: dict[str, Reward], batch: Batch, policy: Any, adapter:
 
 def function_scores(
     rewards: dict[str, Reward],
-    prompts: list[Prompt],
+    rows: list[Row],
     completions: list[str],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> dict[int, Sequence[float]]:
@@ -96,9 +96,9 @@ def function_scores(
             continue
         if isinstance(reward, RewardModel):
             with autocast():
-                scores[k] = score(reward, prompts, completions)
+                scores[k] = score(reward, rows, completions)
         else:
-            values = reward(prompts, completions)
+            values = reward([row.get("messages") or row["prompt"] for row in rows], completions)
             try:
                 scores[k] = [float(value) for value in values]
             except (TypeError, ValueError):

@@ -16,7 +16,7 @@ from rlhf.compute import autocast
 from rlhf.models.batches import Batch, batch_of, token_batches
 from rlhf.models.policy import Policy
 from rlhf.models.sampling import sample
-from rlhf.models.template import Prompt, prompt_ids
+from rlhf.models.template import Row, prompts_within
 from rlhf.rl.advantages import gae, kl_estimate, token_rewards, whiten
 from rlhf.rl.checks import check_score
 from rlhf.rl.config import PPOConfig
@@ -89,7 +89,7 @@ class Rollouts:
     """
 
     args: PPOConfig
-    prompts: Sequence[Prompt]
+    prompts: Sequence[Row]
     policy: Policy
     roles: Roles
     order: Order
@@ -101,10 +101,10 @@ class Rollouts:
         """The weight of each reward in the score."""
         return self.args.reward_weights or [1.0] * len(self.roles.rewards)
 
-    def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+    def encode(self, prompts: Sequence[Row]) -> list[list[int]]:
         """Ids of prompts; one beyond `max_prompt_length` loses its start."""
-        rows, longest = prompt_ids(self.policy.tokenizer, prompts), self.args.max_prompt_length
-        return rows if longest is None else [row[-longest:] for row in rows]
+        template, longest = self.policy.template, self.args.max_prompt_length
+        return template.prompts(prompts) if longest is None else prompts_within(template, prompts, longest)
 
     @torch.no_grad()
     def roll_out(self, update: int, kl_coef: float) -> Rollout:
@@ -227,27 +227,27 @@ class Rollouts:
         return padded, torch.tensor([of_rewards for _, of_rewards in rows])
 
     def _fill_in_function_scores(
-        self, scores: torch.Tensor, prompts: list[Prompt], responses: list[list[int]]
+        self, scores: torch.Tensor, prompts: list[Row], responses: list[list[int]]
     ) -> None:
         """Put the scores by functions and by models on another tokenizer into [episodes, rewards]."""
         rewards = self.roles.rewards
         if all(isinstance(reward, PreTrainedModel | RewardAdapter) for reward in rewards.values()):
             return
         mine = range(len(prompts))[self.order.process :: self.order.processes]
-        texts = self.policy.tokenizer.batch_decode([responses[i] for i in mine], skip_special_tokens=True)
+        texts = [self.policy.template.text(responses[i]) for i in mine]
         by_reward = function_scores(rewards, [prompts[i] for i in mine], texts, self._autocast)
         for k, values in by_reward.items():
             whole = self._from_all_processes(dict(zip(mine, values, strict=True)), len(prompts))
             scores[:, k] = torch.tensor(whole)
 
     def _refuse_what_is_not_finite(
-        self, scores: torch.Tensor, update: int, prompts: list[Prompt], responses: list[list[int]]
+        self, scores: torch.Tensor, update: int, prompts: list[Row], responses: list[list[int]]
     ) -> None:
         if not torch.isfinite(scores).all():
             row, k = (int(x) for x in (~torch.isfinite(scores)).nonzero()[0])
-            response = self.policy.tokenizer.decode(responses[row], skip_special_tokens=True)
+            response = self.policy.template.text(responses[row])
             reward, value = list(self.roles.rewards)[k], scores[row, k].item()
-            check_score(value, reward, prompts[row], response, update, self.args.output_dir)
+            check_score(value, reward, prompts[row]["prompt"], response, update, self.args.output_dir)
 
     def _from_all_processes(self, mine: dict[int, Any], n: int) -> list[Any]:
         """The values of rows 0 to n, of which each process has its share, in every process."""

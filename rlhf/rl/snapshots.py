@@ -22,7 +22,7 @@ from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import response_logprobs
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import generate
-from rlhf.models.template import answered_ids_and_starts
+from rlhf.models.template import Row, answered
 from rlhf.rl.checks import check_score
 from rlhf.rl.shards import gather
 
@@ -46,7 +46,7 @@ class Snapshots(TrainerCallback):
         self,
         trainer: PPOTrainer,
         reward: RewardModel,
-        demonstrations: Sequence[Mapping[str, Any]],
+        demonstrations: Sequence[Row],
         folder: Path,
         every: int,
         best_of: int = 1,
@@ -75,9 +75,8 @@ class Snapshots(TrainerCallback):
 
     def take(self, update: int) -> list[dict[str, Any]]:
         """Write the table of the policy as it is now, and return its rows, one a prompt."""
-        prompts = [row["prompt"] for row in self.rows]
-        outputs = self._sample(prompts, self.trainer.args.seed)
-        scores, kl = self._scores(prompts, outputs, update), self._kl(prompts, outputs)
+        outputs = self._sample(self.rows, self.trainer.args.seed)
+        scores, kl = self._scores(self.rows, outputs, update), self._kl(outputs)
         self.trainer.check_finite("the KL to the start", sum(kl))
         return self._write(f"{update:07d}", update, 1, list(zip(outputs, scores, kl, strict=True)))
 
@@ -90,15 +89,15 @@ class Snapshots(TrainerCallback):
         more = self.best_of - 1
         if not more:
             return
-        prompts = [row["prompt"] for row in self.rows for _ in range(more)]
-        outputs = self._sample(prompts, self.trainer.args.seed + 1)
-        scores = self._scores(prompts, outputs, 0)
+        rows = [row for row in self.rows for _ in range(more)]
+        outputs = self._sample(rows, self.trainer.args.seed + 1)
+        scores = self._scores(rows, outputs, 0)
         samples = [
             [
                 (row["score"], row["output"]),
                 *zip(scores[at : at + more], outputs[at : at + more], strict=True),
             ]
-            for row, at in zip(first, range(0, len(prompts), more), strict=True)
+            for row, at in zip(first, range(0, len(rows), more), strict=True)
         ]
         n = 2
         while n <= self.best_of:
@@ -106,17 +105,17 @@ class Snapshots(TrainerCallback):
             self._write(f"best-of-{n:04d}", 0, n, [(text, value, best_of_n_kl(n)) for value, text in best])
             n *= 2
 
-    def _scores(self, prompts: list[str], outputs: list[str], update: int) -> list[float]:
-        scores = score(self.reward, prompts, outputs)
-        for value, prompt, output in zip(scores, prompts, outputs, strict=True):
-            check_score(value, "model", prompt, output, update, self.trainer.args.output_dir)
+    def _scores(self, rows: Sequence[Row], outputs: list[str], update: int) -> list[float]:
+        scores = score(self.reward, rows, outputs)
+        for value, row, output in zip(scores, rows, outputs, strict=True):
+            check_score(value, "model", row["prompt"], output, update, self.trainer.args.output_dir)
         return scores
 
-    def _sample(self, prompts: list[str], seed: int) -> list[str]:
+    def _sample(self, rows: Sequence[Row], seed: int) -> list[str]:
         args = self.trainer.args
         return generate(
             self.trainer.policy,
-            prompts,
+            rows,
             temperature=args.temperature,
             max_new_tokens=args.response_length,
             seed=seed,
@@ -145,11 +144,11 @@ class Snapshots(TrainerCallback):
         return rows
 
     @torch.no_grad()
-    def _kl(self, prompts: list[str], outputs: list[str]) -> list[float]:
+    def _kl(self, outputs: list[str]) -> list[float]:
         """Log-probability of each output minus that under the start policy (k1), nats a sequence."""
         trainer, policy = self.trainer, self.trainer.policy
         device, temperature = trainer.args.device, trainer.args.temperature
-        rows, starts = answered_ids_and_starts(policy.tokenizer, prompts, outputs, policy.context)
+        rows, starts = answered(policy.template, self.rows, outputs, policy.context)
         kl = [0.0] * len(rows)
         for group in token_batches([len(row) for row in rows], trainer.args.micro_batch_tokens):
             batch = batch_of([rows[i] for i in group], [starts[i] for i in group], policy.pad, device)

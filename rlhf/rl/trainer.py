@@ -30,17 +30,17 @@ from rlhf.compute import shard_on_cpus
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of
 from rlhf.models.logprobs import check_head
-from rlhf.models.policy import Policy
+from rlhf.models.policy import UNSETTLED, Policy, Settled
 from rlhf.models.sampling import check_sampling
-from rlhf.models.template import Prompt, content_ids
+from rlhf.models.template import Prompt, Row, documents
 from rlhf.rl.advantages import adapted_kl_coef, policy_loss, value_loss
 from rlhf.rl.checks import (
     check_lengths,
     check_policy,
     check_processes,
-    check_prompts,
     check_roles,
     check_room,
+    prompt_rows,
 )
 from rlhf.rl.config import PPOConfig
 from rlhf.rl.metrics import NOTES, PhaseSeconds, UpdateSums
@@ -63,14 +63,17 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             tokenizer, a `RewardModel` with its own tokenizer, or a function of (prompts, completions) that
             returns one score each. Their weighted sum is the score; each is logged as `rewards/<name>`.
         args: settings.
-        prompts: texts, or lists of {"role", "content"} messages for a tokenizer with a chat template.
+        prompts: texts, lists of {"role", "content"} messages for a tokenizer with a chat template, or rows
+            with `prompt` (text) and `messages` (None for plain text).
         tokenizer: pad and EOS must differ.
         reference: the frozen model of the KL penalty; a copy of the policy if None.
         value: a one-label sequence-classification model on the same tokenizer, usually a copy of the reward
             model; if None, a value head on the policy's hidden states: one backbone for both.
         peft_config: a `peft` configuration (LoRA): the policy learns adapters, the reference is the policy
             with them off, and nothing is copied.
-        ptx_texts: texts of the language-modelling loss (PPO-ptx), with `args.ptx_coef` above 0.
+        ptx_texts: of the language-modelling loss (PPO-ptx), with `args.ptx_coef` above 0: texts, learnt
+            whole, or rows with a `completion` besides, of which that is learnt.
+        settled: context and template, where they are not those of model and tokenizer.
 
     Raises:
         DataError: settings or data that cannot work; before any training.
@@ -83,20 +86,21 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         policy: PreTrainedModel,
         rewards: Reward | Sequence[Reward],
         args: PPOConfig,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Prompt | Row],
         tokenizer: PreTrainedTokenizerBase,
         *,
         reference: PreTrainedModel | None = None,
         value: PreTrainedModel | None = None,
         peft_config: Any | None = None,
-        ptx_texts: Sequence[str] = (),
+        ptx_texts: Sequence[str | Row] = (),
+        settled: Settled = UNSETTLED,
         **more: Any,
     ) -> None:
         named = named_rewards(rewards if isinstance(rewards, Sequence) else [rewards], tokenizer)
         check_policy(policy, reference)
-        check_prompts(prompts, tokenizer)
+        rows = prompt_rows(prompts, tokenizer)
         check_roles(policy, value, named, args, ptx_texts, tokenizer)
-        self.policy = Policy(policy, tokenizer, args.stop_tokens)
+        self.policy = Policy(policy, tokenizer, args.stop_tokens, settled)
         self.roles = assign_roles(policy, value, reference, named, peft_config, args)
         self.networks = self.roles.networks
         self.ptx_texts = ptx_texts
@@ -126,14 +130,14 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         check_head(policy)
         check_sampling(policy)
         overhead = micro_batch_overhead(args.device, policy.config.hidden_size)
-        self.order = Order(args, len(prompts), accelerator.process_index, accelerator.num_processes, overhead)
+        self.order = Order(args, len(rows), accelerator.process_index, accelerator.num_processes, overhead)
         self.rollouts = Rollouts(
-            args, prompts, self.policy, self.roles, self.order, accelerator, self.phase_seconds
+            args, rows, self.policy, self.roles, self.order, accelerator, self.phase_seconds
         )
         room = check_room(self.policy.context, args.response_length)
-        for start in range(0, len(prompts), 1024):  # encoded here to be checked; none is kept
-            rows = self.rollouts.encode(list(prompts[start : start + 1024]))
-            check_lengths(rows, start, room, self.policy.context)
+        for start in range(0, len(rows), 1024):  # encoded here to be checked; none is kept
+            encoded = self.rollouts.encode(rows[start : start + 1024])
+            check_lengths(encoded, start, room, self.policy.context)
         for model in self.roles.frozen:
             model.to(args.device)
 
@@ -275,12 +279,12 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         args, policy = self.args, self.policy
         if not args.ptx_coef or self.value_alone:
             return
-        texts = [self.ptx_texts[i] for i in self.order.texts_of(step, len(self.ptx_texts))]
-        ids = content_ids(policy.tokenizer, texts)
-        rows = [[*row, policy.tokenizer.eos_token_id][: policy.context] for row in ids if row]
-        weight = 1 / max(1, sum(len(row) - 1 for row in rows))
+        chosen = [self.ptx_texts[i] for i in self.order.texts_of(step, len(self.ptx_texts))]
+        rows, starts = documents(policy.template, chosen, policy.context)
+        weight = 1 / max(1, sum(len(row) - start for row, start in zip(rows, starts, strict=True)))
         for part in self.order.micro_batches(range(len(rows)), [len(row) for row in rows]):
-            yield batch_of([rows[i] for i in part], [1] * len(part), policy.pad, args.device), weight
+            batch = batch_of([rows[i] for i in part], [starts[i] for i in part], policy.pad, args.device)
+            yield batch, weight
 
     def _end_update(self) -> None:
         """Log the update and let the controller act on its KL."""

@@ -45,7 +45,9 @@ def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> lis
     for row in references:
         others = [rng.choice(references)["completion"] for _ in range(n)]
         texts = list(dict.fromkeys([row["completion"], *others]))
-        rows.append({"prompt": row["prompt"], "completions": texts, "ranking": [1] + [2] * (len(texts) - 1)})
+        ranking = [1] + [2] * (len(texts) - 1)
+        asked = {"prompt": row["prompt"], "messages": row.get("messages")}
+        rows.append(asked | {"completions": texts, "ranking": ranking})
     return rows
 
 
@@ -99,8 +101,9 @@ def train_reward(
         for row, weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True)
         if (strict := pairs(row["ranking"]))
     ]
-    flat = [(row["prompt"], text) for row, _, _ in rows for text in row["completions"]]
-    encoded = iter(encode(reward, [prompt for prompt, _ in flat], [text for _, text in flat]) if flat else [])
+    asked = [row for row, _, _ in rows for _ in row["completions"]]
+    texts = [text for row, _, _ in rows for text in row["completions"]]
+    encoded = iter(encode(reward, asked, texts))
     for row, strict, weight in rows:
         examples["sequences"].append([next(encoded) for _ in row["completions"]])
         examples["pairs"].append(strict)
@@ -155,6 +158,12 @@ def train_reward(
     return train(trainer, curve, progress)
 
 
+def completion_scores(reward: RewardModel, comparisons: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The scores of all completions of all rows, one behind the other."""
+    asked = [row for row in comparisons for _ in row["completions"]]
+    return score(reward, asked, [text for row in comparisons for text in row["completions"]])
+
+
 def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Agreement of the reward model with labelers on comparisons that did not train it, by pair.
 
@@ -163,8 +172,7 @@ def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str
         the model prefers the longer text) and `labelers_prefer_longer`; the last two are None if no pair
         differs in length.
     """
-    flat = [(row["prompt"], text) for row in comparisons for text in row["completions"]]
-    scores = iter(score(reward, [p for p, _ in flat], [c for _, c in flat]))
+    scores = iter(completion_scores(reward, comparisons))
     counts: dict[str, list[tuple[bool, bool | None, bool | None]]] = {}
     for row in comparisons:
         own = [next(scores) for _ in row["completions"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,37 @@ from rlhf.data.errors import DataError
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.policy import Policy
-from rlhf.models.template import content_ids
+from rlhf.models.template import Row, answered
 from rlhf.training.curves import Curve
 from rlhf.training.loop import arguments, train
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
 
 
-def examples(policy: Policy, rows: list[dict[str, Any]]) -> dict[str, list[list[int]]]:
-    """Demonstrations as ids and labels; only the completion and its EOS have a loss.
+def examples(policy: Policy, rows: Sequence[Row], learn: str = "last") -> dict[str, list[list[int]]]:
+    """Demonstrations as ids and labels; only answers, each with the token that ends its turn, have a loss.
 
-    An example that is too long loses the start of its prompt, never the completion.
+    An example that is too long loses the start of its prompt, never the answer.
+
+    Args:
+        learn: `all` makes an example of each assistant turn of a conversation, because a template may write
+            an answer otherwise where it is the last turn; `last` learns the completion alone.
     """
-    tokenizer, longest = policy.tokenizer, policy.context
-    prompts = content_ids(tokenizer, [row["prompt"] for row in rows])
-    completions = content_ids(tokenizer, [row["completion"] for row in rows])
-    ids, labels = [], []
-    for prompt, completion in zip(prompts, completions, strict=True):
-        completion = [*completion, tokenizer.eos_token_id][:longest]
-        room = longest - len(completion)
-        prompt = prompt[-room:] if room else []
-        ids.append(prompt + completion)
-        labels.append([-100] * len(prompt) + completion)
-    return {"input_ids": ids, "labels": labels}
+    turns = [turn for row in rows for turn in (answered_turns(row) if learn == "all" else [row])]
+    encoded, starts = answered(policy.template, turns, [turn["completion"] for turn in turns], policy.context)
+    labels = [[-100] * start + ids[start:] for ids, start in zip(encoded, starts, strict=True)]
+    return {"input_ids": encoded, "labels": labels}
+
+
+def answered_turns(row: Row) -> list[dict[str, Any]]:
+    """The assistant turns of a demonstration, each as a demonstration of its own, the completion last."""
+    messages = row.get("messages") or []
+    earlier = [
+        {**row, "messages": messages[:i], "completion": message["content"]}
+        for i, message in enumerate(messages)
+        if message["role"] == "assistant"
+    ]
+    return [*earlier, dict(row)]
 
 
 class OrderedSFTTrainer(InOrder, SFTTrainer):
@@ -54,12 +63,15 @@ def sft(
     batch_size: int,
     learning_rate: float,
     save_every: int,
+    learn: str = "last",
     curve: Curve | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Fine-tune `policy` in place on demonstrations of split `train`; returns its loss curve.
 
-    `batch_size` is over all processes: each takes its share of the same batches in the same order.
+    Args:
+        batch_size: over all processes; each takes its share of the same batches in the same order.
+        learn: which assistant turns of a conversation are learnt, `last` or `all`; see `examples`.
 
     Raises:
         DataError: no demonstration to train on, or a batch that the processes cannot share.
@@ -69,8 +81,8 @@ def sft(
         raise DataError("there are no demonstrations of split 'train' to fine-tune on")
     if batch_size % processes():
         raise DataError(f"sft.batch_size {batch_size} is not divisible by {processes()} processes")
-    encoded = examples(policy, rows)
-    steps = math.ceil(epochs * len(rows) / batch_size)
+    encoded = examples(policy, rows, learn)
+    steps = math.ceil(epochs * len(encoded["input_ids"]) / batch_size)
     args = SFTConfig(
         **arguments(checkpoints, seed=seed, save_every=save_every),
         max_steps=steps,

@@ -16,8 +16,9 @@ from mlflow.pyfunc.scoring_server import invocations
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from tiny_ppo import PROMPTS, tiny, words_tokenizer
 
-from rlhf.models.policy import load_policy, save_model
+from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.sampling import generate
+from rlhf.models.template import as_row
 
 SERVED = ROOT / "mlflow" / "served_policy.py"
 GREEDY = {"temperature": 0.0, "max_new_tokens": 6}
@@ -30,7 +31,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tiny(tokenizer)
     stops = [tokenizer(word)["input_ids"][0] for word in (" red", " blue", " two")]
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *stops]
-    save_model(model, tokenizer, tmp_path_factory.mktemp("policy") / "policy")
+    save_model(Policy(model, tokenizer), tmp_path_factory.mktemp("policy") / "policy")
     return tmp_path_factory.getbasetemp() / "policy0" / "policy"
 
 
@@ -59,7 +60,9 @@ def served(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_it_stops_where_the_evaluated_policy_stops(served, policy) -> None:
-    ours = generate(load_policy(policy), PROMPTS, temperature=0, max_new_tokens=6, seed=0)
+    ours = generate(
+        load_policy(policy), [as_row(text) for text in PROMPTS], temperature=0, max_new_tokens=6, seed=0
+    )
     assert served.predict(PROMPTS, params=GREEDY) == ours
     assert len({len(text.split()) for text in ours}) > 1  # some of them end early
 

@@ -17,7 +17,7 @@ from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, row_id, with_
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.data.table import read_table, write_table
-from rlhf.models.policy import save_model
+from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import new_model, train_tokenizer
 from tasks.collect import agreement
 
@@ -51,7 +51,7 @@ def untrained_sft() -> None:
     tokenizer = train_tokenizer(
         ["SUBREDDIT: r/x\nTITLE: my sister.\nPOST: she lost it.\nTL;DR: so"], "word", 300
     )
-    save_model(new_model("0.1M", tokenizer, 256), tokenizer, "models/sft")
+    save_model(Policy(new_model("0.1M", tokenizer, 256), tokenizer), "models/sft")
 
 
 def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace) -> None:

@@ -81,7 +81,9 @@ def held_out(tmp_path, monkeypatch):
 
 def trust(judge, rows, outputs, **limits):
     prompts, references = ([row[key] for row in rows] for key in ("prompt", "completion"))
-    asked = blind_pairs("ppo", prompts, references, outputs, split="test", source="files", seed=0)
+    asked = blind_pairs(
+        "ppo", [{"prompt": p} for p in prompts], references, outputs, split="test", source="files", seed=0
+    )
     judge.judge(asked)
     return trust_in(judge, rows, {"ppo": asked}, Evaluate(llm=Llm(**limits)), seed=0)
 

@@ -26,6 +26,7 @@ from rlhf.data.table import read_table
 from rlhf.models.policy import load_policy
 from rlhf.models.reward_model import load_reward, score
 from rlhf.models.scratch import train_tokenizer
+from rlhf.models.template import as_row
 from rlhf.rl.advantages import adapted_kl_coef
 from rlhf.world.gold import gold_score
 from rlhf.world.panel import Panel
@@ -111,7 +112,7 @@ def test_a_users_reward_model_on_another_tokenizer_reads_the_text(ready: Workspa
     snapshots = pd.read_parquet("data/snapshots/snapshots.parquet")
     reward = load_reward("data/reward-model")
     assert reward.tokenizer.get_vocab() != load_policy("models/sft").tokenizer.get_vocab()
-    scores = score(reward, list(snapshots["prompt"]), list(snapshots["output"]))
+    scores = score(reward, [as_row(text) for text in snapshots["prompt"]], list(snapshots["output"]))
     assert list(snapshots["score"]) == pytest.approx(scores, abs=1e-4)
     assert all(math.isfinite(row["objective/scores"]) for row in rows)
 

@@ -28,6 +28,7 @@ from labeling.web.security import COOKIE
 from rlhf.data.contracts import DEMONSTRATION, GOLD, JUDGMENT, PROMPT, with_ids
 from rlhf.data.files import write_json
 from rlhf.data.table import write_table
+from rlhf.models.template import as_row
 from rlhf.settings import load_settings
 from tasks.register import champion_run, write_report
 from tasks.runtime.registry import standing
@@ -54,12 +55,12 @@ FACTS = {
 def write_policy(seed: int) -> None:
     import torch
 
-    from rlhf.models.policy import save_model
+    from rlhf.models.policy import Policy, save_model
     from rlhf.models.scratch import new_model, train_tokenizer
 
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(PROMPTS, "word", 300)
-    save_model(new_model("0.1M", tokenizer, 64), tokenizer, "models/ppo")
+    save_model(Policy(new_model("0.1M", tokenizer, 64), tokenizer), "models/ppo")
 
 
 def write_result(rate: float = 0.9, prompts: list[str] = PROMPTS, **changes: Any) -> None:
@@ -503,7 +504,13 @@ print(json.dumps({
     )
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout.splitlines()[-1])
-    ours = generate(load_policy(Path("models/ppo")), PROMPTS, temperature=0, max_new_tokens=8, seed=0)
+    ours = generate(
+        load_policy(Path("models/ppo")),
+        [as_row(text) for text in PROMPTS],
+        temperature=0,
+        max_new_tokens=8,
+        seed=0,
+    )
     assert answers["greedy"] == answers["frame"] == answers["dict"] == ours
     assert answers["one"] == ours[:1]
     assert answers["default"] == answers["sampled"][0]

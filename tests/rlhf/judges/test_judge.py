@@ -36,7 +36,13 @@ def test_a_judgment_keeps_the_conversation_of_its_prompt(tmp_path):
     judge = ScoringJudge("length", "model", lambda prompts, texts: [float(len(text)) for text in texts])
     talk = [{"role": "user", "content": "p"}]
     asked = blind_pairs(
-        "ppo", ["p", "q"], ["a", " a"], ["bb", " bb"], split="test", source="s", seed=1, messages=[talk, None]
+        "ppo",
+        [{"prompt": "p", "messages": talk}, {"prompt": "q"}],
+        ["a", " a"],
+        ["bb", " bb"],
+        split="test",
+        source="s",
+        seed=1,
     )
     write_table(tmp_path / "judgments.parquet", JUDGMENT, judge.judge(asked))
     first, second = read_table(tmp_path / "judgments.parquet", JUDGMENT)

@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from rlhf.data.rankings import pairs
 from rlhf.models.batches import batch_of
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.packing import check_scores
-from rlhf.models.policy import Policy, load_policy, save_model, true_copy
+from rlhf.models.policy import UNSETTLED, Policy, load_policy, save_model, true_copy
 from rlhf.models.reward_model import RewardModel, encode, reward_from_policy, score
 from rlhf.models.sampling import check_sampling, generate
+from rlhf.models.template import as_row
 from rlhf.rl.trainer import PPOTrainer
 from rlhf.training.checkpoints import last_checkpoint
 from rlhf.training.pretrain import pretrain
@@ -52,7 +54,8 @@ def tokenizer() -> Any:
 
 
 def saved(model: Any, tokenizer: Any, folder: Path) -> Path:
-    save_model(model, tokenizer, folder / "policy")
+    held: Any = SimpleNamespace(model=model, tokenizer=tokenizer, settled=UNSETTLED)  # no check yet
+    save_model(held, folder / "policy")
     return folder / "policy"
 
 
@@ -76,7 +79,7 @@ def test_the_loss_of_rankings_is_that_of_the_scores_alone(kind, tokenizer, tmp_p
     reward = reward_from_policy(saved(tiny_model(kind, tokenizer), tokenizer, tmp_path), 0)
     expected = []
     for row in RANKINGS:
-        s = [score(reward, [row["prompt"]], [text])[0] for text in row["completions"]]
+        s = [score(reward, [row], [text])[0] for text in row["completions"]]
         expected.append(np.mean([math.log1p(math.exp(s[b] - s[a])) for a, b in pairs(row["ranking"])]))
     losses = []
     original = RankingTrainer.compute_loss
@@ -94,9 +97,9 @@ def test_the_loss_of_rankings_is_that_of_the_scores_alone(kind, tokenizer, tmp_p
 def test_packed_scores_are_held_against_plain_ones(kind, tokenizer, tmp_path) -> None:
     """A window matters once a sequence no longer fits into it."""
     reward = reward_from_policy(saved(tiny_model(kind, tokenizer), tokenizer, tmp_path), 0)
-    rows = [encode(reward, [r["prompt"]] * 3, r["completions"]) for r in RANKINGS[:2]]
+    rows = [encode(reward, [r] * 3, r["completions"]) for r in RANKINGS[:2]]
     assert not check_scores(reward.model, rows, tokenizer.pad_token_id)
-    short = [encode(reward, [""] * 3, r["completions"]) for r in RANKINGS[:2]]
+    short = [encode(reward, [as_row("")] * 3, r["completions"]) for r in RANKINGS[:2]]
     assert max(len(row) for example in short for row in example) < 6
     assert check_scores(reward.model, short, tokenizer.pad_token_id)
 
@@ -125,7 +128,7 @@ def test_log_probabilities_are_those_of_a_plain_forward(kind, tokenizer) -> None
 def test_greedy_answers_are_those_of_plain_forwards(kind, tokenizer) -> None:
     policy = Policy(tiny_model(kind, tokenizer), tokenizer)
     prompts = [PROMPTS[3], LONG, PROMPTS[5] + " " + PROMPTS[9]]
-    answers = generate(policy, prompts, temperature=0, max_new_tokens=5, seed=0)
+    answers = generate(policy, [as_row(text) for text in prompts], temperature=0, max_new_tokens=5, seed=0)
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = tokenizer(prompt)["input_ids"]
         for _ in range(5):
@@ -141,7 +144,7 @@ def test_greedy_answers_are_those_of_plain_forwards(kind, tokenizer) -> None:
 def test_a_model_that_cannot_be_sampled_with_a_cache_is_refused_in_one_line(kind, tokenizer) -> None:
     policy = Policy(tiny_model(kind, tokenizer), tokenizer)
     with pytest.raises(DataError, match=r"^\w+ForCausalLM.* cannot be sampled[^\n]*$"):
-        generate(policy, PROMPTS[:3], temperature=1.0, max_new_tokens=4, seed=0)
+        generate(policy, [as_row(text) for text in PROMPTS[:3]], temperature=1.0, max_new_tokens=4, seed=0)
 
 
 class Forgetful(LlamaForCausalLM):
@@ -249,7 +252,14 @@ def test_a_model_whose_positions_know_no_end_trains_and_samples(tokenizer, tmp_p
     assert policy.context > 1_000_000
     assert Policy(tiny_model("llama", tokenizer), tokenizer).context == 64
     fine_tune(policy, tmp_path)
-    assert len(generate(policy, PROMPTS[:3], temperature=1.0, max_new_tokens=4, seed=0)) == 3
+    assert (
+        len(
+            generate(
+                policy, [as_row(text) for text in PROMPTS[:3]], temperature=1.0, max_new_tokens=4, seed=0
+            )
+        )
+        == 3
+    )
     rates = {"learning_rate": 1e-3, "muon_learning_rate": 0.01}
     steps = {"steps": 2, "batch_size": 4, "save_every": 2, "seed": 0}
     pretrain(policy, PROMPTS, checkpoints=tmp_path / "base", **steps, **rates)

@@ -79,8 +79,7 @@ def test_the_higher_score_is_preferred_and_equal_texts_tie():
     rows = [
         {**row, "reference": row["completion"], "output": o} for row, o in zip(ROWS, outputs, strict=False)
     ]
-    prompts = [row["prompt"] for row in rows]
-    margin = np.subtract(score(judge.model, prompts, outputs), score(judge.model, prompts, [" red"] * 5))
+    margin = np.subtract(score(judge.model, rows, outputs), score(judge.model, rows, [" red"] * 5))
     assert judge(rows) == [0.5, 0.5, *(margin[2:] > 0).astype(float)]
     assert 0 < sum(judge(rows)[2:]) < 3  # the pairs of this test are told apart
 

@@ -21,6 +21,7 @@ from rlhf.models.logprobs import response_logprobs, sequence_scores
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import sample
 from rlhf.models.scratch import train_tokenizer
+from rlhf.models.template import as_row
 from rlhf.rl import reward_functions
 from rlhf.rl.advantages import adapted_kl_coef, whiten
 from rlhf.rl.metrics import UpdateSums
@@ -226,7 +227,10 @@ def test_a_reward_model_with_another_tokenizer_reads_the_text(tokenizer, tmp_pat
     ]
     # Without discount or penalty the return of the first token is the score.
     torch.testing.assert_close(
-        rollout.returns[:, 0], torch.tensor(score(foreign, prompts, texts)), atol=1e-5, rtol=1e-5
+        rollout.returns[:, 0],
+        torch.tensor(score(foreign, [as_row(text) for text in prompts], texts)),
+        atol=1e-5,
+        rtol=1e-5,
     )
 
 

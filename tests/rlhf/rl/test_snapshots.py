@@ -9,6 +9,7 @@ from rlhf.data.contracts import SNAPSHOT
 from rlhf.data.errors import DataError
 from rlhf.data.table import read_table
 from rlhf.models.reward_model import RewardModel, score
+from rlhf.models.template import as_row
 from rlhf.rl.snapshots import Snapshots, collect_snapshots
 from rlhf.training.loop import train
 
@@ -42,9 +43,7 @@ def test_snapshots_are_taken_at_the_start_every_few_updates_and_at_the_end(tmp_p
     assert [row["prompt"] for row in rows[:6]] == PROMPTS[:6]
     assert [row["messages"] for row in rows] == [row.get("messages") for row in ROWS] * 3
     outputs = [row["output"] for row in rows]
-    assert [row["score"] for row in rows] == pytest.approx(
-        score(reward, [row["prompt"] for row in rows], outputs), abs=1e-5
-    )
+    assert [row["score"] for row in rows] == pytest.approx(score(reward, rows, outputs), abs=1e-5)
     assert [row["kl"] for row in rows[:6]] == [0.0] * 6  # the policy is still the one it started as
     assert any(row["kl"] != 0 for row in rows[6:])
     assert trainer.networks.policy is not trainer.roles.reference
@@ -84,7 +83,7 @@ def test_best_of_n_of_the_start_has_rising_scores_and_the_kl_of_its_n(tmp_path):
         assert [row["prompt"] for row in rows_of[n]] == PROMPTS[:6]
         assert [row["kl"] for row in rows_of[n]] == pytest.approx([kl] * 6, abs=1e-4)
         outputs = [row["output"] for row in rows_of[n]]
-        scores = score(reward, PROMPTS[:6], outputs)
+        scores = score(reward, [as_row(text) for text in PROMPTS[:6]], outputs)
         assert [row["score"] for row in rows_of[n]] == pytest.approx(scores, abs=1e-5)
         assert all(a["score"] >= b["score"] for a, b in zip(rows_of[n], rows_of[n // 2], strict=True))
     assert any(a["score"] > b["score"] for a, b in zip(rows_of[4], rows_of[1], strict=True))

@@ -26,6 +26,7 @@ from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.reward_model import encode, load_reward, reward_from_policy, score, shift_to_references
 from rlhf.models.sampling import generate
 from rlhf.models.scratch import SIZES, new_model, train_tokenizer
+from rlhf.models.template import as_row
 from rlhf.training import loop as training
 from rlhf.training.checkpoints import last_checkpoint
 from rlhf.training.curves import final_loss
@@ -34,6 +35,8 @@ from rlhf.training.order import reading_order
 from rlhf.training.pretrain import pieces, pretrain
 from rlhf.training.reward import RankingTrainer, accuracy, contrasts, train_reward
 from rlhf.training.sft import examples, sft, validation_loss
+
+ROWS = [as_row(text) for text in PROMPTS]
 
 COMPARISONS = [
     {
@@ -79,7 +82,7 @@ def test_the_ladder_grows_and_names_its_size(base: Path) -> None:
 def test_generation_repeats_by_seed_and_stops_at_eos(base: Path) -> None:
     policy = load_policy(base)
     once, again, other = (
-        generate(policy, PROMPTS[:20], temperature=1.0, max_new_tokens=6, seed=s) for s in (1, 1, 2)
+        generate(policy, ROWS[:20], temperature=1.0, max_new_tokens=6, seed=s) for s in (1, 1, 2)
     )
     assert once == again
     assert once != other
@@ -88,12 +91,12 @@ def test_generation_repeats_by_seed_and_stops_at_eos(base: Path) -> None:
 
 def test_kl_of_a_policy_to_itself_is_zero_and_to_another_is_not(base: Path) -> None:
     policy, other = load_policy(base), load_policy(base)
-    outputs = generate(policy, PROMPTS[:8], temperature=1.0, max_new_tokens=6, seed=0)
-    assert mean_kl(policy, other, PROMPTS[:8], outputs, temperature=1.0) == 0.0
+    outputs = generate(policy, ROWS[:8], temperature=1.0, max_new_tokens=6, seed=0)
+    assert mean_kl(policy, other, ROWS[:8], outputs, temperature=1.0) == 0.0
     with torch.no_grad():
         for parameter in other.model.parameters():
             parameter.mul_(1.3)
-    assert mean_kl(policy, other, PROMPTS[:8], outputs, temperature=1.0) > 0.01
+    assert mean_kl(policy, other, ROWS[:8], outputs, temperature=1.0) > 0.01
 
 
 def test_kl_is_that_of_whole_distributions_and_never_negative(base: Path) -> None:
@@ -103,8 +106,8 @@ def test_kl_is_that_of_whole_distributions_and_never_negative(base: Path) -> Non
             parameter.mul_(1.02)  # so near that the sampled tokens alone often say less than 0
     seen = []
     for seed in range(10):
-        [output] = generate(policy, PROMPTS[:1], temperature=1.0, max_new_tokens=6, seed=seed)
-        seen.append(mean_kl(policy, other, PROMPTS[:1], [output], temperature=1.0))
+        [output] = generate(policy, ROWS[:1], temperature=1.0, max_new_tokens=6, seed=seed)
+        seen.append(mean_kl(policy, other, ROWS[:1], [output], temperature=1.0))
     assert min(seen) > 0
     tokenizer = policy.tokenizer
     ids = tokenizer(PROMPTS[0] + output, add_special_tokens=False)["input_ids"]
@@ -195,7 +198,7 @@ def test_the_ranking_loss_is_the_mean_over_prompts_of_the_mean_over_pairs(base: 
     rows = COMPARISONS[:3]
     expected = []
     for row in rows:
-        s = np.array(score(reward, [row["prompt"]] * 3, row["completions"]), dtype=np.float64)
+        s = np.array(score(reward, [row] * 3, row["completions"]), dtype=np.float64)
         expected.append(np.mean([math.log1p(math.exp(-(s[a] - s[b]))) for a, b in pairs(row["ranking"])]))
     seen: list[float] = []
     original = RankingTrainer.compute_loss
@@ -222,9 +225,9 @@ def test_the_reward_model_learns_the_ranking_and_references_score_zero(base: Pat
     assert report["all"]["pairs"] == sum(len(pairs(row["ranking"])) for row in COMPARISONS)
 
     shift_to_references(reward, DEMONSTRATIONS)
-    save_model(reward.model, reward.tokenizer, tmp_path / "reward")
+    save_model(reward, tmp_path / "reward")
     loaded = load_reward(tmp_path / "reward")  # the shift is kept with the weights
-    scores = score(loaded, [d["prompt"] for d in DEMONSTRATIONS], [d["completion"] for d in DEMONSTRATIONS])
+    scores = score(loaded, DEMONSTRATIONS, [d["completion"] for d in DEMONSTRATIONS])
     assert np.mean(scores) == pytest.approx(0, abs=1e-5)
     assert np.std(scores) > 1e-4
 
@@ -249,7 +252,7 @@ def test_packed_sequences_score_as_they_do_alone(base: Path) -> None:
         (PROMPTS[40] + " " + PROMPTS[3], [" blue.", " blue."]),  # another length, and a text twice
         ("", [" white.", " and."]),  # nothing in common
     ]
-    rows = [encode(reward, [prompt] * len(texts), texts) for prompt, texts in sets]
+    rows = [encode(reward, [as_row(prompt)] * len(texts), texts) for prompt, texts in sets]
     packed = pack(rows, reward.tokenizer.pad_token_id)
     assert packed["input_ids"].numel() < sum(len(row) for example in rows for row in example) * 1.5
     with torch.no_grad():
@@ -261,7 +264,7 @@ def test_packed_sequences_score_as_they_do_alone(base: Path) -> None:
             position_ids=packed["position_ids"],
         )
         together = head_scores(reward.model, states).tolist()
-    alone = [value for prompt, texts in sets for value in score(reward, [prompt] * len(texts), texts)]
+    alone = [value for prompt, texts in sets for value in score(reward, [as_row(prompt)] * len(texts), texts)]
     assert together == pytest.approx(alone, abs=1e-4)
     assert len(set(np.round(together, 4))) == 6
 
@@ -452,9 +455,9 @@ def test_a_reward_model_trained_by_lora_is_its_body_and_adapters(base: Path, tmp
     body = {name: p.detach().clone() for name, p in reward.model.named_parameters()}
     adapted = add_lora(reward, 4)
     train_reward(reward, COMPARISONS, **reward_settings(tmp_path / "train", epochs=2))
-    unmerged = score(reward, PROMPTS[:4], [" red."] * 4)
+    unmerged = score(reward, ROWS[:4], [" red."] * 4)
     save_adapters(merge_lora(reward, adapted), tmp_path / "adapters")
-    np.testing.assert_allclose(score(reward, PROMPTS[:4], [" red."] * 4), unmerged, atol=1e-5)
+    np.testing.assert_allclose(score(reward, ROWS[:4], [" red."] * 4), unmerged, atol=1e-5)
     merged = dict(reward.model.named_parameters())
     assert merged.keys() == body.keys()
     changed = {name for name, p in merged.items() if not torch.equal(p, body[name])}
