@@ -48,6 +48,7 @@ class Ingest(Section):
     test_posts: int = param(1000, "held-out posts for evaluation", "posts", ge=20, le=100_000)
     decoy_share: float = param(0.2, "share of posts that also tell another person's story", ge=0, le=1)
     summary_share: float = param(0.15, "share of corpus posts that end with a summary", ge=0, le=1)
+    chat: bool = param(False, "builtin: prompts are conversations (messages) about the same posts")
 
 
 class Prepare(Section):

@@ -142,7 +142,7 @@ def code_of_stages() -> dict[str, list[str]]:
             files |= {
                 file.as_posix()
                 for file in path.parent.glob(f"{path.stem}.*")
-                if file.suffix in (".py", ".j2")
+                if file.suffix in (".py", ".j2", ".jinja")
             }
         code[name] = sorted(files - LEFT_OUT)  # an __init__.py holds no code and is no dependency
     return code

@@ -70,6 +70,11 @@ def load(settings: Ingest, seed: int) -> Raw:
                 "ingest.path and ingest.sha256 are for sources that read files; builtin reads none"
             )
         return builtin(settings, seed)
+    if settings.chat:
+        raise DataError(
+            f"ingest.chat tells the posts of builtin as conversations; source {settings.source} says itself "
+            "which rows are conversations, by their messages"
+        )
     if settings.path is None:
         raise DataError(f"ingest.path is not set; source {settings.source} needs the path of its data")
     revision = source_hash(settings.path)

@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from rlhf.models.chatml import CHATML, END_OF_TURN, TURN
 from rlhf.models.policy import PAD
 
 # Size -> (width, layers, heads, MLP width). Its name is the number of parameters at the built-in vocabulary.
@@ -34,13 +35,22 @@ EOS, UNK = "<eos>", "<unk>"
 _WORDS = r"\n?[A-Z;]{2,}:| ?r/\w+| ?[\w']+|\n| ?[^\s\w]|\s"
 
 
-def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], kind: str, vocab_size: int, chatml: bool = False
+) -> PreTrainedTokenizerFast:
     """Train a tokenizer: `word` (a closed vocabulary of words with their space) or `bpe` (byte-level).
+
+    Args:
+        texts: what it learns from; see `tokenizer_texts`.
+        kind: `word` or `bpe`.
+        vocab_size: the most tokens.
+        chatml: give it the template ChatML, whose end of a turn is its EOS: one token ends texts and turns.
 
     Raises:
         ValueError: no such kind.
     """
-    special = [PAD, EOS, UNK]
+    eos = END_OF_TURN if chatml else EOS
+    special = [PAD, eos, UNK, *([TURN] if chatml else [])]
     if kind == "word":
         tokenizer = Tokenizer(models.WordLevel(unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), behavior="isolated")
@@ -64,17 +74,24 @@ def train_tokenizer(texts: Iterable[str], kind: str, vocab_size: int) -> PreTrai
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
-        eos_token=EOS,
+        eos_token=eos,
         unk_token=UNK,
         padding_side="left",
         clean_up_tokenization_spaces=False,
+        **({"additional_special_tokens": [TURN], "chat_template": CHATML} if chatml else {}),
     )
 
 
 def tokenizer_texts(corpus: list[dict[str, Any]], demonstrations: list[dict[str, Any]]) -> list[str]:
     """The texts that a tokenizer learns from: the corpus, and the training demonstrations, so that the cue
-    for an answer is a token."""
-    cues = [row["prompt"] + row["completion"] for row in demonstrations if row["split"] == "train"]
+    for an answer is a token. The turns of a conversation are texts as ChatML has them between its markers."""
+    cues = []
+    for row in demonstrations:
+        if row["split"] == "train" and not row.get("messages"):
+            cues.append(row["prompt"] + row["completion"])
+        elif row["split"] == "train":
+            answer = {"role": "assistant", "content": row["completion"]}
+            cues += [f"{turn['role']}\n{turn['content']}" for turn in [*row["messages"], answer]]
     return [row["text"] for row in corpus] + cues
 
 

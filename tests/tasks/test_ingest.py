@@ -11,8 +11,9 @@ from conftest import Workspace
 from rlhf.data.contracts import GOLD, TABLES
 from rlhf.data.errors import DataError
 from rlhf.data.table import read_table
-from rlhf.settings import Ingest
+from rlhf.settings import Ingest, Prepare
 from tasks.ingest import load
+from tasks.prepare import prepare
 
 
 def test_a_path_is_for_sources_that_read_files() -> None:
@@ -51,3 +52,27 @@ def test_ingest_and_prepare_write_the_same_bytes_again(workspace: Workspace) -> 
     gold = read_table("data/gold/facts.parquet", GOLD)
     prompts = read_table("data/prepared/prompts.parquet", TABLES["prompts"])
     assert {row["prompt"] for row in gold} == {row["prompt"] for row in prompts}
+
+
+def test_the_built_in_world_told_as_chat_passes_validation_with_its_facts(workspace: Workspace) -> None:
+    workspace.set({"ingest.chat": True})
+    for stage in ("ingest", "prepare", "validate"):
+        workspace.stage(stage)
+    gold = read_table("data/gold/facts.parquet", GOLD)
+    prompts = read_table("data/prepared/prompts.parquet", TABLES["prompts"])
+    assert {row["prompt"] for row in gold} == {row["prompt"] for row in prompts}
+    rows = read_table("data/prepared/demonstrations.parquet", TABLES["demonstrations"])
+    assert all([turn["role"] for turn in row["messages"]] == ["system", "user"] for row in rows)
+    assert all(row["completion"] == row["completion"].strip() for row in rows)
+    corpus = read_table("data/prepared/corpus.parquet", TABLES["corpus"])
+    assert len(corpus) == 200
+    # A held-out post stays out of the corpus in whatever words it is asked about.
+    raw = {name: read_table(f"data/raw/{name}.parquet", contract) for name, contract in TABLES.items()}
+    test = next(row for row in raw["prompts"] if row["split"] == "test")
+    raw["corpus"][0]["text"] = test["messages"][-1]["content"] + "\nTL;DR: my ..."
+    assert len(prepare(raw, Prepare(), 17)["corpus"]) == 199
+
+
+def test_only_the_built_in_world_is_told_as_chat(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"ingest\.chat tells the posts of builtin as conversations"):
+        load(Ingest(source="files", path=str(tmp_path), chat=True), seed=1)

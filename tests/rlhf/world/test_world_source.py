@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from rlhf.data.conversations import check_messages, transcript
 from rlhf.settings import Ingest
 from rlhf.world.parser import parse
 from rlhf.world.posts import draw_post
@@ -57,3 +58,26 @@ def test_builtin_draws_no_post_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [row["prompt"] for row in tables["prompts"]]
     texts += [row["text"].split("\nTL;DR:")[0] + "\nTL;DR:" for row in tables["corpus"]]
     assert len(texts) == len(set(texts)) == 550
+
+
+def test_the_world_told_as_chat_is_the_same_posts_references_and_facts() -> None:
+    plain, chat = builtin(SMALL, seed=1), builtin(SMALL.model_copy(update={"chat": True}), seed=1)
+    assert chat.tables["corpus"] == plain.tables["corpus"]
+    for name in ("demonstrations", "prompts"):
+        for row, told in zip(plain.tables[name], chat.tables[name], strict=True):
+            check_messages(told["messages"])
+            system, user = told["messages"]
+            assert (system["role"], user["role"]) == ("system", "user")
+            assert user["content"] + "\nTL;DR:" == row["prompt"]
+            assert (
+                told["prompt"]
+                == transcript(told["messages"])
+                == f"System: {system['content']}\n\nUser: " + (user["content"])
+            )
+            same = {"prompt": row["prompt"], "completion": " " + told.get("completion", "")}
+            assert {key: value for key, value in told.items() if key != "messages"} | same == (
+                {"completion": " "} | row
+            )
+    for row, told in zip(plain.gold, chat.gold, strict=True):
+        assert row["facts"] == told["facts"]
+    assert [row["prompt"] for row in chat.gold] == [row["prompt"] for row in chat.tables["prompts"]]
