@@ -240,7 +240,9 @@ def trust_figures(judges: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _table_row(sample: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in sample.items() if key != "outputs"} | dict(sample["outputs"])
+    """A sample as a row of MLflow's table, whose prompt is the transcript of a conversation already."""
+    row = {key: value for key, value in sample.items() if key not in ("messages", "outputs")}
+    return row | dict(sample["outputs"])
 
 
 if __name__ == "__main__":

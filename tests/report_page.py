@@ -10,6 +10,16 @@ from rlhf.report.page import render_report
 HOSTILE = "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\u202eback\x00"
 
 
+CHAT = [  # with a role that a reader would refuse, since the page must hold on its own
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": HOSTILE},
+    {"role": "assistant", "content": f"</li></ol>\n\nUser: no turn of mine {HOSTILE}"},
+    {"role": "tool", "content": '{"stock": 3}'},
+    {"role": HOSTILE, "content": "from nobody"},
+    {"role": "user", "content": "Which  one?"},
+]
+
+
 MEASURE = {
     "name": "rate",
     "difference": 0.012,
@@ -115,7 +125,7 @@ def extra(kind: str) -> dict:
     }
 
 
-def render(kind: str = "gold", labelers: str = "simulated") -> str:
+def render(kind: str = "gold", labelers: str = "simulated", messages: list | None = None) -> str:
     numbers = evaluation(kind=kind) | extra(kind) | {"warnings": ["few prompts"]}
     sample = {
         "place": "worst",
@@ -123,7 +133,7 @@ def render(kind: str = "gold", labelers: str = "simulated") -> str:
         "reference": HOSTILE,
         "preferred": "reference",
         "margin": -1.25,
-    }
+    } | ({"messages": messages} if messages else {})
     return render_report(
         numbers,
         {name: preference_chart(numbers, 0.95) for name in ("preferred-to-reference", "ppo-kl")}

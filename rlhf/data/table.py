@@ -43,6 +43,11 @@ def read_table(path: Path | str, contract: Contract) -> list[dict[str, Any]]:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from None
+    if "messages" in contract.schema.names and "messages" not in table.schema.names:
+        # A run from before there were conversations wrote it: all its prompts are plain text.
+        place = contract.schema.get_field_index("messages")
+        field = contract.schema.field(place)
+        table = table.add_column(place, field, pa.nulls(len(table), field.type))
     if table.schema.names != contract.schema.names:
         odd = set(table.schema.names) ^ set(contract.schema.names)
         raise DataError(f"{path}: not a table of {contract.name}s: columns differ in {sorted(odd)}")

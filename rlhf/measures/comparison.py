@@ -197,7 +197,8 @@ def side_by_side(runs: Sequence[Run], most: int = SHOWN) -> list[dict[str, Any]]
     """Outputs for the prompts that all runs were judged on: those on which the runs' judgments differ first.
 
     Returns:
-        `prompt`, `reference`, `outputs` (name, text, preferred), `differ`; in the order of the prompts.
+        `prompt`, `messages` of a conversation, `reference`, `outputs` (name, text, preferred), `differ`; in
+        the order of the prompts.
     """
     judged = {run.name: preference_by_prompt(run.rows()) for run in runs}
     texts = {run.name: {row["prompt"]: row for row in run.rows()} for run in runs}
@@ -209,10 +210,12 @@ def side_by_side(runs: Sequence[Run], most: int = SHOWN) -> list[dict[str, Any]]
             {"name": name, "text": texts[name][prompt]["output"], "preferred": judged[name][prompt]}
             for name in judged
         ]
+        row = texts[first][prompt]
         samples.append(
             {
                 "prompt": prompt,
-                "reference": texts[first][prompt]["reference"],
+                "messages": row.get("messages"),
+                "reference": row["reference"],
                 "outputs": outputs,
                 "differ": len({output["preferred"] for output in outputs}) > 1,
             }

@@ -30,7 +30,8 @@ def pick_samples(
     """The worst, median and best PPO outputs by margin, `each` of them (fewer where there are few).
 
     Args:
-        rows: demonstrations; outputs: policy -> one text a row.
+        rows: demonstrations, of which those of conversations keep their `messages`.
+        outputs: policy -> one text a row.
         preferred, margins: by prompt; a prompt without is no candidate.
     """
     judged = [i for i, row in enumerate(rows) if row["prompt"] in preferred]
@@ -45,6 +46,7 @@ def pick_samples(
         {
             "place": place,
             "prompt": rows[i]["prompt"],
+            **({"messages": rows[i]["messages"]} if rows[i].get("messages") else {}),
             "reference": rows[i]["completion"],
             "outputs": {name: outputs[name][i] for name in sorted(outputs, key=_DISPLAY.index)},
             "preferred": preferred[rows[i]["prompt"]],

@@ -38,8 +38,8 @@ def render_report(
         evaluation: what stands in metrics/evaluation.json.
         charts: name -> SVG; `preferred-to-reference` and any others.
         page: what stands in data/judgments/page.json: `stage_key` and `inputs` (path -> hash) of the
-            evaluation, and `samples` with `place`, `prompt`, `reference`, `outputs` (policy -> text),
-            `preferred`, `margin`.
+            evaluation, and `samples` with `place`, `prompt`, `messages` of a conversation, `reference`,
+            `outputs` (policy -> text), `preferred`, `margin`.
         gate: `promoted`, `version`, `rules` (each `rule`, `held`, `detail`) and `warnings`.
         params: parameter -> value; `collect.labelers` says who ranked.
         about: the run: its `name`, `date` (YYYY-MM-DD), `commit` of git, parameters that `changed` from those

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from rlhf.data.conversations import ROLES, speaker
 from rlhf.measures import display
 from rlhf.report.drawing import INK
 
@@ -27,7 +28,7 @@ def page_template(package: str, name: str) -> Template:
         trim_blocks=True,
     )
     environment.globals.update({function: getattr(display, function) for function in _NUMBERS})
-    environment.globals.update(inline=inline_svg, visible=visible)
+    environment.globals.update(inline=inline_svg, visible=visible, speaker=speaker, look=look)
     return environment.get_template(name)
 
 
@@ -49,6 +50,11 @@ def inline_svg(svg: str, name: str, description: str) -> Any:
     label = f'<svg role="img" aria-label="{escape(description)}" '
     svg = re.sub(r' width="[^"]*" height="[^"]*"', "", svg, count=1)
     return Markup(svg.replace("<svg ", label, 1))
+
+
+def look(role: str) -> str:
+    """The style of a turn: that of its role, or of others where nobody knows it."""
+    return role if role in ROLES else "other"
 
 
 def visible(text: str) -> str:

@@ -112,6 +112,22 @@ def test_the_page_is_self_contained_and_escapes_what_models_wrote() -> None:
     assert "| pair | difference |" in markdown
 
 
+def test_the_page_shows_conversations_turn_by_turn() -> None:
+    talk = [{"role": "system", "content": HOSTILE}, {"role": "user", "content": "Hi"}]
+    runs = [make_run(name, draw(0.5, 40, seed)) for seed, name in enumerate("ab")]
+    runs = [
+        replace(
+            run, judgments=[{**row, "messages": talk if i else None} for i, row in enumerate(run.judgments)]
+        )
+        for run in runs
+    ]
+    page = comparison_page(compare_runs(runs))
+    assert "<script" not in page
+    assert page.count('<li class="turn system">') == page.count('<li class="turn user">') == 39
+    assert page.count('<div class="text prompt"') == 1
+    assert ".turn" not in comparison_page(compare_runs([make_run(name, draw(0.5, 9, 1)) for name in "ab"]))
+
+
 def test_runs_come_from_their_worktrees(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
     repository(workspace)
     for name, rate in (("kl-02", 0.7), ("kl-05", 0.4)):

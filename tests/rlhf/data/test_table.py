@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from rlhf.data.contracts import COMPARISON, PROMPT, with_ids
@@ -50,3 +51,13 @@ def test_tables_are_written_as_they_are_or_not_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "t.parquet").exists()
     write_table(tmp_path / "t.parquet", COMPARISON, [ROW | {"shown_order": (2, 0, 1), "seconds": 1}])
     assert read_table(tmp_path / "t.parquet", COMPARISON)[0]["shown_order"] == [2, 0, 1]
+
+
+def test_tables_from_before_there_were_conversations_are_plain_text(tmp_path: Path) -> None:
+    rows = with_ids(COMPARISON, [RANKED], "s")
+    write_table(tmp_path / "t", COMPARISON, rows)
+    pq.write_table(pq.read_table(tmp_path / "t").drop_columns("messages"), tmp_path / "old")
+    assert read_table(tmp_path / "old", COMPARISON) == read_table(tmp_path / "t", COMPARISON)
+    assert read_table(tmp_path / "old", COMPARISON)[0]["messages"] is None
+    with pytest.raises(DataError, match="columns differ in"):
+        read_table(tmp_path / "old", PROMPT)

@@ -13,3 +13,14 @@ def test_samples_are_the_worst_median_and_best():
     assert next(iter(picked[0]["outputs"].items())) == ("ppo", "ppo5")
     few = pick_samples(rows, outputs, {"p3": "tie"}, by_prompt, each=1)  # people judged one of the nine
     assert {sample["prompt"] for sample in few} == {"p3"}
+
+
+def test_samples_of_conversations_keep_their_turns():
+    talk = [{"role": "user", "content": "Hi"}]
+    rows = [{"prompt": p, "messages": m, "completion": "c", "id": p} for p, m in (("Hi", talk), ("q", None))]
+    margins = {"Hi": 1.0, "q": 0.0}
+    picked = pick_samples(rows, {"ppo": ["a", "b"]}, dict.fromkeys(margins, "tie"), margins, each=1)
+    assert {sample["prompt"]: sample.get("messages", "none") for sample in picked} == {
+        "Hi": talk,
+        "q": "none",
+    }

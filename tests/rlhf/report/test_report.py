@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from report_page import PAGES, Page, evaluation, extra, render
+from report_page import CHAT, PAGES, Page, evaluation, extra, render
 
 from rlhf.report.charts import preference_chart
 from rlhf.report.curves import curve_charts
@@ -18,6 +18,20 @@ def test_page_is_self_contained_and_hostile_text_stays_text():
         for name in ("href", "xlink:href"):
             assert attributes.get(name, "#").startswith("#") or attributes[name] == PAGES
     assert "</dd><script>alert('x')</script><img src=x onerror=alert(1)>&lt;\ufffdback\ufffd" in page.text
+
+
+def test_a_conversation_is_shown_turn_by_turn():
+    html = render(messages=CHAT)
+    page = Page(html)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img"})
+    turns = [attributes["class"] for tag, attributes in page.tags if tag == "li" and "class" in attributes]
+    looks = ["turn system", "turn user", "turn assistant", "turn tool", "turn other", "turn user"]
+    assert [look for look in turns if look.startswith("turn")] == looks * 4
+    first = page.text[page.text.index("Be brief.") : page.text.index("Which  one?")]
+    places = [first.index(name) for name in ("User", "Assistant", "Tool", "Role “", "from nobody")]
+    assert places == sorted(places)
+    assert ".turn.tool .text" in html
+    assert ".turn" not in render()  # a page of plain prompts is as it was
 
 
 def test_page_is_accessible():
