@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -101,7 +101,8 @@ def load_policy(path: Path | str) -> Policy:
     settled = read_settled(path)
     model = AutoModelForCausalLM.from_pretrained(path, **how_to_load(settled))
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    settle_pad(model, tokenizer, str(path))
+    if change := settle_pad(model, tokenizer, str(path)):
+        print(f"{path}: {change}", flush=True)
     return Policy(model.eval(), tokenizer, settled=settled)
 
 
@@ -120,8 +121,8 @@ def how_to_load(settled: Settled) -> dict[str, Any]:
     return {"use_safetensors": True, "dtype": getattr(torch, settled.dtype), **more}
 
 
-def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
-    """Make a tokenizer pad with a token that is not its EOS, and tell the model.
+def settle_pad(model: Any, tokenizer: Any, name: str, stops: Collection[int] = ()) -> str | None:
+    """Make a tokenizer pad with a token that ends nothing, and tell the model.
 
     A tokenizer without such a token takes one that its makers reserved, or else a new one. A new token gets a
     row of the embeddings that no token has yet, or one more row: the mean of the others, so that sampling it
@@ -129,6 +130,10 @@ def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
 
     Args:
         name: how messages name the model.
+        stops: ids that end an answer besides EOS.
+
+    Returns:
+        what changed, for people to see; None where the pad token was one of its own.
 
     Raises:
         DataError: no EOS token.
@@ -140,9 +145,10 @@ def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
         )
     embeddings = model.get_input_embeddings().weight
     pad_id = tokenizer.pad_token_id
-    if pad_id is not None and pad_id != tokenizer.eos_token_id and pad_id < len(embeddings):
-        return
-    named = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}
+    ends = {tokenizer.eos_token_id, *stops}
+    if pad_id is not None and pad_id not in ends and pad_id < len(embeddings):
+        return None
+    named = {*ends, tokenizer.bos_token_id, tokenizer.unk_token_id}
     reserved = [
         (_RESERVED.search(token.content).lastindex, i, token.content)  # type: ignore[union-attr]
         for i, token in tokenizer.added_tokens_decoder.items()
@@ -151,11 +157,11 @@ def settle_pad(model: Any, tokenizer: Any, name: str) -> None:
     pad = min(reserved)[2] if reserved else PAD
     tokenizer.add_special_tokens({"pad_token": pad})
     if tokenizer.pad_token_id >= len(embeddings):
-        _add_row(model, tokenizer.pad_token_id + 1)
+        grow_embeddings(model, tokenizer.pad_token_id + 1)
     for config in (model.config, getattr(model, "generation_config", None)):
         if config is not None:
             config.pad_token_id = tokenizer.pad_token_id
-    print(f"{name}: the tokenizer had no pad token of its own; it pads with {pad!r} now", flush=True)
+    return f"the tokenizer had no pad token of its own; it pads with {pad!r} now"
 
 
 # Names of tokens that mean nothing yet, the best first.
@@ -163,13 +169,13 @@ _RESERVED = re.compile(r"(pad)|(reserved|unused|placeholder|control)", re.IGNORE
 
 
 @torch.no_grad()
-def _add_row(model: Any, rows: int) -> None:
-    """Grow the embeddings to `rows`; each new row is the mean of the old ones."""
+def grow_embeddings(model: Any, rows: int) -> None:
+    """Grow the embeddings to `rows`, and the head with them; each new row is the mean of the old ones."""
     before = len(model.get_input_embeddings().weight)
     model.resize_token_embeddings(rows, mean_resizing=False)
     for part in (model.get_input_embeddings(), model.get_output_embeddings()):
         for p in part.parameters() if part is not None else ():
-            p[before:] = p[:before].mean(0)
+            p[before:] = p[:before].mean(0, dtype=torch.float32)
 
 
 def stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str] = ()) -> list[int]:
@@ -192,8 +198,8 @@ def stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str] = ()) -> lis
 
 
 def context_length(model: Any) -> int:
-    """The most tokens that a model's positions reach; 2^30 if they have no end (ALiBi, state space)."""
-    config = model.config.get_text_config()
+    """The most tokens that the positions of a model (or its config) reach; 2^30 without an end (ALiBi)."""
+    config = getattr(model, "config", model).get_text_config()
     names = ("max_position_embeddings", "seq_length")
     return next((n for name in names if (n := getattr(config, name, None))), 1 << 30)
 

@@ -71,7 +71,8 @@ def _load(path: Path | str, **more: Any) -> RewardModel:
     settled = read_settled(path)
     model = AutoModelForSequenceClassification.from_pretrained(path, **how_to_load(settled), **more)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-    settle_pad(model, tokenizer, str(path))
+    if change := settle_pad(model, tokenizer, str(path)):
+        print(f"{path}: {change}", flush=True)
     return RewardModel(model.eval(), tokenizer, settled)
 
 

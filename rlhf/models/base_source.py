@@ -1,0 +1,225 @@
+"""Where a base model comes from: the Hugging Face Hub or a folder. Only safetensors, and no code from it.
+
+`find` takes what is small and what the headers of the weights say, so that a model can be refused before its
+weights are fetched; `fetch` takes the rest, once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from glob import escape
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from rlhf.data.errors import DataError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+# Configs, tokenizer, vocabulary, chat template, and what tells the licence; not the subfolders of a model.
+SMALL = ("*.json", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "LICENCE*")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
+CONVERT = (
+    'convert them where you trust them: python -c "from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained('MODEL').save_pretrained('FOLDER')\", and put the tokenizer's files beside"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that is named and looked at, and its weights perhaps not yet fetched.
+
+    Attributes:
+        name: how messages call it: the Hub id, or the folder as it was named.
+        revision: commit of the Hub; None for a folder.
+        folder: holds its small files, and its weights once they are fetched.
+        config: what config.json says.
+        weights: file of weights -> bytes.
+        missing: bytes of them that are not on this machine yet.
+        stored: type of numbers (BF16, F32 ...) -> how many of them the weights are.
+    """
+
+    name: str
+    revision: str | None
+    folder: Path
+    config: dict[str, Any]
+    weights: dict[str, int]
+    missing: int
+    stored: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """Of all weights."""
+        return sum(self.weights.values())
+
+
+def find(name: str, revision: str | None, folder: Path | None) -> Source:
+    """Look at a model without reading or fetching its weights.
+
+    Args:
+        name: Hub id, or the folder as it was named.
+        revision: full commit of the Hub; None for a folder.
+        folder: the model's folder; None for a Hub id.
+
+    Raises:
+        DataError: it cannot be reached or read, has no safetensors, or no commit is named.
+    """
+    if folder is not None:
+        if revision:
+            raise DataError(f"{name}: a folder has no revision; set base.revision to null")
+        return _look(name, None, folder, {f.name: f.stat().st_size for f in folder.iterdir() if f.is_file()})
+    with one_line(name, revision):
+        if revision is None:
+            raise DataError(f"{name}: base.revision is not set; {_newest(name)}")
+        from huggingface_hub import get_cached_repo_tree, snapshot_download
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+        small = snapshot_download(name, revision=revision, allow_patterns=list(SMALL), ignore_patterns="*/*")
+        there = {file.name: file.stat().st_size for file in Path(small).iterdir() if file.is_file()}
+        try:
+            tree = get_cached_repo_tree(name, revision=revision)
+            files = {file.path: file.size for file in tree if "/" not in file.path}
+        except CachedRepoTreeNotFoundError:  # a cache that another program filled, and no network
+            files = there
+        return _look(name, revision, Path(small), files)
+
+
+def fetch(source: Source) -> Source:
+    """The source with its weights on this machine; what is in the cache of the Hub is not fetched again.
+
+    Raises:
+        DataError: it cannot be reached, or the download broke off.
+    """
+    if source.revision is None or not source.missing:
+        return source
+    from huggingface_hub import snapshot_download
+
+    patterns = [*SMALL, *map(escape, source.weights)]
+    with one_line(source.name, source.revision):
+        snapshot_download(
+            source.name, revision=source.revision, allow_patterns=patterns, ignore_patterns="*/*"
+        )
+    return replace(source, missing=0)
+
+
+def _look(name: str, revision: str | None, folder: Path, files: Mapping[str, int]) -> Source:
+    """The source, by the names and sizes of all its files and the content of the small ones."""
+    if "config.json" not in files:
+        if "adapter_config.json" in files:
+            raise DataError(f"{name}: these are adapters without their model; merge them into it first")
+        raise DataError(f"{name}: no config.json, so this is no model that transformers can load")
+    config = _json(name, folder / "config.json")
+    names = [SINGLE] if SINGLE in files else []
+    if not names and INDEX in files:
+        names = sorted(set(_json(name, folder / INDEX).get("weight_map", {}).values()))
+    if not names:
+        pickled = sorted(file for file in files if file.endswith(PICKLED))
+        what = f"only {pickled[0]}, which can hold code; {CONVERT}" if pickled else "no weights at all"
+        raise DataError(f"{name}: no model.safetensors or {INDEX}: {what}")
+    for file in names:
+        if file not in files:
+            raise DataError(f"{name}: {INDEX} names {file}, which is not there")
+    missing = [file for file in names if not (folder / file).exists()]
+    weights = {file: files[file] for file in names}
+    stored = _stored(name, revision, folder, names, bool(missing))
+    return Source(name, revision, folder, config, weights, sum(weights[f] for f in missing), stored)
+
+
+def _json(name: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: {file.name} cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{name}: {file.name} holds no JSON object")
+    return content
+
+
+def _stored(name: str, revision: str | None, folder: Path, names: list[str], remote: bool) -> dict[str, int]:
+    """Type of numbers -> how many of them there are, from the headers of the weights alone."""
+    from huggingface_hub import HfApi, parse_local_safetensors_file_metadata
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    def header(file: str) -> Any:
+        if remote:
+            return HfApi().parse_safetensors_file_metadata(name, file, revision=revision)
+        return parse_local_safetensors_file_metadata(folder / file)
+
+    count: Counter[str] = Counter()
+    with ThreadPoolExecutor(8) as pool:
+        try:
+            for found in pool.map(header, names):
+                for tensor in found.tensors.values():
+                    count[tensor.dtype] += prod(tensor.shape)
+        except SafetensorsParsingError as error:
+            raise DataError(f"{name}: its weights are no whole safetensors: {first_line(error)}") from None
+    return dict(count)
+
+
+def _newest(name: str) -> str:
+    """What to do about a revision that is not set."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    pages = f"{constants.ENDPOINT}/{name}/commits/main"
+    try:
+        return f"set it to a full commit: {HfApi().model_info(name).sha} is the newest, {pages} has all"
+    except RepositoryNotFoundError:
+        raise
+    except (HTTPError, OSError, OfflineModeIsEnabled):
+        return f"it is no folder here, and of a Hub id a full commit is wanted, as {pages} shows"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something, at most 200 characters of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+@contextmanager
+def one_line(name: str, revision: str | None) -> Iterator[None]:
+    """Turn what the client of the Hub raises into one line that says what to do."""
+    from huggingface_hub import constants, errors, get_token
+
+    place = f"{constants.ENDPOINT}/{name}"
+    try:
+        yield
+    except errors.GatedRepoError:
+        token = (
+            "the account of your token" if get_token() else "an account, and set HF_TOKEN to a token of it"
+        )
+        raise DataError(f"{name} is gated: accept its licence at {place} with {token}") from None
+    except errors.RevisionNotFoundError:
+        raise DataError(
+            f"{name} has no commit {revision}; take one from {place}/commits/main for base.revision"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise DataError(
+            f"{name}: no such folder, and no such model at {constants.ENDPOINT}, or it is private; check "
+            "base.path, or set HF_TOKEN to a token that may read it"
+        ) from None
+    except errors.HFValidationError:
+        raise DataError(f"{name}: no such folder, and no id of a model on the Hub; check base.path") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        command = f"`hf download {name} --revision {revision}`"
+        if constants.is_offline_mode():
+            raise DataError(
+                f"{name} is not whole in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE keeps from fetching "
+                f"it: unset that, or run {command} where there is a network and bring the folder here"
+            ) from None
+        raise DataError(
+            f"{name} is not whole in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} does not answer "
+            f"({first_line(error.__cause__ or error)}); try again, or run {command} where there is a network"
+        ) from None
+    except errors.HfHubHTTPError as error:
+        raise DataError(
+            f"{name}: {constants.ENDPOINT} answers {first_line(error)}; try again later"
+        ) from None
+    except (errors.HTTPError, OSError) as error:  # no connection, no space, a broken download
+        raise DataError(
+            f"{name} could not be fetched from {constants.ENDPOINT}: {first_line(error)}"
+        ) from None
