@@ -2,119 +2,159 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, nodes
 from jinja2.exceptions import TemplateError
-from jinja2.ext import Extension, loopcontrols
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from rlhf.data.errors import DataError
-from rlhf.models.plain import Plain, Row, content_ids, until_stop
+from rlhf.models.control_tokens import controls_of, encode, unmarked
+from rlhf.models.plain import Plain, Row, until_stop
+from rlhf.models.template_source import settled
+from rlhf.models.thinking import CLOSING, Thinking
 
-TODAY = "2024-07-26"  # the date of every conversation whose template asks for today's
-_PROBE = ("Does it work?", "It works.")
+Turns = list[dict[str, str]]
 
-
-class _Generation(Extension):
-    """The tag with which a template marks what an assistant wrote; here its body is read as it is."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+_ASKED: Turns = [{"role": "user", "content": "Does it work?"}]
+_ANSWER = "It works."
 
 
-def pinned(source: str, today: datetime.date) -> str:
-    """A template whose every date is `today`: the ids of a conversation do not change from day to day."""
-    calls = Environment(extensions=[_Generation, loopcontrols]).parse(source).find_all(nodes.Call)
-    formats = [
-        argument.value
-        for call in calls
-        if isinstance(call.node, nodes.Name) and call.node.name == "strftime_now"
-        for argument in call.args
-        if isinstance(argument, nodes.Const)
-    ]
-    if not formats:
-        return source
-    dates = {text: today.strftime(text) for text in formats}
-    return f"{{%- macro strftime_now(form) -%}}{{{{ {dates!r}[form] }}}}{{%- endmacro -%}}\n" + source
+@dataclass(frozen=True)
+class _Around:
+    """What a template writes around an answer.
+
+    Attributes:
+        front: between the prompt and the answer's text.
+        end: the id that ends the turn.
+        back: between the answer's text and that id.
+        closes: whether the template writes that id; if not, it is EOS, put there.
+    """
+
+    front: str
+    end: int
+    back: str
+    closes: bool
 
 
 class Chat:
     """Conversations by a tokenizer's own template; rows of plain text as `Plain` reads them.
 
+    An answer is what the template writes behind the prompt, up to the token that ends the turn. Where the
+    prompt's ids are not the start of the whole (a template that opens a thinking block for generation, a line
+    break that grows together with the header's), it is the ids of the answer's own text and that token.
+
     Args:
         tokenizer: with a `chat_template`.
-        arguments: what the template is called with besides the messages; `today` is the date (ISO) that a
-            template gets which asks for the current one.
+        arguments: what the template is called with besides the messages; `today` is the date (ISO) for a
+            template that asks for the current one.
         wrap: read a plain prompt as one user turn.
 
     Attributes:
+        source: the template as it is used: its date stands still, and it writes BOS if the tokenizer does.
         stops: the id that ends a turn, then EOS.
 
     Raises:
-        DataError: a row or an answer that the template refuses, drops or changes; see `prompts`.
+        DataError: the template cannot be used, or never reads an argument.
     """
 
     def __init__(
         self, tokenizer: Any, arguments: Mapping[str, Any] | None = None, wrap: bool = False
     ) -> None:
-        self.tokenizer, self.wrap = tokenizer, wrap
-        self.arguments = dict(arguments or {})
-        today = datetime.date.fromisoformat(str(self.arguments.pop("today", TODAY)))
-        self.source = pinned(tokenizer.get_chat_template(), today)
-        self.plain = Plain(tokenizer)
-        end, self.prefix = self._probe()
-        self.stops = tuple(dict.fromkeys([end, *self.plain.stops]))
+        self.tokenizer, self.wrap, self.plain = tokenizer, wrap, Plain(tokenizer)
+        self.controls = controls_of(tokenizer)
+        self.source, self.arguments = settled(tokenizer.get_chat_template(), arguments or {})
+        self._whole: set[tuple[str, ...]] = set()  # orders of roles that the template is known to write
+        self._with_bos()
+        self.thinking = Thinking(tokenizer, self.source)
+        self.around = self._probe()
+        self.stops = tuple(dict.fromkeys([self.around.end, *self.plain.stops]))
+        self._header = self.around.front
+        for tag in CLOSING.finditer(self.around.front):
+            self._header = self.around.front[tag.end() :].lstrip()
+        header = encode(tokenizer, [self._header])[0] if self._header else []
+        self._header_ids = header if any(i in self.controls.ids for i in header) else []
 
     def prompt(self, row: Row) -> list[int]:
-        """Ids of a row's conversation, ready for an answer."""
+        """Ids of a row's conversation, ready for an answer.
+
+        Raises:
+            DataError: see `prompts`.
+        """
         return self.prompts([row])[0]
 
     def answer(self, row: Row, text: str) -> list[int]:
-        """Ids of an answer to `row`, with the token that ends the turn and nothing behind it."""
+        """Ids of an answer to `row`, with the token that ends the turn and nothing behind it.
+
+        Raises:
+            DataError: see `prompts`.
+        """
         return self.answers([row], [text])[0]
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The answer in generated ids, without what the template adds."""
-        ids = until_stop(ids, self.stops)
-        if self.prefix and ids[: len(self.prefix)] == self.prefix:
-            ids = ids[len(self.prefix) :]
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+    def text(self, ids: Sequence[int], row: Row | None = None) -> str:
+        """The answer in generated ids: no special tokens, no thinking, nothing that the template adds.
+
+        Args:
+            row: whose answer it is; that to a row of plain text is read as `Plain` reads it.
+        """
+        if row is not None and self._turns(row) is None:
+            return self.plain.text(ids)
+        ids = self.thinking.behind_tokens(until_stop(ids, self.stops))
+        header = self._header_ids
+        if header:
+            starts = [i for i in range(len(ids)) if ids[i : i + len(header)] == header]
+            if starts:
+                ids = ids[starts[-1] + len(header) :]
+            elif ids[:1] == header[:1]:
+                return ""  # another channel, and no answer yet
+        text = self.thinking.behind_tags(self.tokenizer.decode(ids, skip_special_tokens=True))
+        if self._header and not header:
+            text = text.removeprefix(self._header)
+        return text.removesuffix(self.around.back) if self.around.back else text
 
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Ids of many rows' conversations."""
-        chats = [self._messages(row) for row in rows]
-        rendered = iter(self._ids([c for c in chats if c is not None], True))
-        plain = iter(self.plain.prompts([r for r, c in zip(rows, chats, strict=True) if c is None]))
-        return [next(plain if chat is None else rendered) for chat in chats]
+        """Ids of many rows' conversations.
+
+        Raises:
+            DataError: a row that the template refuses, or whose turns it drops, moves or changes.
+        """
+        chats = [self._turns(row) for row in rows]
+        rendered = iter(encode(self.tokenizer, [self._render(chat, True)[0] for chat in chats if chat]))
+        plain = iter(self.plain.prompts([r for r, chat in zip(rows, chats, strict=True) if not chat]))
+        return [next(rendered if chat else plain) for chat in chats]
 
     def answers(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
-        """Ids of many rows' answers."""
-        chats = [self._messages(row) for row in rows]
-        starts = self.prompts(rows)
+        """Ids of many rows' answers.
+
+        Raises:
+            DataError: see `prompts`.
+        """
+        return self.pairs(rows, texts)[1]
+
+    def pairs(self, rows: Sequence[Row], texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids of many rows' prompts, and of their answers.
+
+        Raises:
+            DataError: see `prompts`.
+        """
+        prompts = self.prompts(rows)
+        chats = [self._turns(row) for row in rows]
         told = [
-            [*chat, {"role": "assistant", "content": text}]
+            self._render([*chat, {"role": "assistant", "content": text}], False)
             for chat, text in zip(chats, texts, strict=True)
-            if chat is not None
+            if chat
         ]
-        wholes = iter(self._ids(told, False))
-        ends = []
-        for row, chat, text, start in zip(rows, chats, texts, starts, strict=True):
-            if chat is None:
-                ends.append(self.plain.answer(row, text))
-                continue
-            whole = next(wholes)
-            if whole[: len(start)] == start and self.stops[0] in whole[len(start) :]:
-                rest = whole[len(start) :]
-                ends.append(rest[: rest.index(self.stops[0]) + 1])
-            else:
-                ends.append([*content_ids(self.tokenizer, [text])[0], self.stops[0]])
-        return ends
+        wholes = iter(
+            encode(self.tokenizer, [text if self.around.closes else text[:end] for text, end in told])
+        )
+        answers: list[list[int] | None] = []
+        for chat, prompt in zip(chats, prompts, strict=True):
+            answers.append(self._behind(prompt, next(wholes)) if chat else None)
+        apart = [text for text, answer in zip(texts, answers, strict=True) if answer is None]
+        own = iter(self.plain.continuations(apart))
+        ends = [self.stops[0] if chat else self.plain.stops[0] for chat in chats]
+        return prompts, [a or [*next(own), end] for a, end in zip(answers, ends, strict=True)]
 
     def shortened(self, row: Row, ids: list[int], room: int) -> list[int]:
         """A prompt's ids if they fit into `room`.
@@ -122,60 +162,123 @@ class Chat:
         Raises:
             DataError: they do not; a conversation is never cut, for a cut takes the header of a turn.
         """
-        messages = self._messages(row)
-        if messages is None:
+        turns = self._turns(row)
+        if turns is None:
             return self.plain.shortened(row, ids, room)
         if len(ids) > room:
-            first = messages[0]["content"][:60]
             raise DataError(
-                f"the conversation that begins {first!r} has {len(ids)} tokens, and {max(room, 0)} are left "
-                "beside its answer; remove it or take a model with a longer context"
+                f"{_named(turns)} has {len(ids)} tokens, and the context has room for {max(room, 0)} beside "
+                "the answer; remove it or take a longer context"
             )
         return ids
 
-    def _messages(self, row: Row) -> list[dict[str, str]] | None:
+    def _behind(self, prompt: list[int], whole: list[int]) -> list[int] | None:
+        """The answer in the ids of the whole; None where the prompt's ids are not its start."""
+        end = self.stops[0]
+        rest = whole[len(prompt) :] if whole[: len(prompt)] == prompt else []
+        if not self.around.closes:
+            return [*rest, end] if rest else None
+        return rest[: rest.index(end) + 1] if end in rest else None
+
+    def _turns(self, row: Row) -> Turns | None:
+        """The conversation of a row; None for a plain one."""
         messages = row.get("messages")
-        if messages is not None:
-            return list(messages)
-        return [{"role": "user", "content": row["prompt"]}] if self.wrap else None
+        if messages is None:
+            return [{"role": "user", "content": row["prompt"]}] if self.wrap else None
+        turns = []
+        for number, turn in enumerate(messages, 1):
+            if not isinstance(turn.get("content"), str):
+                raise DataError(f"turn {number} of a conversation has no text as its content; give it one")
+            more = [name for name, value in turn.items() if name not in ("role", "content") and value]
+            if more:
+                raise DataError(
+                    f"turn {number} of a conversation has {', '.join(more)}; only role and content are read, "
+                    "so write what matters into the content"
+                )
+            turns.append({"role": str(turn.get("role")), "content": turn["content"]})
+        if not turns or turns[-1]["role"] == "assistant":
+            raise DataError("a conversation must end with a turn that the assistant answers")
+        return turns
 
-    def _ids(self, chats: Sequence[list[dict[str, str]]], ready: bool) -> list[list[int]]:
-        if not chats:
-            return []
+    def _render(self, turns: Turns, ready: bool) -> tuple[str, int]:
+        """A conversation as the template writes it, with marks, and where its last text ends.
+
+        Raises:
+            DataError: the template refuses it, or a turn does not stand there whole and in order.
+        """
+        roles = (*(turn["role"] for turn in turns), str(ready))
+        if roles not in self._whole:
+            # Texts that occur nowhere else show which turns are written at all, and where.
+            probes = [{**turn, "content": f"Probe{i:04d}."} for i, turn in enumerate(turns)]
+            self._check(turns, probes, self._called(probes, ready, turns), changed=False)
+            self._whole.add(roles)
+        marked = [{**turn, "content": self.controls.mark(turn["content"])} for turn in turns]
+        written = self._called(marked, ready)
+        if marked == turns:
+            return written, self._check(turns, turns, written)
+        self._check(turns, turns, unmarked(written))
+        last = marked[-1]["content"].strip()
+        return written, written.rfind(last) + len(last) if last in written else len(written)
+
+    def _called(self, turns: Turns, ready: bool, named: Turns | None = None) -> str:
+        values = {**self.tokenizer.special_tokens_map, **self.arguments}
         try:
-            return self.tokenizer.apply_chat_template(
-                list(chats),
-                chat_template=self.source,
-                add_generation_prompt=ready,
-                return_dict=False,
-                sanitize_control_tokens=True,
-                **self.arguments,
+            rendered, _ = render_jinja_template(
+                conversations=[turns], chat_template=self.source, add_generation_prompt=ready, **values
             )
-        except (ValueError, TemplateError) as error:
-            raise DataError(f"the chat messages cannot be read by this tokenizer: {error}") from None
-
-    def _render(self, chat: list[dict[str, str]], ready: bool) -> str:
-        rendered, _ = render_jinja_template(
-            conversations=[chat],
-            chat_template=self.source,
-            add_generation_prompt=ready,
-            **{**self.tokenizer.special_tokens_map, **self.arguments},
-        )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            raise DataError(
+                f"the chat template refuses {_named(named or turns)}: {' '.join(str(error).split())}"
+            ) from None
         return rendered[0]
 
-    def _probe(self) -> tuple[int, list[int]]:
-        """The id that ends a turn, and the ids that the template writes between prompt and answer."""
-        asked = [{"role": "user", "content": _PROBE[0]}]
-        told = [*asked, {"role": "assistant", "content": _PROBE[1]}]
-        start = self._ids([asked], True)[0]
-        text = self._render(told, False)
-        behind = text[text.rindex(_PROBE[1]) + len(_PROBE[1]) :]
-        special = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        after = self.tokenizer(behind, add_special_tokens=False)["input_ids"]
-        end = next((i for i in after if i in special), self.tokenizer.eos_token_id)
-        whole = self._ids([told], False)[0]
-        if whole[: len(start)] != start:
-            return end, []
-        ids, own = whole[len(start) :], content_ids(self.tokenizer, [_PROBE[1]])[0]
-        at = next((i for i in range(len(ids)) if ids[i : i + len(own)] == own), 0)
-        return end, ids[:at]
+    def _check(self, turns: Turns, shown: Turns, written: str, changed: bool = True) -> int:
+        """Where the last text ends in what the template wrote.
+
+        Args:
+            turns: as the row has them, for the message.
+            shown: as the template got them.
+            changed: whether a text that is missing has been changed, and not left out.
+        """
+        at = 0
+        for number, turn in enumerate(shown, 1):
+            text = turn["content"].strip()
+            start = written.find(text, at)
+            if start < 0:
+                role = turn["role"]
+                if changed:
+                    tag = CLOSING.search(text)
+                    did = f"splits the text of turn {number} ({role}) at {tag[0]!r}" if tag else ""
+                    did = did or f"changes the text of turn {number} ({role})"
+                    mend = f"take {tag[0]!r} out of the text" if tag else "take another template"
+                else:
+                    did = f"{'moves' if text in written else 'drops'} turn {number} ({role})"
+                    mend = f"put its text into a user turn, or take a template that writes {role} turns there"
+                raise DataError(f"the chat template {did} of {_named(turns)}; {mend}")
+            at = start + len(text)
+        return at
+
+    def _with_bos(self) -> None:
+        """Let the template write BOS where the tokenizer does and the template does not."""
+        start = self.plain.start
+        if not start or self.tokenizer.bos_token is None or start[-1] != self.tokenizer.bos_token_id:
+            return
+        if encode(self.tokenizer, [self._called(_ASKED, True)])[0][: len(start)] != start:
+            self.source = "{{- bos_token -}}" + self.source
+
+    def _probe(self) -> _Around:
+        """What the template writes around an answer, seen in one of which the text is known."""
+        asked = self._called(_ASKED, True)
+        told, end = self._render([*_ASKED, {"role": "assistant", "content": _ANSWER}], False)
+        front = told[len(asked) : end - len(_ANSWER)] if told.startswith(asked) else ""
+        behind = told[end:]
+        token = self.controls.pattern.search(behind)
+        if token is None:
+            return _Around(front, self.tokenizer.eos_token_id, "", closes=False)
+        ids = encode(self.tokenizer, [token[0]])[0]
+        closing = next(i for i in ids if i in self.controls.ids)
+        return _Around(front, closing, behind[: token.start()], closes=True)
+
+
+def _named(turns: Turns) -> str:
+    return f"the conversation that begins {turns[0]['content'][:60]!r}"

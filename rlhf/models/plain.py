@@ -1,46 +1,31 @@
-"""Plain text as a `Template`: what a base model reads, and how the spelling of a special token stays text."""
+"""Plain text as a `Template`: what a base model reads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.data.errors import DataError
+from rlhf.models.control_tokens import controls_of, encode
 
 Row = Mapping[str, Any]  # `prompt`: text; `messages`: a list of {"role", "content"}, or None
 
 
 def content_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts, without any special token.
+    """Ids of texts, without any control token.
 
     Raises:
-        DataError: the tokenizer can read the spelling of a special token only as that token.
+        DataError: the tokenizer can read the spelling of a control token only as that token.
     """
-    if not texts:
-        return []
-    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)[
-        "input_ids"
-    ]
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special.discard(tokenizer.unk_token_id)
-    for text, row in zip(texts, rows, strict=True):
-        if not special.isdisjoint(row):
-            token = tokenizer.convert_ids_to_tokens(next(i for i in row if i in special))
-            raise DataError(
-                f"this tokenizer reads {token!r} in {text[:60]!r} as its special token; remove it"
-            )
-    return rows
+    controls = controls_of(tokenizer)
+    return encode(tokenizer, [controls.mark(text) for text in texts])
 
 
-def writes_bos(tokenizer: Any) -> bool:
-    """Whether a tokenizer begins a text with BOS by itself.
-
-    transformers 5 forgets `add_bos_token` of some configs (DeepSeek's), so the config is asked as well.
-    """
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return False
-    return tokenizer("a")["input_ids"][:1] == [bos] or tokenizer.init_kwargs.get("add_bos_token") is True
+def ids_in_front(tokenizer: Any) -> list[int]:
+    """The ids that a tokenizer writes in front of a text by itself: BOS, or none."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    at = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)
+    return whole[:at]
 
 
 def until_stop(ids: Sequence[int], stops: Sequence[int]) -> list[int]:
@@ -59,7 +44,12 @@ class Plain:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.stops: tuple[int, ...] = (tokenizer.eos_token_id,)
-        self.start = [tokenizer.bos_token_id] if writes_bos(tokenizer) else []
+        self.start = ids_in_front(tokenizer)
+        # Some tokenizers put a blank in front of every text. An answer is not the start of a text: it is read
+        # behind a line break, which is then taken off again.
+        self._line = (
+            tokenizer("\n", add_special_tokens=False)["input_ids"] if _puts_a_blank(tokenizer) else []
+        )
 
     def prompt(self, row: Row) -> list[int]:
         """Ids of a row's prompt, ready for an answer."""
@@ -69,9 +59,10 @@ class Plain:
         """Ids of an answer, and EOS."""
         return self.answers([row], [text])[0]
 
-    def text(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int], row: Row | None = None) -> str:
         """The text of generated ids up to the first stop."""
-        return self.tokenizer.decode(until_stop(ids, self.stops), skip_special_tokens=True)
+        shown = [*self._line, *until_stop(ids, self.stops)]
+        return self.tokenizer.decode(shown, skip_special_tokens=True)[bool(self._line) :]
 
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
         """Ids of many rows' prompts."""
@@ -79,7 +70,22 @@ class Plain:
 
     def answers(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
         """Ids of many answers, each with EOS."""
-        return [[*ids, self.stops[0]] for ids in content_ids(self.tokenizer, texts)]
+        return [[*ids, self.stops[0]] for ids in self.continuations(texts)]
+
+    def continuations(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that go on behind others, without any control token."""
+        if not self._line:
+            return content_ids(self.tokenizer, texts)
+        lines = content_ids(self.tokenizer, ["\n" + text for text in texts])
+        line = len(self._line)
+        return [
+            ids[line:] if ids[:line] == self._line else content_ids(self.tokenizer, [text])[0]
+            for ids, text in zip(lines, texts, strict=True)
+        ]
+
+    def pairs(self, rows: Sequence[Row], texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids of many rows' prompts, and of their answers."""
+        return self.prompts(rows), self.answers(rows, texts)
 
     def shortened(self, row: Row, ids: list[int], room: int) -> list[int]:
         """A prompt's ids; beyond `room` they lose their start: the answer's cue and BOS stay."""
@@ -87,3 +93,15 @@ class Plain:
             return ids
         kept = max(0, room - len(self.start))
         return self.start + ids[len(ids) - kept :]
+
+
+def _puts_a_blank(tokenizer: Any) -> bool:
+    """Whether a tokenizer begins each text with a blank, in its ids or when it decodes them."""
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    line, whole = ids("\n"), ids("\na")
+    if whole[: len(line)] == line and whole[len(line) :] != ids("a"):
+        return True
+    return tokenizer.decode(ids(" a")) != " a" and tokenizer.decode(ids("\n a")) == "\n a"

@@ -12,7 +12,7 @@ from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.models.chat import Chat
 from rlhf.models.plain import Plain, Row, content_ids
-from rlhf.models.tokenizer_files import load_tokenizer
+from rlhf.models.tokenizer_files import check_tokenizer, load_tokenizer
 
 __all__ = [
     "Chat",
@@ -22,6 +22,7 @@ __all__ = [
     "Template",
     "answered",
     "as_row",
+    "check_tokenizer",
     "content_ids",
     "documents",
     "load_tokenizer",
@@ -50,8 +51,8 @@ class Template(Protocol):
         """Ids of an answer to `row`, with the token that ends the turn and nothing behind it."""
         ...
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The answer in generated ids: no special tokens, no thinking."""
+    def text(self, ids: Sequence[int], row: Row | None = None) -> str:
+        """The answer to `row` in generated ids: no special tokens, no thinking."""
         ...
 
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
@@ -60,6 +61,10 @@ class Template(Protocol):
 
     def answers(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
         """`answer` for many rows."""
+        ...
+
+    def pairs(self, rows: Sequence[Row], texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        """`prompts` and `answers`, at the price of the answers."""
         ...
 
     def shortened(self, row: Row, ids: list[int], room: int) -> list[int]:
@@ -119,7 +124,7 @@ def answered(
         DataError: a conversation with its answer is longer, or an answer alone.
     """
     sequences, starts = [], []
-    prompts, answers = template.prompts(rows), template.answers(rows, texts)
+    prompts, answers = template.pairs(rows, texts)
     for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True):
         if len(answer) > longest:
             raise DataError(
