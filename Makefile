@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare experiments figure up down label test browser style quality prefect mlflow docs clean
+.PHONY: help run compare experiments figure serve export up down label test browser style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,6 +47,13 @@ experiments: $(READY)  ## the DVC experiments, only the columns that differ
 
 figure: $(READY)  ## draw preference by model size: 4 sizes x 3 seeds, under an hour (SET=)
 	@$(BIN)/python -m flows.sweep $(foreach change,$(SET),--set '$(change)')
+
+serve: $(READY)  ## serve the champion, or MODEL=, to any OpenAI client (PORT=)
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.serve $(if $(MODEL),'$(MODEL)') $(if $(PORT),--port '$(PORT)')
+
+export: $(READY)  ## write the champion, or MODEL=, as a Hugging Face folder TO=
+	@test -n '$(TO)' || { echo 'error: name the folder: make export TO=FOLDER' >&2; exit 1; }
+	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.export '$(or $(MODEL),models:/rlhf-policy@champion)' '$(TO)'
 
 up: $(READY)  ## start Prefect, MLflow, a worker, the labeling app; print their addresses (services.yaml)
 	@RLHF_STATE='$(STATE)' $(BIN)/python -m flows.services up

@@ -150,7 +150,11 @@ def labelers(commit: str) -> dict[str, Any]:
         path = fetch(commit, table, Path(folder, "comparisons.parquet"))
         if path is None:
             return {"gone": f"{COMPARISONS} is no longer in DVC's cache or remote"}
-        rows = read_table(path, COMPARISON)
+        return ranked_by(read_table(path, COMPARISON))
+
+
+def ranked_by(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Who made these rankings: how many there are, `people` with group and number, `guideline versions`."""
     groups = {str(row["labeler_id"]): str(row["labeler_group"]) for row in rows}
     return {
         "rankings": len(rows),

@@ -39,7 +39,7 @@ class Tracking(Server):
 
 
 class Pages(Part):
-    """The reports of the runs."""
+    """A service without a store: the reports of the runs, and the served policy."""
 
     port: int = Field(ge=1, le=65535)
 
@@ -62,6 +62,7 @@ class Config(Part):
     mlflow: Tracking = Tracking(port=5000)
     label: Server = Server(port=8600)
     pages: Pages = Pages(port=8700)
+    serve: Pages = Pages(port=8800)
     worker: Worker = Worker(pool="rlhf", runs=2)
 
     def url(self, name: str) -> str:

@@ -39,14 +39,7 @@ def serve(
     Raises:
         DataError: the address is taken or not of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        raise DataError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
-    listener.listen(1024)
+    listener = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     print(f"labeling app: http://{shown}:{listener.getsockname()[1]}  (stop with Ctrl-C)", flush=True)
     config = uvicorn.Config(
@@ -66,3 +59,19 @@ def serve(
     finally:
         listener.close()
         store.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one.
+
+    Raises:
+        DataError: the address is taken or not of this machine.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise DataError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+    listener.listen(1024)
+    return listener

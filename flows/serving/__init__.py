@@ -1,0 +1,1 @@
+"""The served policy: an OpenAI-compatible HTTP server around the pipeline's own sampling."""
