@@ -1,123 +1,142 @@
-"""The policy as MLflow serves it ("models from code"): prompts in, completions out.
+"""The policy as MLflow serves it ("models from code"): prompts or conversations in, completions out.
 
-MLflow copies this file beside the weights and runs it wherever the model is loaded, so it imports nothing
-from this repository. The model's signature names no input, because MLflow would then drop the fields that it
-does not know; unknown fields are refused here instead.
+MLflow copies this file beside the weights, with the rooms of `rlhf` that it needs (`code_paths`), and runs it
+wherever the model is loaded: prompts are read and completions sampled by the code that did both when the
+policy was judged. It imports nothing else of this repository. The model's signature names no input, because
+MLflow would then drop the fields that it does not know; unknown fields are refused here instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlflow
 import pandas as pd
-import torch
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rlhf.data.conversations import check_messages
+from rlhf.data.errors import DataError
+from rlhf.models.policy import load_policy
+from rlhf.models.sampling import generate
+from rlhf.models.template import Row, as_row
 
 PARAMS = ("temperature", "max_new_tokens", "seed")
+FIELDS = ("prompt", "messages")
 EXPECTED = (
-    'a list of prompts: {"inputs": ["...", "..."]}, {"prompt": "..."}, or a table with a column named prompt'
+    'a list of prompts: {"inputs": ["...", "..."]}, {"prompt": "..."}, or a conversation: '
+    '{"messages": [{"role": "user", "content": "..."}]}, or a table with a column of either name'
 )
 
 
 class ServedPolicy(mlflow.pyfunc.PythonModel):
-    """Loads the artifact `policy`, a Hugging Face folder, and completes prompts."""
+    """Loads the artifact `policy`, a model folder, and completes prompts."""
 
     def load_context(self, context: Any) -> None:
-        """Load model and tokenizer: safetensors only, no code from the folder."""
-        folder = context.artifacts["policy"]
+        """Load the policy: safetensors only, no code from the folder."""
         self.defaults = context.model_config
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.model = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32
-        ).eval()
+        self.policy = load_policy(context.artifacts["policy"])
 
-    @torch.no_grad()
     def predict(
         self,
         context: Any,
-        model_input: pd.DataFrame,  # or anything that `prompts_of` takes; MLflow warns of other type hints
+        model_input: pd.DataFrame,  # or anything that `rows_of` takes; MLflow warns of other type hints
         params: dict[str, Any] | None = None,
     ) -> list[str]:
-        """Completions of prompts, in their order.
+        """Completions of prompts and conversations, in their order.
 
         Args:
             context: unused.
-            model_input: a text, a list of texts, or a dict or frame whose `prompt` holds them.
+            model_input: see `rows_of`.
             params: `temperature` (0 is greedy), `max_new_tokens` and `seed`; None is the default, which the
                 policy was evaluated with.
 
         Raises:
             MlflowException: the input is something else; a server answers it with status 400.
         """
-        prompts = prompts_of(model_input)
+        rows = rows_of(model_input)
         chosen = self.defaults | {key: value for key, value in (params or {}).items() if value is not None}
         temperature, length = chosen["temperature"], chosen["max_new_tokens"]
         if temperature < 0 or length < 1:
             raise refused(f"temperature is {temperature} and max_new_tokens {length}; use at least 0 and 1")
-        context_length = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
-        room = context_length - length
-        if room < 1:
-            raise refused(
-                f"max_new_tokens={length} leaves no room for a prompt: the context is {context_length}"
+        try:
+            return generate(
+                self.policy, rows, temperature=temperature, max_new_tokens=length, seed=chosen["seed"]
             )
-        how: dict[str, Any] = {"do_sample": False}
-        if temperature > 0:
-            how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        completions: list[str] = []
-        with torch.random.fork_rng():
-            torch.manual_seed(chosen["seed"])
-            for start in range(0, len(prompts), 64):
-                # a special token that a prompt spells out is text, as in training
-                rows = self.tokenizer(
-                    prompts[start : start + 64], add_special_tokens=False, split_special_tokens=True
-                )["input_ids"]
-                batch = self.tokenizer.pad({"input_ids": [row[-room:] for row in rows]}, return_tensors="pt")
-                out = self.model.generate(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    max_new_tokens=length,
-                    eos_token_id=self.stop_ids(),
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    repetition_penalty=1.0,  # as in training, whatever the base model came with
-                    **how,
-                )
-                new = out[:, batch["input_ids"].shape[1] :].tolist()
-                completions += self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return completions
-
-    def stop_ids(self) -> list[int]:
-        """What ends a completion: EOS, and the tokens at which the policy was trained and judged to stop."""
-        more = self.model.generation_config.eos_token_id
-        more = more if isinstance(more, list) else [] if more is None else [more]
-        return sorted({self.tokenizer.eos_token_id, *more})
+        except DataError as error:  # what the template or the context refuses
+            raise refused(str(error)) from None
 
 
-def prompts_of(model_input: Any) -> list[str]:
-    """The prompts in whatever MLflow hands over.
+def rows_of(model_input: Any) -> list[Row]:
+    """The prompts and conversations in whatever MLflow hands over.
+
+    Args:
+        model_input: a text or texts; a conversation (a list of messages) or several; a dict or a frame with
+            the fields `prompt` or `messages`. A frame may hold both, each row one of them.
 
     Raises:
         MlflowException: there are none, or there is something besides them.
     """
-    cells = model_input
-    if isinstance(model_input, dict) or hasattr(model_input, "columns"):
+    if isinstance(model_input, Mapping) or hasattr(model_input, "columns"):
         names = list(model_input)
-        if "prompt" not in names and names != [0]:  # 0 names the column that MLflow makes of a list
-            raise refused(f"the input has the fields {', '.join(map(str, names))} and no prompt")
-        if isinstance(model_input, dict) and len(names) > 1:  # they would be options that change nothing
-            others = ", ".join(str(name) for name in names if name != "prompt")
-            raise refused(f"this model knows no {others}; its params are {', '.join(PARAMS)}")
-        cells = model_input["prompt" if "prompt" in names else 0]
-    if hasattr(cells, "tolist"):  # an array or a column
-        cells = cells.tolist()
-    cells = cells if isinstance(cells, list) else [cells]
+        known = [name for name in FIELDS if name in names]
+        if names == [0]:  # the column that MLflow makes of a list
+            return rows_of(model_input[0])
+        if not known:
+            raise refused(f"the input has the fields {', '.join(map(str, names))} and neither of these")
+        if isinstance(model_input, Mapping):
+            if len(known) > 1:
+                raise refused("the input has both prompt and messages; send one of them")
+            if len(names) > 1:  # they would be options that change nothing
+                others = ", ".join(str(name) for name in names if name != known[0])
+                raise refused(f"this model knows no {others}; its params are {', '.join(PARAMS)}")
+            return rows_of(model_input[known[0]])
+        columns = [_listed(model_input[name]) for name in known]
+        return [_row(next(filter(_is_filled, cells), None)) for cells in zip(*columns, strict=True)]
+    cells = _listed(model_input)
+    if not isinstance(cells, list):
+        cells = [cells]
+    elif cells and all(isinstance(cell, Mapping) and "role" in cell for cell in cells):
+        return [_row(cells)]
     # MLflow makes one cell of a list in a dict
-    prompts = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell])]
-    if not prompts or not all(isinstance(text, str) and text for text in prompts):
+    rows = [_row(part) for cell in map(_listed, cells) for part in (cell if _holds_texts(cell) else [cell])]
+    if not rows:
+        raise refused("the input holds no prompt")
+    return rows
+
+
+def _row(cell: Any) -> Row:
+    """A cell as a row: a text, a conversation, or a dict that holds one of them."""
+    if isinstance(cell, Mapping) and list(cell) in (["prompt"], ["messages"]):
+        cell = next(iter(cell.values()))
+    cell = _listed(cell)
+    if isinstance(cell, list):
+        messages = [
+            {key: _listed(value) for key, value in turn.items()} if isinstance(turn, Mapping) else turn
+            for turn in cell
+        ]
+        try:
+            check_messages(messages)
+        except DataError as error:
+            raise refused(str(error)) from None
+        return as_row(messages)
+    if not isinstance(cell, str) or not cell:
         raise refused("a prompt is not a text, or empty")
-    return prompts
+    return as_row(cell)
+
+
+def _listed(value: Any) -> Any:
+    """An array or a column as a list; everything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _holds_texts(cell: Any) -> bool:
+    return isinstance(cell, list) and all(isinstance(part, str) for part in cell)
+
+
+def _is_filled(cell: Any) -> bool:
+    return isinstance(cell, (str, Sequence)) or hasattr(cell, "tolist")
 
 
 def refused(why: str) -> MlflowException:

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import os
+import tempfile
 import time
 import warnings
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ from tasks.runtime.locks import alone
 from tasks.runtime.outcome import changed_parameters, in_short, total_cost, write_outcome
 from tasks.runtime.past_evaluations import number_of_evaluation, record_evaluation
 from tasks.runtime.places import git_commit
-from tasks.runtime.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder
+from tasks.runtime.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder, served_code
 from tasks.runtime.stage import Stage, run
 from tasks.runtime.tracking import parent_run
 
@@ -58,7 +59,7 @@ JUDGMENTS = Path("data/judgments/judgments.parquet")
 PREPARED = Path("data/prepared")
 SERVED = Path("mlflow/served_policy.py")
 FIGURES, PAGE = Path("reports/figures"), Path("reports/report.html")
-REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas")
+REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas", "jinja2")
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -183,11 +184,15 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
             ]
         ),
     )
-    with warnings.catch_warnings():  # MLflow asks for an example to infer the signature that it has
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),  # MLflow asks for an example to infer the signature that it has
+    ):
         warnings.filterwarnings("ignore", message=".*input example was not provided")
         logged = mlflow.pyfunc.log_model(
             name="policy",
             python_model=str(SERVED),
+            code_paths=[str(served_code(Path(folder)))],
             artifacts={"policy": str(POLICY)},
             signature=signature,
             model_config=defaults,

@@ -6,6 +6,7 @@ the registry does not have: its database was lost, or the result was made with a
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 POLICY = Path("models/ppo")
 RECORD = Path("runs/register.json")
 CHALLENGER, CHAMPION = "challenger", "champion"
+# What the served policy imports of ours, kept beside the weights: a version loads without this project.
+ROOMS = ("__init__.py", "data", "models")
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,19 @@ def policy_folder(version: ModelVersion) -> Path | None:
     except (MlflowException, OSError):
         return None
     return folder if whole else None
+
+
+def served_code(folder: Path) -> Path:
+    """A copy of the rooms of `rlhf` that the served policy imports, as a package in `folder`."""
+    package = folder / "rlhf"
+    for room in ROOMS:
+        if Path("rlhf", room).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(Path("rlhf", room), package / room, ignore=ignored)
+        else:
+            package.mkdir(exist_ok=True)
+            shutil.copy(Path("rlhf", room), package / room)
+    return package
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
