@@ -108,6 +108,4 @@ def pairs(n):
     outputs = [f"output {i}" + " more" * (0 if i % 2 else 3) for i in range(n)]
     references = [f"reference {i}!!" for i in range(n)]
     prompts = [{"prompt": f"prompt {i}"} for i in range(n)]
-    return blind_pairs(
-        "ppo-7", [{"prompt": p} for p in prompts], references, outputs, split="test", source="here", seed=3
-    )
+    return blind_pairs("ppo-7", prompts, references, outputs, split="test", source="here", seed=3)

@@ -21,12 +21,13 @@ from typing import Any
 
 import httpx
 
+from rlhf.data.conversations import speaker
 from rlhf.data.errors import DataError
 from rlhf.judges.chat_completions import Endpoint, Unavailable, headers, post
 from rlhf.judges.judge import Row, judged, same
 from rlhf.judges.kept_answers import KeptAnswers
 
-PROMPT_VERSION = "1"  # raise it with any change of the two texts below: it is part of the judge's name
+PROMPT_VERSION = "1"  # raise it with any change of the texts below: it is part of the judge's name
 SYSTEM = """You compare two responses to the same prompt and say which one is better: truer to the prompt,
 more complete in what matters, clearer. Length is no merit in itself, and neither is the order in which you
 see them.
@@ -51,6 +52,14 @@ USER = """[prompt {mark}]
 [end of response B {mark}]
 
 Which response is better?"""
+# Where the prompt is a conversation, SYSTEM goes on with the first, and the prompt is a TURN for each turn, so that
+# a turn that plays another speaker's part stays in its own frame.
+CONVERSATION = """
+
+The prompt is a conversation, one turn after another. The responses are what the assistant might say next."""
+TURN = """[turn {number}, {speaker} {mark}]
+{text}
+[end of turn {number} {mark}]"""
 _VERDICT = re.compile(r"^\W*verdict\W*(A|B|tie)\W*$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -146,16 +155,26 @@ class LlmJudge:
     def _request(self, pair: Row, order: Sequence[int]) -> dict[str, Any]:
         """The body for one pair in one order."""
         texts = (pair["reference"].strip(), pair["output"].strip())
+        prompt, system, turns = pair["prompt"], SYSTEM, pair.get("messages")
         # no text can close its own frame: the mark depends on all of them
-        mark = hashlib.sha256(json.dumps([pair["prompt"], *texts]).encode()).hexdigest()[:8]
+        shown = [turns or prompt, *texts]
+        mark = hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:8]
+        if turns:
+            system += CONVERSATION
+            prompt = "\n".join(
+                TURN.format(
+                    number=number, speaker=speaker(turn["role"]), text=turn["content"].strip(), mark=mark
+                )
+                for number, turn in enumerate(turns, start=1)
+            )
         a, b = (texts[index] for index in order)
         request = {
             "model": self.endpoint.model,
             "temperature": self.endpoint.temperature,
             "max_tokens": self.endpoint.reply_tokens,
             "messages": [
-                {"role": "system", "content": SYSTEM.format(mark=mark)},
-                {"role": "user", "content": USER.format(mark=mark, prompt=pair["prompt"], a=a, b=b)},
+                {"role": "system", "content": system.format(mark=mark)},
+                {"role": "user", "content": USER.format(mark=mark, prompt=prompt, a=a, b=b)},
             ],
         }
         return {name: value for name, value in request.items() if value is not None}
