@@ -48,7 +48,7 @@ from rlhf.models.reward_model import score
 from rlhf.models.sampling import generate
 from rlhf.models.scratch import new_model
 from rlhf.models.template import as_row
-from rlhf.settings import Settings, load_settings
+from rlhf.settings import Scratch, Settings, SettingsError, load_settings
 from rlhf.world.facts import read_facts
 from rlhf.world.judges import gold_judge, simulated_judge
 from rlhf.world.labelers import pool, rank
@@ -163,7 +163,10 @@ def written(rows: Sequence[Mapping[str, Any]], settings: Settings, seed: int) ->
     """Outputs of policies of random weights, and of SFT."""
     sft = load_policy("models/sft")
     torch.manual_seed(seed)
-    blank = new_model(settings.model.scale, sft.tokenizer, settings.model.context).eval()
+    base = settings.base
+    if not isinstance(base, Scratch):
+        raise SettingsError("policies of random weights are made for a base.type of scratch only")
+    blank = new_model(base.scale, sft.tokenizer, base.context).eval()
     policies = {name: (Policy(blank, sft.tokenizer), value) for name, value in RANDOM.items()}
     policies["sft"] = (sft, settings.evaluate.temperature)
     return {
@@ -272,7 +275,7 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
         texts = candidates(settings, max(chosen.rankings))
         print(HEAD, flush=True)
-        params = settings.model_dump(by_alias=True, include={"model", "collect", "reward", "evaluate"})
+        params = settings.model_dump(by_alias=True, include={"base", "collect", "reward", "evaluate"})
         for seed in chosen.seeds:
             there = {row["judge"] for row in kept_in(out) if row["seed"] == seed}
             wanted = [case for case in cases(chosen.rankings) if case.name not in there]

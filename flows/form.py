@@ -1,7 +1,8 @@
 """The pipeline's form in Prefect: ten parameters first, the others by section, folded until they are changed.
 
 Prefect's form cannot fold a section. A section that may be null is shown as two buttons, and as folded while
-the first of them is chosen. The form writes "(Optional)" behind whatever the schema does not require.
+the first of them is chosen; one of several types, such as `base`, has a button for each. The form writes
+"(Optional)" behind whatever the schema does not require.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rlhf.settings import Section, Settings
 
 FIRST = (
     "seed",
-    "model.scale",
+    "base",
     "collect.labelers",
     "collect.prompts",
     "ppo.updates",
@@ -62,49 +63,75 @@ def form_schema(schema: dict[str, Any], settings: Settings) -> dict[str, Any]:
     definitions, values = schema["definitions"], settings.model_dump(by_alias=True, mode="json")
     root = definitions[FormSettings.__name__]
     shown: dict[str, Any] = {}
-    for position, key in enumerate(FIRST):
-        *section, name = key.split(".")
-        holder = definitions[_reference(root["properties"][section[0]])] if section else root
-        field = holder["properties"].pop(name)
-        shown[key] = field | {"title": key, "position": position, "default": _value(values, key)}
-        _name_unit(shown[key])
-    rest = sorted(root["properties"].items(), key=lambda entry: not _reference(entry[1]))  # sections first
-    for position, (key, field) in enumerate(rest, start=len(FIRST)):
-        if name := _reference(field):
-            _prepare(definitions, name, values[key])
-            definitions[name]["title"] = "change"
-            choices = [{"type": "null", "title": FOLDED}, {"$ref": f"#/definitions/{name}"}]
-            shown[key] = {"title": key, "position": position, "default": None, "anyOf": choices}
-            shown[key]["description"] = definitions[name].pop("description", "")
+    for key in (key for key in FIRST if "." in key):  # out of its section
+        section, name = key.split(".")
+        holder = definitions[_references(root["properties"][section])[0]]
+        root["properties"][key] = holder["properties"].pop(name)
+    rest = sorted(root["properties"].items(), key=lambda entry: not _references(entry[1]))  # sections first
+    fields = {key: root["properties"][key] for key in FIRST} | dict(rest)
+    for position, (key, field) in enumerate(fields.items()):
+        value = _value(values, key)
+        if names := _references(field):
+            field = _folded(definitions, names, value)
         else:
-            shown[key] = field | {"title": key, "position": position, "default": values[key]}
-            _name_unit(shown[key])
+            field |= {"default": value}
+            _name_unit(field)
+        shown[key] = field | {"title": key, "position": position}
     root |= {"properties": shown, "required": list(shown)}
     schema["properties"]["settings"] |= {"title": "Parameters", "default": form_values(settings)}
     return schema | {"required": ["settings"]}
 
 
+def _folded(definitions: dict[str, Any], names: list[str], values: dict[str, Any]) -> dict[str, Any]:
+    """The field of a section, or of one that is of several types: as in the params file, or changed."""
+    for name in names:
+        kind = definitions[name]["properties"].get("type", {}).get("default")
+        _prepare(definitions, name, values if values.get("type") == kind else {})
+        definitions[name]["title"] = kind or "change"
+    descriptions = [definitions[name].pop("description", "") for name in names]
+    return {
+        "default": None,
+        "anyOf": [
+            {"type": "null", "title": FOLDED},
+            *({"$ref": f"#/definitions/{name}"} for name in names),
+        ],
+        "description": " ".join(descriptions),
+    }
+
+
 def _prepare(definitions: dict[str, Any], name: str, values: dict[str, Any]) -> None:
-    """Give a section, and those inside it, the values of the params file; mark every field as required."""
+    """Give a section, and those inside it, the values of the params file; mark every field as required.
+
+    Args:
+        values: of the section; a key that is not there keeps its default.
+    """
     section = definitions[name]
     for key, field in section["properties"].items():
-        field["default"] = values[key]
+        if key in values:
+            field["default"] = values[key]
         field["title"] = key
         _name_unit(field)
-        if inner := _reference(field):
-            _prepare(definitions, inner, values[key])
+        if "const" in field:  # a form has no field for a constant
+            field["enum"] = [field.pop("const")]
+        inner = _references(field)
+        if "anyOf" in field and inner:
+            field["anyOf"].sort(key=lambda choice: choice.get("type") != "null")  # folded while it is null
+        if inner:
+            _prepare(definitions, inner[0], values.get(key) or {})
     section["required"] = list(section["properties"])
     section.pop("additionalProperties", None)  # a program may send a parameter that the form shows further up
 
 
 def _name_unit(field: dict[str, Any]) -> None:
     unit = field.get("unit")
-    if unit:
+    if unit and f"[{unit}]" not in field.get("description", ""):
         field["description"] = f"{field.get('description', '')} [{unit}]".strip()
 
 
-def _reference(field: dict[str, Any]) -> str:
-    return str(field.get("$ref", "")).removeprefix("#/definitions/")
+def _references(field: dict[str, Any]) -> list[str]:
+    """The sections that a field may be: itself, or the types of a union."""
+    places = [field, *field.get("oneOf", []), *field.get("anyOf", [])]
+    return [place["$ref"].removeprefix("#/definitions/") for place in places if "$ref" in place]
 
 
 def _value(values: dict[str, Any], key: str) -> Any:

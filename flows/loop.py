@@ -32,7 +32,7 @@ from pydantic import Field
 
 from flows.form import FormSettings
 from flows.machine import clear_dead
-from flows.params import complete, parse_changes, plan, with_data
+from flows.params import complete, parse_changes, plan, with_files
 from flows.pipeline import DEFAULTS, rlhf
 from flows.refill import find_queue, queue_of_round, refill
 from flows.rounds import next_version, on_labels, rounds, show_rounds, trained, waiting
@@ -92,7 +92,7 @@ def feedback(
     connect()
     store = Store(store_address(state_dir()))
     try:
-        refuse(with_data(settings, data, "the parameters"), round_to_come=True)
+        refuse(with_files(whole, data, "the parameters"), round_to_come=True)
         with alone(f"feedback-{quote(project, safe='')}", _say_busy):
             clear_dead()
             if prompts:

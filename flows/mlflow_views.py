@@ -32,7 +32,7 @@ CURVES = {
     "curve/ppo/val/response_length": "PPO: tokens a response",
     "curve/reward/loss": "Reward model: loss",
     "curve/sft/loss": "SFT: loss",
-    "curve/pretrain/loss": "Base model: loss",
+    "curve/base/loss": "Base model: loss",
 }
 
 

@@ -13,13 +13,23 @@ from typing import Any
 
 import yaml
 
+from rlhf.data.base_files import local_folder, local_hash, refuse_other_content, template_file
 from rlhf.data.files import written_beside
 from rlhf.data.sources import source_hash
 from rlhf.judges.endpoints import key_for, load_allowed
-from rlhf.settings import Section, Settings, SettingsError, check_settings, known_keys, load_settings
+from rlhf.settings import (
+    Pretrained,
+    Section,
+    Settings,
+    SettingsError,
+    check_settings,
+    load_settings,
+    renamed,
+)
 
 PARAMS = Path("params.yaml")  # its name in the checkout, in a worktree and in the folder of a recipe
 RECIPES = Path("recipes")
+BASE_TYPE = "base.type"  # with another type, the section has other keys
 
 
 def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Settings:
@@ -36,10 +46,14 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
     """
     path = recipe_file(recipe) if recipe else PARAMS
     values = load_settings(path).model_dump(by_alias=True)
-    for key, value in changes.items():
-        _set(values, key, value)
+    for key in sorted(
+        changes, key=lambda key: key != BASE_TYPE
+    ):  # first the type, which says what keys there are
+        _set(values, key, changes[key])
+    if changes.keys() & {"base.path", "base.template"} and "sha256" in values["base"]:
+        values["base"]["sha256"] = changes.get("base.sha256")  # that of another folder
     origin = f"{path} with --set" if changes else str(path)
-    settings = with_data(check_settings(values, origin), data, origin)
+    settings = with_files(check_settings(values, origin), data, origin)
     check_endpoint(settings)
     return settings
 
@@ -57,11 +71,12 @@ def complete(settings: Settings, recipe: str | None) -> Settings:
     return check_settings(_over(base, settings).model_dump(by_alias=True), "the parameters")
 
 
-def with_data(settings: Settings, data: str | None, origin: str) -> Settings:
-    """The parameters with the path and the hash of the data that `ingest` reads.
+def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
+    """The parameters with the paths and the hashes of the data and of a base model on this machine.
 
     Raises:
         SettingsError: data that is not there, or none where the source needs some.
+        DataError: a folder or a template of the base that is not there, or with other content.
     """
     source = settings.ingest.source
     if data is not None:
@@ -74,6 +89,16 @@ def with_data(settings: Settings, data: str | None, origin: str) -> Settings:
         settings = settings.model_copy(update={"ingest": pinned})
     if source != "builtin" and not settings.ingest.path:
         raise SettingsError(f"{origin}: ingest.source {source} needs data: add --data PATH")
+    base = settings.base
+    if isinstance(base, Pretrained):
+        folder, template = local_folder(base), template_file(base)
+        places = {"path": folder, "template": template}
+        update: dict[str, Any] = {key: str(path.resolve()) for key, path in places.items() if path}
+        if base.sha256:
+            refuse_other_content(base)
+        else:
+            update["sha256"] = local_hash(base)
+        settings = settings.model_copy(update={"base": base.model_copy(update=update)})
     return settings
 
 
@@ -133,8 +158,7 @@ def write_params(path: Path, settings: Settings) -> list[str]:
     """Write the values that differ into a params file, comments kept; returns `key: old -> new` lines."""
     from ruamel.yaml import YAML
 
-    old, new = load_settings(path).model_dump(by_alias=True), settings.model_dump(by_alias=True)
-    changed = [key for key in known_keys() if _get(old, key) != _get(new, key)]
+    changed = _differences(load_settings(path), settings)
     if changed:
         yaml_file = YAML()
         yaml_file.preserve_quotes = True
@@ -142,28 +166,48 @@ def write_params(path: Path, settings: Settings) -> list[str]:
             type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
         )
         values = yaml_file.load(path) or {}
-        for key in changed:
-            _set(values, key, _get(new, key), create=True)
+        for key, (_, new) in changed.items():
+            *sections, last = key.split(".")
+            inner = values
+            for section in sections:
+                inner = inner.setdefault(section, {})
+            inner[last] = new
         with written_beside(path) as beside:
             yaml_file.dump(values, beside)
-    return [f"{key}: {_get(old, key)} -> {_get(new, key)}" for key in changed]
+    return [f"{key}: {old} -> {new}" for key, (old, new) in changed.items()]
 
 
-def _get(values: dict[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
+def _differences(old: Section, new: Section, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old, new) of what differs; a section of another type is one value."""
+    if type(old) is not type(new):
+        return {prefix.rstrip("."): (old.model_dump(by_alias=True), new.model_dump(by_alias=True))}
+    differ: dict[str, tuple[Any, Any]] = {}
+    for name, field in type(old).model_fields.items():
+        key, before, after = prefix + (field.alias or name), getattr(old, name), getattr(new, name)
+        if isinstance(before, Section) and isinstance(after, Section):
+            differ |= _differences(before, after, f"{key}.")
+        elif before != after:
+            differ[key] = (_plain(before), _plain(after))
+    return differ
 
 
-def _set(values: dict[str, Any], key: str, value: Any, create: bool = False) -> None:
+def _plain(value: Any) -> Any:
+    return value.model_dump(by_alias=True) if isinstance(value, Section) else value
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
-    for part in sections:
-        if create:
-            values.setdefault(part, {})
+    for number, part in enumerate(sections):
+        if part in values and values[part] is None:
+            values[part] = {}  # a section that may be null, such as base.lora
         inner = values.get(part)
         if not isinstance(inner, dict):
-            raise SettingsError(f"--set {key}: no such parameter; `python -m rlhf.settings` lists them all")
+            hint = renamed(key) if number == 0 else None
+            hint = hint or "no such parameter; `python -m rlhf.settings` lists them all"
+            raise SettingsError(f"--set {key}: {hint}")
         values = inner
+    if key == BASE_TYPE and values[last] != value:
+        values.clear()  # the parameters of the other type
     values[last] = value
 
 
@@ -175,8 +219,21 @@ def _is_whole(section: Section) -> bool:
 
 
 def _over(base: Section, changes: Section) -> Section:
-    """`base` with the values that were set explicitly in `changes`."""
+    """`base` with the values that were set explicitly in `changes`.
+
+    Raises:
+        SettingsError: they are of another type of base, and do not say so.
+    """
     values: dict[str, Any] = {}
+    if type(changes) is not type(base):
+        if "type" in changes.model_fields_set:
+            return changes
+        strange = sorted(changes.model_fields_set - set(type(base).model_fields))
+        if strange:
+            raise SettingsError(
+                f"the parameters: base.type is {getattr(base, 'type', '')} in the params file, which has no "
+                f"{strange[0]}: set base.type too"
+            )
     for name in changes.model_fields_set:
         value = getattr(changes, name)
         values[name] = _over(getattr(base, name), value) if isinstance(value, Section) else value

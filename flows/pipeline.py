@@ -5,8 +5,8 @@ What the stages do, in their order:
     ingest                 rows come in from the built-in task or from a user's files,
     prepare                are brought to the contracts and split by prompt,
     validate               and let in by Great Expectations, or the run ends here.
-    pretrain               A tokenizer and a base model are trained on the texts of the corpus,
-    sft                    and the base model is fine-tuned on the demonstrations: the SFT policy.
+    base                   A base model is trained on the texts of the corpus, or brought in,
+    sft                    and fine-tuned on the demonstrations: the SFT policy.
     collect                It answers prompts several times, and labelers rank the answers;
     validate-comparisons   Great Expectations lets these rankings in as well.
     reward                 A reward model learns the rankings,
@@ -40,7 +40,7 @@ from flows.form import FormSettings
 from flows.links import KEY, links, publish_state
 from flows.machine import clear_dead, end_stage_runs, recorded
 from flows.mlflow_views import write_views
-from flows.params import check_endpoint, complete, with_data
+from flows.params import check_endpoint, complete, with_files
 from flows.run_state import RunState
 from flows.stages import stage_task
 from flows.tracking import log_parameters, log_result
@@ -95,7 +95,7 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
     """The body of both flows: the stages up to `last`, run in a worktree that is saved as an experiment."""
     flow_run = str(runtime.flow_run.id)
     try:
-        settings = with_data(complete(settings, recipe), data, "the parameters")
+        settings = with_files(complete(settings, recipe), data, "the parameters")
         check_endpoint(settings)
         for line in refuse(settings, last):
             get_run_logger().warning(line)

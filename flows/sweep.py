@@ -1,7 +1,7 @@
 """The figure: how often each policy is preferred to the reference, by model size, over several seeds.
 
     python -m flows.sweep                                     # four sizes, three seeds (make figure)
-    python -m flows.sweep --sizes 0.1M 0.3M --seeds 17 --set pretrain.steps=300
+    python -m flows.sweep --sizes 0.1M 0.3M --seeds 17 --set base.steps=300
 
 Every cell, a size and a seed, is a run of the flow `rlhf` up to its evaluation, in a worktree of its own,
 and ends as a DVC experiment and an MLflow run named after it; nothing enters the registry. A cell whose
@@ -61,7 +61,7 @@ SEEDS = (17, 18, 19)
 # cores, and every size gets the same data and the same number of steps. After 350 steps the smallest base
 # model is too weak for its reward model, and PPO makes it worse.
 SHORT: dict[str, Any] = {
-    "pretrain.steps": 450,
+    "base.steps": 450,
     "sft.epochs": 1,
     "collect.prompts": 600,
     "ppo.updates": 9,
@@ -98,7 +98,7 @@ def cells_of(sizes: list[str], seeds: list[int], changes: dict[str, Any], recipe
     cells = []
     for seed in seeds:
         for size in sorted(sizes, key=list(SIZES).index, reverse=True):
-            own = changes | {"model.scale": size, "seed": seed}
+            own = changes | {"base.scale": size, "seed": seed}
             parameters = plan(recipe, None, own).model_dump_json(by_alias=True)
             digest = hashlib.sha256(code + parameters.encode()).hexdigest()[:8]
             cells.append(Cell(f"size-{size.replace('.', '_')}-seed-{seed}-{digest}", size, seed, own, recipe))
@@ -181,11 +181,11 @@ def draw(cells: list[Cell], folder: Path = FOLDER) -> dict[str, Any]:
     judged = {cell.name: evaluation(cell) for cell in cells}
     first = judged[cells[0].name]
     rows = ladder(
-        [(c.size, c.seed, figures(c, "metrics/pretrain.json")["parameters"], judged[c.name]) for c in cells],
+        [(c.size, c.seed, figures(c, "metrics/base.json")["parameters"], judged[c.name]) for c in cells],
         first["confidence"],
     )
     judge = first["judge"]["name"]
-    kept = {k: v for k, v in cells[0].changes.items() if k not in ("model.scale", "seed", "threads")}
+    kept = {k: v for k, v in cells[0].changes.items() if k not in ("base.scale", "seed", "threads")}
     changes = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in kept.items()]
     options = [f"--recipe {cells[0].recipe}"] * bool(cells[0].recipe) + changes * (kept != SHORT)
     sizes = " ".join(dict.fromkeys(row["size"] for row in rows))

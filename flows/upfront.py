@@ -50,7 +50,7 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     problems = contradictions(settings)
     prompts = [row["prompt"] for row in tables["prompts"] if row["prompt"]] if tables else []
     # A word is at least one token; the stage `validate` counts tokens exactly.
-    if prompts and (problem := too_long(settings, prompts, lambda: [len(p.split()) for p in prompts])):
+    if prompts and (problem := too_long(settings, prompts, lambda _: [len(p.split()) for p in prompts])):
         problems.append(problem)
     if tables:
         problems += problems_of_data(settings, tables)

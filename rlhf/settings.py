@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
+from pydantic_core import PydanticUndefined
 
 
 class SettingsError(ValueError):
@@ -65,9 +68,33 @@ class Prepare(Section):
     )
 
 
-class Model(Section):
-    """The model trained from scratch."""
+class Lora(Section):
+    """Low-rank adapters (Hu et al. 2021) that are trained in place of all weights."""
 
+    rank: int = param(16, "rank of each adapter", ge=1, le=1024)
+    alpha: float | None = param(
+        None, "what the adapters add is multiplied by alpha / rank; null for twice the rank", gt=0, le=65_536
+    )
+    dropout: float = param(0.0, "share of an adapter's inputs that training leaves out", ge=0, lt=1)
+    targets: Literal["auto"] | list[str] = param(
+        "auto", "auto: every linear layer of the blocks; or the names of the layers, such as [q_proj, v_proj]"
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _named(cls, targets: str | list[str]) -> str | list[str]:
+        if not all(targets):  # an empty list, or an empty name in it
+            raise ValueError("name at least one layer, or write auto")
+        return targets
+
+
+LORA = "adapters that SFT, the reward model and PPO train in place of all weights; null trains all of them"
+
+
+class Scratch(Section):
+    """A base model of our own: a tokenizer and a small Llama, trained on the corpus."""
+
+    type: Literal["scratch"] = param("scratch", "trained here, on the corpus")
     # It is not named `size`: DVC's run cache leaves out parameters of that name (and `nfiles`), so another
     # size would bring back the model of this one.
     scale: Literal["0.1M", "0.15M", "0.2M", "0.3M", "0.5M", "1M", "2M", "3M"] = param(
@@ -76,6 +103,93 @@ class Model(Section):
     tokenizer: Literal["word", "bpe"] = param("word", "word: a closed vocabulary; bpe: byte-level, any text")
     vocab_size: int = param(1024, "at most this many tokens", "tokens", ge=260, le=262_144)
     context: int = param(256, "longest sequence, prompt and response together", "tokens", ge=32, le=131_072)
+    template: Literal["plain", "chatml"] = param(
+        "plain", "plain: text as it is; chatml: conversations by a ChatML template of the tokenizer's own"
+    )
+    steps: int = param(700, "optimiser steps", "steps", ge=1, le=10_000_000)
+    batch_size: int = param(64, "texts an optimiser step", "texts", ge=1, le=65_536)
+    learning_rate: float = param(3e-3, "peak learning rate of embeddings and norms (AdamW)", gt=0, le=1)
+    muon_learning_rate: float = param(0.02, "peak learning rate of the hidden matrices (Muon)", gt=0, le=1)
+    save_every: int = param(200, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
+    lora: Lora | None = param(None, LORA)
+
+
+class Pretrained(Section):
+    """A base model that was trained elsewhere; only its safetensors are read, and no code from it is run."""
+
+    type: Literal["pretrained"] = param("pretrained", "a causal language model from the Hub or a folder")
+    path: str = param(..., "id on the Hugging Face Hub, such as Qwen/Qwen3-0.6B, or a folder", min_length=1)
+    revision: str | None = param(
+        None, "commit of the Hub that is fetched, all 40 digits of its hash; null for a folder"
+    )
+    sha256: str | None = param(
+        None,
+        "hash that the folder and the template's file must have; filled in when a run is planned, so that "
+        "other content is another base",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = param(
+        "auto", "type of the weights in memory; auto: as the device computes best"
+    )
+    context: int | None = param(
+        None,
+        "longest sequence, prompt and response together; null for all that the model reaches",
+        "tokens",
+        ge=32,
+        le=2**24,
+    )
+    template: str = param(
+        "auto",
+        "auto: the tokenizer's chat template where it has one, else plain; plain: text as it is; chat: plain "
+        "prompts as a user's turn too; or a file with a Jinja template",
+        min_length=1,
+    )
+    template_arguments: dict[str, Any] = param(
+        {}, "arguments of the chat template, such as {enable_thinking: false}"
+    )
+    lora: Lora | None = param(None, LORA)
+    attention: str | None = param(
+        None, "attention of transformers: sdpa, eager, flash_attention_2 ...; null for its choice"
+    )
+    gradient_checkpointing: bool = param(
+        False, "computes activations twice in place of keeping them: less memory, about a third more time"
+    )
+
+    @field_validator("revision")
+    @classmethod
+    def _commit(cls, revision: str | None) -> str | None:
+        if revision is not None and not re.fullmatch(r"[0-9a-f]{40}", revision):
+            raise ValueError(
+                "a branch or a tag may move: write the whole hash of a commit, 40 hexadecimal digits"
+            )
+        return revision
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, template: str) -> str:
+        if template not in ("auto", "plain", "chat") and not re.search(r"[./\\]", template):
+            raise ValueError("Input should be 'auto', 'plain', 'chat' or the path of a Jinja file")
+        return template
+
+
+def base_name(base: Scratch | Pretrained) -> str:
+    """How a base is called in a word or two: its rung of the size ladder, or where it comes from."""
+    return base.scale if isinstance(base, Scratch) else base.path
+
+
+def base_type(values: Any) -> str:
+    """The type of a base; a section that does not say it has the first type that knows all its keys."""
+    if isinstance(values, Section):
+        return str(getattr(values, "type", ""))
+    if not isinstance(values, dict):
+        return next(iter(BASES))
+    fits = (name for name, variant in BASES.items() if set(values) <= set(variant.model_fields))
+    return str(values.get("type") or next(fits, next(iter(BASES))))
+
+
+BASES: dict[str, type[Section]] = {"scratch": Scratch, "pretrained": Pretrained}
+Base = Annotated[
+    Annotated[Scratch, Tag("scratch")] | Annotated[Pretrained, Tag("pretrained")], Discriminator(base_type)
+]
 
 
 class Training(Section):
@@ -86,21 +200,14 @@ class Training(Section):
     save_every: int = param(100, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
 
 
-class Pretrain(Training):
-    """Language modelling on the corpus."""
-
-    steps: int = param(700, "optimiser steps", "steps", ge=1, le=10_000_000)
-    batch_size: int = param(64, "texts an optimiser step", "texts", ge=1, le=65_536)
-    learning_rate: float = param(3e-3, "peak learning rate of embeddings and norms (AdamW)", gt=0, le=1)
-    muon_learning_rate: float = param(0.02, "peak learning rate of the hidden matrices (Muon)", gt=0, le=1)
-    save_every: int = param(200, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
-
-
 class Sft(Training):
     """Supervised fine-tuning on the demonstrations."""
 
     epochs: float = param(1.5, "passes over the demonstrations", "epochs", gt=0, le=1000)
     learning_rate: float = param(2e-3, "peak learning rate", gt=0, le=1)
+    learn: Literal["last", "all"] = param(
+        "last", "which assistant turns of a demonstration are learnt: its completion, or those before it too"
+    )
     accelerate: str | None = param(
         None, "config file of accelerate for several processes, see deploy/accelerate; null for DDP"
     )
@@ -147,6 +254,9 @@ class Collect(Section):
 class Reward(Training):
     """The reward model, from rankings."""
 
+    accelerate: str | None = param(
+        None, "config file of accelerate for several processes, see deploy/accelerate; null for DDP"
+    )
     epochs: float = param(2, "passes over the rankings", "epochs", gt=0, le=1000)
     batch_size: int = param(
         16, "prompts an optimiser step; each brings all pairs of its ranking", "prompts", ge=1, le=65_536
@@ -460,8 +570,7 @@ class Settings(Section):
     )
     ingest: Ingest = Ingest()
     prepare: Prepare = Prepare()
-    model: Model = Model()
-    pretrain: Pretrain = Pretrain()
+    base: Base = Scratch()
     sft: Sft = Sft()
     collect: Collect = Collect()
     reward: Reward = Reward()
@@ -489,38 +598,95 @@ def check_settings(values: Any, origin: str) -> Settings:
     """Validate nested values; `origin` names them in the error."""
     if not isinstance(values, dict):
         raise SettingsError(f"{origin}: expected sections of parameters, got {type(values).__name__}")
+    for section, keys in RENAMED.items():
+        if section in values:
+            raise SettingsError(f"{origin}: unknown key {section!r}: {_renamed(section, keys)}")
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        if first["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(key, known_keys(), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise SettingsError(f"{origin}: unknown key {key!r}{hint}{more}") from None
-        raise SettingsError(f"{origin}: {key}: {first['msg']}, got {first['input']!r}{more}") from None
+        raise SettingsError(f"{origin}: {_sentence(error.errors()[0])}{more}") from None
+
+
+def _sentence(error: Any) -> str:
+    """What is wrong with a value, and which parameter it has."""
+    place = [str(part) for part in error["loc"] if "[" not in str(part)]  # without the members of a union
+    variant = BASES.get(place[1]) if place[0] == "base" and len(place) > 1 else None
+    if variant:
+        del place[1]  # pydantic names the type there
+    key = ".".join(place)
+    if error["type"] == "union_tag_invalid":
+        types = " or ".join(map(repr, BASES))
+        return f"{key}.type: Input should be {types}, got {error['ctx']['tag']!r}"
+    if error["type"] == "missing":
+        return f"{key}: {error['msg']}"
+    if error["type"] != "extra_forbidden":
+        return f"{key}: {error['msg']}, got {error['input']!r}"
+    if variant and len(place) == 2:
+        kind = variant.model_fields["type"].default
+        others = [name for name, other in BASES.items() if place[1] in other.model_fields]
+        known = [name for name in variant.model_fields if name != "type"]
+        close = difflib.get_close_matches(place[1], known, n=1)
+        hint = f"; set base.type to {others[0]}" if others else ""
+        hint = f"; did you mean {'base.' + close[0]!r}?" if close and not others else hint
+        return f"unknown key {key!r} where base.type is {kind}, which has {', '.join(known)}{hint}"
+    close = difflib.get_close_matches(key, known_keys(), n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+# Sections that there were once, with their parameters, which are in the section `base` now.
+RENAMED = {
+    "model": ("scale", "tokenizer", "vocab_size", "context"),
+    "pretrain": ("steps", "batch_size", "learning_rate", "muon_learning_rate", "save_every"),
+}
+
+
+def renamed(key: str) -> str | None:
+    """What a parameter that has had another name is called now, in words; None if it never had one."""
+    section, _, name = key.partition(".")
+    if section not in RENAMED:
+        return None
+    return f"{key} is base.{name} now" if name in RENAMED[section] else _renamed(section, RENAMED[section])
+
+
+def _renamed(section: str, keys: tuple[str, ...]) -> str:
+    return f"its parameters are in the section `base` now: {', '.join(f'base.{key}' for key in keys)}"
 
 
 def known_keys() -> list[str]:
-    """Every parameter as a dotted key, in order."""
-    return [key for key, *_ in describe()]
+    """Every parameter as a dotted key, in order, whichever type of base has it."""
+    return list(dict.fromkeys(key for key, _, _ in _fields(Settings)))
 
 
 def describe() -> list[tuple[str, str, str, str]]:
-    """Every parameter as (key, default, unit and bounds, description)."""
-    return _rows(Settings)
+    """Every parameter as (key, default, unit and bounds, description).
+
+    A parameter that one type of base has, or has in another way, is named with the type: `base.scale
+    (scratch)`.
+    """
+    rows: dict[tuple[str, str, str, str], list[str]] = {}
+    for key, field, variant in _fields(Settings):
+        rows.setdefault(_row(key, field), []).append(variant)
+    return [
+        row if variants in ([""], list(BASES)) else (f"{row[0]} ({', '.join(variants)})", *row[1:])
+        for row, variants in rows.items()
+    ]
 
 
-def _rows(section: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    rows = []
+def _fields(section: type[BaseModel], prefix: str = "", variant: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every parameter as (dotted key, field, type of base that has it)."""
     for name, field in section.model_fields.items():
-        key, kind = prefix + (field.alias or name), field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            rows += _rows(kind, f"{key}.")
-        else:
-            rows.append(_row(key, field))
-    return rows
+        key = prefix + (field.alias or name)
+        if name == "base":
+            for kind, inner in BASES.items():
+                yield from _fields(inner, f"{key}.", kind)
+            continue
+        kinds = (field.annotation, *get_args(field.annotation))
+        inner_section = next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+        if inner_section is None or inner_section is not field.annotation:
+            yield key, field, variant  # a section that may be null is a parameter too
+        if inner_section is not None:
+            yield from _fields(inner_section, f"{key}.", variant)
 
 
 def _row(key: str, field: Any) -> tuple[str, str, str, str]:
@@ -534,7 +700,8 @@ def _row(key: str, field: Any) -> tuple[str, str, str, str]:
     choices = getattr(field.annotation, "__args__", ())
     if choices and all(isinstance(choice, str) for choice in choices):
         bounds = [" | ".join(choices)]
-    return key, str(field.default), " ".join([unit, ", ".join(bounds)]).strip(), field.description or ""
+    default = "required" if field.default is PydanticUndefined else str(field.default)
+    return key, default, " ".join([unit, ", ".join(bounds)]).strip(), field.description or ""
 
 
 if __name__ == "__main__":

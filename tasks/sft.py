@@ -74,7 +74,7 @@ def train_policy(stage: Stage) -> None:
         seed=settings.seed,
         curve=stage.log_curve,
         progress=stage.progress,
-        **settings.sft.model_dump(exclude={"accelerate"}),
+        **settings.sft.model_dump(exclude={"accelerate", "learn"}),
     )
     save_model(policy, "models/sft")
     if int(os.environ.get("RANK", "0")) == 0:

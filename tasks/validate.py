@@ -20,7 +20,7 @@ import pandas as pd
 from rlhf.data.contracts import COMPARISON, CORPUS, DEMONSTRATION, PROMPT
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.table import read_table
-from rlhf.settings import Settings
+from rlhf.settings import Scratch, Settings
 from tasks import suites
 from tasks.data_docs import SECTIONS, make_self_contained
 from tasks.runtime.errors import StageError
@@ -87,7 +87,7 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
     problems = problems_of_data(settings, tables, collected)
     if not collected:
         prompts = list(dict.fromkeys(row["prompt"] for row in tables["prompts"]))
-        long = too_long(settings, prompts, lambda: token_counts(settings, prompts, tables["demonstrations"]))
+        long = too_long(settings, prompts, lambda base: token_counts(base, prompts, tables["demonstrations"]))
         problems += [long] if long else []
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -98,16 +98,16 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
         print(f"warning: {warning}")
 
 
-def token_counts(settings: Settings, prompts: list[str], demonstrations: list[dict[str, Any]]) -> list[int]:
-    """The tokens of each prompt, by the tokenizer that the stage `pretrain` will train."""
+def token_counts(base: Scratch, prompts: list[str], demonstrations: list[dict[str, Any]]) -> list[int]:
+    """The tokens of each prompt, by the tokenizer that the stage `base` will train."""
     from rlhf.models.scratch import tokenizer_texts, train_tokenizer  # here, since it loads torch
     from rlhf.models.template import content_ids
 
     texts: list[str] = []  # a closed vocabulary has a token for each word, known or not
-    if settings.model.tokenizer == "bpe":
+    if base.tokenizer == "bpe":
         corpus = read_table("data/prepared/corpus.parquet", CORPUS)
         texts = tokenizer_texts(corpus, demonstrations)
-    tokenizer = train_tokenizer(texts, settings.model.tokenizer, settings.model.vocab_size)
+    tokenizer = train_tokenizer(texts, base.tokenizer, base.vocab_size)
     return [len(ids) for ids in content_ids(tokenizer, prompts)]
 
 

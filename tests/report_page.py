@@ -148,7 +148,7 @@ def render(kind: str = "gold", labelers: str = "simulated", messages: list | Non
         },
         gate=GATE,
         about=ABOUT,
-        params={"collect.labelers": labelers, "ppo.kl_coef": 0.05, "model.scale": "0.1M"}
+        params={"collect.labelers": labelers, "ppo.kl_coef": 0.05, "base.scale": "0.1M"}
         | {"ingest.source": "builtin"},
         rankings={"all": {"rankings": 2024}},
         data=DATA,

@@ -225,7 +225,7 @@ def _one_line(message: str, said: list[str]) -> None:
     [
         ({"ppo.kl_coeff": 0.1}, ["unknown key 'ppo.kl_coeff'", "did you mean 'ppo.kl_coef'?"]),
         ({"ppo.clip": -0.2}, ["ppo.clip", "greater than 0", "-0.2"]),
-        ({"model.scale": "7B"}, ["model.scale", "0.1M", "'7B'"]),
+        ({"base.scale": "7B"}, ["base.scale", "0.1M", "'7B'"]),
     ],
 )
 def test_params_refuse(changes: dict[str, Any], said: list[str], workspace: Workspace) -> None:

@@ -21,7 +21,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.measures.display import count_text, rate_text
 from rlhf.report.templates import page_template
-from rlhf.settings import SettingsError, load_settings
+from rlhf.settings import SettingsError, base_name, load_settings
 
 REPORT = "reports/report.html"
 
@@ -92,7 +92,7 @@ def _size(tree: Path) -> list[str]:
     """The model's size, and how many rows it learnt from."""
     parts: list[str] = []
     with suppress(SettingsError, OSError, yaml.YAMLError):
-        parts.append(load_settings(tree / "params.yaml").model.scale)
+        parts.append(base_name(load_settings(tree / "params.yaml").base))
     counted = _read(tree / "metrics/prepare.json").get("demonstrations", {})
     if demonstrations := sum(split["rows"] for split in counted.values()):
         parts.append(count_text(demonstrations, "demonstrations"))

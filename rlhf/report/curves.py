@@ -10,8 +10,8 @@ from rlhf.report.drawing import INK, axes_of, svg_text
 
 # chart -> (file of plots/, columns with their names, title, y axis)
 CURVES: dict[str, tuple[str, dict[str, str], str, str]] = {
-    "pretrain-loss": (
-        "pretrain",
+    "base-loss": (
+        "base",
         {"loss": "training", "eval_loss": "validation"},
         "Pretraining",
         "loss (nats a token)",

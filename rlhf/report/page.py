@@ -115,9 +115,11 @@ def facts(
         sizes.append(f"{count_text(ranked, 'rankings')} by {who}")
     corpus = (data.get("corpus") or {}).get("rows")
     scratch = f", trained from scratch on {count_text(corpus, 'texts')}" if corpus else ""
+    base = f"{params['base.scale']}{scratch}" if "base.scale" in params else str(params.get("base.path", ""))
+    base += f" at {str(params['base.revision'])[:12]}" if params.get("base.revision") else ""
     texts = {
         "Data": f"{source}: {', '.join(sizes)}" if sizes else source,
-        "Base model": f"{params['model.scale']}{scratch}" if "model.scale" in params else "",
+        "Base model": base,
         "Judged by": f"{judge_label(evaluation['judge'])}, {evaluation['n']} held-out prompts",
         "Changed parameters": about.get("changed", ""),
         "Cost of all stages": cost_text(about["seconds"], about["memory_mb"]) if about.get("seconds") else "",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
-from rlhf.settings import Settings
+from rlhf.settings import Scratch, Settings
 from tasks.runtime.preflight import Problem
 
 _FEW = 10_000  # with more prompts a tie in place of a win never narrows the interval enough to matter
@@ -16,30 +16,33 @@ Rows = list[dict[str, Any]]
 
 
 def too_long(
-    settings: Settings, prompts: Sequence[str], count: Callable[[], Sequence[int]]
+    settings: Settings, prompts: Sequence[str], count: Callable[[Scratch], Sequence[int]]
 ) -> Problem | None:
     """Prompts that the context cannot hold beside a response and that ppo.max_prompt_length does not cut.
 
     Args:
         settings: every parameter.
         prompts: of all splits.
-        count: how many tokens each has, or has at least; asked only where `most_tokens` leaves it open.
+        count: how many tokens each has with this base, or has at least; asked only where `most_tokens` leaves
+            it open.
     """
     length = max(settings.ppo.response_length, settings.evaluate.response_length)
-    room, longest = settings.model.context - length, settings.ppo.max_prompt_length or math.inf
-    kind = settings.model.tokenizer
-    if room < 1 or longest <= room or all(most_tokens(kind, prompt) <= room for prompt in prompts):
+    base, longest = settings.base, settings.ppo.max_prompt_length or math.inf
+    if not isinstance(base, Scratch):
         return None
-    counts = [min(tokens, longest) for tokens in count()]
+    room = base.context - length
+    if room < 1 or longest <= room or all(most_tokens(base.tokenizer, prompt) <= room for prompt in prompts):
+        return None
+    counts = [min(tokens, longest) for tokens in count(base)]
     over = [number for number, tokens in enumerate(counts) if tokens > room]
     if not over:
         return None
     worst = max(over, key=counts.__getitem__)
     return Problem(
         "ppo",
-        f"{len(over)} of {len(prompts)} prompts are too long: model.context {settings.model.context} leaves "
+        f"{len(over)} of {len(prompts)} prompts are too long: base.context {base.context} leaves "
         f"{room} tokens beside a response of {length}, and {ascii(prompts[worst])[:40]} has "
-        f"{counts[worst]:.0f}; set ppo.max_prompt_length to {room} to cut their start, raise model.context, "
+        f"{counts[worst]:.0f}; set ppo.max_prompt_length to {room} to cut their start, raise base.context, "
         "or shorten them",
     )
 

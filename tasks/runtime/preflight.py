@@ -120,12 +120,14 @@ def _of_data(settings: Settings) -> list[tuple[str, str, bool]]:
 
 
 def _of_lengths(settings: Settings) -> list[tuple[str, str, bool]]:
-    context = settings.model.context
+    context = settings.base.context
+    if context is None:  # all that the model reaches, which the stage `base` sees
+        return []
     return [
         (
             stage,
-            f"{name} is {length} tokens, which leaves no room for a prompt in model.context, {context}: "
-            "lower it or raise model.context",
+            f"{name} is {length} tokens, which leaves no room for a prompt in base.context, {context}: "
+            "lower it or raise base.context",
             length >= context,
         )
         for stage, name, length in (

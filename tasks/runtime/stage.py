@@ -23,7 +23,7 @@ import psutil
 
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
-from rlhf.settings import Settings, SettingsError, load_settings
+from rlhf.settings import Settings, SettingsError, base_name, load_settings
 from tasks.graph import dvc_hash, flat, stage_key, stage_params, stages
 from tasks.runtime.declared import Declared
 from tasks.runtime.errors import StageError, one_line_errors
@@ -225,7 +225,7 @@ def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None
     parent = parent_run()
     whole = mlflow.get_run(parent).info.run_name if parent else ""
     tags = {"stage": name, "stage_key": key, "git_commit": git_commit(), "seed": str(settings.seed)}
-    tags |= {"size": settings.model.scale, "source": settings.ingest.source}
+    tags |= {"size": base_name(settings.base), "source": settings.ingest.source}
     with mlflow.start_run(
         # In a legend with the curves of several runs, the stage's name alone would name all of them.
         run_name=f"{name} {whole}".strip(),

@@ -19,7 +19,7 @@ from tasks.evaluate import held_out
 def trained(workspace: Workspace) -> Workspace:
     """An SFT policy that learnt next to nothing, and enough held-out prompts to measure a judge on."""
     workspace.set({"prepare.validation_share": 0.4, "evaluate.prompts": 40})
-    for stage in ("ingest", "prepare", "pretrain", "sft"):
+    for stage in ("ingest", "prepare", "base", "sft"):
         workspace.stage(stage)
     return workspace
 

@@ -33,7 +33,7 @@ pytestmark = [
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-zygote"]
 SCREENSHOTS = os.environ.get("SCREENSHOTS") and Path(os.environ["SCREENSHOTS"]).resolve()
 MINUTE = 60_000  # milliseconds
-VALUES = {"model.scale": "0.3M", "ppo.kl_coef": "0.1"}
+VALUES = {"base.scale": "0.3M", "ppo.kl_coef": "0.1"}
 STEPS = 400  # of pretraining: half a minute on one core
 
 
@@ -122,7 +122,7 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         patch.setenv("RLHF_STATE", str(path / ".state"))
         for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RLHF_PAGES"):
             patch.delenv(name, raising=False)
-        Workspace(path).set({"pretrain.steps": STEPS, "pretrain.save_every": 20})
+        Workspace(path).set({"base.steps": STEPS, "base.save_every": 20})
         ports = {name: {"port": free_port()} for name in ("prefect", "mlflow", "label", "pages")}
         Path("services.yaml").write_text(yaml.safe_dump(ports))
         for arguments in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-q", "-m", "start"]):
@@ -153,14 +153,14 @@ def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> N
     assert site.submit() == ""
     shown: list[str] = []
     while len(set(shown)) < 2:  # how far it is, twice
-        shown += re.findall(rf"pretrain: step (\d+) of {STEPS}, loss [\d.]+", site.progress("pretrain"))
+        shown += re.findall(rf"base: step (\d+) of {STEPS}, loss [\d.]+", site.progress("base"))
     site.shoot("progress")
 
     site.open_run("first")
     [record] = runs.living()
     flow = psutil.Process(record.pid)
     family = [flow, *flow.children(recursive=True)]
-    assert any("tasks.pretrain" in process.cmdline() for process in family)
+    assert any("tasks.base" in process.cmdline() for process in family)
     page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     started = time.monotonic()
@@ -175,7 +175,7 @@ def test_a_run_from_the_form_is_watched_cancelled_and_run_again(site: Site) -> N
     site.open_run("again")
     assert "continuing from" in Path(".state/logs/worker.log").read_text()
     settings = load_settings(Path(".runs/again/params.yaml"))
-    assert (settings.model.scale, settings.ppo.kl_coef) == ("0.3M", 0.1)
+    assert (settings.base.scale, settings.ppo.kl_coef) == ("0.3M", 0.1)
     assert set(experiments()) == {"again"}
     site.shoot("flow")
     site.artifact("verdict").click()

@@ -29,13 +29,13 @@ pytestmark = [
     pytest.mark.skipif(not os.environ.get("RLHF_CHAOS"), reason="takes minutes; RLHF_CHAOS=1 runs it"),
 ]
 AWAY_SECONDS = 60.0
-BEFORE_AND_IN = ("ingest", "prepare", "validate", "pretrain", "sft")
+BEFORE_AND_IN = ("ingest", "prepare", "validate", "base", "sft")
 
 
 def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypatch, tmp_path: Path) -> None:
     import mlflow
 
-    repository.set({"pretrain.steps": 3000, "pretrain.save_every": 50})
+    repository.set({"base.steps": 3000, "base.save_every": 50})
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     subprocess.run([*git, "commit", "-qm", "start"], check=True)
     monkeypatch.setenv("RLHF_STATE", str(tmp_path / "state"))
@@ -63,7 +63,7 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
                 stdout=handle,
                 stderr=subprocess.STDOUT,
             )
-        checkpoints = Path("checkpoints/pretrain")
+        checkpoints = Path("checkpoints/base")
         end = time.monotonic() + 300
         while not any(checkpoints.glob("*/checkpoint-*")):
             assert process.poll() is None, log.read_text()[-5000:]
@@ -102,7 +102,7 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
             ("held", *BEFORE_AND_IN), "FINISHED"
         )
         client = mlflow.MlflowClient()
-        for stage in ("pretrain", "sft"):
+        for stage in ("base", "sft"):
             with Path(".runs/held/plots", f"{stage}.csv").open() as handle:
                 curve = [
                     (int(row["step"]), float(row["loss"])) for row in csv.DictReader(handle) if row["loss"]
@@ -114,7 +114,7 @@ def test_servers_away_for_a_minute_lose_nothing(repository: Workspace, monkeypat
             assert runs[stage].data.params["seed"]
             assert "final/loss" in runs[stage].data.metrics
         assert client.list_artifacts(runs["sft"].info.run_id)
-        assert any(key.startswith("system/") for key in runs["pretrain"].data.metrics)
+        assert any(key.startswith("system/") for key in runs["base"].data.metrics)
     finally:
         if process and process.poll() is None:
             for started in [*psutil.Process(process.pid).children(recursive=True), process]:

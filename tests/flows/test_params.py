@@ -65,7 +65,7 @@ def test_the_shipped_recipes_are_the_runs_of_the_log() -> None:
     """What their figures in dev/LOG.md were made with."""
     feedback, hacking = (load_settings(path) for path in RECIPES)
     assert (feedback.ppo.best_of_n, hacking.ppo.best_of_n) == (16, 16)
-    assert (feedback.model.scale, feedback.pretrain.steps, feedback.reward.judge_contrast) == ("0.3M", 300, 0)
+    assert (feedback.base.scale, feedback.base.steps, feedback.reward.judge_contrast) == ("0.3M", 300, 0)
     assert feedback.ppo.judge_tolerance is None
     assert hacking.collect.groups == {"novice": 0.8, "spammer": 0.2}
     assert (hacking.ppo.kl_coef, hacking.ppo.missing_eos, hacking.ppo.judge) == (0.0, None, "simulated")

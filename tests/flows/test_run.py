@@ -22,7 +22,7 @@ import flows.run
         (["--set", "ppo.kl_coef=-1"], "greater than or equal to 0, got -1"),
         (["--set", "ppo.kl_coef.x=1"], "no such parameter"),
         (["--set", "ppo.kl_coef"], "expected KEY=VALUE"),
-        (["--set", "model.scale=9T"], "'0.1M'"),
+        (["--set", "base.scale=9T"], "'0.1M'"),
     ],
 )
 def test_bad_input_ends_in_one_line_before_anything_starts(

@@ -25,7 +25,7 @@ def test_a_sweep_runs_each_cell_once_and_draws_the_figure(
         for k, (name, policy) in enumerate(EVALUATION["policies"].items())
     }
     write_json("metrics/evaluation.json", EVALUATION | {"policies": policies, "confidence": 0.95})
-    write_json("metrics/pretrain.json", {"parameters": 123456})
+    write_json("metrics/base.json", {"parameters": 123456})
     write_graph(SMALL | {"evaluate": {"deps": ["data/prepared"], "outs": ["reports/report.html"]}})
     git("add", ".")
     git("commit", "--quiet", "--message", "metrics")

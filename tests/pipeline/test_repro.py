@@ -36,7 +36,7 @@ from tasks.graph import content_hash
 pytestmark = pytest.mark.slow
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 VARYING = ("runs/", "reports/")  # MLflow run ids; pages carry times and names of runs
-TRAININGS = {"pretrain": "pretrained", "sft": "sft", "reward": "reward", "ppo": "ppo"}
+TRAININGS = {"base": "pretrained", "sft": "sft", "reward": "reward", "ppo": "ppo"}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.chdir(path)
         patch.setenv("RLHF_STATE", str(path.parent / "state"))
         repository = Workspace(path)
-        repository.set({"pretrain.steps": 40, "sft.epochs": 2, "reward.epochs": 4, "ppo.updates": 6})
+        repository.set({"base.steps": 40, "sft.epochs": 2, "reward.epochs": 4, "ppo.updates": 6})
         for words in (["init", "-q", "."], ["add", "-A"]):
             subprocess.run(["git", *words], check=True)
         programs = binaries()

@@ -47,9 +47,9 @@ def judged(workspace: Workspace) -> Workspace:
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (workspace.path / f"own/{name}.jsonl").write_text(lines)
     workspace.set({"ingest.source": "files", "ingest.path": "own", "collect.labelers": "given"})
-    workspace.set({"evaluate.judges": ["reward-model"], "model.tokenizer": "bpe", "model.vocab_size": 320})
-    workspace.set({"pretrain.steps": 1, "evaluate.prompts": 45, "evaluate.response_length": 48})
-    for stage in ("ingest", "prepare", "pretrain", "sft", "collect", "reward"):
+    workspace.set({"evaluate.judges": ["reward-model"], "base.tokenizer": "bpe", "base.vocab_size": 320})
+    workspace.set({"base.steps": 1, "evaluate.prompts": 45, "evaluate.response_length": 48})
+    for stage in ("ingest", "prepare", "base", "sft", "collect", "reward"):
         workspace.stage(stage)
     shutil.copytree("models/sft", "models/ppo")  # what PPO makes of it does not matter here
     write_table("data/snapshots/snapshots.parquet", SNAPSHOT, [])

@@ -39,7 +39,7 @@ Curve = list[dict[str, float]]
 DEMONSTRATIONS = "data/prepared/demonstrations.parquet"
 DOCUMENT = ROOT / "docs/ppo.md"
 PROGRESS = "progress.jsonl"
-BEFORE = ("ingest", "prepare", "pretrain", "sft", "collect", "reward")
+BEFORE = ("ingest", "prepare", "base", "sft", "collect", "reward")
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +246,10 @@ def test_every_training_says_how_far_it_is(inputs: Path, ready: Workspace, monke
     ppo(ready)
     lines = (inputs / PROGRESS).read_text().splitlines() + told.read_text().splitlines()
     last = {row["stage"]: row for row in map(json.loads, lines)}
-    assert list(last) == ["pretrain", "sft", "reward", "ppo"]
+    assert list(last) == ["base", "sft", "reward", "ppo"]
     assert all(row["step"] == row["steps"] for row in last.values())
     figures = {name: set(row["figures"]) for name, row in last.items()}
-    assert figures["pretrain"] == {"loss"}
+    assert figures["base"] == {"loss"}
     assert figures["sft"] == {"loss"}
     assert figures["reward"] == {"loss", "accuracy"}
     assert figures["ppo"] == {"reward", "KL"}
@@ -280,7 +280,7 @@ def error_of(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         ({"response_length": 250}, r"prompt 0 has \d+ tokens; .* set max_prompt_length to 6"),
         (
             {"response_length": 256},
-            "ppo.response_length is 256 tokens, which leaves no room for a prompt in model.context, 256",
+            "ppo.response_length is 256 tokens, which leaves no room for a prompt in base.context, 256",
         ),
         ({"reward_functions.banned_weight": 1.0}, "banned_weight is above 0 and banned_words names no words"),
         (

@@ -138,10 +138,10 @@ def test_same_numbers_give_the_same_bytes():
 
 
 def test_curves_leave_out_what_is_not_there(tmp_path):
-    (tmp_path / "pretrain.csv").write_text("step,loss\n1,3.5\n2,3.0\n")
+    (tmp_path / "base.csv").write_text("step,loss\n1,3.5\n2,3.0\n")
     (tmp_path / "ppo.csv").write_text("step,objective/kl,other\n1,0.1,5\n2,,5\n")
     (tmp_path / "sft.csv").write_text("step,odd\n1,2\n")
-    assert set(curve_charts(tmp_path)) == {"pretrain-loss", "ppo-kl"}
+    assert set(curve_charts(tmp_path)) == {"base-loss", "ppo-kl"}
     assert curve_charts(tmp_path / "nothing") == {}
 
 

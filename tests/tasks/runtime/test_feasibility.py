@@ -27,7 +27,7 @@ CASES = ROOT.parent / "shared" / "cases"
 
 def long_prompts(workspace: Workspace) -> None:
     own(workspace, [*rows_of(60), {"prompt": "word " * 230, "completion": "a"}], rankings(60))
-    workspace.set({"model.context": 232})
+    workspace.set({"base.context": 232})
 
 
 def only_ties(workspace: Workspace) -> None:
@@ -59,7 +59,7 @@ def nothing_held_out(workspace: Workspace) -> None:
 INFEASIBLE: dict[str, tuple[Callable[[Workspace], None], str]] = {
     "prompts longer than the context": (
         long_prompts,
-        "1 of 61 prompts are too long: model.context 232 leaves 220",
+        "1 of 61 prompts are too long: base.context 232 leaves 220",
     ),
     "only ties": (only_ties, "no ranking in split train prefers one text to another, 60 of all 60"),
     "no rows for the model judge": (
@@ -105,8 +105,8 @@ def test_tokens_are_counted_by_the_tokenizer_that_pretraining_makes(
     """Signs are tokens too: a prompt of few words may still be too long."""
     prompt = "?!,.;" * 50 + " why"
     own(workspace, [*rows_of(60), {"prompt": prompt, "completion": "a"}], rankings(60))
-    workspace.set({"model.tokenizer": tokenizer, "model.vocab_size": 300 if tokenizer == "bpe" else 1024})
-    workspace.set({"ppo.response_length": 40, "evaluate.response_length": 40, "model.context": 256})
+    workspace.set({"base.tokenizer": tokenizer, "base.vocab_size": 300 if tokenizer == "bpe" else 1024})
+    workspace.set({"ppo.response_length": 40, "evaluate.response_length": 40, "base.context": 256})
     refuse(load_settings())  # two words
     tables = prepared(workspace)
     if tokenizer == "word":

@@ -133,9 +133,9 @@ def test_the_simulated_labelers_are_those_of_the_world() -> None:
 
 def test_stages_up_to_one_are_those_that_it_depends_on(workspace: Workspace) -> None:
     assert stages_up_to("validate") == {"ingest", "prepare", "validate"}
-    assert stages_up_to("sft") == {"ingest", "prepare", "validate", "pretrain", "sft"}
+    assert stages_up_to("sft") == {"ingest", "prepare", "validate", "base", "sft"}
     assert stages_up_to(None) == stages_up_to("register")
-    with pytest.raises(StageError, match="until tests: no such stage; there are collect, evaluate"):
+    with pytest.raises(StageError, match="until tests: no such stage; there are base, collect, evaluate"):
         stages_up_to("tests")
 
 

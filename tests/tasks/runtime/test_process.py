@@ -66,7 +66,7 @@ def python(*words: str, said: str = "", **env: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize("command", ["tasks.pretrain", "flows.run"])
+@pytest.mark.parametrize("command", ["tasks.base", "flows.run"])
 def test_the_openmp_of_a_program_spins_shortly(command: str) -> None:
     """libgomp itself says what it read, as it is loaded."""
     loads = "import atexit; atexit.register(__import__, 'torch'); "  # a flow's --help needs no torch
