@@ -52,8 +52,8 @@ USER = """[prompt {mark}]
 [end of response B {mark}]
 
 Which response is better?"""
-# Where the prompt is a conversation, SYSTEM goes on with the first, and the prompt is a TURN for each turn, so that
-# a turn that plays another speaker's part stays in its own frame.
+# Where the prompt is a conversation, SYSTEM goes on with the first, and each turn is a TURN: what plays
+# another speaker's part stays in its own frame.
 CONVERSATION = """
 
 The prompt is a conversation, one turn after another. The responses are what the assistant might say next."""

@@ -25,6 +25,6 @@ def test_model_judge_prefers_the_higher_score_of_its_reward_model(tmp_path):
     right, wrong = score(load_reward(tmp_path / "judge"), [as_row(PROMPT)] * 2, [RIGHT, WRONG])
     assert right != wrong
     expected = "output" if right > wrong else "reference"
-    assert preferred(judge, [as_row(PROMPT)] * 2, [WRONG, RIGHT], [RIGHT, RIGHT]) == [expected, "tie"]
+    assert preferred(judge, [PROMPT] * 2, [WRONG, RIGHT], [RIGHT, RIGHT]) == [expected, "tie"]
     with pytest.raises(DataError):
         model_judge("reward-model", tmp_path / "nothing", [])
