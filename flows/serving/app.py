@@ -25,7 +25,7 @@ from flows.serving.answers import Answers, ChatAnswers, TextAnswers
 from flows.serving.engine import Broken, Busy, Engine, Event, Job, Piece, Question
 from flows.serving.requests import MOST_CHOICES, ChatRequest, Refused, Request, TextRequest, read
 from rlhf.data.errors import DataError
-from rlhf.models.template import as_row
+from rlhf.models.template import Row, as_row
 
 LARGEST_BODY = 8 << 20  # bytes
 HEALTH = "/health"
@@ -127,8 +127,9 @@ class _Server:
     async def _answer(self, http: HttpRequest, kind: type[Request], shape: type[Answers]) -> Response:
         asked = read(kind, await _body(http))
         self._known(asked.model)
-        prompts = await asyncio.to_thread(self._prompts, asked)
-        question = self._question(asked, prompts)
+        rows = [as_row(prompt) for prompt in asked.prompts()]
+        prompts = await asyncio.to_thread(self._prompts, asked, rows)
+        question = self._question(asked, rows, prompts)
         answers = shape(
             self.served.names[0],
             self.served.fingerprint,
@@ -164,11 +165,11 @@ class _Server:
                 404,
             )
 
-    def _prompts(self, asked: Request) -> list[list[int]]:
+    def _prompts(self, asked: Request, rows: list[Row]) -> list[list[int]]:
         """Ids of the prompts, which leave room for an answer."""
         where = "messages" if isinstance(asked, ChatRequest) else "prompt"
         try:
-            prompts = [self.engine.prompt(as_row(prompt)) for prompt in asked.prompts()]
+            prompts = [self.engine.prompt(row) for row in rows]
         except DataError as error:
             raise Refused(str(error), where) from None
         longest, context = max(map(len, prompts)), self.engine.policy.context
@@ -184,13 +185,14 @@ class _Server:
             raise Refused("a prompt has no tokens", where)
         return prompts
 
-    def _question(self, asked: Request, prompts: list[list[int]]) -> Question:
+    def _question(self, asked: Request, rows: list[Row], prompts: list[list[int]]) -> Question:
         n = asked.n or 1
         if n * len(prompts) > MOST_CHOICES:
             raise Refused(f"{len(prompts)} prompts with n={n} are more than {MOST_CHOICES} choices.", "n")
         room = self.engine.policy.context - max(map(len, prompts))
         served = self.served
         return Question(
+            rows=[row for row in rows for _ in range(n)],
             prompts=[ids for ids in prompts for _ in range(n)],
             longest=asked.longest or min(served.longest, room),
             temperature=served.temperature if asked.temperature is None else asked.temperature,

@@ -19,6 +19,7 @@ from rlhf.data.errors import DataError
 from rlhf.models.policy import Policy
 from rlhf.models.sampling import check_sampling, draw_tokens, sampled_tokens
 from rlhf.models.template import Row
+from rlhf.models.thinking import left_open
 
 
 class Busy(RuntimeError):
@@ -30,7 +31,8 @@ class Question:
     """What to sample.
 
     Attributes:
-        prompts: ids of the prompt of each choice, several choices of one prompt next to each other.
+        rows: what each choice answers, several choices of one prompt next to each other.
+        prompts: its ids.
         longest: the most tokens of an answer.
         temperature: 0 is greedy.
         top_p: the share of the probability from which tokens are drawn; 1 is all of it. See `nucleus`.
@@ -38,6 +40,7 @@ class Question:
         stops: strings that end an answer besides the policy's own tokens.
     """
 
+    rows: Sequence[Row]
     prompts: Sequence[Sequence[int]]
     longest: int
     temperature: float
@@ -189,7 +192,10 @@ class Engine:
                 logits = nucleus(logits, question.temperature, question.top_p)
             return draw_tokens(logits, question.temperature, uniforms[rows, t])
 
-        job.texts = [GrowingText(self.policy.template, question.stops) for _ in question.prompts]
+        job.texts = [
+            GrowingText(self.policy.template, row, question.stops, self._thinks(ids))
+            for row, ids in zip(question.rows, question.prompts, strict=True)
+        ]
         job.left = set(range(len(question.prompts)))
         job.steps = sampled_tokens(
             self.policy.model,
@@ -199,6 +205,11 @@ class Engine:
             longest=question.longest,
             draw=draw,
         )
+
+    def _thinks(self, prompt: Sequence[int]) -> bool:
+        """Whether a prompt ends inside of thinking."""
+        with self._tokenizer:
+            return left_open(self.policy.tokenizer.decode(prompt[-24:], skip_special_tokens=False))
 
     def _piece(self, job: Job, choice: int, token: int) -> Piece | None:
         """What a new token adds to a choice; None where nothing can be shown yet."""

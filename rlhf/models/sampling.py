@@ -209,5 +209,5 @@ def generate(
             uniforms=noise[batch],
         )
         for i, ids in zip(batch, out, strict=True):
-            texts[i] = policy.template.text(ids)
+            texts[i] = policy.template.text(ids, rows[i])
     return texts

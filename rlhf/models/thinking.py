@@ -10,6 +10,12 @@ OPENING = re.compile(rf"<({_WORDS})>|\[THINK\]|<\|START_THINKING\|>|<\|think\|>|
 CLOSING = re.compile(rf"</({_WORDS})>|\[/THINK\]|<\|END_THINKING\|>|<\|/think\|>|◁/think▷", re.IGNORECASE)
 
 
+def left_open(text: str) -> bool:
+    """Whether a text opens thinking and does not close it, as the prompt of some templates does."""
+    opened = [tag.end() for tag in OPENING.finditer(text)]
+    return bool(opened) and not CLOSING.search(text, opened[-1])
+
+
 class Thinking:
     """The thinking tags that a tokenizer and its template know.
 
