@@ -34,6 +34,7 @@ from labeling.store import Store
 from rlhf.data.errors import DataError
 from tasks.runtime.errors import one_line_errors
 from tasks.runtime.places import state_dir
+from tasks.runtime.registry import CONVERSATIONS
 from tasks.runtime.tracking import connect
 
 PROJECT = "built-in"
@@ -53,7 +54,8 @@ Skip what you cannot judge, and flag what an operator should see.
 
 class Champion:
     """The model `name`@champion of the MLflow registry as `answer(prompt, n)`; looked up at most every
-    `every` seconds, loaded when it changed. `version` names what answered last."""
+    `every` seconds, loaded when it changed. `version` names what answered last; one that was judged on
+    conversations is asked in a user's turn (`chat`)."""
 
     def __init__(self, name: str, every: float = 2.0) -> None:
         self.name, self.every = name, every
@@ -71,10 +73,11 @@ class Champion:
         """
         with self._turn:
             model = self._current()
+            asked = [{"role": "user", "content": prompt}] if self.chat else prompt
             answers = []
             for _ in range(n):
                 self._asked += 1
-                answers += model.predict([prompt], params={"seed": self._asked})
+                answers += model.predict([asked], params={"seed": self._asked})
             return answers
 
     def _current(self) -> Any:
@@ -91,6 +94,7 @@ class Champion:
             if self._model is None or self.version != f"{self.name}/{champion.version}":
                 self._model = mlflow.pyfunc.load_model(f"models:/{self.name}/{champion.version}")
                 self.version = f"{self.name}/{champion.version}"
+                self.chat = champion.tags.get("prompts") == CONVERSATIONS
         except (MlflowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(

@@ -46,7 +46,15 @@ from tasks.runtime.locks import alone
 from tasks.runtime.outcome import changed_parameters, in_short, total_cost, write_outcome
 from tasks.runtime.past_evaluations import number_of_evaluation, record_evaluation
 from tasks.runtime.places import git_commit
-from tasks.runtime.registry import CHALLENGER, CHAMPION, POLICY, find_champion, policy_folder, served_code
+from tasks.runtime.registry import (
+    CHALLENGER,
+    CHAMPION,
+    CONVERSATIONS,
+    POLICY,
+    find_champion,
+    policy_folder,
+    served_code,
+)
 from tasks.runtime.stage import Stage, run
 from tasks.runtime.tracking import parent_run
 
@@ -74,7 +82,7 @@ def main(stage: Stage) -> dict[str, float]:
     record_evaluation(stage, rows)
     # Of two runs at once, the one that compares last must see the champion that the other one made.
     with alone(f"registry-{name}", lambda: print(f"{name}: another run registers; waiting for it")):
-        version = find_version(client, name) or new_version(stage, evaluation)
+        version = find_version(client, name) or new_version(stage, evaluation, rows)
         client.set_registered_model_alias(name, CHALLENGER, version.version)
         print(f"{name} version {version.version} is @{CHALLENGER}")
         decision = decide_and_promote(stage, evaluation, rows, version, client)
@@ -161,8 +169,11 @@ def find_version(client: MlflowClient, name: str) -> ModelVersion | None:
     return None
 
 
-def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
-    """Log the policy and register it; the version appears at once with all its tags, or not at all."""
+def new_version(stage: Stage, evaluation: Mapping[str, Any], rows: list[Row]) -> ModelVersion:
+    """Log the policy and register it; the version appears at once with all its tags, or not at all.
+
+    The tag `prompts` says that it was judged on conversations, so that whoever asks it knows to ask in turns.
+    """
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -209,6 +220,8 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any]) -> ModelVersion:
         "judge": evaluation["judge"]["name"],
         "judge_kind": evaluation["judge"]["kind"],
     }
+    if any(row["messages"] for row in rows):
+        tags["prompts"] = CONVERSATIONS
     return mlflow.register_model(logged.model_uri, stage.settings.register_.model_name, tags=tags)
 
 

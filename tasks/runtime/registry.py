@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 POLICY = Path("models/ppo")
 RECORD = Path("runs/register.json")
 CHALLENGER, CHAMPION = "challenger", "champion"
+CONVERSATIONS = "conversations"  # the tag `prompts` of a version that was judged on such
 # What the served policy imports of ours, kept beside the weights: a version loads without this project.
 ROOMS = ("__init__.py", "data", "models")
 

@@ -52,19 +52,20 @@ FACTS = {
 }
 
 
-def write_policy(seed: int) -> None:
+def write_policy(seed: int, chatml: bool = False) -> None:
     import torch
 
     from rlhf.models.policy import Policy, save_model
     from rlhf.models.scratch import new_model, train_tokenizer
 
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(PROMPTS, "word", 300)
+    tokenizer = train_tokenizer(PROMPTS, "word", 300, chatml=chatml)
     save_model(Policy(new_model("0.1M", tokenizer, 64), tokenizer), "models/ppo")
 
 
-def write_result(rate: float = 0.9, prompts: list[str] = PROMPTS, **changes: Any) -> None:
-    """What `evaluate` writes of the policy in models/ppo, PPO being preferred on a share of the prompts."""
+def write_result(rate: float = 0.9, prompts: list[str] = PROMPTS, chat: bool = False, **changes: Any) -> None:
+    """What `evaluate` writes of the policy in models/ppo, PPO being preferred on a share of the prompts,
+    which are conversations with `chat`."""
     from rlhf.measures.alpha_spending import outcome
     from tasks.graph import content_hash
 
@@ -74,6 +75,7 @@ def write_result(rate: float = 0.9, prompts: list[str] = PROMPTS, **changes: Any
     rows = judged(preferred, prompts, outputs)
     for row in rows:
         row["reference"] = REFERENCE
+        row["messages"] = [{"role": "user", "content": row["prompt"]}] if chat else None
     write_table("data/judgments/judgments.parquet", JUDGMENT, with_ids(JUDGMENT, rows, "test"))
     numbers = evaluation(rows) | {"outcome": outcome(rows), "weights": {"ppo": content_hash("models/ppo")}}
     write_json("metrics/evaluation.json", numbers | changes)
@@ -203,6 +205,13 @@ def test_a_running_app_answers_with_a_new_champion(registry, workspace):
     write_result(0.95)
     assert registry()["aliases"]["champion"] == 2
     assert ask() == "rlhf-policy/2"
+    write_policy(3, chatml=True)
+    write_result(1.0, chat=True)
+    assert registry()["aliases"]["champion"] == 3
+    assert ask() == "rlhf-policy/3"  # judged on conversations, and so asked in one
+    with app_store.read() as tx:
+        messages = tx.scalars(sa.select(items.c.messages).order_by(items.c.id)).all()
+    assert messages == [None, None, [{"role": "user", "content": PROMPTS[0]}]]
     app_store.close()
 
 
