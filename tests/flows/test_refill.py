@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from conftest import ROOT, Workspace
 
 from flows import refill
+from labeling.schema import items
 from labeling.store import Store
 from rlhf.data.contracts import DEMONSTRATION, with_ids
+from rlhf.data.conversations import transcript
 from rlhf.data.table import write_table
 from rlhf.settings import Settings, load_settings
 
@@ -52,3 +55,17 @@ def test_a_round_may_end_with_nothing_to_rank(
     assert refill.find_queue(sqlite, settings.collect.labels.project, 1) is None
     answer(monkeypatch, [" now it differs"])
     assert refill.refill(sqlite, settings, Path("."), 1, 4) == 5
+
+
+def test_outputs_of_a_conversation_are_ranked_as_its_next_turn(
+    settings: Settings, sqlite: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    chat = {"prompt": transcript(messages), "messages": messages, "completion": "Hello.\n"}
+    rows = [chat | {"split": "train"}, {"prompt": "plain", "completion": " ref", "split": "train"}]
+    write_table("data/prepared/demonstrations.parquet", DEMONSTRATION, with_ids(DEMONSTRATION, rows, "t"))
+    answer(monkeypatch, [" one"])
+    assert refill.refill(sqlite, settings, Path("."), 1, 4) == 2
+    with sqlite.read() as tx:
+        kept = {row.prompt: (row.messages, row.outputs) for row in tx.execute(sa.select(items))}
+    assert kept == {chat["prompt"]: (messages, ["Hello.\n", " one"]), "plain": (None, ["ref", "one"])}

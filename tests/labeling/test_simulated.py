@@ -39,8 +39,12 @@ def test_they_sign_in_and_rank_what_they_see(
         post = draw_post(rng, 0.5)
         texts = {name: write(post, rng, name)[0].strip() for name in WRITERS}
         if len(set(texts.values())) == len(texts):
-            facts[post.text] = post.facts
-            posts.append(Candidate(post.text, tuple(texts.values()), tuple(texts), split="train"))
+            system = {"role": "system", "content": "Summarise the post."}
+            messages = [system, {"role": "user", "content": post.text}] if len(posts) % 2 else None
+            prompt = transcript(messages) if messages else post.text
+            facts[prompt] = post.facts
+            names = tuple(texts)
+            posts.append(Candidate(prompt, tuple(texts.values()), names, split="train", messages=messages))
     with sqlite.write() as tx:
         add_queue(tx, 1, "round 1", "rank", "test")
         row = queue_row(tx, "p", "round 1")
@@ -61,6 +65,7 @@ def test_they_sign_in_and_rank_what_they_see(
         assert tx.scalars(active).all() == []
     assert {row["labeler_id"] for row in rows} == {f"simulated {name}" for name, _ in CREW}
     assert {row["prompt"] for row in rows} == set(facts)
+    assert sum(row["messages"] is not None for row in rows) == 20
     right: dict[str, list[bool]] = {"expert": [], "spammer": []}
     for row in rows:
         scores = [gold_score(facts[row["prompt"]], text) for text in row["completions"]]
