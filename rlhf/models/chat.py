@@ -156,6 +156,19 @@ class Chat:
         ends = [self.stops[0] if chat else self.plain.stops[0] for chat in chats]
         return prompts, [a or [*next(own), end] for a, end in zip(answers, ends, strict=True)]
 
+    def whole(self, row: Row, text: str) -> list[int]:
+        """Ids of a row's conversation with its answer, as the template writes it, to its very end.
+
+        Raises:
+            DataError: the row is plain text, or see `prompts`.
+        """
+        turns = self._turns(row)
+        if turns is None:
+            raise DataError("a row of plain text is no conversation")
+        return encode(
+            self.tokenizer, [self._render([*turns, {"role": "assistant", "content": text}], False)[0]]
+        )[0]
+
     def shortened(self, row: Row, ids: list[int], room: int) -> list[int]:
         """A prompt's ids if they fit into `room`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,15 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from rlhf.data.errors import DataError
 from rlhf.models.batches import right_pad
 from rlhf.models.logprobs import sequence_scores
-from rlhf.models.policy import UNSETTLED, Settled, context_length, how_to_load, read_settled, settle_pad
+from rlhf.models.policy import (
+    UNSETTLED,
+    Policy,
+    Settled,
+    context_length,
+    how_to_load,
+    read_settled,
+    settle_pad,
+)
 from rlhf.models.template import Row, Template, answered, template_of
 
 
@@ -45,12 +54,15 @@ class RewardModel:
 def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
     """A reward model with the body of a policy and a new head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
     reward = _load(path, num_labels=1)
-    generator = torch.Generator().manual_seed(seed)
-    width = reward.model.config.hidden_size
-    with torch.no_grad():
-        weight = torch.randn(1, width, generator=generator) / math.sqrt(width + 1)
-        reward.model.score.weight.copy_(weight)
+    _new_head(reward.model, seed)
     return reward
+
+
+@torch.no_grad()
+def _new_head(model: Any, seed: int) -> None:
+    width = model.config.hidden_size
+    weight = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / math.sqrt(width + 1)
+    model.score.weight.copy_(weight)
 
 
 def load_reward(path: Path | str) -> RewardModel:
@@ -110,3 +122,22 @@ def shift_to_references(reward: RewardModel, references: list[dict[str, Any]]) -
     scores = score(reward, references, [row["completion"] for row in references])
     reward.model.config.reward_shift = sum(scores) / len(scores)
     return reward.model.config.reward_shift
+
+
+def untrained_reward(policy: Policy, seed: int) -> RewardModel:
+    """A reward model on the body of a policy in hand, which both then share, with a new head.
+
+    Raises:
+        DataError: transformers has no sequence classification for this architecture.
+    """
+    config = copy.deepcopy(policy.model.config)
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise DataError(f"transformers has no sequence classification for {config.model_type} models")
+    config.num_labels = 1
+    with torch.device("meta"):  # its own body is never computed with
+        model = AutoModelForSequenceClassification.from_config(config)
+    setattr(model, model.base_model_prefix, policy.model.base_model)
+    body = next(policy.model.parameters())
+    model.score = torch.nn.Linear(config.hidden_size, 1, bias=False, dtype=body.dtype, device=body.device)
+    _new_head(model, seed)
+    return RewardModel(model.eval(), policy.tokenizer, policy.settled)

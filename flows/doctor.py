@@ -1,0 +1,206 @@
+"""What a run would do with your data and your base model, before a second of training.
+
+    python -m flows.doctor                                   # the built-in task
+    python -m flows.doctor --recipe chat                     # a recipe
+    python -m flows.doctor --data FOLDER --set ingest.source=files \
+        --set base.type=pretrained --set base.path=MODEL     # your own
+
+It reads the data and brings in the base model as a run does, shows the first rows as the model will see them
+(what is learnt stands in brackets, and in colour on a terminal), how long they are against the context, and
+checks what goes wrong silently: templates, special tokens, padding, scores, log-probabilities. Nothing is
+trained and nothing is written. It exits with 1 if a check fails. A base model that is trained from scratch
+has random weights here.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before a library is loaded
+    from tasks.runtime.process import settle
+
+    settle()
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.params import parse_changes, plan
+from rlhf.data.errors import DataError
+from rlhf.settings import Settings
+from tasks.runtime.errors import one_line_errors
+
+SHOWN = 2  # rows that are shown whole
+COLOURS = {"learnt": "\033[1;32m", "context": "\033[2m", "bad": "\033[1;31m", "good": "\033[32m"}
+PLAIN = "\033[0m"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; ends with exit code 1 if a check fails, or with one line if the input is bad."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Parameters: `python -m rlhf.settings` lists them all.",
+    )
+    parser.add_argument("--recipe", metavar="NAME", help="a recipe, or the path of a params file")
+    parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=SHOWN, metavar="N", help="rows to show whole (default: 2)"
+    )
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        settings = plan(options.recipe, options.data, parse_changes(options.set))
+        if not examine(settings, options.rows):
+            sys.exit(1)
+
+
+def examine(settings: Settings, shown: int = SHOWN) -> bool:
+    """Print everything about a run's data and base model; returns whether every check passed.
+
+    Raises:
+        DataError: data or model that a run would refuse.
+    """
+    from tasks.ingest import load
+    from tasks.prepare import prepare
+
+    raw = load(settings.ingest, settings.seed)
+    tables = prepare(raw.tables, settings.prepare, settings.seed)
+    counts = ", ".join(f"{len(rows)} {name}" for name, rows in tables.items() if rows)
+    _title("Data")
+    print(f"source {settings.ingest.source}: {counts}")
+    for note in raw.notes:
+        print(note)
+
+    from rlhf.models.doctor import cheap_checks  # here, so that bad data is refused before torch is loaded
+    from tasks.base import before_training
+
+    with tempfile.TemporaryDirectory() as name:
+        policy, changes = before_training(settings.base, tables, Path(name))
+        demonstrations = [row for row in tables["demonstrations"] if row["split"] == "train"]
+        if not demonstrations:
+            raise DataError(
+                "there are no demonstrations of split 'train', so SFT would have nothing to learn"
+            )
+        _title("Base model")
+        print(
+            f"{type(policy.model).__name__}, {policy.model.num_parameters():,} parameters, "
+            f"{str(policy.model.dtype).removeprefix('torch.')}"
+        )
+        stops = ", ".join(_shown(policy.tokenizer, i) for i in policy.stops)
+        kind = type(policy.template).__name__.lower()
+        print(f"context {policy.context} tokens, template {kind}, an answer ends at {stops}")
+        for line in changes:
+            print(f"- {line}")
+        _show_rows(policy, demonstrations[:shown], settings.sft.learn)
+        _show_lengths(policy, demonstrations, tables["prompts"], settings)
+        findings = cheap_checks(policy, demonstrations, Path(name) if any(Path(name).iterdir()) else None)
+        findings += _of_models(policy, demonstrations, tables["comparisons"], settings)
+    return _show(findings)
+
+
+def _of_models(
+    policy: Any, demonstrations: Sequence[Any], comparisons: Sequence[Any], settings: Settings
+) -> Any:
+    """The checks that run the model, on few rows."""
+    import torch
+
+    from rlhf.models.doctor import check_agreement, check_reward, check_start, check_varies
+    from rlhf.models.reward_model import untrained_reward
+    from tasks.ppo import rewards_of
+
+    torch.set_num_threads(settings.threads)
+    rows, texts = demonstrations[:4], [row["completion"] for row in demonstrations[:4]]
+    findings = [check_agreement(policy, rows), check_start(policy, policy, rows, texts)]
+    several = [row for row in comparisons if len(set(row["completions"])) > 1][:3]
+    answers = [row["completions"] for row in several] or [[text, texts[0]] for text in texts[1:3]]
+    findings += check_reward(untrained_reward(policy, settings.seed), several or rows[1:3], answers)
+    functions, _ = rewards_of(settings.ppo)
+    told = demonstrations[:32]
+    for function in functions:
+        scores = function([row["messages"] or row["prompt"] for row in told], [r["completion"] for r in told])
+        findings.append(check_varies(function.__name__, [float(score) for score in scores]))
+    return findings
+
+
+def _show_rows(policy: Any, rows: Sequence[Any], learn: str) -> None:
+    from rlhf.training.sft import examples
+
+    _title("What the model sees")
+    encoded = examples(policy, list(rows), learn)
+    for ids, labels in zip(encoded["input_ids"], encoded["labels"], strict=True):
+        start = sum(label == -100 for label in labels)
+        context, learnt = (
+            "".join(_shown(policy.tokenizer, i) for i in part) for part in (ids[:start], ids[start:])
+        )
+        print(_coloured("context", context) + _coloured("learnt", f"[{learnt}]"))
+        print(f"ids {' '.join(map(str, ids[:start]))} [{' '.join(map(str, ids[start:]))}]\n")
+
+
+def _show_lengths(
+    policy: Any, demonstrations: Sequence[Any], prompts: Sequence[Any], settings: Settings
+) -> None:
+    """Lengths against the context, and what becomes of what is too long."""
+    template, context = policy.template, policy.context
+    _title("Lengths, in tokens")
+    answers = template.answers(demonstrations, [row["completion"] for row in demonstrations])
+    asked = template.prompts(demonstrations)
+    whole = [len(a) + len(b) for a, b in zip(asked, answers, strict=True)]
+    room = context - settings.ppo.response_length
+    for name, lengths, limit in (
+        ("demonstrations", whole, context),
+        ("their answers", [len(ids) for ids in answers], settings.ppo.response_length),
+        ("prompts of PPO", [len(ids) for ids in template.prompts(prompts)], room),
+    ):
+        if not lengths:
+            continue
+        ordered = sorted(lengths)
+        long = sum(n > limit for n in lengths)
+        middle, most = ordered[len(ordered) // 2], ordered[-1]
+        print(f"{name}: {len(lengths)}, median {middle}, longest {most}; {long} longer than {limit}", end="")
+        print(f" ({_WHEN_LONG[name]})" if long else "")
+
+
+_WHEN_LONG = {
+    "demonstrations": "plain prompts lose their start, conversations are refused",
+    "their answers": "PPO and evaluation stop there: raise ppo.response_length, evaluate.response_length",
+    "prompts of PPO": "refused, or plain ones cut by ppo.max_prompt_length",
+}
+
+
+def _show(findings: Sequence[Any]) -> bool:
+    _title("Checks")
+    for finding in findings:
+        mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
+        colour = {True: "good", False: "bad", None: "context"}[finding.ok]
+        print(f"{_coloured(colour, mark)} {finding.name}: {finding.seen}")
+        print(f"     {_coloured('context', finding.means)}")
+        if finding.ok is False:
+            print(f"     {finding.mend}")
+    failed = sum(finding.ok is False for finding in findings)
+    print(
+        f"\n{failed} of {len(findings)} checks failed" if failed else f"\nall {len(findings)} checks passed"
+    )
+    return not failed
+
+
+def _title(text: str) -> None:
+    print(f"\n{text}\n{'-' * len(text)}")
+
+
+def _shown(tokenizer: Any, i: int) -> str:
+    """A token as a terminal may show it: control characters, which could drive it, are escaped."""
+    text = tokenizer.decode([i]) or str(tokenizer.convert_ids_to_tokens(i))
+    return "".join(c if c.isprintable() else ("\u23ce\n" if c == "\n" else ascii(c)[1:-1]) for c in text)
+
+
+def _coloured(name: str, text: str) -> str:
+    return f"{COLOURS[name]}{text}{PLAIN}" if sys.stdout.isatty() else text
+
+
+if __name__ == "__main__":
+    main()
