@@ -22,13 +22,13 @@ if __name__ == "__main__":  # before a library is loaded
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.params import parse_changes, plan
 from rlhf.data.errors import DataError
-from rlhf.settings import Settings
+from rlhf.settings import Pretrained, Scratch, Settings
 from tasks.runtime.errors import one_line_errors
 
 SHOWN = 2  # rows that are shown whole
@@ -69,7 +69,7 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
     from tasks.prepare import prepare
 
     raw = load(settings.ingest, settings.seed)
-    tables = prepare(raw.tables, settings.prepare, settings.seed)
+    tables = prepare(_stored(raw.tables), settings.prepare, settings.seed)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in tables.items() if rows)
     _title("Data")
     print(f"source {settings.ingest.source}: {counts}")
@@ -77,30 +77,52 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
         print(note)
 
     from rlhf.models.doctor import cheap_checks  # here, so that bad data is refused before torch is loaded
-    from tasks.base import before_training
 
-    with tempfile.TemporaryDirectory() as name:
-        policy, changes = before_training(settings.base, tables, Path(name))
-        demonstrations = [row for row in tables["demonstrations"] if row["split"] == "train"]
-        if not demonstrations:
-            raise DataError(
-                "there are no demonstrations of split 'train', so SFT would have nothing to learn"
-            )
-        _title("Base model")
-        print(
-            f"{type(policy.model).__name__}, {policy.model.num_parameters():,} parameters, "
-            f"{str(policy.model.dtype).removeprefix('torch.')}"
-        )
-        stops = ", ".join(_shown(policy.tokenizer, i) for i in policy.stops)
-        kind = type(policy.template).__name__.lower()
-        print(f"context {policy.context} tokens, template {kind}, an answer ends at {stops}")
-        for line in changes:
-            print(f"- {line}")
-        _show_rows(policy, demonstrations[:shown], settings.sft.learn)
-        _show_lengths(policy, demonstrations, tables["prompts"], settings)
-        findings = cheap_checks(policy, demonstrations, Path(name) if any(Path(name).iterdir()) else None)
-        findings += _of_models(policy, demonstrations, tables["comparisons"], settings)
+    policy, changes = base_model(settings.base, tables)
+    demonstrations = [row for row in tables["demonstrations"] if row["split"] == "train"]
+    if not demonstrations:
+        raise DataError("there are no demonstrations of split 'train', so SFT would have nothing to learn")
+    _title("Base model")
+    print(
+        f"{type(policy.model).__name__}, {policy.model.num_parameters():,} parameters, "
+        f"{str(policy.model.dtype).removeprefix('torch.')}"
+    )
+    stops = ", ".join(_shown(policy.tokenizer, i) for i in policy.stops)
+    kind = type(policy.template).__name__.lower()
+    print(f"context {policy.context} tokens, template {kind}, an answer ends at {stops}")
+    for line in changes:
+        print(f"- {line}")
+    _show_rows(policy, demonstrations[:shown], settings.sft.learn)
+    _show_lengths(policy, demonstrations, tables["prompts"], settings)
+    findings = cheap_checks(policy, demonstrations, policy.tokenizer.name_or_path or None)
+    findings += _of_models(policy, demonstrations, tables["comparisons"], settings)
     return _show(findings)
+
+
+def _stored(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows as the next stage reads them: with every column of their contract."""
+    from rlhf.data.contracts import TABLES
+    from rlhf.data.table import read_table, write_table
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in tables.items():
+            write_table(Path(folder, name), TABLES[name], rows)
+        return {name: read_table(Path(folder, name), TABLES[name]) for name in tables}
+
+
+def base_model(base: Scratch | Pretrained, tables: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """The base model as later stages get it, and what was changed of it; random where it is trained here."""
+    if isinstance(base, Pretrained):
+        from tasks.base import settled
+
+        brought = settled(base)
+        return brought.policy, brought.changes
+    from rlhf.models.policy import Policy
+    from rlhf.models.scratch import new_model, tokenizer_texts, train_tokenizer
+
+    texts = tokenizer_texts(tables["corpus"], tables["demonstrations"])
+    tokenizer = train_tokenizer(texts, base.tokenizer, base.vocab_size, base.template == "chatml")
+    return Policy(new_model(base.scale, tokenizer, base.context), tokenizer), []
 
 
 def _of_models(
