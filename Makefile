@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare experiments figure serve export up down label test browser style quality prefect mlflow docs clean
+.PHONY: help run doctor compare experiments figure serve export up down label test browser style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,6 +37,10 @@ help:  ## this list
 
 run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 	@$(BIN)/python -m flows.run $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
+		$(foreach change,$(SET),--set '$(change)')
+
+doctor: $(READY)  ## show how a run would read your data and base model, and check both (RECIPE=, DATA=, SET=)
+	@$(BIN)/python -m flows.doctor $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
 		$(foreach change,$(SET),--set '$(change)')
 
 compare: $(READY)  ## compare runs: make compare A B, or RUNS="models:/rlhf-policy@champion B"

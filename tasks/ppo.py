@@ -28,6 +28,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table
 from rlhf.models.adapters import load_adapters
+from rlhf.models.doctor import refuse_unsound
 from rlhf.models.policy import load_policy, save_model
 from rlhf.models.reward_model import load_reward
 from rlhf.models.sampling import generate
@@ -118,6 +119,7 @@ def train_policy(stage: Stage) -> None:
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     policy, trained = load_policy("models/sft"), load_reward("models/reward")
+    refuse_unsound(policy, [row for row in demonstrations if row["split"] == "train"], "models/sft")
     own = params.reward_model == "given"  # a reward model that the user brought
     reward = load_reward(OWN_REWARD) if own else trained
     scorer: Any = reward

@@ -29,6 +29,7 @@ from rlhf.measures.calibration import reward_quality
 from rlhf.measures.judge_trust import by_score, measure
 from rlhf.measures.known_pairs import labelers_of, labelled_pairs
 from rlhf.models.adapters import Adapters, add_lora, merge_lora, save_adapters
+from rlhf.models.doctor import refuse_unsound
 from rlhf.models.policy import save_model
 from rlhf.models.reward_model import RewardModel, reward_from_policy, score, shift_to_references
 from rlhf.training.curves import final_loss, write_curve
@@ -135,6 +136,7 @@ def fit(
     method = params.labeler_weights
     weights = {} if method == "none" else labeler_weights(rows, method)
     reward = reward_from_policy("models/sft", settings.seed)
+    refuse_unsound(reward, references, "models/sft")
     adapted = add_lora(reward, params.lora_rank) if params.lora_rank else None
     counts = [weights[row["labeler_id"]] for row in rows] if weights else [1.0] * len(rows)
     contrast = contrasts(references, params.judge_contrast, settings.seed) if split == "judge" else []

@@ -16,6 +16,7 @@ from rlhf.compute import deterministic
 from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
+from rlhf.models.doctor import refuse_unsound
 from rlhf.models.policy import load_policy, save_model
 from rlhf.models.sampling import check_sampling, generate
 from rlhf.training.curves import final_loss, write_curve
@@ -33,6 +34,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     stage.log_dataset("data/prepared/demonstrations.parquet", demonstrations, "sft")
 
     base = load_policy("models/pretrained")
+    refuse_unsound(base, [row for row in demonstrations if row["split"] == "train"], "models/pretrained")
     check_sampling(base.model)  # refuse what cannot be sampled before hours of training
     before = validation_loss(base, demonstrations)
     launch(stage, train_policy, settings.sft.accelerate)
