@@ -149,8 +149,9 @@ def _items_command(verbs: Verbs) -> None:
         verbs,
         "items",
         "fill a queue from a file",
-        description="Columns: prompt and completions (or output), optionally policies, reference, ranking, "
-        "scores, split, source, expected and explanation. The comparisons of `collect` fit as they are.",
+        description="Columns: prompt (or messages, the turns of a conversation) and completions (or output), "
+        "optionally policies, reference, ranking, scores, split, source, expected and explanation. The "
+        "comparisons of `collect` fit as they are.",
     )
     fill.add_argument("project")
     fill.add_argument("queue")

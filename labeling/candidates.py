@@ -1,7 +1,7 @@
 """Candidates: rows of a file, prompts with outputs, that may become items of a queue.
 
 The comparisons that the stage `collect` writes fit as they are, and so does any JSONL, JSON, CSV or Parquet
-with the columns of `CANDIDATE`.
+with the columns of `CANDIDATE`. Messages may stand for the prompt.
 """
 
 from __future__ import annotations

@@ -94,6 +94,26 @@ class StandIn:
         return [write(post, self.rng, name)[0].strip() for name in ("careful", "rambling")[:n]]
 
 
+CHAT = Candidate(
+    "a conversation with a help desk",
+    (
+        "Yes: resin pads for your brake cost 12.95 euro, and there are three sets here. It squeals only when "
+        "it is wet, so clean the rotor first; that may be all it needs.",
+        "We have pads for 12.95 euro. Come by, and we fit them for 15 euro.",
+    ),
+    ("ppo", "sft"),
+    messages=[
+        {
+            "role": "system",
+            "content": "You are the help desk of a bicycle shop. Be brief. Ask before you guess.",
+        },
+        {"role": "user", "content": "My rear brake squeals since last week. It is a hydraulic disc brake."},
+        {"role": "assistant", "content": "Does it squeal all the time, or only when it is wet?"},
+        {"role": "user", "content": "Only when it is wet. Do you have pads, and what do they cost?"},
+        {"role": "assistant", "content": "Let me look."},
+        {"role": "tool", "content": '{"article": "resin pad", "price": 12.95, "in stock": 3}'},
+    ],
+)
 _rng = random.Random("pictures")
 POSTS = [draw_post(_rng, 0.3) for _ in range(160)]
 
@@ -151,6 +171,8 @@ def filled(store: Store) -> dict[str, User]:
             add_items(tx, row, candidates(), filling, "robin")
             if kind == "compare":
                 add_items(tx, row, gold(), Filling("gold", seed=7), "robin")
+        add_queue(tx, project, "conversations", "compare", "robin")
+        add_items(tx, queue_row(tx, "summaries", "conversations"), [CHAT], Filling(), "robin")
         add_queue(tx, project, "second opinions", "compare", "robin", group="expert")
         closed = add_queue(tx, project, "pilot", "compare", "robin", 2, 900, "expert")
         change_queue(tx, closed, "robin", 2, 900, "expert", False)
@@ -257,7 +279,9 @@ class Camera:
 def take_all(camera: Camera, crew: dict[str, User]) -> None:
     """Every page that a labeler and an operator can reach."""
     with camera.store.read() as tx:
-        ids = {kind: queue_row(tx, "summaries", kind).id for kind in (*KINDS, "second opinions")}
+        ids = {
+            kind: queue_row(tx, "summaries", kind).id for kind in (*KINDS, "conversations", "second opinions")
+        }
         empty = project_id(tx, "translations")
     page = camera.sign_in(crew["lucia"])
     camera.take(page, "work", "My work", "/")
@@ -268,6 +292,7 @@ def take_all(camera: Camera, crew: dict[str, User]) -> None:
             for key in "213":
                 page.keyboard.press(key)
         camera.take(page, "work", kind.capitalize())
+    camera.take(page, "work", "Conversation", f"/work/{ids['conversations']}")
     page.goto(f"{camera.url}/work/{ids['compare']}")
     page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
     camera.take(page, "work", "Remark, skip, flag")
@@ -435,7 +460,8 @@ def main() -> None:
             pictures = sorted((folder / view).glob(f"{theme} *.png"))
             size = (240, 8, 1000) if view == "phone" else (600, 3, 720)
             save(sheet(pictures, *size), f"{theme}-{view}")
-        for name, page in (("compare", "work * Compare"), ("project", "operate * Project")):
+        single = {"compare": "work * Compare", "chat": "work * Conversation", "project": "operate * Project"}
+        for name, page in single.items():
             [picture] = (folder / "light").glob(f"{page}.png")
             save(Image.open(picture).convert("RGB"), name)
     print(f"{sum(file.stat().st_size for file in OUT.glob('*.png')) / 1e6:.1f} MB of pictures in {OUT}")
