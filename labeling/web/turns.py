@@ -38,7 +38,7 @@ class Turn:
     def preview(self) -> str:
         """The first words, for where it is folded."""
         words = " ".join(self.text[: 4 * PREVIEW].split())
-        return words if len(words) <= PREVIEW else words[:PREVIEW] + "…"
+        return words if len(words) <= PREVIEW else words[:PREVIEW].rstrip() + "…"
 
 
 def turns(messages: Messages, listed: bool = False) -> list[Turn]:
@@ -52,10 +52,9 @@ def turns(messages: Messages, listed: bool = False) -> list[Turn]:
     made = []
     for place, message in enumerate(messages):
         role, text = str(message["role"]), str(message["content"])
-        long = len(text) > LONG_CHARACTERS or text.count("\n") > LONG_LINES
+        long = place != last and (len(text) > LONG_CHARACTERS or text.count("\n") > LONG_LINES)
         if listed and len(text) > LISTED:
             text = text[:LISTED] + "…"
         look = role if role in ROLES else "other"
-        foldable = role == "system" or (long and place != last)
-        made.append(Turn(role, look, speaker(role), text, foldable, open=not long))
+        made.append(Turn(role, look, speaker(role), text, long or role == "system", open=not long))
     return made

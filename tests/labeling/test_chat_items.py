@@ -26,6 +26,7 @@ from labeling.rows import content_hash
 from labeling.schema import items, queues
 from labeling.store import Store
 from labeling.versions import cut_version
+from labeling.web.turns import turns
 from labeling.work import next_work
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, row_id
 from rlhf.data.conversations import transcript
@@ -165,6 +166,24 @@ def test_argilla_chat_fields_are_conversations(tmp_path: Path) -> None:
     path.write_text(json.dumps([{"fields": fields | {"chat": TURNS[:3]}, "responses": responses}]))
     with pytest.raises(DataError, match="record 1: the last message is the assistant's"):
         read_labels(path)
+
+
+def test_only_what_is_long_and_before_the_last_turn_begins_folded() -> None:
+    long = "word " * 400
+    contents = [("system", "short"), ("system", long), ("user", long), ("user", "a\n" * 40), ("user", "b")]
+    shown = turns([{"role": role, "content": text} for role, text in [*contents, ("user", long)]])
+    assert [(turn.foldable, turn.open) for turn in shown] == [
+        (True, True),
+        (True, False),
+        (True, False),
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
+    assert shown[2].preview == ("word " * 32).rstrip() + "…"
+    assert [len(turn.text) for turn in shown] == [len(text) for _, text in contents] + [len(long)]
+    [listed] = turns([{"role": "user", "content": "x" * 2500}], listed=True)
+    assert listed.text == "x" * 2000 + "…"
 
 
 def test_a_plain_item_has_the_hash_that_it_always_had() -> None:
