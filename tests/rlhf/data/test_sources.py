@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rlhf.data.sources import source_hash
@@ -30,3 +31,26 @@ def test_source_hash_follows_content_and_not_place(tmp_path: Path) -> None:
     assert source_hash(tmp_path / "a") != source_hash(tmp_path / "b")
     (tmp_path / "f").write_bytes(b"abc")  # published test vector of SHA-256
     assert source_hash(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_conversations_default_corpus_is_each_conversation_with_its_answer(tmp_path: Path) -> None:
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How do I store tea?"}]
+    rows = [
+        {"messages": [*talk, {"role": "assistant", "content": "  Keep it dry.\n"}]},
+        {"messages": talk[1:], "completion": "Dry."},
+    ]
+    (tmp_path / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    raw = load(Ingest(source="files", path=str(tmp_path)), seed=1)
+    first, second = raw.tables["demonstrations"]
+    assert first == {
+        "prompt": "System: Be brief.\n\nUser: How do I store tea?",
+        "messages": talk,
+        "completion": "  Keep it dry.\n",
+        "source": "demonstrations.jsonl",
+    }
+    assert (second["prompt"], second["messages"]) == ("How do I store tea?", talk[1:])
+    # Each text opens with its prompt, by which held-out ones are kept out of the corpus.
+    assert [row["text"] for row in raw.tables["corpus"]] == [
+        "System: Be brief.\n\nUser: How do I store tea?\n\nAssistant:   Keep it dry.\n",
+        "How do I store tea?\n\nAssistant: Dry.",
+    ]
