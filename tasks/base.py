@@ -39,7 +39,7 @@ def train(stage: Stage, base: Scratch) -> dict[str, float | None]:
     stage.log_dataset("data/prepared/corpus.parquet", corpus, "pretraining")
 
     seen = tokenizer_texts(corpus, demonstrations)
-    tokenizer = train_tokenizer(seen, base.tokenizer, base.vocab_size)
+    tokenizer = train_tokenizer(seen, base.tokenizer, base.vocab_size, chatml=base.template == "chatml")
     policy = Policy(new_model(base.scale, tokenizer, base.context), tokenizer)
     curve = pretrain(
         policy,
