@@ -19,7 +19,14 @@ from rlhf.settings import load_settings
 from tasks.runtime.process import settle
 from tasks.runtime.stage import Stage, stage_settings
 
-pytest_plugins = ["label_app", "flow_repository", "chat_server", "hub_server", "run_folders"]
+pytest_plugins = [
+    "label_app",
+    "flow_repository",
+    "chat_server",
+    "hub_server",
+    "run_folders",
+    "real_tokenizers",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 1200.0  # seconds until a test gives up on what should happen; how fast it happens is not tested

@@ -13,7 +13,7 @@ from rlhf.data.errors import DataError
 from rlhf.models.control_tokens import controls_of, encode, unmarked
 from rlhf.models.plain import Plain, Row, until_stop
 from rlhf.models.template_source import settled
-from rlhf.models.thinking import CLOSING, Thinking
+from rlhf.models.thinking import CLOSING, Thinking, around_thinking
 
 Turns = list[dict[str, str]]
 
@@ -70,9 +70,8 @@ class Chat:
         self.thinking = Thinking(tokenizer, self.source)
         self.around = self._probe()
         self.stops = tuple(dict.fromkeys([self.around.end, *self.plain.stops]))
-        self._header = self.around.front
-        for tag in CLOSING.finditer(self.around.front):
-            self._header = self.around.front[tag.end() :].lstrip()
+        # What stands between thinking and answer: a channel's name, as tokens, or line breaks, as text.
+        self._header = CLOSING.split(self.around.front)[-1]
         header = encode(tokenizer, [self._header])[0] if self._header else []
         self._header_ids = header if any(i in self.controls.ids for i in header) else []
 
@@ -108,9 +107,12 @@ class Chat:
                 ids = ids[starts[-1] + len(header) :]
             elif ids[:1] == header[:1]:
                 return ""  # another channel, and no answer yet
-        text = self.thinking.behind_tags(self.tokenizer.decode(ids, skip_special_tokens=True))
-        if self._header and not header:
-            text = text.removeprefix(self._header)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        thought = self.thinking.behind_tags(text)
+        if self._header and not header and thought.startswith(self._header):
+            text = thought[len(self._header) :]
+        else:
+            text = thought if thought == text else thought.lstrip()
         return text.removesuffix(self.around.back) if self.around.back else text
 
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
@@ -225,13 +227,19 @@ class Chat:
             probes = [{**turn, "content": f"Probe{i:04d}."} for i, turn in enumerate(turns)]
             self._check(turns, probes, self._called(probes, ready, turns), changed=False)
             self._whole.add(roles)
-        marked = [{**turn, "content": self.controls.mark(turn["content"])} for turn in turns]
+        marked = [{**turn, "content": self._marked(turn)} for turn in turns]
         written = self._called(marked, ready)
         if marked == turns:
             return written, self._check(turns, turns, written)
         self._check(turns, turns, unmarked(written))
         last = marked[-1]["content"].strip()
         return written, written.rfind(last) + len(last) if last in written else len(written)
+
+    def _marked(self, turn: dict[str, str]) -> str:
+        """A turn's text with marks; the tags around an assistant's thinking are what they spell."""
+        text = turn["content"]
+        pieces = around_thinking(text) if turn["role"] == "assistant" else [text]
+        return "".join(text if i % 2 else self.controls.mark(text) for i, text in enumerate(pieces))
 
     def _called(self, turns: Turns, ready: bool, named: Turns | None = None) -> str:
         values = {**self.tokenizer.special_tokens_map, **self.arguments}
@@ -256,19 +264,22 @@ class Chat:
         at = 0
         for number, turn in enumerate(shown, 1):
             text = turn["content"].strip()
-            start = written.find(text, at)
-            if start < 0:
+            missing = False
+            for part in map(str.strip, around_thinking(text)):
+                start = written.find(part, at)
+                missing = missing or start < 0
+                at = max(at, start + len(part))
+            if missing:
                 role = turn["role"]
                 if changed:
                     tag = CLOSING.search(text)
                     did = f"splits the text of turn {number} ({role}) at {tag[0]!r}" if tag else ""
                     did = did or f"changes the text of turn {number} ({role})"
-                    mend = f"take {tag[0]!r} out of the text" if tag else "take another template"
+                    mend = "take the thinking and its tags out of it" if tag else "take another template"
                 else:
                     did = f"{'moves' if text in written else 'drops'} turn {number} ({role})"
                     mend = f"put its text into a user turn, or take a template that writes {role} turns there"
                 raise DataError(f"the chat template {did} of {_named(turns)}; {mend}")
-            at = start + len(text)
         return at
 
     def _with_bos(self) -> None:

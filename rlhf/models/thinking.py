@@ -6,8 +6,20 @@ import re
 from typing import Any
 
 _WORDS = "think|thinking|thought|reasoning|reflection|scratchpad|seed:think|longcat_think"
-OPENING = re.compile(rf"<({_WORDS})>|\[THINK\]|<\|START_THINKING\|>|<\|think\|>|◁think▷", re.IGNORECASE)
-CLOSING = re.compile(rf"</({_WORDS})>|\[/THINK\]|<\|END_THINKING\|>|<\|/think\|>|◁/think▷", re.IGNORECASE)
+OPENING = re.compile(rf"<(?:{_WORDS})>|\[THINK\]|<\|START_THINKING\|>|<\|think\|>|◁think▷", re.IGNORECASE)
+CLOSING = re.compile(rf"</(?:{_WORDS})>|\[/THINK\]|<\|END_THINKING\|>|<\|/think\|>|◁/think▷", re.IGNORECASE)
+
+
+def around_thinking(text: str) -> list[str]:
+    """A text that begins with thinking as ["", tag, thought, tag, answer]; another as [text].
+
+    Templates may write other blanks between thought, tags and answer than a text has.
+    """
+    opening = OPENING.match(text)
+    closing = CLOSING.search(text) if opening else None
+    if opening is None or closing is None:
+        return [text]
+    return ["", opening[0], text[opening.end() : closing.start()], closing[0], text[closing.end() :]]
 
 
 def left_open(text: str) -> bool:
@@ -49,5 +61,5 @@ class Thinking:
         opened = OPENING.match(start) or CLOSING.match(start)
         closing = next((tag for tag in CLOSING.finditer(text) if opened or tag[0] in self.source), None)
         if closing:
-            return text[closing.end() :].lstrip()
+            return text[closing.end() :]
         return "" if opened else text
