@@ -12,12 +12,10 @@ import sys
 
 
 def main() -> None:
-    """Read the questions, answer them, print what came out."""
+    """Read the questions, answer them with nothing of this project importable, print what came out."""
     with open(sys.argv[1], encoding="utf-8") as file:
         asked = json.load(file)
-    sys.path[1:] = asked[
-        "paths"
-    ]  # without the working directory, and without what installs in them would run
+    sys.path[1:] = asked["paths"]  # without the working directory; and what installs in them do not run
     for ours in ("rlhf", "tasks", "flows", "labeling"):
         sys.modules[ours] = None  # type: ignore[assignment]  # importing it raises ImportError
     try:
@@ -26,7 +24,11 @@ def main() -> None:
         pass
     else:
         raise SystemExit("rlhf can be imported, so nothing would be proved")
+    print(json.dumps(answers(asked)))
 
+
+def answers(asked):  # type: ignore[no-untyped-def]
+    """What the folder says of itself, and what it answers; see above."""
     import torch
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,7 +36,7 @@ def main() -> None:
     folder = asked["folder"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True).eval()
-    answers, prompts = [], []
+    prompts, texts = [], []
     for question in asked["questions"]:
         if question["messages"] is None:
             inputs = tokenizer(question["prompt"], return_tensors="pt")
@@ -46,35 +48,21 @@ def main() -> None:
         with torch.no_grad():
             out = model.generate(**inputs, do_sample=False, max_new_tokens=asked["longest"])[0].tolist()
         prompts.append(inputs["input_ids"][0].tolist())
-        answers.append(out[len(prompts[-1]) :])
+        texts.append(out[len(prompts[-1]) :])
     sampling = model.generation_config
-    print(
-        json.dumps(
-            {
-                "transformers": transformers.__version__,
-                "dtype": str(model.dtype).removeprefix("torch."),
-                "padding_side": tokenizer.padding_side,
-                "pad": tokenizer.pad_token_id,
-                "eos": tokenizer.eos_token_id,
-                "bos": tokenizer.bos_token_id,
-                "rows": model.get_input_embeddings().weight.shape[0],
-                "stops": sampling.eos_token_id,
-                "sampling": {
-                    name: getattr(sampling, name)
-                    for name in (
-                        "do_sample",
-                        "temperature",
-                        "top_k",
-                        "top_p",
-                        "max_new_tokens",
-                        "pad_token_id",
-                    )
-                },
-                "prompts": prompts,
-                "answers": answers,
-            }
-        )
-    )
+    names = ("do_sample", "temperature", "top_k", "top_p", "max_new_tokens", "pad_token_id")
+    return {
+        "transformers": transformers.__version__,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "padding_side": tokenizer.padding_side,
+        "pad": tokenizer.pad_token_id,
+        "eos": tokenizer.eos_token_id,
+        "rows": model.get_input_embeddings().weight.shape[0],
+        "stops": sampling.eos_token_id,
+        "sampling": {name: getattr(sampling, name) for name in names},
+        "prompts": prompts,
+        "answers": texts,
+    }
 
 
 if __name__ == "__main__":
