@@ -151,7 +151,7 @@ def train(case: Case, rows: list[dict[str, Any]], posts: list[dict[str, Any]], s
     references = posts[: case.references] if case.references else [p for p in posts if p["prompt"] in read]
     with tempfile.TemporaryDirectory() as name, redirect_stdout(sys.stderr):
         stage = Apart("reward", settings, key=name, run_id="")
-        model, *_ = fit(stage, "judge", chosen, [row | {"split": "judge"} for row in references])
+        model, _ = fit(stage, "judge", chosen, [row | {"split": "judge"} for row in references])
 
     def by_prompt(prompts: list[str], texts: list[str]) -> list[float]:
         return score(model, [as_row(prompt) for prompt in prompts], texts)

@@ -39,7 +39,7 @@ from rlhf.settings import Settings, load_settings
 from rlhf.world.facts import read_facts
 from rlhf.world.gold import Quality, quality
 from tasks.collect import simulated
-from tasks.reward import fit
+from tasks.reward import fit, weights_of
 from tasks.runtime.errors import one_line_errors
 from tasks.runtime.stage import Stage
 
@@ -104,7 +104,8 @@ def one_seed(settings: Settings, judged: Judged) -> dict[str, Any]:
         chosen = settings.reward.model_copy(update={"labeler_weights": method})
         with tempfile.TemporaryDirectory() as folder:
             stage = _Unlogged("reward", settings.model_copy(update={"reward": chosen}), folder, run_id="")
-            reward, _, weights, _ = fit(stage, "train", rows, demonstrations)
+            reward, _ = fit(stage, "train", rows, demonstrations)
+            weights = weights_of(stage, [row for row in rows if row["split"] == "train"])
         accuracy[method] = gold_accuracy(reward, judged) | {"weights": weights}
     return accuracy
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import DistributedType, PartialState
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import set_seed
 
 
@@ -30,6 +31,13 @@ def _keep_memory() -> None:
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
+def this_device() -> torch.device:
+    """Where this process computes: on the GPU that its launcher gives it, else on the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 def processes() -> int:
     """How many processes train together, as their launcher says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -47,6 +55,13 @@ def shard_on_cpus() -> None:
         and state.distributed_type == DistributedType.MULTI_CPU
     ):
         state.distributed_type = DistributedType.MULTI_GPU
+
+
+def part_of(whole: torch.Tensor, p: Any) -> torch.Tensor:
+    """The part of a tensor that this process keeps for a parameter: all of it unless FSDP has sharded it."""
+    if not isinstance(p, DTensor):
+        return whole
+    return distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> Any:

@@ -130,6 +130,10 @@ class Pretrained(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = param(
         "auto", "type of the weights in memory; auto: as the device computes best"
     )
+    quantization: Literal["none", "4bit"] = param(
+        "none",
+        "4bit: the weights lie in memory as 4-bit NormalFloats and adapters learn (QLoRA), on GPUs only",
+    )
     context: int | None = param(
         None,
         "longest sequence, prompt and response together; null for all that the model reaches",
@@ -192,12 +196,17 @@ Base = Annotated[
 ]
 
 
+Precision = Literal["auto", "fp32", "bf16"]
+PRECISION = "arithmetic; auto: bf16 on GPUs that have it and for wide models on CPUs with AMX"
+
+
 class Training(Section):
     """What every training has in common."""
 
     batch_size: int = param(32, "sequences an optimiser step", "sequences", ge=1, le=65_536)
     learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
     save_every: int = param(100, "optimiser steps between checkpoints", "steps", ge=1, le=1_000_000)
+    precision: Precision = param("auto", PRECISION)
 
 
 class Sft(Training):
@@ -262,12 +271,6 @@ class Reward(Training):
         16, "prompts an optimiser step; each brings all pairs of its ranking", "prompts", ge=1, le=65_536
     )
     learning_rate: float = param(1e-3, "peak learning rate", gt=0, le=1)
-    lora_rank: int = param(
-        0,
-        "0 trains all weights; above 0 LoRA adapters, which PPO with LoRA puts on its backbone",
-        ge=0,
-        le=1024,
-    )
     labeler_weights: Literal["none", "dawid-skene", "bradley-terry"] = param(
         "none",
         "how much each labeler's rankings count: none: alike; dawid-skene: by accuracy, bradley-terry: by "
@@ -383,9 +386,7 @@ class Ppo(Section):
         le=1000,
     )
     ptx_batch_size: int = param(32, "demonstrations of that loss an optimiser step", "texts", ge=1, le=65_536)
-    precision: Literal["auto", "fp32", "bf16"] = param(
-        "auto", "arithmetic; auto: bf16 on GPUs that have it and for wide models on CPUs with AMX"
-    )
+    precision: Precision = param("auto", PRECISION)
     save_every: int = param(10, "updates between checkpoints", "updates", ge=1, le=1_000_000)
     snapshot_every: int = param(
         3, "updates between evaluation snapshots; 0 for none", "updates", ge=0, le=1_000_000
@@ -563,7 +564,7 @@ class Settings(Section):
     )
     processes: int = param(
         1,
-        "processes that train the SFT and the PPO policy, each with `threads` threads or one GPU",
+        "processes that train SFT, the reward model and PPO, each with `threads` threads or one GPU",
         "processes",
         ge=1,
         le=1024,

@@ -9,6 +9,9 @@ rankings. The judge also learns that an answer to another prompt is worse (rewar
 it would prefer what hacks the reward model as much as the reward model does. It is measured before it decides
 anything (judge.json). With `reward.labeler_weights`, a ranking counts by what the overlap of the labelers
 says about its labeler.
+
+If SFT trained adapters (base.lora), both models begin as its adapters with a head, and are saved as adapters
+on the same base.
 """
 
 if __name__ == "__main__":  # before a library is loaded
@@ -16,6 +19,7 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
+import os
 from typing import Any
 
 from labeling.quality.weights import labeler_weights
@@ -23,26 +27,36 @@ from rlhf.compute import deterministic
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION
 from rlhf.data.conversations import PromptRows
 from rlhf.data.errors import DataError
-from rlhf.data.files import write_json, written_beside
+from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table
 from rlhf.measures.calibration import reward_quality
 from rlhf.measures.judge_trust import by_score, measure
 from rlhf.measures.known_pairs import labelers_of, labelled_pairs
-from rlhf.models.adapters import Adapters, add_lora, merge_lora, save_adapters
 from rlhf.models.doctor import refuse_unsound
 from rlhf.models.policy import save_model
-from rlhf.models.reward_model import RewardModel, reward_from_policy, score, shift_to_references
+from rlhf.models.reward_model import (
+    RewardModel,
+    load_reward,
+    reward_from_policy,
+    score,
+    shift_to_references,
+)
 from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.reward import accuracy, completion_scores, contrasts, train_reward
-from tasks.runtime.stage import Stage, run
+from tasks.runtime.stage import Stage, launch, run
+
+CURVE, TRAINED = "curve.json", "trained"  # beside the checkpoints: the curve, unrounded, and the model
 
 
 def main(stage: Stage) -> dict[str, float | None]:
-    comparisons = read_table("data/comparisons/comparisons.parquet", COMPARISON)
-    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    comparisons, demonstrations = tables()
     stage.log_dataset("data/comparisons/comparisons.parquet", comparisons, "reward")
+    for split in splits_of(comparisons):
+        refuse_empty(split, comparisons, demonstrations)
+    launch(stage, train_models, stage.settings.reward.accelerate)
 
-    reward, curve, weights, adapters = fit(stage, "train", comparisons, demonstrations)
+    reward, curve = trained(stage, "train", demonstrations)
+    weights = weights_of(stage, [row for row in comparisons if row["split"] == "train"])
     references = [row for row in demonstrations if row["split"] == "validation"]
     validation = [row for row in comparisons if row["split"] == "validation"]
     by_group = accuracy(reward, validation)
@@ -58,9 +72,10 @@ def main(stage: Stage) -> dict[str, float | None]:
         figures["labeler_weights"] = weights
         rows = [{"labeler_id": labeler, "weight": weight} for labeler, weight in weights.items()]
         stage.log_samples(rows, "labeler_weights")
+    save_model(reward, "models/reward")
     with written_beside("models/judge") as folder:
-        if any(row["split"] == "judge" for row in comparisons):
-            judge, judge_curve, *_ = fit(stage, "judge", comparisons, demonstrations)
+        if "judge" in splits_of(comparisons):
+            judge, judge_curve = trained(stage, "judge", demonstrations)
             figures["judge_loss"] = final_loss(judge_curve)
             figures["judge_by_group"] = accuracy(judge, validation)
             trust = measure_judge(judge, references, validation, stage.settings.seed)
@@ -71,10 +86,6 @@ def main(stage: Stage) -> dict[str, float | None]:
             folder.mkdir()
             write_json(folder / "judge.json", {"kind": "none"})
 
-    with written_beside("models/reward") as folder:
-        save_model(reward, folder)
-        if adapters:
-            save_adapters(adapters, folder / "adapters")
     write_curve("plots/reward.csv", curve)
     write_json("metrics/reward.json", figures)
     by_labeler_group = {
@@ -82,6 +93,49 @@ def main(stage: Stage) -> dict[str, float | None]:
     }
     accuracies = {f"accuracy/{group}": counts["accuracy"] for group, counts in by_group.items()}
     return {"loss": figures["loss"]} | accuracies | by_labeler_group
+
+
+def tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The comparisons and the demonstrations."""
+    comparisons = read_table("data/comparisons/comparisons.parquet", COMPARISON)
+    return comparisons, read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+
+
+def splits_of(comparisons: list[dict[str, Any]]) -> list[str]:
+    """The splits that a model is trained on each: `train`, and `judge` if there are rankings in it."""
+    return ["train", *(["judge"] if any(row["split"] == "judge" for row in comparisons) else [])]
+
+
+def refuse_empty(split: str, comparisons: list[dict[str, Any]], demonstrations: list[dict[str, Any]]) -> None:
+    """Check that a split has something to train on.
+
+    Raises:
+        DataError: it has no comparisons or no references.
+    """
+    rows = sum(row["split"] == split for row in comparisons)
+    references = sum(row["split"] == split for row in demonstrations)
+    if not rows or not references:
+        hint = "; set prepare.judge_share above 0" if split == "judge" else ""
+        raise DataError(f"split {split!r} has {rows} comparisons and {references} references{hint}")
+
+
+def train_models(stage: Stage) -> None:
+    """Train in this process, one of `processes`; the first writes beside the checkpoints what came out."""
+    comparisons, demonstrations = tables()
+    for split in splits_of(comparisons):
+        reward, curve = fit(stage, split, comparisons, demonstrations)
+        save_model(reward, stage.checkpoints / split / TRAINED)
+        if int(os.environ.get("RANK", "0")) == 0:
+            write_json(stage.checkpoints / split / CURVE, curve)
+
+
+def trained(
+    stage: Stage, split: str, demonstrations: list[dict[str, Any]]
+) -> tuple[RewardModel, list[dict[str, float]]]:
+    """The model that was trained on a split, shifted by the references there, and its loss curve."""
+    reward = load_reward(stage.checkpoints / split / TRAINED)
+    shift_to_references(reward, [row for row in demonstrations if row["split"] == split])
+    return reward, read_json(stage.checkpoints / split / CURVE)
 
 
 def quality_of(
@@ -118,29 +172,20 @@ def measure_judge(
 
 def fit(
     stage: Stage, split: str, comparisons: list[dict[str, Any]], demonstrations: list[dict[str, Any]]
-) -> tuple[RewardModel, list[dict[str, float]], dict[str, float], Adapters | None]:
-    """Train a reward model on one split's prompts and shift it by that split's references.
-
-    Returns:
-        the model; its loss curve; the weights of the labelers, empty if all count alike; and, if it learnt
-        by LoRA, the adapters, which its weights hold already.
-    """
+) -> tuple[RewardModel, list[dict[str, float]]]:
+    """Train a reward model on one split's prompts; returns it, not shifted yet, and its loss curve."""
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
+    refuse_empty(split, comparisons, demonstrations)
     rows = [row for row in comparisons if row["split"] == split]
     references = [row for row in demonstrations if row["split"] == split]
-    if not rows or not references:
-        hint = "; set prepare.judge_share above 0" if split == "judge" else ""
-        raise DataError(f"split {split!r} has {len(rows)} comparisons and {len(references)} references{hint}")
     params = settings.reward
-    method = params.labeler_weights
-    weights = {} if method == "none" else labeler_weights(rows, method)
-    reward = reward_from_policy("models/sft", settings.seed)
-    refuse_unsound(reward, references, "models/sft")
-    adapted = add_lora(reward, params.lora_rank) if params.lora_rank else None
+    weights = weights_of(stage, rows)
     counts = [weights[row["labeler_id"]] for row in rows] if weights else [1.0] * len(rows)
     contrast = contrasts(references, params.judge_contrast, settings.seed) if split == "judge" else []
     counts += [1.0] * len(contrast)
+    reward = reward_from_policy("models/sft", settings.seed)
+    refuse_unsound(reward, references, "models/sft")
     curve = train_reward(
         reward,
         rows + contrast,
@@ -151,12 +196,18 @@ def fit(
         learning_rate=params.learning_rate,
         save_every=params.save_every,
         weights=counts,
+        precision=params.precision,
+        gradient_checkpointing=getattr(settings.base, "gradient_checkpointing", False),
         curve=stage.log_curve if split == "train" else None,
         progress=stage.progress,
     )
-    adapters = merge_lora(reward, adapted) if adapted else None
-    shift_to_references(reward, references)
-    return reward, curve, weights, adapters
+    return reward, curve
+
+
+def weights_of(stage: Stage, rows: list[dict[str, Any]]) -> dict[str, float]:
+    """How much the rankings of each labeler count; empty if all count alike."""
+    method = stage.settings.reward.labeler_weights
+    return {} if method == "none" else labeler_weights(rows, method)
 
 
 def mean_weights(weights: dict[str, float], comparisons: list[dict[str, Any]]) -> dict[str, float]:
@@ -170,4 +221,4 @@ def mean_weights(weights: dict[str, float], comparisons: list[dict[str, Any]]) -
 
 
 if __name__ == "__main__":
-    run("reward", main)
+    run("reward", main, worker=train_models)

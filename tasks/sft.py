@@ -2,7 +2,8 @@
 
     python -m tasks.sft
 
-Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plots/sft.csv.
+Reads data/prepared, models/pretrained; writes models/sft, metrics/sft.json, plots/sft.csv. With base.lora
+models/sft is adapters on models/pretrained.
 """
 
 if __name__ == "__main__":  # before a library is loaded
@@ -16,6 +17,7 @@ from rlhf.compute import deterministic
 from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
+from rlhf.models.adapters import add_adapters
 from rlhf.models.doctor import refuse_unsound
 from rlhf.models.policy import load_policy, save_model
 from rlhf.models.sampling import check_sampling, generate
@@ -69,6 +71,8 @@ def train_policy(stage: Stage) -> None:
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
     policy = load_policy("models/pretrained")
+    if settings.base.lora:
+        policy.adapters = add_adapters(policy.model, settings.base.lora)
     curve = sft(
         policy,
         read_table("data/prepared/demonstrations.parquet", DEMONSTRATION),
@@ -76,7 +80,8 @@ def train_policy(stage: Stage) -> None:
         seed=settings.seed,
         curve=stage.log_curve,
         progress=stage.progress,
-        **settings.sft.model_dump(exclude={"accelerate", "learn"}),
+        gradient_checkpointing=getattr(settings.base, "gradient_checkpointing", False),
+        **settings.sft.model_dump(exclude={"accelerate"}),
     )
     save_model(policy, "models/sft")
     if int(os.environ.get("RANK", "0")) == 0:

@@ -21,7 +21,7 @@ TEXTS = ["How are you today? Very well, thank you.", "Where is the café? It is 
 
 def small_policy(chat: bool = True, template: str = CHATML, **settled: Any) -> Policy:
     """A byte-level policy; with `chat` its tokenizer has a template, by default ChatML."""
-    from rlhf.models.policy import Settled
+    from rlhf.models.settled import Settled
 
     tokenizer = train_tokenizer(TEXTS, "bpe", 320)
     if chat:

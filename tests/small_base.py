@@ -21,6 +21,16 @@ DEMONSTRATIONS = [
     for i, p in enumerate(PROMPTS)
 ]
 
+COMPARISONS = [
+    {
+        "prompt": p,
+        "completions": [f" {p.split()[1]}.", " and and.", f" {p.split()[1]} and."],
+        "ranking": [1, 2, 2] if i % 2 else [1, 3, 2],
+        "labeler_group": "expert",
+    }
+    for i, p in enumerate(PROMPTS)
+]
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:

@@ -49,6 +49,14 @@ def folder_hash(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def weights_hash(folder: Path) -> str:
+    """SHA-256 (hex) of the weights in a folder: of the names and bytes of their files."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob(WEIGHTS)):
+        digest.update(f"{file.name}\0{file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a file; read once in a process while size and time of change stay the same."""
     about = path.stat()

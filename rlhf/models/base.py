@@ -5,7 +5,6 @@ Nothing is changed silently: each change is a line of `Base.changes`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,9 +20,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
+from rlhf.data.model_folder import weights_hash
 from rlhf.models.base_checks import FLOATS, self_checks
 from rlhf.models.base_source import INDEX, Source, first_line
-from rlhf.models.policy import SETTLED, Policy, Settled, context_length, grow_embeddings, settle_pad
+from rlhf.models.policy import Policy, context_length, grow_embeddings, settle_pad
+from rlhf.models.settled import SETTLED, Settled
 from rlhf.models.template import Template, load_tokenizer, template_of
 
 SHARD = "5GB"  # the most of a file of weights that is written anew
@@ -296,15 +297,6 @@ def _place(source: Path, target: Path, owned: bool) -> None:
             os.link(source.resolve(), target)
             return
     shutil.copyfile(source, target)
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 (hex) of the files of weights in a folder, by their names and bytes."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as handle:
-            digest.update(f"{file.name}\0{hashlib.file_digest(handle, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 def licence(folder: Path) -> str | None:

@@ -85,7 +85,7 @@ def chosen_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of `targets` after hidden states, and entropies (zeros unless asked for), [tokens].
 
-    Logits are divided by the temperature first, as in sampling. At most `_LOGITS` of them are in memory at a
+    Logits are divided by the temperature first, as in sampling. At most `LOGITS` of them are in memory at a
     time, and they are computed again for the gradient.
     """
 
@@ -107,7 +107,7 @@ def chosen_logprobs(
     return torch.cat([chosen for chosen, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
-_LOGITS = 1 << 24
+LOGITS = 1 << 24  # at most this many are in memory at a time, 64 MB of them
 
 
 def _logits(model: Any, states: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -120,7 +120,7 @@ def _logits(model: Any, states: torch.Tensor, temperature: float) -> torch.Tenso
 
 def _rows_at_once(model: Any) -> int:
     """For how many hidden states the logits may be in memory at a time."""
-    return max(1, _LOGITS // model.get_output_embeddings().weight.shape[0])
+    return max(1, LOGITS // model.get_output_embeddings().weight.shape[0])
 
 
 def response_logprobs(
@@ -190,8 +190,10 @@ def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> tor
 
 
 def head_scores(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """A one-label model's scores of hidden states, [states].
+    """A one-label model's scores of hidden states, [states], in the head's own type, which is float32.
 
     The constant `config.reward_shift` is taken off, so that references score 0 on average.
     """
-    return model.score(states).squeeze(-1).float() - getattr(model.config, "reward_shift", 0.0)
+    with torch.autocast(states.device.type, enabled=False):  # scores in bfloat16 would often tie
+        scores = model.score(states.to(model.score.weight.dtype)).squeeze(-1).float()
+    return scores - getattr(model.config, "reward_shift", 0.0)

@@ -3,49 +3,32 @@
 On disk a policy is a Hugging Face folder (config, safetensors, tokenizer) with `policy.json`, which says what
 was settled of it once: context, template, arithmetic. Pad token, stop tokens, context and template are
 attributes of a loaded model, and nobody else asks a config or a tokenizer for them.
+
+A policy that learnt by LoRA is a folder of adapters; its `policy.json` says on which model folder they sit,
+by its path from there and by the hash of its weights.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rlhf.data.errors import DataError
-from rlhf.data.files import read_json, write_json, written_beside
+from rlhf.data.files import write_json, written_beside
+from rlhf.data.model_folder import weights_hash
+from rlhf.models.adapters import HEAD, adapters_of, put_on, save_adapters, with_head
+from rlhf.models.settled import SETTLED, UNSETTLED, Settled, hash_of, how_to_load, open_folder
 from rlhf.models.template import Template, template_of
 
 PAD = "<pad>"
-SETTLED = "policy.json"
-
-
-@dataclass(frozen=True)
-class Settled:
-    """What is settled of a model once, when it becomes the base of a run, and is the same for all that learn
-    from it.
-
-    Attributes:
-        context: the most tokens of a sequence; None for as many as the model's positions reach.
-        template: `auto`, `plain` or `chat`, see `rlhf.models.template.template_of`.
-        arguments: what the chat template is rendered with besides the messages.
-        dtype: of the stored weights that do not learn, `float32` or `bfloat16`.
-        attention: the implementation in transformers; None for its default.
-    """
-
-    context: int | None = None
-    template: str = "auto"
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str = "float32"
-    attention: str | None = None
-
-
-UNSETTLED = Settled()
 
 
 class Held(Protocol):
@@ -54,6 +37,8 @@ class Held(Protocol):
     model: Any
     tokenizer: Any
     settled: Settled
+    adapters: Any
+    base: Path | None
 
 
 @dataclass
@@ -65,6 +50,8 @@ class Policy:
 
     Attributes:
         settled: see `Settled`.
+        adapters: the `PeftModel` around the model, which has their layers in it; None if all weights learn.
+        base: the folder that the weights without adapters come from; None for a model that was made here.
         pad: the id that fills rows of unlike lengths up.
         template: turns rows into ids and ids into text.
         stops: the ids that end a response; see `stop_ids`.
@@ -78,6 +65,8 @@ class Policy:
     tokenizer: Any
     stop_tokens: InitVar[Sequence[str]] = ()
     settled: Settled = UNSETTLED
+    adapters: Any = None
+    base: Path | None = None
     pad: int = field(init=False)
     template: Template = field(init=False)
     stops: list[int] = field(init=False)
@@ -90,35 +79,26 @@ class Policy:
         self.context = self.settled.context or context_length(self.model)
 
 
-def load_policy(path: Path | str) -> Policy:
-    """Load a policy folder: only safetensors are read, and no code in the folder is run.
+def load_policy(path: Path | str, dtype: str | None = None) -> Policy:
+    """Load a policy folder, with the model that its adapters sit on if it has some.
+
+    Only safetensors are read, and no code in the folder is run. Adapters may learn, what they sit on may not.
+
+    Args:
+        dtype: of the weights in place of the settled one; `float32` for a training of all weights.
 
     Raises:
-        DataError: no such folder, or no EOS token.
+        DataError: no such folder, no EOS token, or the base of its adapters is missing or another one.
     """
-    if not (Path(path) / "config.json").exists():
-        raise DataError(f"{path}: no model here; run the stage that writes it (dvc repro)")
-    settled = read_settled(path)
-    model = AutoModelForCausalLM.from_pretrained(path, **how_to_load(settled))
+    folder, settled, adapters = open_folder(path, dtype)
+    model = AutoModelForCausalLM.from_pretrained(folder, **how_to_load(settled))
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)
-    return Policy(model.eval(), tokenizer, settled=settled)
-
-
-def read_settled(folder: Path | str) -> Settled:
-    """What was settled of the model in a folder; the defaults where nothing was, as of a user's own model."""
-    path = Path(folder, SETTLED)
-    if not path.exists():
-        return Settled()
-    known = read_json(path)
-    return Settled(**{name: known[name] for name in asdict(UNSETTLED) if name in known})
-
-
-def how_to_load(settled: Settled) -> dict[str, Any]:
-    """The keywords of `from_pretrained`: safetensors only, no code of the folder, the settled arithmetic."""
-    more = {"attn_implementation": settled.attention} if settled.attention else {}
-    return {"use_safetensors": True, "dtype": getattr(torch, settled.dtype), **more}
+    if adapters and Path(path, "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    adapted = put_on(model, adapters) if adapters else None
+    return Policy(model.eval(), tokenizer, settled=settled, adapters=adapted, base=folder)
 
 
 def settle_pad(model: Any, tokenizer: Any, name: str, stops: Collection[int] = ()) -> str | None:
@@ -228,22 +208,56 @@ def drop_borrowed_forwards(model: Any) -> None:
 def save_model(held: Held, path: Path | str, model: Any = None) -> None:
     """Write a model with its tokenizer and what is settled of it, beside its place and then renamed.
 
-    The first of several processes writes. If they share the model (FSDP), all of them must call this.
+    Of a model with adapters these are written, and where their base is from there. The first of several
+    processes writes. If they share the model (FSDP), all of them must call this.
 
     Args:
         held: the policy or the reward model.
-        model: the weights to write in place of `held.model`.
+        model: weights to write as a whole model, in place of `held.model` and its adapters.
+
+    Raises:
+        DataError: adapters on a model that is in no folder.
     """
+    adapted = held.adapters if model is None else None
     weights, model = None, held.model if model is None else model
     if torch.distributed.is_initialized():
-        if hasattr(model, "unshard"):
-            from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-            whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-            weights = get_model_state_dict(model, options=whole)
+        weights = whole_weights(adapted or model)
         if torch.distributed.get_rank():
             return
     with written_beside(path) as beside:
-        model.save_pretrained(beside, state_dict=weights)
+        settled = asdict(held.settled)
+        if adapted is None:
+            model.save_pretrained(beside, state_dict=weights)
+            settled["hash"] = weights_hash(beside)
+        else:
+            settled |= _save_adapters(held, beside, weights)
         held.tokenizer.save_pretrained(beside)
-        write_json(beside / SETTLED, asdict(held.settled))
+        write_json(beside / SETTLED, settled)
+
+
+def _save_adapters(held: Held, folder: Path, weights: dict[str, torch.Tensor] | None) -> dict[str, Any]:
+    """Write the adapters of a model into a folder; returns what `policy.json` says of them besides."""
+    if held.base is None:
+        raise DataError("adapters are saved without their model, and this one is in no folder: save it first")
+    path = os.path.relpath(held.base, folder)
+    adapters = adapters_of(held.adapters, weights=weights)
+    more: dict[str, Any] = {"base": {"path": path, "hash": hash_of(held.base)}}
+    if hasattr(held.model, "score"):
+        score = held.model.score.weight if weights is None else weights[HEAD]
+        adapters = with_head(adapters, score)
+        more["reward_shift"] = getattr(held.model.config, "reward_shift", 0.0)
+    adapters.config.base_model_name_or_path = path
+    save_adapters(adapters, folder)
+    if getattr(held.model, "generation_config", None) is not None:
+        held.model.generation_config.save_pretrained(folder)
+    return more
+
+
+def whole_weights(model: Any) -> dict[str, torch.Tensor] | None:
+    """The weights of a model that several processes share, in the first of them; None if each has all."""
+    if not hasattr(model, "unshard"):
+        return None
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return dict(get_model_state_dict(model, options=whole))  # type: ignore[arg-type]

@@ -13,17 +13,12 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf.data.errors import DataError
+from rlhf.data.files import read_json
+from rlhf.models.adapters import Adapters, load_adapters, put_on, split_head, whole_head
 from rlhf.models.batches import right_pad
 from rlhf.models.logprobs import sequence_scores
-from rlhf.models.policy import (
-    UNSETTLED,
-    Policy,
-    Settled,
-    context_length,
-    how_to_load,
-    read_settled,
-    settle_pad,
-)
+from rlhf.models.policy import Policy, context_length, settle_pad
+from rlhf.models.settled import SETTLED, UNSETTLED, Settled, how_to_load, open_folder
 from rlhf.models.template import Row, Template, answered, template_of
 
 
@@ -31,8 +26,10 @@ from rlhf.models.template import Row, Template, answered, template_of
 class RewardModel:
     """A one-label sequence-classification model, its tokenizer, and what is settled of both.
 
+    The head is in float32 whatever the body is in, and so are scores: in bfloat16 many would tie.
+
     Attributes:
-        settled: see `rlhf.models.policy.Settled`.
+        settled: see `rlhf.models.settled.Settled`; adapters, base: see `rlhf.models.policy.Policy`.
         pad: the id that fills rows of unlike lengths up.
         template: turns rows into ids.
         context: the most tokens of a sequence.
@@ -41,6 +38,8 @@ class RewardModel:
     model: Any  # a PreTrainedModel with a `score` head
     tokenizer: Any
     settled: Settled = UNSETTLED
+    adapters: Any = None
+    base: Path | None = None
     pad: int = field(init=False)
     template: Template = field(init=False)
     context: int = field(init=False)
@@ -52,7 +51,11 @@ class RewardModel:
 
 
 def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
-    """A reward model with the body of a policy and a new head, N(0, 1/(d+1)) (Stiennon et al. 2020)."""
+    """A reward model with the body of a policy and a new head, N(0, 1/(d+1)) (Stiennon et al. 2020).
+
+    Of a policy that learnt by LoRA it has a copy of the adapters, which learn on, and the head learns whole;
+    otherwise all weights learn.
+    """
     reward = _load(path, num_labels=1)
     _new_head(reward.model, seed)
     return reward
@@ -66,26 +69,52 @@ def _new_head(model: Any, seed: int) -> None:
 
 
 def load_reward(path: Path | str) -> RewardModel:
-    """Load a trained reward model.
+    """Load a trained reward model, with the model that its adapters sit on if it has some.
 
     Raises:
-        DataError: no such folder.
+        DataError: no such folder, or the base of its adapters is missing or another one.
     """
-    if not (Path(path) / "config.json").exists():
+    path = Path(path)
+    if not (path / "config.json").exists() and load_adapters(path) is None:
         raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
     return _load(path)
 
 
+def load_reward_adapter(path: Path | str) -> tuple[Adapters, torch.Tensor, float]:
+    """The adapters of a reward model, its head [1, width] and its shift, without the model they sit on.
+
+    Raises:
+        DataError: the folder holds no adapters of a reward model.
+    """
+    stored = load_adapters(Path(path))
+    adapters, head = split_head(stored) if stored else (None, None)
+    if adapters is None or head is None:
+        raise DataError(f"{path}: no adapters of a reward model here")
+    return adapters, head, float(read_json(Path(path, SETTLED)).get("reward_shift", 0.0))
+
+
 def _load(path: Path | str, **more: Any) -> RewardModel:
-    config = AutoConfig.from_pretrained(path)
+    """Load the reward model in a folder, or make one of the policy there."""
+    folder, settled, stored = open_folder(path)
+    config = AutoConfig.from_pretrained(folder)
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
         raise DataError(f"{path}: transformers has no sequence classification for {config.model_type} models")
-    settled = read_settled(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path, **how_to_load(settled), **more)
+    if stored is not None:
+        more["num_labels"] = 1  # the base is a language model
+    model = AutoModelForSequenceClassification.from_pretrained(folder, **how_to_load(settled), **more)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)
-    return RewardModel(model.eval(), tokenizer, settled)
+    whole_head(model)
+    adapted = None
+    if stored is not None:
+        adapters, head = split_head(stored)
+        adapted = put_on(model, adapters)
+        whole_head(model)  # `peft` has stopped it from learning
+        if head is not None:
+            model.score.weight.data.copy_(head)
+            model.config.reward_shift = load_reward_adapter(path)[2]
+    return RewardModel(model.eval(), tokenizer, settled, adapted, folder)
 
 
 def encode(reward: RewardModel, rows: Sequence[Row], completions: Sequence[str]) -> list[list[int]]:

@@ -14,6 +14,7 @@ from transformers import DynamicCache
 
 from rlhf.data.errors import DataError
 from rlhf.models.batches import left_pad, positions
+from rlhf.models.logprobs import LOGITS
 from rlhf.models.policy import Policy
 from rlhf.models.template import Row, prompts_within
 
@@ -103,15 +104,20 @@ def sample(
 
 
 def draw_tokens(logits: torch.Tensor, temperature: float, uniform: torch.Tensor) -> torch.Tensor:
-    """One token a row by inverting the distribution function."""
+    """One token a row by inverting the distribution function, which is in double precision, for few rows at
+    a time where the vocabulary is large."""
     if temperature == 0:
         return logits.argmax(-1)
-    summed = (logits / temperature).softmax(-1).double().cumsum(-1)
-    return (
-        torch.searchsorted(summed, (uniform * summed[:, -1]).unsqueeze(-1), right=True)
-        .squeeze(-1)
-        .clamp_max(logits.shape[-1] - 1)
-    )
+    vocabulary = logits.shape[-1]
+
+    def draw(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        summed = (logits / temperature).softmax(-1).double().cumsum(-1)
+        wanted = (uniform * summed[:, -1]).unsqueeze(-1)
+        return torch.searchsorted(summed, wanted, right=True).squeeze(-1).clamp_max(vocabulary - 1)
+
+    rows = max(1, LOGITS // vocabulary)
+    parts = zip(logits.split(rows), uniform.split(rows), strict=True)
+    return torch.cat([draw(*part) for part in parts])
 
 
 def check_sampling(model: Any) -> None:

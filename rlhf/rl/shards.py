@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rlhf.compute import part_of
 
 
 def sharded(networks: nn.Module) -> bool:
@@ -37,13 +37,6 @@ def scatter(networks: Any) -> None:
     for name, p in networks.named_parameters():
         if name in gradients:
             p.grad = part_of(gradients[name], p)
-
-
-def part_of(whole: torch.Tensor, p: Any) -> torch.Tensor:
-    """The part of a tensor that this process keeps for a parameter: all of it unless FSDP has sharded it."""
-    if not isinstance(p, DTensor):
-        return whole
-    return distribute_tensor(whole, p.device_mesh, p.placements, src_data_rank=None)
 
 
 def unsharded(model: Any) -> Any:

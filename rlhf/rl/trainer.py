@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from rlhf.compute import shard_on_cpus
+from rlhf.compute import part_of, shard_on_cpus
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of
 from rlhf.models.logprobs import check_head
@@ -48,7 +48,7 @@ from rlhf.rl.order import Order, micro_batch_overhead
 from rlhf.rl.rewards import Reward, RewardAdapter, RewardFunction, named_rewards
 from rlhf.rl.roles import assign_roles
 from rlhf.rl.rollouts import Rollout, Rollouts
-from rlhf.rl.shards import gather, part_of, scatter, sharded, unsharded
+from rlhf.rl.shards import gather, scatter, sharded, unsharded
 from rlhf.training.checkpoints import InCheckpoints, WholeCheckpoints
 
 __all__ = ["PPOConfig", "PPOTrainer", "Prompt", "Reward", "RewardAdapter", "RewardFunction"]

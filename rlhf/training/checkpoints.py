@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
+from rlhf.compute import part_of
 from rlhf.data.errors import DataError
 
 _WRITING = ".writing"  # the folder, inside that of the checkpoints, in which one is written
+_LEARNING = "learning.safetensors"  # in a checkpoint of adapters: they and the head
 
 
 class FiniteTraining:
@@ -98,6 +101,43 @@ class WholeCheckpoints(FiniteTraining):
             shutil.rmtree(beside)
             rotate_checkpoints(output_dir=str(folder), save_total_limit=trainer.args.save_total_limit)
         trainer.accelerator.wait_for_everyone()
+
+
+class LearningWeights(WholeCheckpoints):
+    """Mixin of a `Trainer` whose checkpoints hold the weights that learn where some do not.
+
+    Adapters and a head are a hundredth of the model that they are on, and `peft` alone would save the
+    adapters and forget the head.
+    """
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        learning = self._learning()
+        if learning is None:
+            super()._save(output_dir, state_dict)  # type: ignore[misc]
+            return
+        folder = Path(output_dir or str(cast(Any, self).args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = learning if state_dict is None else {name: state_dict[name] for name in learning}
+        save_file({name: p.detach().cpu().contiguous() for name, p in whole.items()}, folder / _LEARNING)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        learning = self._learning()
+        if learning is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            return
+        file = Path(resume_from_checkpoint, _LEARNING)
+        loaded = load_file(file) if file.exists() else {}
+        if {name: p.shape for name, p in learning.items()} != {name: p.shape for name, p in loaded.items()}:
+            raise DataError(f"{resume_from_checkpoint} is of another model than this one; remove it")
+        with torch.no_grad():
+            for name, p in learning.items():
+                p.copy_(part_of(loaded[name].to(p.device), p))
+
+    def _learning(self) -> dict[str, torch.nn.Parameter] | None:
+        """The weights that learn, by name; None if all do."""
+        weights = dict(cast(Any, self).model.named_parameters())
+        learning = {name: p for name, p in weights.items() if p.requires_grad}
+        return learning if len(learning) < len(weights) else None
 
 
 class InCheckpoints(TrainerCallback):

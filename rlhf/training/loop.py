@@ -6,13 +6,16 @@ checkpoint folder goes on from its last checkpoint and ends with the same weight
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer
 
-from rlhf.compute import processes
+from rlhf.compute import arithmetic, autocast, processes
+from rlhf.data.errors import DataError
+from rlhf.models.policy import Held
 from rlhf.training.checkpoints import last_checkpoint
 from rlhf.training.curves import Curve, CurveLog, logged_numbers
 from rlhf.training.progress import Progress, ProgressEvents
@@ -44,6 +47,46 @@ def arguments(checkpoints: Path, *, seed: int, save_every: int, **more: Any) -> 
     }
 
 
+class InPrecision:
+    """Mixin of a `Trainer` that computes losses in an arithmetic of its own; weights and sums are in float32.
+
+    Attributes:
+        precision: see `rlhf.compute.arithmetic`.
+    """
+
+    precision: str = "auto"
+
+    def arithmetic(self) -> Any:
+        """The context of a forward pass."""
+        trainer: Any = self
+        device, width = trainer.accelerator.device, trainer.model.config.get_text_config().hidden_size
+        return autocast(device, arithmetic(self.precision, device, width))
+
+
+def learner(held: Held) -> Any:
+    """What a trainer gets of a model in hand: the adapted model, or the model with all weights in float32.
+
+    Steps of a training are too small for bfloat16: most of them would be rounded away.
+    """
+    if held.adapters is not None:
+        return held.adapters
+    if held.model.dtype != torch.float32:
+        held.model.float()
+        held.settled = replace(held.settled, dtype="float32")
+    return held.model
+
+
+def share_of(batch_size: int, name: str) -> int:
+    """The part of a batch that each of the training processes takes.
+
+    Raises:
+        DataError: they cannot share it evenly; it calls the parameter by `name`.
+    """
+    if batch_size % processes():
+        raise DataError(f"{name} {batch_size} is not divisible by {processes()} processes")
+    return batch_size // processes()
+
+
 def train(
     trainer: Trainer, curve: Curve | None = None, progress: Progress | None = None
 ) -> list[dict[str, float]]:
@@ -63,7 +106,11 @@ def train(
     trainer.add_callback(CurveLog(curve))
     if progress:
         trainer.add_callback(ProgressEvents(progress))
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    finally:
+        if trainer.args.gradient_checkpointing:
+            trainer.model.gradient_checkpointing_disable()
     return [
         logged_numbers(row) | {"step": row["step"]}
         for row in trainer.state.log_history

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from rlhf.training.checkpoints import WholeCheckpoints
+from rlhf.training.checkpoints import LearningWeights
 
 
-class InOrder(WholeCheckpoints):
+class InOrder(LearningWeights):
     """Mixin of a `Trainer` that reads its examples in a fixed order, as a single epoch.
 
     The library's length-grouped sampler draws from the global random state. A resumed run has not advanced

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -17,14 +19,17 @@ from datasets import Dataset
 from torch.nn.functional import logsigmoid
 from trl import RewardConfig, RewardTrainer
 
+from rlhf.compute import shard_on_cpus
 from rlhf.data.errors import DataError
 from rlhf.data.rankings import pairs
 from rlhf.models.packing import batch_scores, check_scores, pack, side_by_side
 from rlhf.models.reward_model import RewardModel, encode, score
 from rlhf.training.curves import Curve
-from rlhf.training.loop import arguments, train
+from rlhf.training.loop import InPrecision, arguments, learner, share_of, train
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
+
+LAYOUT = ("input_ids", "position_ids", "attention_mask", "ends")  # what `pack` and `side_by_side` write
 
 
 def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> list[dict[str, Any]]:
@@ -51,8 +56,12 @@ def contrasts(references: Sequence[Mapping[str, Any]], n: int, seed: int) -> lis
     return rows
 
 
-class RankingTrainer(InOrder, RewardTrainer):
-    """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them."""
+class RankingTrainer(InOrder, InPrecision, RewardTrainer):
+    """`RewardTrainer` on rankings: an example is the K sequences of one prompt and the pairs among them.
+
+    The model is called as a whole, because DDP and FSDP act on that call, and answers with the scores of a
+    batch; see `answers_with_scores`.
+    """
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset  # `train_reward` has encoded it already
@@ -64,13 +73,29 @@ class RankingTrainer(InOrder, RewardTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Bradley-Terry loss: the weighted mean over prompts of the mean over the pairs of a prompt."""
-        scores = batch_scores(self.accelerator.unwrap_model(model), inputs)
+        batch = {name: inputs[name] for name in LAYOUT if name in inputs}
+        with self.arithmetic():
+            scores = model(**batch)
         margin = scores[inputs["better"]] - scores[inputs["worse"]]
         loss = -(logsigmoid(margin) * inputs["weight"]).sum()
+        sums = torch.stack(
+            [(margin > 0).float().sum(), margin.detach().sum(), margin.new_tensor(len(margin))]
+        )
+        right, total, pairs = self.accelerator.gather(sums).view(-1, 3).sum(0)
         metrics = self._metrics["train" if model.training else "eval"]
-        metrics["accuracy"].append((margin > 0).float().mean().item())
-        metrics["margin"].append(margin.mean().item())
+        metrics["accuracy"].append((right / pairs).item())
+        metrics["margin"].append((total / pairs).item())
         return (loss, scores) if return_outputs else loss
+
+
+@contextmanager
+def answers_with_scores(model: Any) -> Iterator[None]:
+    """Have a reward model return the scores of a batch of `LAYOUT`, [all sequences], when it is called."""
+    model.forward = MethodType(lambda self, **batch: batch_scores(self, batch), model)
+    try:
+        yield
+    finally:
+        del model.forward  # the class's own again
 
 
 def train_reward(
@@ -84,17 +109,25 @@ def train_reward(
     learning_rate: float,
     save_every: int,
     weights: Sequence[float] | None = None,
+    gradient_checkpointing: bool = False,
+    precision: str = "auto",
     curve: Curve | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
     """Train `reward` in place on comparisons; returns its loss curve.
 
+    Its adapters and its head learn if it has adapters, otherwise all weights do, in float32.
+
     Args:
+        batch_size: over all processes; each takes its share of the same batches in the same order.
         weights: how much each comparison counts; weights with a mean of 1 keep the size of the steps.
+        gradient_checkpointing: compute activations twice in place of keeping them.
+        precision: of the arithmetic, see `rlhf.compute.arithmetic`; the head is always in float32.
 
     Raises:
-        DataError: no comparison with a strict preference.
+        DataError: no comparison with a strict preference, or a batch that the processes cannot share.
     """
+    share = share_of(batch_size, "reward.batch_size")
     examples: dict[str, list[Any]] = {"sequences": [], "pairs": [], "weight": []}
     rows = [
         (row, strict, weight)
@@ -139,23 +172,26 @@ def train_reward(
     args = RewardConfig(
         **arguments(checkpoints, seed=seed, save_every=save_every),
         max_steps=steps,
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=share,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=10,
         max_length=None,
-        gradient_checkpointing=False,
+        gradient_checkpointing=gradient_checkpointing,
     )
+    shard_on_cpus()
     trainer = RankingTrainer(
-        model=reward.model,
+        model=learner(reward),
         args=args,
         train_dataset=Dataset.from_dict(examples),
         processing_class=reward.tokenizer,
         data_collator=collate,
     )
+    trainer.precision = precision
     lengths = [max(map(len, sequences)) for sequences in examples["sequences"]]
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
-    return train(trainer, curve, progress)
+    with answers_with_scores(reward.model):
+        return train(trainer, curve, progress)
 
 
 def completion_scores(reward: RewardModel, comparisons: Sequence[Mapping[str, Any]]) -> list[float]:

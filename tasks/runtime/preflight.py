@@ -147,6 +147,16 @@ def _of_training(settings: Settings) -> list[tuple[str, str, bool]]:
             settings.sft.batch_size % processes > 0,
         ),
         (
+            "base",
+            "base.quantization is 4bit, and weights of 4 bits cannot learn: set base.lora",
+            getattr(settings.base, "quantization", "none") != "none" and settings.base.lora is None,
+        ),
+        (
+            "reward",
+            f"reward.batch_size {settings.reward.batch_size} is not divisible by {processes} processes",
+            settings.reward.batch_size % processes > 0,
+        ),
+        (
             "ppo",
             f"ppo.batch_size {ppo.batch_size} is not divisible by ppo.mini_batches {ppo.mini_batches}",
             ppo.batch_size % ppo.mini_batches > 0,

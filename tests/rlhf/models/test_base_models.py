@@ -27,9 +27,10 @@ from rlhf.data.rankings import pairs
 from rlhf.models.batches import batch_of
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.packing import check_scores
-from rlhf.models.policy import UNSETTLED, Policy, load_policy, save_model, true_copy
+from rlhf.models.policy import Policy, load_policy, save_model, true_copy
 from rlhf.models.reward_model import RewardModel, encode, reward_from_policy, score
 from rlhf.models.sampling import check_sampling, generate
+from rlhf.models.settled import UNSETTLED
 from rlhf.models.template import as_row
 from rlhf.rl.trainer import PPOTrainer
 from rlhf.training.checkpoints import last_checkpoint
@@ -54,8 +55,8 @@ def tokenizer() -> Any:
 
 
 def saved(model: Any, tokenizer: Any, folder: Path) -> Path:
-    held: Any = SimpleNamespace(model=model, tokenizer=tokenizer, settled=UNSETTLED)  # no check yet
-    save_model(held, folder / "policy")
+    held: Any = SimpleNamespace(model=model, tokenizer=tokenizer, settled=UNSETTLED, adapters=None)
+    save_model(held, folder / "policy")  # no check yet
     return folder / "policy"
 
 

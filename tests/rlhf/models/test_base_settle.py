@@ -16,7 +16,8 @@ from tiny_models import tiny_model
 from tiny_ppo import PROMPTS, words_tokenizer
 
 from rlhf.data.errors import DataError
-from rlhf.models.base import Base, save, settle, stored_dtype, weights_hash
+from rlhf.data.model_folder import weights_hash
+from rlhf.models.base import Base, save, settle, stored_dtype
 from rlhf.models.base_source import fetch, find
 from rlhf.models.policy import load_policy
 from rlhf.models.sampling import generate

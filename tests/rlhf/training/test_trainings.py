@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_base import DEMONSTRATIONS, PROMPTS, base
+from small_base import COMPARISONS, DEMONSTRATIONS, PROMPTS, base
 from transformers import TrainerCallback
 
 from rlhf.compute import deterministic
 from rlhf.data.errors import DataError
 from rlhf.data.rankings import pairs
-from rlhf.models.adapters import add_lora, load_adapters, merge_lora, save_adapters
 from rlhf.models.batches import batch_of, right_pad
 from rlhf.models.logprobs import head_scores, hidden_states, mean_kl, response_logprobs, sequence_scores
 from rlhf.models.packing import pack
@@ -37,16 +36,6 @@ from rlhf.training.reward import RankingTrainer, accuracy, contrasts, train_rewa
 from rlhf.training.sft import examples, sft, validation_loss
 
 ROWS = [as_row(text) for text in PROMPTS]
-
-COMPARISONS = [
-    {
-        "prompt": p,
-        "completions": [f" {p.split()[1]}.", " and and.", f" {p.split()[1]} and."],
-        "ranking": [1, 2, 2] if i % 2 else [1, 3, 2],
-        "labeler_group": "expert",
-    }
-    for i, p in enumerate(PROMPTS)
-]
 
 
 # ---- tokenizers and generation ----
@@ -447,24 +436,3 @@ def test_log_probabilities_do_not_depend_on_the_batch(base: Path) -> None:
         last = batch_of(rows[-1:], starts[-1:], policy.tokenizer.pad_token_id)
         alone, _ = response_logprobs(policy.model, last, 0.7)
     torch.testing.assert_close(together[-2:], alone, atol=1e-5, rtol=1e-5)
-
-
-def test_a_reward_model_trained_by_lora_is_its_body_and_adapters(base: Path, tmp_path: Path) -> None:
-    deterministic(0, 1)
-    reward = reward_from_policy(base, 0)
-    body = {name: p.detach().clone() for name, p in reward.model.named_parameters()}
-    adapted = add_lora(reward, 4)
-    train_reward(reward, COMPARISONS, **reward_settings(tmp_path / "train", epochs=2))
-    unmerged = score(reward, ROWS[:4], [" red."] * 4)
-    save_adapters(merge_lora(reward, adapted), tmp_path / "adapters")
-    np.testing.assert_allclose(score(reward, ROWS[:4], [" red."] * 4), unmerged, atol=1e-5)
-    merged = dict(reward.model.named_parameters())
-    assert merged.keys() == body.keys()
-    changed = {name for name, p in merged.items() if not torch.equal(p, body[name])}
-    assert "score.weight" in changed
-    assert any("q_proj" in name for name in changed)
-    assert not any("embed" in name or "norm" in name for name in changed)
-    loaded = load_adapters(tmp_path / "adapters")
-    assert loaded is not None
-    assert loaded.config.r == 4
-    assert load_adapters(tmp_path / "nowhere") is None
