@@ -97,7 +97,8 @@ def held(tx: sa.Connection, user: User, queue: int) -> Work | None:
 
 def _work(item: Any, queue: int, kind: str, key: str, order: list[int], expires: float) -> Work:
     texts = [item.outputs[0], item.reference] if kind == "judge" else item.outputs
-    shown = [texts[index] for index in order]
+    # Without the blanks around a conversation's outputs, which would tell a model's from a person's.
+    shown = [texts[index].strip() for index in order]
     said = item.prompt, item.messages
     return Work(key, item.id, queue, kind, item.role, *said, shown, order, expires)
 

@@ -60,6 +60,10 @@ def label_each_kind(store: Store) -> None:
     ann = person(store, "ann")
     work, _ = answer(store, ann, filled(store, "compare", chats()), scale=2)
     assert (work.prompt, work.messages) == (PROMPT, TURNS)
+    assert sorted(work.texts) == [
+        "- fine\n- thanks",
+        "Fine.",
+    ]  # blanks around an output would betray its writer
     answer(store, ann, filled(store, "rank", chats(3)), ranks=[1, 2, 3])
     answer(store, ann, filled(store, "vote", chats(1)), vote="up")
     answer(store, ann, filled(store, "edit", chats(1)), text="Very well.")
