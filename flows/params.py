@@ -198,7 +198,7 @@ def _plain(value: Any) -> Any:
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = key.split(".")
     for number, part in enumerate(sections):
-        if part in values and values[part] is None:
+        if number and values.get(part) is None:
             values[part] = {}  # a section that may be null, such as base.lora
         inner = values.get(part)
         if not isinstance(inner, dict):

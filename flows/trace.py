@@ -85,7 +85,7 @@ def trace(uri: str) -> dict[str, Any]:
     if not commit:
         return origin
     lock, params = at(commit, "dvc.lock"), at(commit, "params.yaml")
-    origin["params"] = flat(check_settings(params, f"{commit[:12]}:params.yaml").model_dump(by_alias=True))
+    origin["params"] = flat(params)  # as the run had them: parameters that are called otherwise now, too
     outs = outputs(lock)
     origin["data"] = {path: md5 for path, md5 in outs.items() if path.startswith("data/")}
     origin["models"] = {path: md5 for path, md5 in outs.items() if path.startswith("models/")}
@@ -235,7 +235,11 @@ def reproduce(origin: dict[str, Any]) -> list[tuple[str, str, str]]:
     # `dvc exp save` has committed a file that only DVC needs.
     forget = ["rm", "--quiet", "--cached", "--ignore-unmatch", ".dvc/tmp/repro.dat"]
     subprocess.run(["git", "-C", str(tree), *forget], check=True)
-    link_data(check_settings(at(commit, "params.yaml"), "params.yaml"), tree)
+    # Only what is linked is read: the code of that commit may call the rest otherwise.
+    params = at(commit, "params.yaml")
+    reward_model = params.get("ppo", {}).get("reward_model", "trained")
+    read = {"ingest": params.get("ingest", {}), "ppo": {"reward_model": reward_model}}
+    link_data(check_settings(read, "params.yaml"), tree)
     wanted = [
         name
         for name, stage in lock["stages"].items()

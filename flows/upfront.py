@@ -50,7 +50,11 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     problems = contradictions(settings)
     prompts = [row["prompt"] for row in tables["prompts"] if row["prompt"]] if tables else []
     # A word is at least one token; the stage `validate` counts tokens exactly.
-    if prompts and (problem := too_long(settings, prompts, lambda _: [len(p.split()) for p in prompts])):
+    if prompts and (
+        problem := too_long(
+            settings, prompts, settings.base.context, lambda: [len(p.split()) for p in prompts]
+        )
+    ):
         problems.append(problem)
     if tables:
         problems += problems_of_data(settings, tables)
@@ -86,7 +90,8 @@ def _refuse_labels(settings: Settings, needed: set[str]) -> None:
 
 def _refuse_missing(settings: Settings, needed: set[str]) -> None:
     """Refuse parameters that name a file or a model that is not there."""
-    for stage, config in (("sft", settings.sft.accelerate), ("ppo", settings.ppo.accelerate)):
+    for stage in ("sft", "reward", "ppo"):
+        config = getattr(settings, stage).accelerate
         if stage in needed and config and settings.processes > 1 and not Path(config).is_file():
             raise DataError(f"{stage}.accelerate: no such file: {config}; deploy/accelerate has some")
     own_model = "ppo" in needed and settings.ppo.reward_model == "given"

@@ -83,7 +83,7 @@ class Lora(Section):
     @field_validator("targets")
     @classmethod
     def _named(cls, targets: str | list[str]) -> str | list[str]:
-        if not all(targets):  # an empty list, or an empty name in it
+        if not targets or not all(targets):
             raise ValueError("name at least one layer, or write auto")
         return targets
 

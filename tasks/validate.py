@@ -11,22 +11,27 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import great_expectations as gx
 import pandas as pd
 
+from rlhf.data.base_files import local_folder
 from rlhf.data.contracts import COMPARISON, CORPUS, DEMONSTRATION, PROMPT
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.table import read_table
-from rlhf.settings import Scratch, Settings
+from rlhf.settings import Pretrained, Scratch, Settings
 from tasks import suites
 from tasks.data_docs import SECTIONS, make_self_contained
 from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import gate_warning, problems_of_data, too_long
 from tasks.runtime.stage import Stage, run
 from tasks.suites import Rule
+
+if TYPE_CHECKING:
+    from rlhf.models.template import Template
 
 STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
 
@@ -86,8 +91,14 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
     """
     problems = problems_of_data(settings, tables, collected)
     if not collected:
-        prompts = list(dict.fromkeys(row["prompt"] for row in tables["prompts"]))
-        long = too_long(settings, prompts, lambda base: token_counts(base, prompts, tables["demonstrations"]))
+        rows = list({row["prompt"]: row for row in tables["prompts"]}.values())
+        context, template = reach(settings.base, tables["demonstrations"])
+        long = too_long(
+            settings,
+            [row["prompt"] for row in rows],
+            context,
+            lambda: [len(ids) for ids in template().prompts(rows)],
+        )
         problems += [long] if long else []
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -98,17 +109,42 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
         print(f"warning: {warning}")
 
 
-def token_counts(base: Scratch, prompts: list[str], demonstrations: list[dict[str, Any]]) -> list[int]:
-    """The tokens of each prompt, by the tokenizer that the stage `base` will train."""
+def reach(
+    base: Scratch | Pretrained, demonstrations: list[dict[str, Any]]
+) -> tuple[int, Callable[[], Template]]:
+    """The context of the base that the stage `base` will make, and what gives its template.
+
+    Of a pretrained base only config and tokenizer are fetched, so that a prompt that does not fit is known
+    before its weights are.
+
+    Raises:
+        DataError: a base that is not there, or cannot be used.
+    """
+    if isinstance(base, Scratch):
+        return base.context, lambda: scratch_template(base, demonstrations)
+    from rlhf.models.base import check_context, read_template  # here, since it loads torch
+    from rlhf.models.base_checks import known_config
+    from rlhf.models.base_source import find
+    from rlhf.models.policy import context_length
+
+    source = find(base.path, base.revision, local_folder(base))
+    config = known_config(source)
+    check_context(source.name, config, base.context)
+    return base.context or context_length(config), lambda: read_template(
+        source, base.template, base.template_arguments
+    )[2]
+
+
+def scratch_template(base: Scratch, demonstrations: list[dict[str, Any]]) -> Template:
+    """The template over the tokenizer that the stage `base` will train."""
     from rlhf.models.scratch import tokenizer_texts, train_tokenizer  # here, since it loads torch
-    from rlhf.models.template import content_ids
+    from rlhf.models.template import template_of
 
     texts: list[str] = []  # a closed vocabulary has a token for each word, known or not
     if base.tokenizer == "bpe":
         corpus = read_table("data/prepared/corpus.parquet", CORPUS)
         texts = tokenizer_texts(corpus, demonstrations)
-    tokenizer = train_tokenizer(texts, base.tokenizer, base.vocab_size)
-    return [len(ids) for ids in content_ids(tokenizer, prompts)]
+    return template_of(train_tokenizer(texts, base.tokenizer, base.vocab_size, base.template == "chatml"))
 
 
 def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: Path) -> list[str]:

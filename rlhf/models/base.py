@@ -111,16 +111,8 @@ def settle(
         DataError: weights that are not whole or not of this architecture, a tokenizer of another model, a
             template that cannot be used, or a model that a self-check refuses.
     """
-    name, changes = source.name, []
-    try:
-        tokenizer = load_tokenizer(source.folder)
-    except DataError:
-        raise
-    except Exception as error:  # files of a tokenizer may be wrong in any way
-        raise DataError(f"{name}: its tokenizer cannot be loaded: {first_line(error)}") from None
-    kind, said = _set_template(tokenizer, template)
-    changes += said
-    form = _template(name, tokenizer, kind, arguments or {}, template)
+    name = source.name
+    tokenizer, kind, form, changes = read_template(source, template, arguments)
     stored = stored_dtype(source)
     narrowed = dtype.itemsize < stored.itemsize
     # Half precision is for GPUs; elsewhere its sums overflow or are slow.
@@ -139,6 +131,26 @@ def settle(
     self_checks(name, model)
     fixed = Settled(context, kind, dict(arguments or {}), _short(dtype), attention)
     return Base(source, Policy(model, tokenizer, settled=fixed), narrowed or grown, changes)
+
+
+def read_template(
+    source: Source, template: str = "auto", arguments: Mapping[str, Any] | None = None
+) -> tuple[Any, str, Template, list[str]]:
+    """The tokenizer of a source, the kind of its template, the template, and what was changed for it.
+
+    No weights are needed.
+
+    Raises:
+        DataError: a tokenizer that cannot be loaded, or a template that cannot be used.
+    """
+    try:
+        tokenizer = load_tokenizer(source.folder)
+    except DataError:
+        raise
+    except Exception as error:  # files of a tokenizer may be wrong in any way
+        raise DataError(f"{source.name}: its tokenizer cannot be loaded: {first_line(error)}") from None
+    kind, changes = _set_template(tokenizer, template)
+    return tokenizer, kind, _template(source.name, tokenizer, kind, arguments or {}, template), changes
 
 
 def _set_template(tokenizer: Any, template: str) -> tuple[str, list[str]]:

@@ -16,31 +16,38 @@ Rows = list[dict[str, Any]]
 
 
 def too_long(
-    settings: Settings, prompts: Sequence[str], count: Callable[[Scratch], Sequence[int]]
+    settings: Settings, prompts: Sequence[str], context: int | None, count: Callable[[], Sequence[int]]
 ) -> Problem | None:
     """Prompts that the context cannot hold beside a response and that ppo.max_prompt_length does not cut.
 
     Args:
         settings: every parameter.
         prompts: of all splits.
-        count: how many tokens each has with this base, or has at least; asked only where `most_tokens` leaves
-            it open.
+        context: most tokens of a sequence; None where nobody knows them yet.
+        count: how many tokens each prompt has, or has at least; asked only where it may matter.
     """
     length = max(settings.ppo.response_length, settings.evaluate.response_length)
-    base, longest = settings.base, settings.ppo.max_prompt_length or math.inf
-    if not isinstance(base, Scratch):
+    longest = settings.ppo.max_prompt_length or math.inf
+    if context is None:
         return None
-    room = base.context - length
-    if room < 1 or longest <= room or all(most_tokens(base.tokenizer, prompt) <= room for prompt in prompts):
+    room = context - length
+    if room < 1 or longest <= room:
         return None
-    counts = [min(tokens, longest) for tokens in count(base)]
+    base = settings.base
+    if (
+        isinstance(base, Scratch)
+        and base.template == "plain"
+        and all(most_tokens(base.tokenizer, prompt) <= room for prompt in prompts)
+    ):
+        return None
+    counts = [min(tokens, longest) for tokens in count()]
     over = [number for number, tokens in enumerate(counts) if tokens > room]
     if not over:
         return None
     worst = max(over, key=counts.__getitem__)
     return Problem(
         "ppo",
-        f"{len(over)} of {len(prompts)} prompts are too long: base.context {base.context} leaves "
+        f"{len(over)} of {len(prompts)} prompts are too long: base.context {context} leaves "
         f"{room} tokens beside a response of {length}, and {ascii(prompts[worst])[:40]} has "
         f"{counts[worst]:.0f}; set ppo.max_prompt_length to {room} to cut their start, raise base.context, "
         "or shorten them",

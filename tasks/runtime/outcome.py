@@ -75,6 +75,8 @@ def changed_parameters(path: Path = Path("params.yaml")) -> dict[str, Any]:
     except (SettingsError, yaml.YAMLError):
         return {}
     old, new = (flat(values.model_dump(by_alias=True)) for values in (before, load_settings(path)))
+    if old["base.type"] != new["base.type"]:  # another section, which lost nothing
+        old = {key: value for key, value in old.items() if not key.startswith("base.")}
     # ingest.path names a machine; ingest.sha256 says which data it is. A dictionary may gain and lose keys.
     return {
         key: new.get(key)

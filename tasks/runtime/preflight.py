@@ -6,10 +6,12 @@ data cannot do is in `tasks.runtime.feasibility`.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-from rlhf.settings import Settings
+from rlhf.settings import Pretrained, Settings
 
 GROUPS = ("expert", "novice", "spammer")  # the simulated labelers
 PEOPLE = 20  # simulated labelers in all
@@ -32,7 +34,12 @@ def contradictions(settings: Settings) -> list[Problem]:
     """Parameters that cannot go together, whatever the data, in the order of the stages."""
     return [
         Problem(stage, text)
-        for stage, text, holds in (*_of_data(settings), *_of_lengths(settings), *_of_training(settings))
+        for stage, text, holds in (
+            *_of_data(settings),
+            *_of_base(settings),
+            *_of_lengths(settings),
+            *_of_training(settings),
+        )
         if holds
     ]
 
@@ -115,6 +122,27 @@ def _of_data(settings: Settings) -> list[tuple[str, str, bool]]:
             "evaluate",
             "evaluate.judges has llm: set evaluate.llm.url and evaluate.llm.model",
             "llm" in judges and not (llm.url and llm.model),
+        ),
+    ]
+
+
+def _of_base(settings: Settings) -> list[tuple[str, str, bool]]:
+    base = settings.base
+    if not isinstance(base, Pretrained):
+        return []
+    folder = Path(base.path).expanduser().is_dir()
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    return [
+        (
+            "base",
+            f"base.path {base.path} is no folder here, and a model on the Hub wants a commit: set "
+            f"base.revision to its whole hash; `git ls-remote {hub}/{base.path} HEAD` prints the newest",
+            not folder and base.revision is None,
+        ),
+        (
+            "base",
+            f"base.path {base.path} is a folder, which has no revision: set base.revision to null",
+            folder and base.revision is not None,
         ),
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import Workspace
@@ -10,9 +12,17 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.form import FIRST, FormSettings, form_schema, form_values
 from flows.loop import feedback
-from flows.params import complete, plan
+from flows.params import complete, plan, write_params
 from flows.pipeline import rlhf, validate_data
-from rlhf.settings import Settings, SettingsError, known_keys, load_settings
+from rlhf.settings import (
+    Pretrained,
+    Scratch,
+    Settings,
+    SettingsError,
+    check_settings,
+    known_keys,
+    load_settings,
+)
 
 SETTINGS = Settings()
 
@@ -84,6 +94,46 @@ def test_a_recipe_is_what_is_laid_under(workspace: Workspace) -> None:
         complete(FormSettings(), "nothing")
     whole = yaml.safe_load((workspace.path / "params.yaml").read_text())
     assert complete(Settings.model_validate(whole), "nothing") == load_settings()  # nothing is missing
+
+
+BROUGHT = {"type": "pretrained", "path": "/models/mine", "context": 64, "lora": {"rank": 8}}
+
+
+def test_a_base_of_either_type_can_be_chosen_and_has_its_values() -> None:
+    brought = check_settings({"base": BROUGHT}, "here")
+    for settings, kind in ((SETTINGS, "scratch"), (brought, "pretrained")):
+        schema = shown(settings=settings)
+        field = schema["definitions"]["FormSettings"]["properties"]["base"]
+        kinds = [schema["definitions"][c["$ref"].removeprefix("#/definitions/")] for c in field["anyOf"][1:]]
+        assert [kind["title"] for kind in kinds] == ["scratch", "pretrained"]
+        for fields in (kind["properties"] for kind in kinds):
+            own = fields["type"]["default"] == kind
+            assert fields["type"]["enum"] == [fields["type"]["default"]]
+            assert fields["lora"]["anyOf"][0] == {"type": "null"}  # folded
+            values = settings.base.model_dump() if own else {}
+            assert {key: fields[key]["default"] for key in values} == values
+        values = form_values(settings)
+        for base in (None, {"type": "scratch"} | Scratch().model_dump(), Pretrained(path="a/b").model_dump()):
+            assert validate({"settings": values | {"base": base}}, schema, raise_on_error=True) == []
+        with pytest.raises(ValidationError):
+            validate({"settings": values | {"base": Scratch().model_dump() | {"steps": 0}}}, schema, True)
+
+
+def test_a_base_that_is_sent_is_laid_over_that_of_the_params_file(workspace: Workspace) -> None:
+    present = load_settings().base.model_copy(update={"scale": "1M"})
+    assert complete(FormSettings.model_validate({"base.scale": "1M"}), None).base == present
+    sent = complete(FormSettings.model_validate({"base": BROUGHT}), None)
+    assert sent.base == check_settings({"base": BROUGHT}, "here").base
+    write_params(Path("params.yaml"), sent)
+    partial = complete(FormSettings.model_validate({"base": {"context": 32}}), None).base
+    assert partial == sent.base.model_copy(update={"context": 32})
+    assert complete(FormSettings.model_validate({"base": {"type": "scratch"}}), None).base == Scratch()
+    with pytest.raises(
+        SettingsError, match=r"base\.type is pretrained in the params file, which has no scale"
+    ):
+        complete(FormSettings.model_validate({"base.scale": "1M"}), None)
+    whole = check_settings({"base": BROUGHT}, "here")
+    assert complete(FormSettings.model_validate(whole), None).base == whole.base
 
 
 @pytest.mark.parametrize("section", [5, [1], "text"])

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from conftest import ROOT, Workspace
 
-from flows.params import plan, recipe_file, recipe_files, recipe_name
-from rlhf.settings import Settings, SettingsError, load_settings
+from flows.params import parse_changes, plan, recipe_file, recipe_files, recipe_name, write_params
+from rlhf.data.errors import DataError
+from rlhf.settings import Pretrained, Scratch, Settings, SettingsError, load_settings
 
 RECIPES = sorted((ROOT / "recipes").glob("*/params.yaml"))
 
@@ -69,6 +70,100 @@ def test_the_shipped_recipes_are_the_runs_of_the_log() -> None:
     assert feedback.ppo.judge_tolerance is None
     assert hacking.collect.groups == {"novice": 0.8, "spammer": 0.2}
     assert (hacking.ppo.kl_coef, hacking.ppo.missing_eos, hacking.ppo.judge) == (0.0, None, "simulated")
+
+
+def model_folder(content: str = "weights") -> Path:
+    folder = Path("bases/mine")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_text(content)
+    return folder.resolve()
+
+
+def test_another_type_of_base_has_other_parameters(workspace: Workspace) -> None:
+    """Whichever is set first, the type or a parameter of it; those of the type before are gone."""
+    folder = model_folder()
+    words = ["base.path=bases/mine", "base.context=64", "base.type=pretrained"]
+    settings = plan(None, None, parse_changes(words))
+    assert settings == plan(None, None, parse_changes(words[::-1]))
+    assert isinstance(settings.base, Pretrained)
+    assert (settings.base.path, settings.base.context) == (str(folder), 64)
+    assert plan(None, None, {"base.type": "scratch"}) == plan(None, None, {})  # the type that it is
+    delta({"base": {"type": "pretrained", "path": "bases/mine", "context": 64}})
+    assert plan("mine", None, {}).base == settings.base
+    back = plan("mine", None, {"base.type": "scratch", "base.scale": "1M"})
+    assert back.base == Scratch(scale="1M")
+
+
+def test_a_base_of_another_type_is_written_whole(workspace: Workspace) -> None:
+    model_folder()
+    path = Path("params.yaml")
+    path.write_text("# kept\n" + path.read_text())
+    before = load_settings()
+    settings = plan(None, None, {"base.type": "pretrained", "base.path": "bases/mine", "base.lora.rank": 8})
+    lines = write_params(path, settings)
+    assert [line.split(":")[0] for line in lines] == ["base"]
+    assert load_settings() == settings
+    assert yaml.safe_load(path.read_text())["base"] == settings.base.model_dump()
+    assert path.read_text().startswith("# kept\n")
+    assert write_params(path, plan(None, None, {"base.lora.rank": 4})) == ["base.lora.rank: 8 -> 4"]
+    assert write_params(path, plan(None, None, {"base.lora": None}))[0].startswith("base.lora: {'rank': 4,")
+    write_params(path, before)
+    assert load_settings() == before
+
+
+def test_a_folder_with_other_content_is_another_base(workspace: Workspace) -> None:
+    model_folder()
+    Path("turns.jinja").write_text("{{ messages }}")
+    named = {"base.type": "pretrained", "base.path": "bases/mine"}
+    first = plan(None, None, named).base
+    write_params(Path("params.yaml"), plan(None, None, named))
+    assert plan(None, None, {}).base == first
+    templated = plan(None, None, {"base.template": "turns.jinja"}).base
+    assert templated.template == str(Path("turns.jinja").resolve())
+    Path("turns.jinja").write_text("{{ other }}")
+    hashes = [first.sha256, templated.sha256, plan(None, None, {"base.template": "turns.jinja"}).base.sha256]
+    model_folder("other weights")
+    with pytest.raises(
+        DataError, match=r"is not what base\.sha256 says .* set base\.sha256 to null"
+    ) as caught:
+        plan(None, None, {})
+    assert "\n" not in str(caught.value)
+    again = plan(None, None, {"base.path": "bases/mine"}).base.sha256
+    assert again == plan(None, None, {"base.sha256": None}).base.sha256
+    assert len({*hashes, again}) == 4
+    assert all(digest and len(digest) == 64 for digest in hashes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"base.path": "x"},
+            "params.yaml with --set: unknown key 'base.path' where base.type is scratch, which",
+        ),
+        ({"base.type": "pretrained", "base.scale": "1M"}, "base.path: Field required (and 1 more)"),
+        ({"base.type": "pretrained", "base.path": "./none"}, "base.path: no such folder: ./none"),
+        ({"base.type": "pretrained", "base.path": "a/b/c"}, "base.path: no such folder: a/b/c"),
+        (
+            {"base.type": "pretrained", "base.path": "a/b", "base.template": "none.jinja"},
+            "base.template: no such file: none.jinja",
+        ),
+        ({"model.scale": "1M"}, "--set model.scale: model.scale is base.scale now"),
+        (
+            {"pretrain.step": 3},
+            "--set pretrain.step: its parameters are in the section `base` now: base.steps,",
+        ),
+        ({"base.lora.rank": 0}, "base.lora.rank: Input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_base_that_cannot_be_ends_in_one_line(
+    changes: dict[str, Any], said: str, workspace: Workspace
+) -> None:
+    with pytest.raises((SettingsError, DataError)) as caught:
+        plan(None, None, changes)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_recipe_is_named_by_its_folder_or_a_path(workspace: Workspace) -> None:

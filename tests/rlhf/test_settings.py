@@ -9,7 +9,15 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from rlhf.settings import Settings, SettingsError, check_settings, describe, known_keys, load_settings
+from rlhf.settings import (
+    Scratch,
+    Settings,
+    SettingsError,
+    check_settings,
+    describe,
+    known_keys,
+    load_settings,
+)
 
 
 def keys(values: dict[str, Any], prefix: str = "") -> list[str]:
@@ -64,6 +72,39 @@ def test_every_parameter_is_described_and_every_number_bounded() -> None:
             "ingest.decoy_share: Input should be less than or equal to 1, got 1.5",
         ),
         ({"prepare": None}, "prepare: "),
+        ({"base": None}, "base: Input should be a valid dictionary"),
+        ({"base": {"type": "own"}}, "base.type: Input should be 'scratch' or 'pretrained', got 'own'"),
+        (
+            {"base": {"type": "scratch", "path": "gpt2"}},
+            "unknown key 'base.path' where base.type is scratch, which has scale, tokenizer, vocab_size, "
+            "context, template, steps, batch_size, learning_rate, muon_learning_rate, save_every, lora; set "
+            "base.type to pretrained",
+        ),
+        (
+            {"base": {"type": "pretrained", "path": "gpt2", "scale": "1M"}},
+            "unknown key 'base.scale' where base.type is pretrained, which has path, revision, sha256,",
+        ),
+        ({"base": {"scael": "1M"}}, "save_every, lora; did you mean 'base.scale'?"),
+        ({"base": {"type": "pretrained"}}, "my.yaml: base.path: Field required"),
+        (
+            {"base": {"path": "gpt2", "revision": "main"}},
+            "base.revision: Value error, a branch or a tag may move",
+        ),
+        (
+            {"base": {"path": "gpt2", "template": "chatt"}},
+            "base.template: Value error, Input should be 'auto'",
+        ),
+        ({"base": {"lora": 8}}, "base.lora: Input should be a valid dictionary"),
+        ({"base": {"lora": {"targets": []}}}, "base.lora.targets: "),
+        ({"base": {"lora": {"ranks": 8}}}, "unknown key 'base.lora.ranks'; did you mean 'base.lora.rank'?"),
+        (
+            {"model": {"scale": "1M"}},
+            "unknown key 'model': its parameters are in the section `base` now: base.scale",
+        ),
+        (
+            {"seed": 1, "pretrain": {}},
+            "unknown key 'pretrain': its parameters are in the section `base` now: base.st",
+        ),
         ({"collect": {"groups": {"expert": float("inf")}}}, "collect.groups: Value error, shares must be"),
         ({"collect": {"groups": {"expert": float("nan")}}}, "collect.groups: Value error, shares must be"),
         ({"collect": {"groups": {"expert": 2, "novice": -1}}}, "collect.groups: Value error, shares must be"),
@@ -78,6 +119,31 @@ def test_errors_are_one_line_that_names_key_and_value(values: Any, said: str) ->
     assert message.startswith("my.yaml: ")
     assert said in message
     assert "\n" not in message
+
+
+def test_a_base_is_of_one_type_and_has_the_parameters_of_it() -> None:
+    """A section that does not say its type has the first that knows all its keys; scratch is the first."""
+    default = Settings().base
+    assert isinstance(default, Scratch)
+    assert (default.scale, default.steps, default.lora) == ("0.1M", 700, None)
+    bases = [
+        check_settings({"base": values}, "here").base
+        for values in ({}, {"context": 64}, {"path": "gpt2"}, {"type": "pretrained", "path": "a/b"})
+    ]
+    assert [base.type for base in bases] == ["scratch", "scratch", "pretrained", "pretrained"]
+    lora = check_settings({"base": {"lora": {"rank": 8, "targets": ["q_proj"]}}}, "here").base.lora
+    assert lora is not None
+    assert (lora.rank, lora.alpha, lora.targets) == (8, None, ["q_proj"])
+
+
+def test_the_table_says_which_type_of_base_has_a_parameter() -> None:
+    rows = {key: default for key, default, *_ in describe()}
+    assert rows["base.scale (scratch)"] == "0.1M"
+    assert rows["base.path (pretrained)"] == "required"
+    assert rows["base.lora.rank"] == "16"  # the same in both
+    assert (rows["base.context (scratch)"], rows["base.context (pretrained)"]) == ("256", "None")
+    assert {"base.scale", "base.path", "base.context", "base.lora", "base.lora.rank"} <= set(known_keys())
+    assert len(known_keys()) == len(set(known_keys()))
 
 
 @pytest.mark.parametrize(

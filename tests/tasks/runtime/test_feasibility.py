@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Workspace
 from own_rows import own, prepared, rankings, rows_of, settings
+from tiny_models import tiny_model
 
 from flows.upfront import refuse
+from rlhf.data.errors import DataError
 from rlhf.measures.rates import wilson
+from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import train_tokenizer
 from rlhf.settings import Settings, SettingsError, load_settings
 from tasks.runtime.errors import StageError
@@ -117,6 +120,31 @@ def test_tokens_are_counted_by_the_tokenizer_that_pretraining_makes(
         refuse_infeasible(load_settings(), tables, collected=False)
     workspace.set({"ppo.max_prompt_length": 216})
     refuse_infeasible(load_settings(), tables, collected=False)
+
+
+def test_prompts_are_counted_by_the_tokenizer_and_the_context_of_a_base_from_elsewhere(
+    workspace: Workspace,
+) -> None:
+    """Its weights are not needed: a prompt that does not fit is known before they are fetched or read."""
+    tokenizer = train_tokenizer(["one two three"], "word", 300)
+    model = tiny_model("llama", tokenizer)  # reaches 64 tokens
+    save_model(Policy(model, tokenizer), "bases/tiny")
+    own(workspace, [*rows_of(60), {"prompt": "one " * 54, "completion": "a"}], rankings(60))
+    base = {"type": "pretrained", "path": "bases/tiny"}
+    workspace.set({"base": base, "ppo.response_length": 11, "evaluate.response_length": 10})
+    tables = prepared(workspace)
+    with pytest.raises(
+        StageError, match=r"1 of 61 prompts are too long: base\.context 64 leaves 53 .* has 54"
+    ):
+        refuse_infeasible(load_settings(), tables, collected=False)
+    workspace.set({"ppo.response_length": 10})
+    refuse_infeasible(load_settings(), tables, collected=False)
+    workspace.set({"base": base | {"context": 63}})
+    with pytest.raises(StageError, match=r"base\.context 63 leaves 53"):
+        refuse_infeasible(load_settings(), tables, collected=False)
+    workspace.set({"base": base | {"context": 65}})
+    with pytest.raises(DataError, match=r"reaches 64 tokens, and base\.context is 65"):
+        refuse_infeasible(load_settings(), tables, collected=False)
 
 
 def test_a_text_never_has_more_tokens_than_can_be_told_without_a_tokenizer() -> None:

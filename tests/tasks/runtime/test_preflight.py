@@ -66,6 +66,21 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "prepare",
         "leave no prompt to train on",
     ),
+    "a model on the Hub without a commit": (
+        {"base": {"path": "owner/model"}},
+        "base",
+        "set base.revision to its whole hash; `git ls-remote https://huggingface.co/owner/model HEAD` prints",
+    ),
+    "a commit of a folder": (
+        {"base": {"path": str(ROOT), "revision": "0" * 40}},
+        "base",
+        "is a folder, which has no revision",
+    ),
+    "a response as long as the context of a base from elsewhere": (
+        {"base": {"path": str(ROOT), "context": 48}},
+        "collect",
+        "no room for a prompt in base.context, 48",
+    ),
     "a response as long as the context": (
         {"ppo__response_length": 256},
         "ppo",
