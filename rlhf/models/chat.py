@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,11 @@ from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from rlhf.data.errors import DataError
-from rlhf.models.control_tokens import controls_of, encode, unmarked
+from rlhf.models.control_tokens import controls_of, encode
 from rlhf.models.plain import Plain, Row, until_stop
 from rlhf.models.template_source import settled
 from rlhf.models.thinking import CLOSING, Thinking, around_thinking
-
-Turns = list[dict[str, str]]
+from rlhf.models.turns import Turns, changed, check_all_written, end_of_text, named, turns_of
 
 _ASKED: Turns = [{"role": "user", "content": "Does it work?"}]
 _ANSWER = "It works."
@@ -29,7 +29,7 @@ class _Around:
         front: between the prompt and the answer's text.
         end: the id that ends the turn.
         back: between the answer's text and that id.
-        closes: whether the template writes that id; if not, it is EOS, put there.
+        closes: whether the template writes that id; if not, it is EOS, put behind the answer's text.
     """
 
     front: str
@@ -42,8 +42,9 @@ class Chat:
     """Conversations by a tokenizer's own template; rows of plain text as `Plain` reads them.
 
     An answer is what the template writes behind the prompt, up to the token that ends the turn. Where the
-    prompt's ids are not the start of the whole (a template that opens a thinking block for generation, a line
-    break that grows together with the header's), it is the ids of the answer's own text and that token.
+    prompt is not the start of the whole (a template that opens a thinking block for generation), it is the
+    answer's own text and that token. Where it is as a text and not as ids (a line break that grows together
+    with the header's), what stands behind it is read by itself.
 
     Args:
         tokenizer: with a `chat_template`.
@@ -64,9 +65,10 @@ class Chat:
     ) -> None:
         self.tokenizer, self.wrap, self.plain = tokenizer, wrap, Plain(tokenizer)
         self.controls = controls_of(tokenizer)
+        self._in_a_text = True
         self.source, self.arguments = settled(tokenizer.get_chat_template(), arguments or {})
-        self._whole: set[tuple[str, ...]] = set()  # orders of roles that the template is known to write
-        self._with_bos()
+        self._all_written: set[tuple[str, ...]] = set()  # orders of roles of which no turn is lost or moved
+        self._write_bos()
         self.thinking = Thinking(tokenizer, self.source)
         self.around = self._probe()
         self.stops = tuple(dict.fromkeys([self.around.end, *self.plain.stops]))
@@ -74,6 +76,8 @@ class Chat:
         self._header = CLOSING.split(self.around.front)[-1]
         header = encode(tokenizer, [self._header])[0] if self._header else []
         self._header_ids = header if any(i in self.controls.ids for i in header) else []
+        # A tokenizer that begins texts with a blank may do so behind each control token, or may not.
+        self._in_a_text = self.text(self.answer({"messages": _ASKED}, _ANSWER)) == _ANSWER
 
     def prompt(self, row: Row) -> list[int]:
         """Ids of a row's conversation, ready for an answer.
@@ -97,7 +101,7 @@ class Chat:
         Args:
             row: whose answer it is; that to a row of plain text is read as `Plain` reads it.
         """
-        if row is not None and self._turns(row) is None:
+        if row is not None and row.get("messages") is None and not self.wrap:
             return self.plain.text(ids)
         ids = self.thinking.behind_tokens(until_stop(ids, self.stops))
         header = self._header_ids
@@ -107,7 +111,7 @@ class Chat:
                 ids = ids[starts[-1] + len(header) :]
             elif ids[:1] == header[:1]:
                 return ""  # another channel, and no answer yet
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self.plain.decode(ids) if self._in_a_text else self.plain.decode_alone(ids)
         thought = self.thinking.behind_tags(text)
         if self._header and not header and thought.startswith(self._header):
             text = thought[len(self._header) :]
@@ -122,9 +126,9 @@ class Chat:
             DataError: a row that the template refuses, or whose turns it drops, moves or changes.
         """
         chats = [self._turns(row) for row in rows]
-        rendered = iter(encode(self.tokenizer, [self._render(chat, True)[0] for chat in chats if chat]))
-        plain = iter(self.plain.prompts([r for r, chat in zip(rows, chats, strict=True) if not chat]))
-        return [next(rendered if chat else plain) for chat in chats]
+        asked = iter(encode(self.tokenizer, [self._asked(chat) for chat in chats if chat]))
+        plain = iter(self.plain.prompts([row for row, chat in zip(rows, chats, strict=True) if not chat]))
+        return [next(asked if chat else plain) for chat in chats]
 
     def answers(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
         """Ids of many rows' answers.
@@ -140,23 +144,28 @@ class Chat:
         Raises:
             DataError: see `prompts`.
         """
-        prompts = self.prompts(rows)
-        chats = [self._turns(row) for row in rows]
-        told = [
-            self._render([*chat, {"role": "assistant", "content": text}], False)
-            for chat, text in zip(chats, texts, strict=True)
-            if chat
-        ]
-        wholes = iter(
-            encode(self.tokenizer, [text if self.around.closes else text[:end] for text, end in told])
-        )
-        answers: list[list[int] | None] = []
-        for chat, prompt in zip(chats, prompts, strict=True):
-            answers.append(self._behind(prompt, next(wholes)) if chat else None)
-        apart = [text for text, answer in zip(texts, answers, strict=True) if answer is None]
-        own = iter(self.plain.continuations(apart))
-        ends = [self.stops[0] if chat else self.plain.stops[0] for chat in chats]
-        return prompts, [a or [*next(own), end] for a, end in zip(answers, ends, strict=True)]
+        mine = [i for i, row in enumerate(rows) if self.wrap or row.get("messages") is not None]
+        others = sorted(set(range(len(rows))).difference(mine))
+        plain = self.plain.pairs([rows[i] for i in others], [texts[i] for i in others])
+        prompts, answers = dict(zip(others, plain[0], strict=True)), dict(zip(others, plain[1], strict=True))
+
+        chats = {i: self._turns(rows[i]) or [] for i in mine}
+        asked = {i: self._asked(chats[i]) for i in mine}
+        told = {i: self._told(chats[i], texts[i], asked[i]) for i in mine}
+        prompts |= zip(mine, encode(self.tokenizer, list(asked.values())), strict=True)
+        wholes = encode(self.tokenizer, list(told.values()))
+        for i, whole in zip(mine, wholes, strict=True):
+            start = len(prompts[i])
+            answers[i] = self._ended(whole[start:]) if whole[:start] == prompts[i] else []
+        # Where the prompt's ids do not begin the whole: what stands behind it as text, or the answer itself.
+        apart = [i for i in mine if not answers[i]]
+        behind = {i: told[i][len(asked[i]) :] for i in apart if told[i].startswith(asked[i])}
+        for i, ids in zip(behind, self.plain.continued(list(behind.values())), strict=True):
+            answers[i] = self._ended(ids)
+        apart = [i for i in apart if not answers[i]]
+        for i, ids in zip(apart, self.plain.continuations([texts[i] for i in apart]), strict=True):
+            answers[i] = [*ids, self.stops[0]]
+        return [prompts[i] for i in range(len(rows))], [answers[i] for i in range(len(rows))]
 
     def whole(self, row: Row, text: str) -> list[int]:
         """Ids of a row's conversation with its answer, as the template writes it, to its very end.
@@ -168,7 +177,7 @@ class Chat:
         if turns is None:
             raise DataError("a row of plain text is no conversation")
         return encode(
-            self.tokenizer, [self._render([*turns, {"role": "assistant", "content": text}], False)[0]]
+            self.tokenizer, [self._written([*turns, {"role": "assistant", "content": text}], False)]
         )[0]
 
     def shortened(self, row: Row, ids: list[int], room: int) -> list[int]:
@@ -182,127 +191,99 @@ class Chat:
             return self.plain.shortened(row, ids, room)
         if len(ids) > room:
             raise DataError(
-                f"{_named(turns)} has {len(ids)} tokens, and the context has room for {max(room, 0)} beside "
+                f"{named(turns)} has {len(ids)} tokens, and the context has room for {max(room, 0)} beside "
                 "the answer; remove it or take a longer context"
             )
         return ids
 
-    def _behind(self, prompt: list[int], whole: list[int]) -> list[int] | None:
-        """The answer in the ids of the whole; None where the prompt's ids are not its start."""
+    def _ended(self, ids: list[int]) -> list[int]:
+        """The ids of an answer up to the first token that ends the turn; none if there is no such token."""
         end = self.stops[0]
-        rest = whole[len(prompt) :] if whole[: len(prompt)] == prompt else []
         if not self.around.closes:
-            return [*rest, end] if rest else None
-        return rest[: rest.index(end) + 1] if end in rest else None
+            return [*ids, end] if ids else []
+        return ids[: ids.index(end) + 1] if end in ids else []
 
     def _turns(self, row: Row) -> Turns | None:
         """The conversation of a row; None for a plain one."""
-        messages = row.get("messages")
-        if messages is None:
-            return [{"role": "user", "content": row["prompt"]}] if self.wrap else None
-        turns = []
-        for number, turn in enumerate(messages, 1):
-            if not isinstance(turn.get("content"), str):
-                raise DataError(f"turn {number} of a conversation has no text as its content; give it one")
-            more = [name for name, value in turn.items() if name not in ("role", "content") and value]
-            if more:
-                raise DataError(
-                    f"turn {number} of a conversation has {', '.join(more)}; only role and content are read, "
-                    "so write what matters into the content"
-                )
-            turns.append({"role": str(turn.get("role")), "content": turn["content"]})
-        if not turns or turns[-1]["role"] == "assistant":
-            raise DataError("a conversation must end with a turn that the assistant answers")
-        return turns
+        if row.get("messages") is not None:
+            return turns_of(row["messages"])
+        return [{"role": "user", "content": row["prompt"]}] if self.wrap else None
 
-    def _render(self, turns: Turns, ready: bool) -> tuple[str, int]:
-        """A conversation as the template writes it, with marks, and where its last text ends.
-
-        Raises:
-            DataError: the template refuses it, or a turn does not stand there whole and in order.
-        """
-        roles = (*(turn["role"] for turn in turns), str(ready))
-        if roles not in self._whole:
-            # Texts that occur nowhere else show which turns are written at all, and where.
+    def _asked(self, turns: Turns) -> str:
+        """A conversation as the template writes it for an answer, in which every turn stands."""
+        roles = tuple(turn["role"] for turn in turns)
+        if roles not in self._all_written:
             probes = [{**turn, "content": f"Probe{i:04d}."} for i, turn in enumerate(turns)]
-            self._check(turns, probes, self._called(probes, ready, turns), changed=False)
-            self._whole.add(roles)
-        marked = [{**turn, "content": self._marked(turn)} for turn in turns]
-        written = self._called(marked, ready)
-        if marked == turns:
-            return written, self._check(turns, turns, written)
-        self._check(turns, turns, unmarked(written))
-        last = marked[-1]["content"].strip()
-        return written, written.rfind(last) + len(last) if last in written else len(written)
+            check_all_written(turns, probes, self._called(probes, True, turns))
+            self._all_written.add(roles)
+        written = self._written(turns, True)
+        at: int | None = 0
+        for number, turn in enumerate(self._marked(turns)):
+            at = end_of_text(turn, written, at or 0)
+            if at is None:
+                raise changed(turns, number)
+        return written
 
-    def _marked(self, turn: dict[str, str]) -> str:
-        """A turn's text with marks; the tags around an assistant's thinking are what they spell."""
-        text = turn["content"]
-        pieces = around_thinking(text) if turn["role"] == "assistant" else [text]
-        return "".join(text if i % 2 else self.controls.mark(text) for i, text in enumerate(pieces))
+    def _told(self, turns: Turns, answer: str, asked: str) -> str:
+        """A conversation with its answer; if the template ends no turn, up to the answer's last letter."""
+        told = [*turns, {"role": "assistant", "content": answer}]
+        written = self._written(told, False)
+        at = len(asked) if written.startswith(asked) else 0
+        end = end_of_text(self._marked(told)[-1], written, at)
+        if end is None:
+            raise changed(told, len(turns))
+        return written if self.around.closes else written[:end]
 
-    def _called(self, turns: Turns, ready: bool, named: Turns | None = None) -> str:
+    def _marked(self, turns: Turns) -> Turns:
+        """Turns with marks in their texts; the tags around an assistant's thinking are what they spell."""
+        marked = []
+        for turn in turns:
+            text = turn["content"]
+            pieces = around_thinking(text) if turn["role"] == "assistant" else [text]
+            text = "".join(text if i % 2 else self.controls.mark(text) for i, text in enumerate(pieces))
+            marked.append({**turn, "content": text})
+        return marked
+
+    def _written(self, turns: Turns, ready: bool) -> str:
+        return self._called(self._marked(turns), ready, turns)
+
+    def _called(self, turns: Turns, ready: bool, shown: Turns) -> str:
+        """What the template writes of `turns`; messages show the first words of `shown`."""
         values = {**self.tokenizer.special_tokens_map, **self.arguments}
         try:
             rendered, _ = render_jinja_template(
                 conversations=[turns], chat_template=self.source, add_generation_prompt=ready, **values
             )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            raise DataError(
-                f"the chat template refuses {_named(named or turns)}: {' '.join(str(error).split())}"
-            ) from None
+            said = " ".join(str(error).split())
+            raise DataError(f"the chat template refuses {named(shown)}: {said}") from None
         return rendered[0]
 
-    def _check(self, turns: Turns, shown: Turns, written: str, changed: bool = True) -> int:
-        """Where the last text ends in what the template wrote.
-
-        Args:
-            turns: as the row has them, for the message.
-            shown: as the template got them.
-            changed: whether a text that is missing has been changed, and not left out.
-        """
-        at = 0
-        for number, turn in enumerate(shown, 1):
-            text = turn["content"].strip()
-            missing = False
-            for part in map(str.strip, around_thinking(text)):
-                start = written.find(part, at)
-                missing = missing or start < 0
-                at = max(at, start + len(part))
-            if missing:
-                role = turn["role"]
-                if changed:
-                    tag = CLOSING.search(text)
-                    did = f"splits the text of turn {number} ({role}) at {tag[0]!r}" if tag else ""
-                    did = did or f"changes the text of turn {number} ({role})"
-                    mend = "take the thinking and its tags out of it" if tag else "take another template"
-                else:
-                    did = f"{'moves' if text in written else 'drops'} turn {number} ({role})"
-                    mend = f"put its text into a user turn, or take a template that writes {role} turns there"
-                raise DataError(f"the chat template {did} of {_named(turns)}; {mend}")
-        return at
-
-    def _with_bos(self) -> None:
-        """Let the template write BOS where the tokenizer does and the template does not."""
+    def _write_bos(self) -> None:
+        """Let the template write what the tokenizer writes in front of a text, if it does not."""
         start = self.plain.start
-        if not start or self.tokenizer.bos_token is None or start[-1] != self.tokenizer.bos_token_id:
-            return
-        if encode(self.tokenizer, [self._called(_ASKED, True)])[0][: len(start)] != start:
-            self.source = "{{- bos_token -}}" + self.source
+        if start and encode(self.tokenizer, [self._written(_ASKED, True)])[0][: len(start)] != start:
+            tokens = "".join(self.tokenizer.convert_ids_to_tokens(start))
+            self.source = f"{{{{- {json.dumps(tokens, ensure_ascii=False)} -}}}}" + self.source
 
     def _probe(self) -> _Around:
         """What the template writes around an answer, seen in one of which the text is known."""
-        asked = self._called(_ASKED, True)
-        told, end = self._render([*_ASKED, {"role": "assistant", "content": _ANSWER}], False)
-        front = told[len(asked) : end - len(_ANSWER)] if told.startswith(asked) else ""
-        behind = told[end:]
-        token = self.controls.pattern.search(behind)
-        if token is None:
+        asked = self._asked(_ASKED)
+        told = self._written([*_ASKED, {"role": "assistant", "content": _ANSWER}], False)
+        at = told.rfind(_ANSWER)
+        if at < 0:
+            raise changed([*_ASKED, {"role": "assistant", "content": _ANSWER}], 1)
+        front, behind = told[len(asked) : at] if told.startswith(asked) else "", told[at + len(_ANSWER) :]
+        # Of tokens that stand side by side, EOS ends the turn (Cohere ends the response first), or the first.
+        side_by_side: list[Any] = []
+        for token in self.controls.pattern.finditer(behind):
+            if side_by_side and side_by_side[-1].end() != token.start():
+                break
+            side_by_side.append(token)
+        if not side_by_side:
             return _Around(front, self.tokenizer.eos_token_id, "", closes=False)
+        eos = [token for token in side_by_side if token[0] == self.tokenizer.eos_token]
+        token = (eos or side_by_side)[0]
         ids = encode(self.tokenizer, [token[0]])[0]
-        closing = next(i for i in ids if i in self.controls.ids)
-        return _Around(front, closing, behind[: token.start()], closes=True)
-
-
-def _named(turns: Turns) -> str:
-    return f"the conversation that begins {turns[0]['content'][:60]!r}"
+        end = next(i for i in ids if i in self.controls.ids)
+        return _Around(front, end, behind[: token.start()], closes=True)

@@ -61,8 +61,15 @@ class Plain:
 
     def text(self, ids: Sequence[int], row: Row | None = None) -> str:
         """The text of generated ids up to the first stop."""
-        shown = [*self._line, *until_stop(ids, self.stops)]
-        return self.tokenizer.decode(shown, skip_special_tokens=True)[bool(self._line) :]
+        return self.decode(until_stop(ids, self.stops))
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids in the middle of a text, without special tokens."""
+        return self.decode_alone([*self._line, *ids])[bool(self._line) :]
+
+    def decode_alone(self, ids: list[int]) -> str:
+        """The text of ids, without special tokens."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
         """Ids of many rows' prompts."""
@@ -74,13 +81,18 @@ class Plain:
 
     def continuations(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts that go on behind others, without any control token."""
+        mark = controls_of(self.tokenizer).mark
+        return self.continued([mark(text) for text in texts])
+
+    def continued(self, marked: Sequence[str]) -> list[list[int]]:
+        """Ids of texts that go on behind others, in which control tokens that are no tokens are marked."""
         if not self._line:
-            return content_ids(self.tokenizer, texts)
-        lines = content_ids(self.tokenizer, ["\n" + text for text in texts])
+            return encode(self.tokenizer, marked)
+        rows = encode(self.tokenizer, ["\n" + text for text in marked])
         line = len(self._line)
         return [
-            ids[line:] if ids[:line] == self._line else content_ids(self.tokenizer, [text])[0]
-            for ids, text in zip(lines, texts, strict=True)
+            ids[line:] if ids[:line] == self._line else encode(self.tokenizer, [text])[0]
+            for ids, text in zip(rows, marked, strict=True)
         ]
 
     def pairs(self, rows: Sequence[Row], texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:

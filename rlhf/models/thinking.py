@@ -54,11 +54,10 @@ class Thinking:
     def behind_tags(self, text: str) -> str:
         """The text behind the tag that closes the thinking; none if it was opened and never closed.
 
-        A closing tag counts only if the text begins with an opening or a closing one, or if the template
-        knows it: in an answer about tags it is a word.
+        A closing tag counts only if the text begins with an opening one, or if the template knows it: in an
+        answer about tags it is a word.
         """
-        start = text.lstrip()
-        opened = OPENING.match(start) or CLOSING.match(start)
+        opened = OPENING.match(text.lstrip())
         closing = next((tag for tag in CLOSING.finditer(text) if opened or tag[0] in self.source), None)
         if closing:
             return text[closing.end() :]
