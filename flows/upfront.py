@@ -17,7 +17,13 @@ from tasks.ingest import HUMAN, load
 from tasks.judging import NO_JUDGMENTS
 from tasks.prepare import prepare
 from tasks.runtime.errors import StageError
-from tasks.runtime.feasibility import gate_warning, problems_of_data, too_long
+from tasks.runtime.feasibility import (
+    by_form,
+    conversations_too_long,
+    gate_warning,
+    problems_of_data,
+    too_long,
+)
 from tasks.runtime.places import state_dir
 from tasks.runtime.preflight import cautions, contradictions
 
@@ -48,15 +54,15 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
         settings = settings.model_copy(update={"collect": collect})
     tables = rows_to_come(settings)
     problems = contradictions(settings)
-    prompts = [row["prompt"] for row in tables["prompts"] if row["prompt"]] if tables else []
-    # A word is at least one token; the stage `validate` counts tokens exactly.
-    if prompts and (
-        problem := too_long(
-            settings, prompts, settings.base.context, lambda: [len(p.split()) for p in prompts]
-        )
-    ):
-        problems.append(problem)
     if tables:
+        # A word is at least one token; the stage `validate` counts tokens exactly.
+        texts, talks = by_form(settings, tables)
+        prompts, context = [row["prompt"] for row in texts], settings.base.context
+        for problem in (
+            too_long(settings, prompts, context, lambda: [len(p.split()) for p in prompts]),
+            conversations_too_long(settings, talks, context, lambda: [_words(row) for row in talks]),
+        ):
+            problems += [problem] if problem else []
         problems += problems_of_data(settings, tables)
     doomed = [problem.text for problem in problems if problem.stage in needed]
     if doomed:
@@ -121,6 +127,14 @@ def rows_to_come(settings: Settings) -> dict[str, list[dict[str, Any]]] | None:
         for name, contract in TABLES.items()
     }
     return prepare(whole, settings.prepare, settings.seed)
+
+
+def _words(row: dict[str, Any]) -> tuple[int, int]:
+    """The words of a conversation and of its completion."""
+    return (
+        sum(len(turn["content"].split()) for turn in row["messages"]),
+        len((row.get("completion") or "").split()),
+    )
 
 
 def stages_up_to(last: str | None) -> set[str]:

@@ -26,7 +26,13 @@ from rlhf.settings import Pretrained, Scratch, Settings
 from tasks import suites
 from tasks.data_docs import SECTIONS, make_self_contained
 from tasks.runtime.errors import StageError
-from tasks.runtime.feasibility import gate_warning, problems_of_data, too_long
+from tasks.runtime.feasibility import (
+    by_form,
+    conversations_too_long,
+    gate_warning,
+    problems_of_data,
+    too_long,
+)
 from tasks.runtime.stage import Stage, run
 from tasks.suites import Rule
 
@@ -91,15 +97,18 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
     """
     problems = problems_of_data(settings, tables, collected)
     if not collected:
-        rows = list({row["prompt"]: row for row in tables["prompts"]}.values())
+        texts, talks = by_form(settings, tables)
         context, template = reach(settings.base, tables["demonstrations"])
-        long = too_long(
-            settings,
-            [row["prompt"] for row in rows],
-            context,
-            lambda: [len(ids) for ids in template().prompts(rows)],
-        )
-        problems += [long] if long else []
+        for problem in (
+            too_long(
+                settings,
+                [row["prompt"] for row in texts],
+                context,
+                lambda: [len(ids) for ids in template().prompts(texts)],
+            ),
+            conversations_too_long(settings, talks, context, lambda: turn_counts(template(), talks)),
+        ):
+            problems += [problem] if problem else []
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise StageError(f"{problems[0].text}{more}")
@@ -133,6 +142,16 @@ def reach(
     return base.context or context_length(config), lambda: read_template(
         source, base.template, base.template_arguments
     )[2]
+
+
+def turn_counts(template: Template, rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """The tokens of each conversation, and of its completion, 0 where there is none."""
+    answered = [row for row in rows if row.get("completion")]
+    answers = iter(template.answers(answered, [row["completion"] for row in answered]))
+    return [
+        (len(ids), len(next(answers)) if row.get("completion") else 0)
+        for row, ids in zip(rows, template.prompts(rows), strict=True)
+    ]
 
 
 def scratch_template(base: Scratch, demonstrations: list[dict[str, Any]]) -> Template:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
+from rlhf.data.conversations import transcript
 from rlhf.settings import Scratch, Settings
 from tasks.runtime.preflight import Problem
 
@@ -54,6 +55,68 @@ def too_long(
     )
 
 
+def by_form(settings: Settings, tables: Mapping[str, Rows]) -> tuple[Rows, Rows]:
+    """The prompts that the base reads as text, each once, and the rows that it reads as turns.
+
+    Args:
+        settings: every parameter.
+        tables: prompts and demonstrations.
+    """
+    rows = [row for name in ("prompts", "demonstrations") for row in tables[name] if row["prompt"]]
+    talks = [row for row in rows if row["messages"] and settings.base.template != "plain"]
+    asked = {row["prompt"] for row in talks}
+    texts = {row["prompt"]: row for row in tables["prompts"] if row["prompt"] and row["prompt"] not in asked}
+    return list(texts.values()), talks
+
+
+def conversations_too_long(
+    settings: Settings, rows: Rows, context: int | None, count: Callable[[], Sequence[tuple[int, int]]]
+) -> Problem | None:
+    """Conversations that the context, or ppo.max_prompt_length, cannot hold beside their answer. They are
+    never cut, because a cut would take the beginning of a turn.
+
+    Args:
+        settings: every parameter.
+        rows: with `messages`, and with `completion` where one is known.
+        context: most tokens of a sequence; None where nobody knows them yet.
+        count: how many tokens each conversation and its completion have, or have at least; asked only where
+            it may matter.
+    """
+    length = max(settings.ppo.response_length, settings.evaluate.response_length)
+    base, longest = settings.base, settings.ppo.max_prompt_length or math.inf
+    if context is None or not rows:
+        return None
+
+    def over(counts: Sequence[tuple[int, int]]) -> list[int]:
+        return [
+            number
+            for number, (prompt, answer) in enumerate(counts)
+            if prompt > longest or prompt + max(answer, length) > context
+        ]
+
+    if isinstance(base, Scratch) and not over([_most_turns(base.tokenizer, row) for row in rows]):
+        return None
+    counts = count()
+    worst = max(over(counts), key=lambda number: sum(counts[number]), default=None)
+    if worst is None:
+        return None
+    prompt, answer = counts[worst]
+    limit = "ppo.max_prompt_length" if prompt > longest else "base.context"
+    return Problem(
+        "sft",
+        f"{len(over(counts))} of {len(rows)} conversations are too long, and none is cut: "
+        f"{ascii(rows[worst]['prompt'])[:40]} has {prompt} tokens, its answer up to {max(answer, length)}, "
+        f"and {limit} is {longest if prompt > longest else context}; raise it, or shorten them",
+    )
+
+
+def _most_turns(kind: str, row: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens that a conversation in ChatML and its completion cannot exceed."""
+    turns = [f"{turn['role']}\n{turn['content']}\n" for turn in row["messages"]]
+    prompt = sum(most_tokens(kind, text) + 2 for text in [*turns, "assistant\n"])  # and the two markers
+    return prompt, most_tokens(kind, row.get("completion") or "") + 1
+
+
 def most_tokens(kind: str, text: str) -> int:
     """Tokens that a text cannot exceed, whatever its tokenizer has learnt; counted without loading one.
 
@@ -79,6 +142,12 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
     asks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None
     empty = [split for split in ("train", "validation", "test") if not demonstrations.get(split)]
     ties = len(comparisons) - sum(rankings.values())
+    # As plain text a transcript ends with what was asked, and nothing says that an answer begins.
+    cueless = settings.base.template == "plain" and [
+        row
+        for row in tables["demonstrations"]
+        if row["messages"] and row["prompt"].strip() == transcript(row["messages"]).strip()
+    ]
     lacks = [] if demonstrations.get("judge") else ["no demonstrations"]
     lacks += ["no rankings with a preference"] if ranked and not rankings.get("judge") else []
     return [
@@ -89,6 +158,13 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
                 "collect.labelers is given, and the data has no comparisons: add them, or set it to store "
                 "where people label",
                 ranked and not comparisons,
+            ),
+            (
+                "sft",
+                f"{len(cueless or ())} demonstrations are conversations, and base.template is plain: set it "
+                f"to {'chatml' if isinstance(settings.base, Scratch) else 'auto'}, or give them a prompt "
+                "text that ends with a cue for the answer",
+                bool(cueless),
             ),
             (
                 "validate",

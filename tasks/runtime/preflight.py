@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf.settings import Pretrained, Settings
+from rlhf.settings import Pretrained, Scratch, Settings
 
 GROUPS = ("expert", "novice", "spammer")  # the simulated labelers
 PEOPLE = 20  # simulated labelers in all
@@ -71,6 +71,18 @@ def _of_data(settings: Settings) -> list[tuple[str, str, bool]]:
             f"prepare.test_share {shares.test_share:g} and prepare.judge_share {shares.judge_share:g} leave "
             "no prompt to train on: lower one of them",
             shares.test_share + shares.judge_share >= 1,
+        ),
+        (
+            "ingest",
+            f"ingest.chat tells the posts of builtin as conversations, and source {source} says itself which "
+            "rows are conversations, by their messages: leave it out",
+            settings.ingest.chat and not builtin,
+        ),
+        (
+            "base",
+            "ingest.chat makes conversations, and base.template is plain, whose prompts would end without a "
+            "cue for the answer: set base.template to chatml",
+            settings.ingest.chat and isinstance(settings.base, Scratch) and settings.base.template == "plain",
         ),
         (
             "collect",

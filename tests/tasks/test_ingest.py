@@ -55,7 +55,7 @@ def test_ingest_and_prepare_write_the_same_bytes_again(workspace: Workspace) -> 
 
 
 def test_the_built_in_world_told_as_chat_passes_validation_with_its_facts(workspace: Workspace) -> None:
-    workspace.set({"ingest.chat": True})
+    workspace.set({"ingest.chat": True, "base.template": "chatml"})
     for stage in ("ingest", "prepare", "validate"):
         workspace.stage(stage)
     gold = read_table("data/gold/facts.parquet", GOLD)

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, Workspace
@@ -31,6 +32,18 @@ CASES = ROOT.parent / "shared" / "cases"
 def long_prompts(workspace: Workspace) -> None:
     own(workspace, [*rows_of(60), {"prompt": "word " * 230, "completion": "a"}], rankings(60))
     workspace.set({"base.context": 232})
+
+
+def talk(words: int, answer: int = 1) -> dict[str, Any]:
+    """A conversation of so many words in one turn, with an answer."""
+    user = {"role": "user", "content": " ".join(["talk"] * words)}
+    return {"messages": [user], "completion": " ".join(["a"] * answer), "split": "train"}
+
+
+def long_conversations(workspace: Workspace) -> None:
+    """`ppo.max_prompt_length` cuts plain prompts, and no turn."""
+    own(workspace, [*rows_of(60), talk(230)], rankings(60))
+    workspace.set({"base.context": 240, "base.template": "chatml", "ppo.max_prompt_length": 220})
 
 
 def only_ties(workspace: Workspace) -> None:
@@ -63,6 +76,10 @@ INFEASIBLE: dict[str, tuple[Callable[[Workspace], None], str]] = {
     "prompts longer than the context": (
         long_prompts,
         "1 of 61 prompts are too long: base.context 232 leaves 220",
+    ),
+    "conversations longer than the context": (
+        long_conversations,
+        "2 of 2 conversations are too long, and none is cut: 'talk talk",
     ),
     "only ties": (only_ties, "no ranking in split train prefers one text to another, 60 of all 60"),
     "no rows for the model judge": (
@@ -145,6 +162,38 @@ def test_prompts_are_counted_by_the_tokenizer_and_the_context_of_a_base_from_els
     workspace.set({"base": base | {"context": 65}})
     with pytest.raises(DataError, match=r"reaches 64 tokens, and base\.context is 65"):
         refuse_infeasible(load_settings(), tables, collected=False)
+
+
+@pytest.mark.parametrize("tokenizer", ["word", "bpe"])
+def test_conversations_are_counted_with_their_turns_and_answers(tokenizer: str, workspace: Workspace) -> None:
+    workspace.set({"base.template": "chatml", "base.tokenizer": tokenizer, "base.context": 128})
+    workspace.set({"ppo.response_length": 40, "evaluate.response_length": 40})
+    # 128 tokens: 40 of the answer, 8 of both turns' markers, roles and line breaks, and 80 words
+    own(workspace, [*rows_of(60), talk(80)], rankings(60))
+    refuse_infeasible(load_settings(), prepared(workspace), collected=False)
+    own(workspace, [*rows_of(60), talk(81)], rankings(60))
+    said = r"2 of 2 conversations .* has 89 tokens, its answer up to 40, and base.context is 128; raise it"
+    with pytest.raises(StageError, match=said):
+        refuse_infeasible(load_settings(), prepared(workspace), collected=False)
+    own(workspace, [*rows_of(60), talk(5, answer=200)], rankings(60))
+    with pytest.raises(
+        StageError, match=r"1 of 2 .* has 13 tokens, its answer up to 201, and base.context is"
+    ):
+        refuse_infeasible(load_settings(), prepared(workspace), collected=False)
+
+
+def test_a_plain_base_needs_a_cue_for_the_answer_to_a_conversation(workspace: Workspace) -> None:
+    own(workspace, [*rows_of(60), talk(5) | {"prompt": "talk\nAnswer:"}], rankings(60))
+    refuse_infeasible(load_settings(), prepared(workspace), collected=False)
+    own(workspace, [*rows_of(60), talk(5)], rankings(60))
+    with pytest.raises(
+        StageError, match=r"1 demonstrations are conversations, and base.template is plain: set it"
+    ):
+        refuse_infeasible(load_settings(), prepared(workspace), collected=False)
+    with pytest.raises(
+        SettingsError, match=r"set it to chatml, or give them a prompt text that ends with a cue"
+    ):
+        refuse(load_settings())
 
 
 def test_a_text_never_has_more_tokens_than_can_be_told_without_a_tokenizer() -> None:

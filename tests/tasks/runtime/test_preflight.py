@@ -34,6 +34,12 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "collect",
         "collect.labels.version is not set",
     ),
+    "own data told as chat": (OWN | {"ingest__chat": True}, "ingest", "by their messages: leave it out"),
+    "chat for a tokenizer without a template": (
+        {"ingest__chat": True},
+        "base",
+        "set base.template to chatml",
+    ),
     "an unknown group": ({"collect__groups": {"robot": 1}}, "collect", "of the group robot"),
     "no labelers at all": ({"collect__groups": {}}, "collect", "makes 0 labelers"),
     "more overlap than labelers": (
