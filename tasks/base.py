@@ -10,29 +10,48 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
+from pathlib import Path
+from typing import Any
+
 from rlhf.compute import deterministic
-from rlhf.data.base_files import refuse_other_content
+from rlhf.data.base_files import local_folder, refuse_other_content
 from rlhf.data.contracts import CORPUS, DEMONSTRATION
 from rlhf.data.files import write_json
 from rlhf.data.table import read_table
+from rlhf.models.base import load_base, loaded_dtype, read_text, save_base
+from rlhf.models.base_checks import (
+    check_options,
+    gigabytes,
+    known_config,
+    memory_needed,
+    refuse_no_disk,
+    refuse_no_memory,
+    try_miniature,
+)
+from rlhf.models.base_source import fetch, find, hub_cache
 from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import new_model, tokenizer_texts, train_tokenizer
+from rlhf.models.settled import four_bits
 from rlhf.settings import Pretrained, Scratch
 from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.pretrain import pretrain
-from tasks.runtime.errors import StageError
+from tasks.runtime.places import main_checkout
 from tasks.runtime.stage import Stage, run
+
+MODEL = "models/pretrained"
 
 
 def main(stage: Stage) -> dict[str, float | None]:
     deterministic(stage.settings.seed, stage.settings.threads)
     base = stage.settings.base
-    figures = bring(stage, base) if isinstance(base, Pretrained) else train(stage, base)
-    write_json("metrics/base.json", figures)
-    return figures
+    told = bring(stage, base) if isinstance(base, Pretrained) else train(stage, base)
+    write_json("metrics/base.json", told)
+    if isinstance(base, Pretrained):
+        stage.log_artifact("metrics/base.json")
+    return {name: value for name, value in told.items() if value is None or isinstance(value, int | float)}
 
 
-def train(stage: Stage, base: Scratch) -> dict[str, float | None]:
+def train(stage: Stage, base: Scratch) -> dict[str, Any]:
     """Train a tokenizer and a model on the corpus."""
     corpus = read_table("data/prepared/corpus.parquet", CORPUS)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
@@ -54,7 +73,7 @@ def train(stage: Stage, base: Scratch) -> dict[str, float | None]:
         muon_learning_rate=base.muon_learning_rate,
         save_every=base.save_every,
     )
-    save_model(policy, "models/pretrained")
+    save_model(policy, MODEL)
     write_curve("plots/base.csv", curve)
     return {
         "parameters": float(policy.model.num_parameters()),
@@ -63,15 +82,52 @@ def train(stage: Stage, base: Scratch) -> dict[str, float | None]:
     }
 
 
-def bring(stage: Stage, base: Pretrained) -> dict[str, float | None]:
+def bring(stage: Stage, base: Pretrained) -> dict[str, Any]:
     """Bring in a model that was trained elsewhere; writes a curve without points, for there is no training.
 
     Raises:
-        DataError: what `base` names on this machine is not there, or has other content than base.sha256 says.
-        StageError: it cannot be done.
+        DataError: it cannot be reached, used or held here, which is said before its weights are fetched
+            wherever its config and the headers of its weights show it.
     """
+    name, lora = base.path, base.lora
     refuse_other_content(base)
-    raise StageError(f"{base.path}: no pretrained base can be brought in yet; set base.type to scratch")
+    source = find(name, base.revision, local_folder(base))
+    config = known_config(source)
+    check_options(
+        name,
+        config,
+        context=base.context,
+        attention=base.attention,
+        checkpointing=base.gradient_checkpointing,
+    )
+    try_miniature(name, config)
+    if base.quantization != "none":
+        four_bits()  # there has to be a GPU, and a package
+    text = read_text(source, base.template, base.template_arguments)
+    dtype = loaded_dtype(source, base.dtype, lora is not None)
+    needed = memory_needed(config, dtype, lora.model_dump() if lora else None, base.quantization)
+    if warning := refuse_no_memory(name, needed, lora is not None):
+        print(f"warning: {warning}", flush=True)
+    places = {"models/pretrained": Path(MODEL), "DVC's cache": main_checkout() / ".dvc/cache"}
+    copies = [(what, place, source.bytes) for what, place in places.items()]
+    refuse_no_disk(name, [("the download", hub_cache(), source.missing), *copies])
+    if source.missing:
+        print(f"{name}: fetching {gigabytes(source.missing)} to {hub_cache()}", flush=True)
+    settled = load_base(
+        fetch(source),
+        text,
+        dtype=dtype,
+        context=base.context,
+        attention=base.attention,
+        quantization=base.quantization,
+    )
+    told = save_base(settled, MODEL)
+    for change in told["changes"]:
+        print(f"{name}: {change}", flush=True)
+    write_curve("plots/base.csv", [])
+    stage.record["changes"] = told["changes"]
+    stage.log_tags({"base": name, "base_revision": base.revision or "", "base_hash": told["hash"]})
+    return told
 
 
 if __name__ == "__main__":

@@ -131,17 +131,17 @@ def reach(
     """
     if isinstance(base, Scratch):
         return base.context, lambda: scratch_template(base, demonstrations)
-    from rlhf.models.base import check_context, read_template  # here, since it loads torch
-    from rlhf.models.base_checks import known_config
+    from rlhf.models.base import read_text  # here, since it loads torch
+    from rlhf.models.base_checks import check_options, known_config
     from rlhf.models.base_source import find
     from rlhf.models.policy import context_length
 
     source = find(base.path, base.revision, local_folder(base))
     config = known_config(source)
-    check_context(source.name, config, base.context)
-    return base.context or context_length(config), lambda: read_template(
-        source, base.template, base.template_arguments
-    )[2]
+    check_options(source.name, config, context=base.context)
+    return base.context or context_length(
+        config
+    ), lambda: read_text(source, base.template, base.template_arguments).template
 
 
 def turn_counts(template: Template, rows: list[dict[str, Any]]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rlhf.data.errors import DataError
@@ -23,7 +23,7 @@ from rlhf.data.files import write_json, written_beside
 from rlhf.data.model_folder import weights_hash
 from rlhf.models.base_checks import FLOATS, self_checks
 from rlhf.models.base_source import INDEX, Source, first_line
-from rlhf.models.policy import Policy, context_length, grow_embeddings, settle_pad
+from rlhf.models.policy import Policy, grow_embeddings, settle_pad
 from rlhf.models.settled import SETTLED, Settled
 from rlhf.models.template import Template, load_tokenizer, template_of
 
@@ -33,6 +33,24 @@ _HARMLESS = {
     *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "_from_model_config"),
     *("use_cache", "output_attentions", "output_hidden_states", "output_scores", "return_dict_in_generate"),
 }
+
+
+@dataclass
+class Text:
+    """A tokenizer with the template that was asked for.
+
+    Attributes:
+        tokenizer: with its chat template, or without one where text stays plain.
+        kind: `auto`, `plain` or `chat`, and `arguments` of the template: see `template_of`.
+        template: made of them.
+        changes: what differs from the source, a line each.
+    """
+
+    tokenizer: Any
+    kind: str
+    arguments: dict[str, Any]
+    template: Template
+    changes: list[str]
 
 
 @dataclass
@@ -75,82 +93,77 @@ def loaded_dtype(source: Source, dtype: str, lora: bool) -> torch.dtype:
     return getattr(torch, dtype)
 
 
-def check_context(name: str, config: Any, context: int | None) -> None:
-    """Refuse a context beyond the model's.
+def read_text(source: Source, template: str, arguments: Mapping[str, Any]) -> Text:
+    """The tokenizer of a source, whose weights need not be there yet, with the template that is asked for.
+
+    Args:
+        template: `auto`, `plain`, `chat`, or a file with a Jinja template.
+        arguments: of the chat template, besides the messages.
 
     Raises:
-        DataError: it is.
+        DataError: a tokenizer that cannot be loaded or ends nothing, or a template that cannot be used.
     """
-    own = context_length(config)
-    if context is not None and context > own:
+    name = source.name
+    try:
+        tokenizer = load_tokenizer(source.folder)
+    except Exception as error:  # files of a tokenizer may be wrong in any way
+        why = first_line(error).replace(f"{source.folder}: ", "")
+        raise DataError(f"{name}: its tokenizer cannot be loaded: {why}") from None
+    if tokenizer.eos_token_id is None:
         raise DataError(
-            f"{name} reaches {own} tokens, and base.context is {context}; lower it, or set it to null for "
-            "all that the model reaches"
+            f"{name}: the tokenizer has no EOS token, so nothing would end an answer; "
+            "set eos_token in its tokenizer_config.json"
         )
+    kind, changes = _set_template(tokenizer, template)
+    whose = name if template == kind else f"base.template {template}"
+    other = "set base.template to plain, or to a file with another template"
+    try:
+        form = template_of(tokenizer, kind, arguments)
+    except (DataError, TemplateError) as error:
+        raise DataError(f"{whose}: {first_line(error)}; {other}") from None
+    return Text(tokenizer, kind, dict(arguments), form, changes)
 
 
-def settle(
+def load_base(
     source: Source,
+    text: Text,
     *,
     dtype: torch.dtype,
     context: int | None = None,
-    template: str = "auto",
-    arguments: Mapping[str, Any] | None = None,
     attention: str | None = None,
+    quantization: str = "none",
 ) -> Base:
     """Load a fetched source and settle what later stages need; the self-checks end it.
 
     Args:
+        text: its tokenizer and template.
         dtype: see `loaded_dtype`.
         context: the longest sequence; None for all that the model reaches.
-        template: `auto`, `plain`, `chat`, or a file with a Jinja template.
-        arguments: of the chat template, besides the messages.
-        attention: the implementation in transformers.
+        attention: the implementation in transformers with which trainings load it.
+        quantization: `none`, or `4bit` for how trainings hold weights that do not learn.
 
     Raises:
-        DataError: weights that are not whole or not of this architecture, a tokenizer of another model, a
-            template that cannot be used, or a model that a self-check refuses.
+        DataError: weights that are not whole or not of this architecture, a tokenizer of another model, or a
+            model that a self-check refuses.
     """
-    name = source.name
-    tokenizer, kind, form, changes = read_template(source, template, arguments)
+    name, tokenizer = source.name, text.tokenizer
     stored = stored_dtype(source)
     narrowed = dtype.itemsize < stored.itemsize
-    # Half precision is for GPUs; elsewhere its sums overflow or are slow.
-    in_hand = dtype if narrowed or stored == torch.float16 else stored
-    model, said = _load(source, in_hand, attention)
-    changes += said
+    # What is stored in half precision is for GPUs: elsewhere its sums overflow or are slow.
+    model, changes = _load(source, dtype if narrowed or stored == torch.float16 else stored, attention)
+    changes += text.changes
     if dtype != stored:
         written = "written" if narrowed else "read"
         changes.append(f"the weights are stored as {_short(stored)} and {written} as {_short(dtype)}")
-    grown = _settle_ids(name, model, tokenizer, form, changes)
+    grown = _settle_ids(name, model, tokenizer, text.template, changes)
     if source.config.get("auto_map"):
         changes.append("auto_map, which names code, is left out of config.json")
         with suppress(AttributeError):
             del model.config.auto_map
     model.config.architectures = [type(model).__name__]
     self_checks(name, model)
-    fixed = Settled(context, kind, dict(arguments or {}), _short(dtype), attention)
-    return Base(source, Policy(model, tokenizer, settled=fixed), narrowed or grown, changes)
-
-
-def read_template(
-    source: Source, template: str = "auto", arguments: Mapping[str, Any] | None = None
-) -> tuple[Any, str, Template, list[str]]:
-    """The tokenizer of a source, the kind of its template, the template, and what was changed for it.
-
-    No weights are needed.
-
-    Raises:
-        DataError: a tokenizer that cannot be loaded, or a template that cannot be used.
-    """
-    try:
-        tokenizer = load_tokenizer(source.folder)
-    except DataError:
-        raise
-    except Exception as error:  # files of a tokenizer may be wrong in any way
-        raise DataError(f"{source.name}: its tokenizer cannot be loaded: {first_line(error)}") from None
-    kind, changes = _set_template(tokenizer, template)
-    return tokenizer, kind, _template(source.name, tokenizer, kind, arguments or {}, template), changes
+    settled = Settled(context, text.kind, text.arguments, _short(dtype), attention, quantization)
+    return Base(source, Policy(model, tokenizer, settled=settled), narrowed or grown, changes)
 
 
 def _set_template(tokenizer: Any, template: str) -> tuple[str, list[str]]:
@@ -167,25 +180,10 @@ def _set_template(tokenizer: Any, template: str) -> tuple[str, list[str]]:
     return "chat", [f"its chat template is that of {Path(template).name}"]
 
 
-def _template(name: str, tokenizer: Any, kind: str, arguments: Mapping[str, Any], setting: str) -> Template:
-    whose = name if setting in ("auto", "plain", "chat") else f"base.template {setting}"
-    other = "set base.template to plain, or to a file with another template"
-    if tokenizer.eos_token_id is None:
-        raise DataError(
-            f"{name}: the tokenizer has no EOS token, so nothing would end an answer; "
-            "set eos_token in its tokenizer_config.json"
-        )
-    try:
-        return template_of(tokenizer, kind, arguments)
-    except TemplateSyntaxError as error:
-        raise DataError(f"{whose}: no valid Jinja, line {error.lineno}: {error.message}; {other}") from None
-    except (DataError, TemplateError, TypeError, ValueError) as error:
-        raise DataError(f"{whose}: {first_line(error)}; {other}") from None
-
-
 def _load(source: Source, dtype: torch.dtype, attention: str | None) -> tuple[Any, list[str]]:
     """The model of a fetched source, and a line on tensors that it has no use for."""
-    more = {"attn_implementation": attention} if attention else {}
+    # Kernels for GPUs (flash attention) are not for the checks here, which a processor makes.
+    more = {"attn_implementation": attention} if attention in ("eager", "sdpa") else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             source.folder,
@@ -197,8 +195,7 @@ def _load(source: Source, dtype: torch.dtype, attention: str | None) -> tuple[An
             **more,
         )
     except Exception as error:  # transformers and safetensors raise a dozen kinds for files that do not fit
-        hint = f" (base.attention is {attention})" if attention else ""
-        raise DataError(f"{source.name}: it cannot be loaded{hint}: {first_line(error)}") from None
+        raise DataError(f"{source.name}: it cannot be loaded: {first_line(error)}") from None
     missing, extra = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     if missing:
         raise DataError(
@@ -261,7 +258,7 @@ def _settle_ids(name: str, model: Any, tokenizer: Any, template: Template, chang
     return len(model.get_input_embeddings().weight) > rows
 
 
-def save(base: Base, folder: Path | str) -> dict[str, Any]:
+def save_base(base: Base, folder: Path | str) -> dict[str, Any]:
     """Write the model folder; weights that did not change are linked or copied, not written anew.
 
     Returns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rlhf.data.errors import DataError
 from rlhf.models.base_source import Source, first_line
 from rlhf.models.logprobs import check_head
 from rlhf.models.packing import check_scores
+from rlhf.models.policy import context_length
 from rlhf.models.sampling import check_sampling
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -91,6 +93,45 @@ def known_config(source: Source) -> Any:
             "the model before it was quantised"
         )
     return config
+
+
+def check_options(
+    name: str,
+    config: Any,
+    *,
+    context: int | None = None,
+    attention: str | None = None,
+    checkpointing: bool = False,
+) -> None:
+    """Refuse what is asked of an architecture that cannot do it.
+
+    Args:
+        context: tokens of the longest sequence.
+        attention: implementation in transformers.
+        checkpointing: whether activations are to be computed twice.
+
+    Raises:
+        DataError: a context beyond the model's, or an attention or gradient checkpointing that it has not.
+    """
+    own = context_length(config)
+    if context is not None and context > own:
+        raise DataError(
+            f"{name} reaches {own} tokens, and base.context is {context}; lower it, or set it to null for "
+            "all that the model reaches"
+        )
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    if checkpointing and not kind.supports_gradient_checkpointing:
+        raise DataError(
+            f"{name}: {kind.__name__} has no gradient checkpointing; set base.gradient_checkpointing to false"
+        )
+    try:
+        with torch.device("meta"):
+            more = {"attn_implementation": attention} if attention else {}
+            AutoModelForCausalLM.from_config(deepcopy(config), **more)
+    except Exception as error:  # a package that is not installed, or a kind that this architecture has not
+        raise DataError(
+            f"{name}: base.attention {attention} cannot be had here: {first_line(error)}; set it to null"
+        ) from None
 
 
 def try_miniature(name: str, config: Any) -> None:
@@ -184,12 +225,15 @@ def refuse_no_disk(name: str, needs: Sequence[tuple[str, Path, int]]) -> None:
             )
 
 
-def memory_needed(config: Any, dtype: torch.dtype, lora: Mapping[str, Any] | None) -> dict[str, int]:
+def memory_needed(
+    config: Any, dtype: torch.dtype, lora: Mapping[str, Any] | None, quantization: str = "none"
+) -> dict[str, int]:
     """Bytes that weights, gradients and Adam take, by what is done; activations come on top.
 
     Args:
         dtype: of weights that do not learn.
         lora: `rank` and `targets` of adapters; None trains all weights.
+        quantization: `none`, or `4bit` for linear layers that do not learn.
 
     Returns:
         `parameters` (a number, no bytes), `sft`, and `ppo`: policy and value network learn, reference and
@@ -202,14 +246,18 @@ def memory_needed(config: Any, dtype: torch.dtype, lora: Mapping[str, Any] | Non
         whole = LEARNS * parameters
         return {"parameters": parameters, "sft": whole, "ppo": 2 * whole + 2 * parameters * dtype.itemsize}
     head, targets = model.get_output_embeddings(), lora["targets"]
+    linear = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
     adapters = sum(
         lora["rank"] * (module.in_features + module.out_features)
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and module is not head
-        and (targets == "auto" or path.split(".")[-1] in targets)
+        for path, module in linear.items()
+        if targets == "auto" or path.split(".")[-1] in targets
     )
-    backbone = parameters * dtype.itemsize
+    small = sum(module.weight.numel() for module in linear.values()) if quantization == "4bit" else 0
+    backbone = (parameters - small) * dtype.itemsize + small // 2
     return {
         "parameters": parameters,
         "sft": backbone + LEARNS * adapters,

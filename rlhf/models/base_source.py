@@ -88,6 +88,13 @@ def find(name: str, revision: str | None, folder: Path | None) -> Source:
         return _look(name, revision, Path(small), files)
 
 
+def hub_cache() -> Path:
+    """The folder in which the Hub's client keeps what it fetched (HF_HOME, HF_HUB_CACHE)."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def fetch(source: Source) -> Source:
     """The source with its weights on this machine; what is in the cache of the Hub is not fetched again.
 

@@ -15,8 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf.data.errors import DataError
 from rlhf.models import base_checks
-from rlhf.models.base import check_context, loaded_dtype
+from rlhf.models.base import loaded_dtype
 from rlhf.models.base_checks import (
+    check_options,
     known_config,
     memory,
     memory_needed,
@@ -110,6 +111,9 @@ def test_parameters_and_memory_are_counted_without_memory() -> None:
     few = memory_needed(config, torch.bfloat16, lora)
     assert few["sft"] == 2 * 596_049_920 + 16 * adapters
     assert few["ppo"] == 2 * 596_049_920 + 40 * adapters
+    linear = 28 * (1024 * (2048 + 1024 + 1024) + 2048 * 1024 + 3 * 1024 * 3072)
+    four = memory_needed(config, torch.bfloat16, lora, "4bit")
+    assert few["sft"] - four["sft"] == 2 * linear - linear // 2
     queries = memory_needed(config, torch.bfloat16, {"rank": 8, "targets": ["q_proj"]})
     assert queries["sft"] == 2 * 596_049_920 + 16 * 28 * 8 * (1024 + 2048)
 
@@ -155,13 +159,21 @@ def test_a_model_without_room_on_the_disk_is_refused_with_what_is_needed_and_the
     )
 
 
-def test_a_context_beyond_the_model_is_refused() -> None:
+def test_what_an_architecture_cannot_do_is_refused() -> None:
     config = AutoConfig.for_model(**QWEN)
-    check_context("here", config, 40960)
-    check_context("here", config, None)
-    check_context("here", AutoConfig.for_model("bloom"), 1_000_000)
+    check_options("here", config, context=40960, attention="eager", checkpointing=True)
+    check_options("here", AutoConfig.for_model("bloom"), context=1_000_000)
     with pytest.raises(DataError, match=r"here reaches 40960 tokens, and base\.context is 40961; lower it"):
-        check_context("here", config, 40961)
+        check_options("here", config, context=40961)
+    with pytest.raises(
+        DataError, match=r"base\.attention nothing cannot be had here: [^\n]*; set it to null$"
+    ):
+        check_options("here", config, attention="nothing")
+    with pytest.raises(
+        DataError, match=r"CTRLLMHeadModel has no gradient checkpointing; set base\.gradient_"
+    ):
+        check_options("here", AutoConfig.for_model("ctrl"), checkpointing=True)
+    assert config._attn_implementation is None
 
 
 @pytest.mark.parametrize(
