@@ -64,7 +64,8 @@ def test_what_a_recipe_leaves_out_is_the_default(workspace: Workspace) -> None:
 
 def test_the_shipped_recipes_are_the_runs_of_the_log() -> None:
     """What their figures in dev/LOG.md were made with."""
-    feedback, hacking = (load_settings(path) for path in RECIPES)
+    chat, feedback, hacking = (load_settings(path) for path in RECIPES)
+    assert (chat.ingest.chat, chat.base.template) == (True, "chatml")
     assert (feedback.ppo.best_of_n, hacking.ppo.best_of_n) == (16, 16)
     assert (feedback.base.scale, feedback.base.steps, feedback.reward.judge_contrast) == ("0.3M", 300, 0)
     assert feedback.ppo.judge_tolerance is None
@@ -177,7 +178,7 @@ def test_a_recipe_is_named_by_its_folder_or_a_path(workspace: Workspace) -> None
 
 def test_a_wrong_name_says_which_recipes_there_are(workspace: Workspace) -> None:
     with pytest.raises(
-        SettingsError, match=r"no such recipe or file; recipes/ has qa-feedback, reward-hacking$"
+        SettingsError, match=r"no such recipe or file; recipes/ has chat, qa-feedback, reward-hacking$"
     ):
         plan("reward_hacking", None, {})
     with pytest.raises(SettingsError, match="no such recipe or file"):
