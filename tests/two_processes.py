@@ -11,17 +11,19 @@ import torch
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import save_file
-from small_base import DEMONSTRATIONS
+from small_base import COMPARISONS, DEMONSTRATIONS
 from tiny_ppo import PROMPTS, Stop, trainer_of, updates, words_tokenizer
 from torch.distributed.tensor import DTensor
 
 from rlhf.compute import deterministic
 from rlhf.data.files import write_json
 from rlhf.models.policy import load_policy, save_model
+from rlhf.models.reward_model import reward_from_policy
 from rlhf.rl.shards import gather, sharded
 from rlhf.rl.trainer import PPOTrainer
 from rlhf.training import loop as training
 from rlhf.training.checkpoints import InCheckpoints
+from rlhf.training.reward import train_reward
 from rlhf.training.sft import sft
 
 CONFIGS = Path(__file__).parents[1] / "deploy/accelerate"
@@ -64,6 +66,31 @@ def fine_tune(rank: int, port: int, config: str, start: str, folder: str, stop: 
     assert all(isinstance(p, DTensor) == (config == "fsdp.yaml") for p in policy.model.parameters())
     write_json(Path(folder, f"logged-{rank}.json"), logged)
     save_model(policy, Path(folder, "model"))
+    if rank == 0:
+        write_json(Path(folder, "curve.json"), curve)
+
+
+def learn_rewards(rank: int, port: int, config: str, start: str, folder: str, stop: int | None) -> None:
+    """Train a reward model from a policy's folder; the first process writes its weights and its curve."""
+    begin(rank, port, config)
+    if stop is not None:
+        real = training.CurveLog
+        training.CurveLog = lambda curve: _stopping(real(curve), Stop(stop))  # type: ignore[assignment, misc]
+    deterministic(0, 1)
+    reward, logged = reward_from_policy(start, seed=0), []
+    curve = train_reward(
+        reward,
+        COMPARISONS,
+        checkpoints=Path(folder, "checkpoints"),
+        seed=0,
+        curve=lambda values, step: logged.append(step),
+        **SETTINGS,
+    )
+    assert torch.distributed.get_world_size() == 2
+    learning = [p for p in reward.model.parameters() if p.requires_grad]
+    assert all(isinstance(p, DTensor) == (config == "fsdp.yaml") for p in learning)
+    write_json(Path(folder, f"logged-{rank}.json"), logged)
+    save_model(reward, Path(folder, "model"))
     if rank == 0:
         write_json(Path(folder, "curve.json"), curve)
 

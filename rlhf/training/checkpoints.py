@@ -115,6 +115,8 @@ class LearningWeights(WholeCheckpoints):
         if learning is None:
             super()._save(output_dir, state_dict)  # type: ignore[misc]
             return
+        if not cast(Any, self).args.should_save:  # under FSDP only the first process has the whole weights
+            return
         folder = Path(output_dir or str(cast(Any, self).args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         whole = learning if state_dict is None else {name: state_dict[name] for name in learning}
