@@ -9,7 +9,8 @@ did and samples as the evaluation did, and a model card that says what the polic
 process in which this project cannot be imported loads it and answers several prompts greedily; unless its
 token ids are ours, the export fails and leaves nothing behind.
 
-LoRA adapters are merged into the weights, in float32. --adapters keeps them apart: a peft folder.
+LoRA adapters are merged into the weights, in float32. --adapters keeps them apart, as `peft` does, with the
+weights of their base beside them, so that the folder still loads by itself.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ PROMPTS = Path("data/prepared/prompts.parquet")
 ASKED = 5  # prompts of the run's own, besides ours, in the proof
 
 
-def export(named: NamedPolicy, folder: Path) -> list[str]:
+def export(named: NamedPolicy, folder: Path, adapters: bool = False) -> list[str]:
     """Write a policy to a folder that does not exist yet or is empty.
+
+    Args:
+        adapters: keep LoRA adapters apart from the weights of their base.
 
     Returns:
         what was proved of it, a line each.
@@ -50,19 +54,29 @@ def export(named: NamedPolicy, folder: Path) -> list[str]:
         raise DataError(f"{folder} is there already and not empty; name another folder, or remove it first")
     from transformers.utils.logging import disable_progress_bar
 
-    from flows.exported import Sampling, prove, write_folder
-    from flows.model_card import model_card
-    from rlhf.models.policy import load_policy
+    from flows.exported import Sampling, merging, prove, write_folder
+    from flows.model_card import base_on_the_hub, model_card
+    from rlhf.models.policy import load_policy, without_adapters
     from rlhf.models.template import Chat
 
     disable_progress_bar()
     policy = load_policy(named.folder)
+    if adapters and policy.adapters is None:
+        where = (
+            "; a registered version has them merged, so name the run that made it" if named.version else ""
+        )
+        raise DataError(f"{named.name} has no adapters to keep apart{where}")
     sampling = Sampling(named.temperature, named.longest)
+    rows = own_prompts(named)
+    whole = policy if adapters else without_adapters(policy)
     with written_beside(folder) as beside:
-        write_folder(policy, sampling, beside)
-        proof = prove(policy, sampling, beside, own_prompts(named))
-        chat = isinstance(policy.template, Chat)
-        card = model_card(named, sampling, proof, chat, None)
+        write_folder(whole, sampling, beside, base_on_the_hub(named))
+        proof = prove(whole, sampling, beside, rows)
+        if whole is not policy:
+            proof.append(merging(policy, whole, sampling, rows))
+        elif adapters:
+            proof.append("LoRA adapters are apart from the weights of their base, which are beside them")
+        card = model_card(named, sampling, proof, isinstance(policy.template, Chat))
         (beside / "README.md").write_text(card, encoding="utf-8")
     return proof
 
@@ -88,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help=f"{MODEL_HELP}, such as {CHAMPION}")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where to; it must not exist or be empty")
+    parser.add_argument("--adapters", action="store_true", help="keep LoRA adapters apart from the weights")
     options = parser.parse_args(arguments)
     with one_line_errors():
         for name, value in running_environment().items():
@@ -95,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.model.startswith("models:/"):
             connect()
         with named_policy(options.model) as named:
-            proof = export(named, options.folder)
+            proof = export(named, options.folder, options.adapters)
         print(f"{options.folder}: {named.name} as a Hugging Face folder")
         for line in proof:
             print(f"  {line}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig
 
 from rlhf.data.errors import DataError
+from rlhf.models.adapters import adapters_of, save_adapters
 from rlhf.models.policy import Policy
 from rlhf.models.sampling import check_sampling, sample
 from rlhf.models.template import Chat, Row, as_row
@@ -49,9 +51,17 @@ class Sampling:
     longest: int
 
 
-def write_folder(policy: Policy, sampling: Sampling, folder: Path) -> None:
-    """Write weights, config, tokenizer, chat template and generation config; nothing in it is ours."""
-    policy.model.save_pretrained(folder)
+def write_folder(policy: Policy, sampling: Sampling, folder: Path, base: str | None = None) -> None:
+    """Write weights, config, tokenizer, chat template and generation config; nothing in it is ours.
+
+    Args:
+        base: how others may call the model that its adapters sit on, such as its Hub id. Adapters are apart
+            from its weights then, which are in the folder as well.
+    """
+    if policy.adapters is None:
+        policy.model.save_pretrained(folder)
+    else:
+        _write_adapters(policy, folder, base)
     tokenizer = copy.deepcopy(policy.tokenizer)
     tokenizer.chat_template = chat_template(policy)
     _begin_texts_alike(policy, tokenizer)
@@ -61,6 +71,21 @@ def write_folder(policy: Policy, sampling: Sampling, folder: Path) -> None:
     config["padding_side"] = "left"  # save_pretrained loses it, and padding behind a prompt spoils its answer
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     generation_config(policy, sampling).save_pretrained(folder)
+
+
+def _write_adapters(policy: Policy, folder: Path, base: str | None) -> None:
+    """The base as it is and the adapters beside: transformers loads both from one folder."""
+    assert policy.base
+    folder.mkdir(parents=True)
+    for file in policy.base.iterdir():
+        if file.name.endswith((".safetensors", ".safetensors.index.json")):
+            shutil.copyfile(file, folder / file.name)
+    config = json.loads((policy.base / "config.json").read_text())
+    config["dtype"] = policy.settled.dtype  # the weights may lie there in another
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    adapters = adapters_of(policy.adapters)
+    adapters.config.base_model_name_or_path = base
+    save_adapters(adapters, folder)
 
 
 def chat_template(policy: Policy) -> str | None:
@@ -178,6 +203,17 @@ def prove(policy: Policy, sampling: Sampling, folder: Path, rows: Sequence[Row])
     ties = f"; {tied} part at a tie of two tokens, which rounding decides" if tied else ""
     lines.append(f"greedy answers to {len(rows) - tied} of {len(rows)} prompts are the same ids{ties}")
     return lines
+
+
+def merging(policy: Policy, whole: Policy, sampling: Sampling, rows: Sequence[Row]) -> str:
+    """How many greedy answers of a policy with adapters its merged weights give as well, in a line."""
+    longest = min(sampling.longest, MOST_TOKENS)
+    prompts = [whole.template.prompt(row) for row in questions(whole, rows, longest)]
+    same = sum(greedy(policy, ids, longest) == greedy(whole, ids, longest) for ids in prompts)
+    return (
+        f"LoRA adapters are merged into the weights, in float32: {same} of {len(prompts)} greedy answers are "
+        f"those of the adapters on a base in {policy.settled.dtype}"
+    )
 
 
 def greedy(policy: Policy, prompt: list[int], longest: int) -> list[int]:

@@ -36,9 +36,7 @@ def plain(text: Any) -> str:
     return "".join(_MARKUP.get(char, char) for char in " ".join(visible(str(text)).split()))
 
 
-def model_card(
-    named: NamedPolicy, sampling: Sampling, proof: Sequence[str], chat: bool, merged: bool | None
-) -> str:
+def model_card(named: NamedPolicy, sampling: Sampling, proof: Sequence[str], chat: bool) -> str:
     """README.md of an exported policy.
 
     Args:
@@ -46,7 +44,6 @@ def model_card(
         sampling: how it answers by default.
         proof: what was checked of the export, a line each.
         chat: whether it reads conversations.
-        merged: whether adapters were merged; None where there were none.
     """
     run = _Run(named)
     sections = [
@@ -59,7 +56,7 @@ def model_card(
         "## Use",
         *_use(named, sampling, chat),
         "## This export",
-        "\n".join(f"- {plain(line)}" for line in [*proof, *_merging(merged)]),
+        "\n".join(f"- {plain(line)}" for line in proof),
         "## Limits",
         "\n".join(f"- {line}" for line in _limits(run, chat)),
     ]
@@ -115,15 +112,21 @@ def _front(run: _Run) -> dict[str, Any]:
         "pipeline_tag": "text-generation",
         "tags": ["rlhf", "ppo", "reward-model", "rlhf-pipeline"],
     }
-    base = run.params.get("base.path")
-    if base and _on_the_hub(base):
-        front |= {"base_model": str(base), "base_model_relation": "finetune"}
+    if base := base_on_the_hub(run.named):
+        front |= {"base_model": base, "base_model_relation": "finetune"}
     data = run.params.get("ingest.path")
     if data and run.params.get("ingest.source") == "hub" and _on_the_hub(data):
         front["datasets"] = [str(data)]
     if run.simulated:
         front["tags"].append("simulated-preferences")
     return front
+
+
+def base_on_the_hub(named: NamedPolicy) -> str | None:
+    """The Hub id of the base model; None for a folder, a base from scratch, and where nobody knows."""
+    params = yaml.safe_load(named.file("params.yaml") or b"") or {}
+    base = (params.get("base") or {}).get("path")
+    return str(base) if base and _on_the_hub(base) else None
 
 
 def _on_the_hub(name: Any) -> bool:
@@ -275,14 +278,6 @@ client = OpenAI(base_url="http://127.0.0.1:8800/v1", api_key="any")
         "`generation_config.json` says so, and at which tokens an answer ends."
         + ("" if named.evaluated else " (How it was judged is not known; these are defaults.)"),
     ]
-
-
-def _merging(merged: bool | None) -> list[str]:
-    if merged is None:
-        return []
-    if merged:
-        return ["LoRA adapters are merged into the weights, in float32"]
-    return ["LoRA adapters are apart from the weights; the folder names their base"]
 
 
 def _limits(run: _Run, chat: bool) -> list[str]:

@@ -50,9 +50,11 @@ from tasks.runtime.registry import (
     CHALLENGER,
     CHAMPION,
     CONVERSATIONS,
+    FILES,
     POLICY,
     find_champion,
     policy_folder,
+    self_contained,
     served_code,
 )
 from tasks.runtime.stage import Stage, run
@@ -67,7 +69,7 @@ JUDGMENTS = Path("data/judgments/judgments.parquet")
 PREPARED = Path("data/prepared")
 SERVED = Path("mlflow/served_policy.py")
 FIGURES, PAGE = Path("reports/figures"), Path("reports/report.html")
-REQUIREMENTS = ("mlflow", "torch", "transformers", "pandas", "jinja2")
+REQUIREMENTS = ("mlflow", "torch", "transformers", "accelerate", "pandas", "jinja2", "pydantic")
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -200,11 +202,13 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any], rows: list[Row]) ->
         warnings.catch_warnings(),  # MLflow asks for an example to infer the signature that it has
     ):
         warnings.filterwarnings("ignore", message=".*input example was not provided")
+        policy = self_contained(POLICY, Path(folder))
+        files = content_hash(policy)
         logged = mlflow.pyfunc.log_model(
             name="policy",
             python_model=str(SERVED),
             code_paths=[str(served_code(Path(folder)))],
-            artifacts={"policy": str(POLICY)},
+            artifacts={"policy": str(policy)},
             signature=signature,
             model_config=defaults,
             pip_requirements=[f"{package}=={installed(package).split('+')[0]}" for package in REQUIREMENTS],
@@ -212,6 +216,7 @@ def new_version(stage: Stage, evaluation: Mapping[str, Any], rows: list[Row]) ->
     tags = {
         "stage_key": stage.key,
         "weights": content_hash(POLICY),
+        FILES: files,
         "evaluation": content_hash(EVALUATION),
         "rate": str(ppo["rate"]),
         "low": str(ppo["low"]),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlhf.models.policy import Policy, save_model
+from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.scratch import train_tokenizer
 
 CHATML = (
@@ -42,6 +42,23 @@ def small_policy(chat: bool = True, template: str = CHATML, **settled: Any) -> P
         pad_token_id=tokenizer.pad_token_id,
     )
     return Policy(LlamaForCausalLM(config).eval(), tokenizer, settled=Settled(**settled))
+
+
+def adapted_policy(folder: Path, dtype: str = "float32") -> Path:
+    """A policy that learnt by LoRA, as a model folder beside that of its base."""
+    from rlhf.models.adapters import add_adapters
+    from rlhf.settings import Lora
+
+    made = small_policy(dtype=dtype)
+    made.model.to(getattr(torch, dtype))
+    policy = load_policy(saved(made, folder / "pretrained"))
+    policy.adapters = add_adapters(policy.model, Lora(rank=4))
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for name, p in policy.adapters.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.2)
+    return saved(policy, folder / "ppo")
 
 
 def saved(policy: Policy, folder: Path) -> Path:

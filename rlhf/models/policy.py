@@ -14,7 +14,7 @@ import copy
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import InitVar, asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.model_folder import weights_hash
-from rlhf.models.adapters import HEAD, adapters_of, put_on, save_adapters, with_head
+from rlhf.models.adapters import HEAD, adapters_of, merged, put_on, save_adapters, with_head
 from rlhf.models.settled import SETTLED, UNSETTLED, Settled, hash_of, how_to_load, open_folder
 from rlhf.models.template import Template, template_of
 
@@ -99,6 +99,17 @@ def load_policy(path: Path | str, dtype: str | None = None) -> Policy:
         model.generation_config = GenerationConfig.from_pretrained(path)
     adapted = put_on(model, adapters) if adapters else None
     return Policy(model.eval(), tokenizer, settled=settled, adapters=adapted, base=folder)
+
+
+def without_adapters(policy: Policy) -> Policy:
+    """The policy as one model, for whoever has no `peft`: its adapters merged into the weights, in float32.
+
+    In bfloat16 most of what they learnt would be rounded away. Without adapters it is the policy itself.
+    """
+    if policy.adapters is None:
+        return policy
+    settled = replace(policy.settled, dtype="float32", quantization="none")
+    return Policy(merged(policy).eval(), policy.tokenizer, settled=settled)
 
 
 def settle_pad(model: Any, tokenizer: Any, name: str, stops: Collection[int] = ()) -> str | None:

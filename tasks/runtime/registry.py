@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 POLICY = Path("models/ppo")
 RECORD = Path("runs/register.json")
 CHALLENGER, CHAMPION = "challenger", "champion"
+FILES = "files"  # tag of a version: the hash of its model folder, where that is not the policy's own
 CONVERSATIONS = "conversations"  # the tag `prompts` of a version that was judged on such
 # What the served policy imports of ours, kept beside the weights: a version loads without this project.
-ROOMS = ("__init__.py", "data", "models")
+ROOMS = ("__init__.py", "compute.py", "settings.py", "data", "models")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ def policy_folder(version: ModelVersion) -> Path | None:
     try:
         root = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}"))
         folder = root / "artifacts" / POLICY.name
-        whole = folder.is_dir() and content_hash(folder) == version.tags.get("weights")
+        whole = folder.is_dir() and content_hash(folder) == version.tags.get(
+            FILES, version.tags.get("weights")
+        )
     except (MlflowException, OSError):
         return None
     return folder if whole else None
@@ -122,9 +125,22 @@ def served_code(folder: Path) -> Path:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(Path("rlhf", room), package / room, ignore=ignored)
         else:
-            package.mkdir(exist_ok=True)
+            package.mkdir(parents=True, exist_ok=True)
             shutil.copy(Path("rlhf", room), package / room)
     return package
+
+
+def self_contained(policy: Path, folder: Path) -> Path:
+    """The policy's model folder; if it holds adapters, one in `folder` with them merged into the weights."""
+    from rlhf.models.adapters import CONFIG
+
+    if not (policy / CONFIG).exists():
+        return policy
+    from rlhf.models.policy import load_policy, save_model, without_adapters
+
+    whole = without_adapters(load_policy(policy))
+    save_model(whole, folder / policy.name)
+    return folder / policy.name
 
 
 def _aliases(client: MlflowClient, name: str) -> dict[str, str]:

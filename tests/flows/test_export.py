@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from chat_policies import CHATML, saved, small_policy
+from chat_policies import CHATML, adapted_policy, saved, small_policy
 from conftest import ROOT
 from report_page import HOSTILE
 from safetensors.torch import load_file, save_file
 
 from flows.export import export, main
 from flows.export_check import answers
-from flows.exported import Sampling, chat_template, prove, questions, write_folder
+from flows.exported import Sampling, chat_template, greedy, prove, questions, write_folder
 from flows.model_card import model_card, plain
 from flows.policies import NamedPolicy, named_policy
+from rlhf.data.errors import DataError
 from rlhf.models.policy import Policy, load_policy
 from rlhf.models.template import as_row
 from tasks.runtime.errors import StageError
@@ -237,7 +239,7 @@ def files_of_a_run(simulated: bool = True) -> dict[str, bytes]:
 
 def card(files: dict[str, bytes], chat: bool = True) -> str:
     named = NamedPolicy(HOSTILE, (HOSTILE,), Path(), 0.7, 48, True, None, files.get)
-    return model_card(named, SAMPLING, ["it loads"], chat, None)
+    return model_card(named, SAMPLING, ["it loads"], chat)
 
 
 def test_the_card_says_where_it_comes_from_and_what_was_simulated() -> None:
@@ -277,3 +279,46 @@ def test_a_folder_of_another_dtype_is_compared_within_its_rounding(here: None, t
     write_folder(policy, SAMPLING, tmp_path / "out")
     lines = prove(policy, SAMPLING, tmp_path / "out", [])
     assert "(bfloat16)" in lines[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_adapters_are_merged_or_kept_apart(here: None, tmp_path: Path, dtype: str, apart: bool) -> None:
+    policy = load_policy(adapted_policy(tmp_path, dtype))
+    with named_policy(str(tmp_path / "ppo")) as named:
+        lines = export(named, tmp_path / "out", apart)
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert ("adapter_model.safetensors" in files) == apart
+    assert "model.safetensors" in files
+    shutil.rmtree(tmp_path / "pretrained")  # the folder needs nothing beside it
+    exported = in_this_process(tmp_path / "out", [as_row("Where is the café?")], 8)
+    assert exported["dtype"] == (dtype if apart else "float32")
+    assert ("apart" if apart else "merged") in lines[-1]
+    if dtype == "float32":
+        ids = policy.template.prompt(as_row("Where is the café?"))
+        assert exported["answers"] == [greedy(policy, ids, 8)]
+        assert exported["answers"] != [greedy(small_policy(), ids, 8)]
+
+
+def test_there_may_be_no_adapters(tmp_path: Path, policy: Policy) -> None:
+    with (
+        named_policy(str(saved(policy, tmp_path / "policy"))) as named,
+        pytest.raises(DataError, match="no adapters to keep apart"),
+    ):
+        export(named, tmp_path / "out", adapters=True)
+
+
+def test_the_policy_of_a_run_brings_its_parameters(tmp_path: Path, policy: Policy) -> None:
+    """In a checkout or a run's worktree, params.yaml says how it was sampled."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["evaluate"] |= {"temperature": 0.25, "response_length": 9}
+    tree = tmp_path / ".runs" / "mine"
+    tree.mkdir(parents=True)
+    (tree / "params.yaml").write_text(yaml.safe_dump(params))
+    saved(policy, tree / "models/ppo")
+    with chdir(tmp_path):
+        for name in ("mine", ".runs/mine/models/ppo"):
+            with named_policy(name) as named:
+                assert (named.temperature, named.longest, named.evaluated) == (0.25, 9, True)
+                assert yaml.safe_load(named.file("params.yaml") or b"") == params
+                assert named.file("metrics/evaluation.json") is None

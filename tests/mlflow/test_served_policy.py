@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import chdir
@@ -13,7 +14,8 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from chat_policies import saved, small_policy
+import torch
+from chat_policies import adapted_policy, saved, small_policy
 from conftest import ROOT
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -25,7 +27,7 @@ from tiny_ppo import PROMPTS, tiny, words_tokenizer
 from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.sampling import generate
 from rlhf.models.template import as_row
-from tasks.runtime.registry import served_code
+from tasks.runtime.registry import self_contained, served_code
 
 SERVED = ROOT / "mlflow" / "served_policy.py"
 GREEDY = {"temperature": 0.0, "max_new_tokens": 6}
@@ -216,3 +218,21 @@ def test_it_needs_nothing_but_the_rooms_beside_it(chat, chat_folder, tmp_path) -
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == chat.predict([TURNS])
+
+
+def test_a_policy_with_adapters_is_served_with_them_merged(tmp_path) -> None:
+    policy = load_policy(adapted_policy(tmp_path, "bfloat16"))
+    whole = self_contained(tmp_path / "ppo", tmp_path / "whole")
+    shutil.rmtree(tmp_path / "pretrained")
+    served = as_registered(whole, tmp_path / "served")
+    [answer] = served.predict([HI], params=GREEDY)
+    merged = load_policy(whole)
+    assert (merged.adapters, merged.settled.dtype) == (None, "float32")
+    assert [answer] == generate(merged, [as_row(HI)], temperature=0, max_new_tokens=6, seed=0)
+    weights = dict(policy.model.named_parameters())
+    name = "model.layers.0.mlp.down_proj"
+    down, up = (weights[f"{name}.lora_{side}.default.weight"] for side in "AB")
+    wanted = weights[f"{name}.base_layer.weight"].float() + policy.adapters.peft_config[
+        "default"
+    ].lora_alpha / 4 * (up @ down)
+    torch.testing.assert_close(merged.model.get_submodule(name).weight, wanted)
