@@ -74,9 +74,12 @@ def changed_parameters(path: Path = Path("params.yaml")) -> dict[str, Any]:
         before = check_settings(yaml.safe_load(done.stdout), f"HEAD:{path}")
     except (SettingsError, yaml.YAMLError):
         return {}
-    old, new = (flat(values.model_dump(by_alias=True)) for values in (before, load_settings(path)))
-    if old["base.type"] != new["base.type"]:  # another section, which lost nothing
+    now = load_settings(path)
+    old, new = (flat(values.model_dump(by_alias=True)) for values in (before, now))
+    if type(before.base) is not type(now.base):  # what differs from the defaults of the new type
+        defaults = {name: field.default for name, field in type(now.base).model_fields.items()}
         old = {key: value for key, value in old.items() if not key.startswith("base.")}
+        old |= flat({"base": defaults | {"type": before.base.type}})
     # ingest.path names a machine; ingest.sha256 says which data it is. A dictionary may gain and lose keys.
     return {
         key: new.get(key)

@@ -41,6 +41,14 @@ def test_what_differs_is_named_in_short(repository: Workspace) -> None:
     assert outcome.in_short({}) == ""
 
 
+def test_a_base_of_another_type_has_lost_nothing(repository: Workspace) -> None:
+    commit()
+    repository.set({"base": {"type": "pretrained", "path": "a/b"}, "seed": 18})
+    changed = outcome.changed_parameters()
+    assert changed == {"seed": 18, "base.type": "pretrained", "base.path": "a/b"}
+    assert outcome.in_short(changed, 100) == "seed=18 type=pretrained base.path=a/b"
+
+
 def test_experiments_are_readable_in_120_columns(
     repository: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
