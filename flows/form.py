@@ -88,7 +88,10 @@ def _folded(definitions: dict[str, Any], names: list[str], values: dict[str, Any
         kind = definitions[name]["properties"].get("type", {}).get("default")
         _prepare(definitions, name, values if values.get("type") == kind else {})
         definitions[name]["title"] = kind or "change"
-    descriptions = [definitions[name].pop("description", "") for name in names]
+    kinds = [definitions[name] for name in names]
+    descriptions = [kind.pop("description", "") for kind in kinds]
+    if len(kinds) > 1:
+        descriptions = [f"{kind['title']}: {text}" for kind, text in zip(kinds, descriptions, strict=True)]
     return {
         "default": None,
         "anyOf": [

@@ -33,7 +33,7 @@ pytestmark = [
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-zygote"]
 SCREENSHOTS = os.environ.get("SCREENSHOTS") and Path(os.environ["SCREENSHOTS"]).resolve()
 MINUTE = 60_000  # milliseconds
-VALUES = {"base.scale": "0.3M", "ppo.kl_coef": "0.1"}
+VALUES = {"base": "scratch", "scale": "0.3M", "ppo.kl_coef": "0.1"}
 STEPS = 400  # of pretraining: half a minute on one core
 
 
@@ -64,7 +64,9 @@ class Site:
         self.field("Run Name").locator("input").fill(name)
         for label, value in values.items():
             control = self.field(label).locator("input, button").first
-            if control.get_attribute("type") == "button":  # opens the list of choices
+            if control.get_attribute("aria-selected"):  # one of the types that a section may be
+                self.field(label).get_by_role("button", name=value, exact=True).click()
+            elif control.get_attribute("type") == "button":  # opens the list of choices
                 control.press("ArrowDown")
                 self.page.get_by_text(value, exact=True).last.click()
             else:
