@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run doctor compare experiments figure serve export up down label test browser style quality prefect mlflow docs clean
+.PHONY: help run doctor compare experiments figure serve export up down label test architectures browser style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -70,6 +70,9 @@ label: $(READY)  ## start the labeling app alone, as services.yaml says
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+architectures: $(READY)  ## the pipeline on conversations with every architecture that was tried, some minutes
+	RLHF_ARCHITECTURES=1 $(BIN)/python -m pytest -n 2 tests/architectures
 
 browser: $(READY)  ## drive a pipeline from Prefect's pages in Chromium, some minutes; screenshots: SCREENSHOTS=docs
 	RLHF_BROWSER=1 $(BIN)/python -m pytest tests/browser

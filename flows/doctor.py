@@ -113,10 +113,10 @@ def _stored(tables: Mapping[str, Any]) -> dict[str, Any]:
 def base_model(base: Scratch | Pretrained, tables: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """The base model as later stages get it, and what was changed of it; random where it is trained here."""
     if isinstance(base, Pretrained):
-        from tasks.base import settled
+        from tasks.base import brought
 
-        brought = settled(base)
-        return brought.policy, brought.changes
+        settled = brought(base)
+        return settled.policy, settled.changes
     from rlhf.models.policy import Policy
     from rlhf.models.scratch import new_model, tokenizer_texts, train_tokenizer
 

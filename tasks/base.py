@@ -18,7 +18,7 @@ from rlhf.data.base_files import local_folder, refuse_other_content
 from rlhf.data.contracts import CORPUS, DEMONSTRATION
 from rlhf.data.files import write_json
 from rlhf.data.table import read_table
-from rlhf.models.base import load_base, loaded_dtype, read_text, save_base
+from rlhf.models.base import Base, load_base, loaded_dtype, read_text, save_base
 from rlhf.models.base_checks import (
     check_options,
     gigabytes,
@@ -89,6 +89,22 @@ def bring(stage: Stage, base: Pretrained) -> dict[str, Any]:
         DataError: it cannot be reached, used or held here, which is said before its weights are fetched
             wherever its config and the headers of its weights show it.
     """
+    name, settled = base.path, brought(base)
+    told = save_base(settled, MODEL)
+    for change in told["changes"]:
+        print(f"{name}: {change}", flush=True)
+    write_curve("plots/base.csv", [])
+    stage.record["changes"] = told["changes"]
+    stage.log_tags({"base": name, "base_revision": base.revision or "", "base_hash": told["hash"]})
+    return told
+
+
+def brought(base: Pretrained) -> Base:
+    """The model that `base` names, fetched and settled; nothing is written but the Hub's cache.
+
+    Raises:
+        DataError: see `bring`.
+    """
     name, lora = base.path, base.lora
     refuse_other_content(base)
     source = find(name, base.revision, local_folder(base))
@@ -113,7 +129,7 @@ def bring(stage: Stage, base: Pretrained) -> dict[str, Any]:
     refuse_no_disk(name, [("the download", hub_cache(), source.missing), *copies])
     if source.missing:
         print(f"{name}: fetching {gigabytes(source.missing)} to {hub_cache()}", flush=True)
-    settled = load_base(
+    return load_base(
         fetch(source),
         text,
         dtype=dtype,
@@ -121,13 +137,6 @@ def bring(stage: Stage, base: Pretrained) -> dict[str, Any]:
         attention=base.attention,
         quantization=base.quantization,
     )
-    told = save_base(settled, MODEL)
-    for change in told["changes"]:
-        print(f"{name}: {change}", flush=True)
-    write_curve("plots/base.csv", [])
-    stage.record["changes"] = told["changes"]
-    stage.log_tags({"base": name, "base_revision": base.revision or "", "base_hash": told["hash"]})
-    return told
 
 
 if __name__ == "__main__":

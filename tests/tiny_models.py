@@ -15,6 +15,8 @@ _WINDOW = {"sliding_window": 6}
 _ALTERNATING = {"layer_types": ["sliding_attention", "full_attention"]}
 MODELS: dict[str, dict[str, Any]] = {
     "llama": _ATTENTION,
+    "qwen3": _ATTENTION,
+    "gpt2": {},
     "gpt_neox": {"intermediate_size": 64, "max_position_embeddings": 64},
     "bloom": {"n_head": 4, "n_layer": 2},
     "mistral": _ATTENTION | _WINDOW,
