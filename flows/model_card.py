@@ -106,8 +106,10 @@ class _Run:
 
 def _front(run: _Run) -> dict[str, Any]:
     """The YAML that the Hub reads."""
+    licence = _licence(run) or UNKNOWN
+    known = bool(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence))  # as the Hub writes its names
     front: dict[str, Any] = {
-        "license": _licence(run) or UNKNOWN,
+        **({"license": licence} if known else {"license": "other", "license_name": licence}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["rlhf", "ppo", "reward-model", "rlhf-pipeline"],
@@ -134,8 +136,7 @@ def _on_the_hub(name: Any) -> bool:
 
 
 def _licence(run: _Run) -> str | None:
-    found_as = ("license", "licence")
-    return next((str(run.base[key]) for key in found_as if run.base.get(key)), None)
+    return str(run.base["licence"]) if run.base.get("licence") else None
 
 
 def _what(run: _Run) -> str:
@@ -184,8 +185,12 @@ def _origin(run: _Run) -> list[tuple[str, str]]:
     params, version = run.params, run.named.version
     rows = [("Base model", _base(run))]
     if params.get("base.type") == "pretrained" or params.get("base.path"):
-        rows.append(("Licence of the base", _licence(run) or "unknown; ask the base"))
+        rows.append(("Licence of the base", _licence(run) or "unknown: see where it comes from"))
+        rows.append(("Base, hash of its weights", str(run.base.get("hash") or "")))
+        rows.append(("Base, changed", "; ".join(map(str, run.base.get("changes") or []))))
     source = str(params.get("ingest.source") or "")
+    if source == "builtin":
+        rows.append(("Texts", "simulated: prompts and references are written by programs"))
     rows.append(
         ("Data", " ".join(filter(None, [SOURCES.get(source, source), str(params.get("ingest.path") or "")])))
     )
@@ -220,7 +225,7 @@ def _base(run: _Run) -> str:
 
 
 def _ranked(run: _Run) -> list[tuple[str, str]]:
-    who = "simulated labelers" if run.simulated else "people"
+    who = "simulated labelers" if run.simulated else "labelers"
     if not run.labelers:
         ranked = (run.collected.get("all") or {}).get("rankings")
         return [("Rankings", f"{ranked:,} by {who}")] if ranked else []

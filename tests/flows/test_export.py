@@ -210,7 +210,7 @@ def test_questions_are_what_the_policy_can_read() -> None:
 def files_of_a_run(simulated: bool = True) -> dict[str, bytes]:
     """What a run leaves behind, with hostile texts."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["collect"]["labelers"] = "simulated" if simulated else "people"
+    params["collect"]["labelers"] = "simulated" if simulated else "store"
     params["ingest"] |= {"source": "files", "path": f"data/incoming/{HOSTILE}.jsonl"}
     row = {"rate": 0.6, "low": 0.55, "high": 0.65}
     values = {
@@ -259,6 +259,21 @@ def test_the_card_says_where_it_comes_from_and_what_was_simulated() -> None:
     assert "client.completions.create" in card({}, chat=False)
     assert "no chat template" in card({}, chat=False)
     assert "simulated" not in card({})
+
+
+@pytest.mark.parametrize(("licence", "front"), [("apache-2.0", "apache-2.0"), ("see LICENSE.txt", "other")])
+def test_the_card_names_the_base_and_its_licence(licence: str, front: str) -> None:
+    files = files_of_a_run(simulated=False)
+    params = yaml.safe_load(files["params.yaml"])
+    params["base"] = {"type": "pretrained", "path": "org/model-1b", "revision": "0" * 40}
+    base = {"licence": licence, "hash": "abc", "changes": ["it pads with '<pad>' now"]}
+    files |= {"params.yaml": yaml.safe_dump(params).encode(), "metrics/base.json": json.dumps(base).encode()}
+    text = card(files)
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert (head["license"], head["base_model"]) == (front, "org/model-1b")
+    assert f"| Licence of the base | {licence} |" in text
+    assert "it pads with" in text
+    assert "simulated" not in text.split("## Limits")[1]
 
 
 def test_hostile_text_in_the_card_stays_text() -> None:
