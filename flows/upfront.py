@@ -23,6 +23,7 @@ from tasks.runtime.feasibility import (
     gate_warning,
     problems_of_data,
     too_long,
+    without_cue,
 )
 from tasks.runtime.places import state_dir
 from tasks.runtime.preflight import cautions, contradictions
@@ -59,6 +60,7 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
         texts, talks = by_form(settings, tables)
         prompts, context = [row["prompt"] for row in texts], settings.base.context
         for problem in (
+            without_cue(settings, tables["demonstrations"]),
             too_long(settings, prompts, context, lambda: [len(p.split()) for p in prompts]),
             conversations_too_long(settings, talks, context, lambda: [_words(row) for row in talks]),
         ):

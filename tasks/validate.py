@@ -32,6 +32,7 @@ from tasks.runtime.feasibility import (
     gate_warning,
     problems_of_data,
     too_long,
+    without_cue,
 )
 from tasks.runtime.stage import Stage, run
 from tasks.suites import Rule
@@ -100,6 +101,7 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
         texts, talks = by_form(settings, tables)
         context, template = reach(settings.base, tables["demonstrations"])
         for problem in (
+            without_cue(settings, tables["demonstrations"]),
             too_long(
                 settings,
                 [row["prompt"] for row in texts],

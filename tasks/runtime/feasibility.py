@@ -110,6 +110,23 @@ def conversations_too_long(
     )
 
 
+def without_cue(settings: Settings, demonstrations: Rows) -> Problem | None:
+    """Conversations that the base would read as plain text: their transcript ends with what was asked, and
+    nothing says that an answer begins."""
+    if settings.base.template != "plain":
+        return None
+    talks = [row for row in demonstrations if row["messages"]]
+    bare = sum(row["prompt"].strip() == transcript(row["messages"]).strip() for row in talks)
+    if not bare:
+        return None
+    return Problem(
+        "sft",
+        f"{bare} demonstrations are conversations, and base.template is plain: set it to "
+        f"{'chatml' if isinstance(settings.base, Scratch) else 'auto'}, or give them a prompt text that ends "
+        "with a cue for the answer",
+    )
+
+
 def _most_turns(kind: str, row: Mapping[str, Any]) -> tuple[int, int]:
     """Tokens that a conversation in ChatML and its completion cannot exceed."""
     turns = [f"{turn['role']}\n{turn['content']}\n" for turn in row["messages"]]
@@ -142,12 +159,6 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
     asks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None
     empty = [split for split in ("train", "validation", "test") if not demonstrations.get(split)]
     ties = len(comparisons) - sum(rankings.values())
-    # As plain text a transcript ends with what was asked, and nothing says that an answer begins.
-    cueless = settings.base.template == "plain" and [
-        row
-        for row in tables["demonstrations"]
-        if row["messages"] and row["prompt"].strip() == transcript(row["messages"]).strip()
-    ]
     lacks = [] if demonstrations.get("judge") else ["no demonstrations"]
     lacks += ["no rankings with a preference"] if ranked and not rankings.get("judge") else []
     return [
@@ -158,13 +169,6 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
                 "collect.labelers is given, and the data has no comparisons: add them, or set it to store "
                 "where people label",
                 ranked and not comparisons,
-            ),
-            (
-                "sft",
-                f"{len(cueless or ())} demonstrations are conversations, and base.template is plain: set it "
-                f"to {'chatml' if isinstance(settings.base, Scratch) else 'auto'}, or give them a prompt "
-                "text that ends with a cue for the answer",
-                bool(cueless),
             ),
             (
                 "validate",

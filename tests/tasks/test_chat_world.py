@@ -15,7 +15,8 @@ from rlhf.models.template import Chat
 
 def test_conversations_go_through_all_stages(workspace: Workspace) -> None:
     workspace.set({"ingest.chat": True, "base.template": "chatml"})
-    for stage in ("ingest", "prepare", "validate", "base", "sft", "collect", "reward", "ppo", "evaluate"):
+    stages = ["ingest", "prepare", "validate", "base", "sft", "collect", "validate-comparisons", "reward"]
+    for stage in [*stages, "ppo", "evaluate"]:
         workspace.stage(stage)
 
     conversation = {
