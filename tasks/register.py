@@ -327,6 +327,7 @@ def write_report(stage: Stage, gate: Mapping[str, Any]) -> None:
         reward=reward,
         rankings=read_json("metrics/collect.json"),
         data=read_json("metrics/prepare.json"),
+        base=read_json("metrics/base.json"),
     )
     with written_beside(FIGURES) as beside:
         write_charts(beside, charts)

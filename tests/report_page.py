@@ -63,6 +63,24 @@ DATA = {
 }
 
 
+BASE = {
+    "name": f"team/{HOSTILE}",
+    "revision": "0" * 40,
+    "hash": "f" * 64,
+    "architecture": "LlamaForCausalLM",
+    "parameters": 1234,
+    "vocabulary": 300,
+    "stored": "bfloat16",
+    "dtype": "float32",
+    "context": 4096,
+    "template": "auto",
+    "stops": ["<eos>", HOSTILE],
+    "pad": "<pad>",
+    "licence": "apache-2.0",
+    "changes": ["the tokenizer pads with '<pad>' now", HOSTILE],
+}
+
+
 def evaluation(low: float = 0.55, high: float = 0.65, kind: str = "gold") -> dict:
     row = {"rate": (low + high) / 2, "low": low, "high": high, "wins": 55, "ties": 10, "losses": 35}
     row |= {"mean_length": 17.25, "kl": 1.5}
@@ -125,7 +143,12 @@ def extra(kind: str) -> dict:
     }
 
 
-def render(kind: str = "gold", labelers: str = "simulated", messages: list | None = None) -> str:
+def render(
+    kind: str = "gold",
+    labelers: str = "simulated",
+    messages: list | None = None,
+    base: dict | None = None,
+) -> str:
     numbers = evaluation(kind=kind) | extra(kind) | {"warnings": ["few prompts"]}
     sample = {
         "place": "worst",
@@ -153,6 +176,7 @@ def render(kind: str = "gold", labelers: str = "simulated", messages: list | Non
         rankings={"all": {"rankings": 2024}},
         data=DATA,
         reward={"loss": 0.61, "by_group": {"expert": {"accuracy": 0.8}}},
+        base=base,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rlhf.measures.display import LABELS, cost_text, count_text, in_order, number, rate_text
 from rlhf.measures.summary import judge_label, verdict
 from rlhf.report import policy_tables
+from rlhf.report.base_tables import base_table
 from rlhf.report.curves import CURVES
 from rlhf.report.judge_tables import judge_tables
 from rlhf.report.reward_tables import metric_tables, reward_tables
@@ -31,6 +32,7 @@ def render_report(
     reward: Mapping[str, Any] | None = None,
     rankings: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> str:
     """The report as HTML.
 
@@ -45,7 +47,8 @@ def render_report(
         about: the run: its `name`, `date` (YYYY-MM-DD), `commit` of git, parameters that `changed` from those
             of the commit, `seconds` and `memory_mb` of its stages, and the `champion` that it was compared
             with: `version`, `run` and a `link` to its report. What is not known is left out.
-        reward, rankings, data: metrics of the stages reward, collect and prepare, whatever they hold.
+        reward, rankings, data, base: metrics of the stages reward, collect, prepare and base, whatever they
+            hold.
     """
     policies = evaluation["policies"]
     about = {"name": "", "date": "", "commit": "", "champion": None} | dict(about or {})
@@ -79,6 +82,8 @@ def render_report(
         snapshots=policy_tables.snapshot_table(evaluation),
         hacking=(evaluation.get("overoptimisation") or {}).get("hacking"),
         early_stopping=early_stopping_text(evaluation),
+        base=base_table(base or {}),
+        base_changes=(base or {}).get("changes", []),
         reward_tables=reward_tables(quality, labelers),
         metrics=metric_tables(losses, f"Reward model, held-out rankings {labelers}")
         + metric_tables(rankings or {}, f"Rankings {labelers}"),

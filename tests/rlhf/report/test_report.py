@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from report_page import CHAT, PAGES, Page, evaluation, extra, render
+from report_page import BASE, CHAT, PAGES, Page, evaluation, extra, render
 
 from rlhf.report.charts import preference_chart
 from rlhf.report.curves import curve_charts
@@ -32,6 +32,22 @@ def test_a_conversation_is_shown_turn_by_turn():
     assert places == sorted(places)
     assert ".turn.tool .text" in html
     assert ".turn" not in render()  # a page of plain prompts is as it was
+
+
+def test_a_base_model_of_elsewhere_is_told_with_what_was_changed():
+    page = Page(render(base=BASE))
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "img"})
+    text = " ".join(page.text.split())
+    for part in (
+        "licenceapache-2.0",
+        "LlamaForCausalLM, 1,234 parameters",
+        "float32, stored as bfloat16",
+        "Changed when it was brought in: the tokenizer pads with '<pad>' now",
+    ):
+        assert part in text
+    assert "Nothing had to be changed" in Page(render(base=BASE | {"changes": []})).text
+    trained_here = {"parameters": 1.0, "vocabulary": 2.0, "loss": 3.0}
+    assert render(base=trained_here) == render()
 
 
 def test_page_is_accessible():
