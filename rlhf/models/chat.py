@@ -103,7 +103,9 @@ class Chat:
         """
         if row is not None and row.get("messages") is None and not self.wrap:
             return self.plain.text(ids)
-        ids = self.thinking.behind_tokens(until_stop(ids, self.stops))
+        said = until_stop(ids, self.stops)
+        ids = self.thinking.behind_tokens(said)
+        thought = len(ids) < len(said)
         header = self._header_ids
         if header:
             starts = [i for i in range(len(ids)) if ids[i : i + len(header)] == header]
@@ -112,11 +114,12 @@ class Chat:
             elif ids[:1] == header[:1]:
                 return ""  # another channel, and no answer yet
         text = self.plain.decode(ids) if self._in_a_text else self.plain.decode_alone(ids)
-        thought = self.thinking.behind_tags(text)
-        if self._header and not header and thought.startswith(self._header):
-            text = thought[len(self._header) :]
+        answer = self.thinking.behind_tags(text)
+        thought = thought or answer != text
+        if self._header and not header and answer.startswith(self._header):
+            text = answer[len(self._header) :]
         else:
-            text = thought if thought == text else thought.lstrip()
+            text = answer.lstrip() if thought else answer
         return text.removesuffix(self.around.back) if self.around.back else text
 
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
@@ -153,10 +156,12 @@ class Chat:
         asked = {i: self._asked(chats[i]) for i in mine}
         told = {i: self._told(chats[i], texts[i], asked[i]) for i in mine}
         prompts |= zip(mine, encode(self.tokenizer, list(asked.values())), strict=True)
-        wholes = encode(self.tokenizer, list(told.values()))
+        # What stands behind a control token is read by itself: the whole is read from the prompt's last on.
+        cuts = {i: self._last_control(asked[i], told[i]) for i in mine}
+        wholes = encode(self.tokenizer, [told[i][cuts[i] :] for i in mine])
         for i, whole in zip(mine, wholes, strict=True):
-            start = len(prompts[i])
-            answers[i] = self._ended(whole[start:]) if whole[:start] == prompts[i] else []
+            tail = self._from_last_control(prompts[i]) if cuts[i] else prompts[i]
+            answers[i] = self._ended(whole[len(tail) :]) if whole[: len(tail)] == tail else []
         # Where the prompt's ids do not begin the whole: what stands behind it as text, or the answer itself.
         apart = [i for i in mine if not answers[i]]
         behind = {i: told[i][len(asked[i]) :] for i in apart if told[i].startswith(asked[i])}
@@ -202,6 +207,16 @@ class Chat:
         if not self.around.closes:
             return [*ids, end] if ids else []
         return ids[: ids.index(end) + 1] if end in ids else []
+
+    def _last_control(self, asked: str, told: str) -> int:
+        """Where the last control token of a prompt begins; 0 if the prompt does not begin the whole."""
+        tokens = self.controls.unmarked(asked)
+        return tokens[-1].start() if tokens and told.startswith(asked) else 0
+
+    def _from_last_control(self, ids: list[int]) -> list[int]:
+        """A prompt's ids from its last control token on."""
+        back = next((i for i, token in enumerate(reversed(ids), 1) if token in self.controls.ids), len(ids))
+        return ids[-back:]
 
     def _turns(self, row: Row) -> Turns | None:
         """The conversation of a row; None for a plain one."""

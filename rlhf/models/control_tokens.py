@@ -43,13 +43,15 @@ class Controls:
         """A text with marks around each control token that it spells.
 
         Raises:
-            DataError: the text holds a mark already.
+            DataError: the text holds a mark.
         """
-        if not self.pattern.search(text):
-            return text
         if _START in text or _END in text:
             raise DataError(f"{text[:60]!r} holds U+FDD0 or U+FDD1, which are no characters; remove them")
         return self.pattern.sub(rf"{_START}\g<0>{_END}", text)
+
+    def unmarked(self, text: str) -> list[re.Match[str]]:
+        """The control tokens in a text that have no mark."""
+        return [t for t in self.marked.finditer(text) if t[0][0] != _START and t[0][-1] != _END]
 
 
 _KNOWN: WeakKeyDictionary[Any, tuple[tuple[int, str], Controls]] = WeakKeyDictionary()
@@ -82,11 +84,6 @@ def _controls(token: Any, written: str) -> bool:
     return text in written or bool(_BRACKETS.fullmatch(text) and not _HTML.fullmatch(text))
 
 
-def unmarked(text: str) -> str:
-    """A text without the marks of `Controls.mark`."""
-    return text.replace(_START, "").replace(_END, "")
-
-
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Ids of texts; control tokens that are marked become the ids of their letters, others themselves.
 
@@ -105,7 +102,7 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
             continue
         row = next(rows)
         # A tokenizer may read other letters as a control token too, after it has made them alike.
-        if sum(i in controls.ids for i in row) > len(controls.pattern.findall(text)):
+        if sum(map(controls.ids.__contains__, row)) > len(controls.pattern.findall(text)):
             _refuse(tokenizer, text, row)
         encoded.append(row)
     return encoded
@@ -115,17 +112,16 @@ def _encode_marked(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text with marks: between the control tokens without marks, everything is letters."""
     ids: list[int] = []
     at = 0
-    for spelled in controls_of(tokenizer).marked.finditer(text):
-        if _START not in spelled[0] and _END not in spelled[0]:
-            ids += _letters(tokenizer, text[at : spelled.start()])
-            ids += tokenizer(spelled[0], add_special_tokens=False)["input_ids"]
-            at = spelled.end()
+    for token in controls_of(tokenizer).unmarked(text):
+        ids += _letters(tokenizer, text[at : token.start()])
+        ids += tokenizer(token[0], add_special_tokens=False)["input_ids"]
+        at = token.end()
     return ids + _letters(tokenizer, text[at:])
 
 
 def _letters(tokenizer: Any, marked: str) -> list[int]:
     """Ids of a text in which no control token is read."""
-    text = unmarked(marked)
+    text = marked.replace(_START, "").replace(_END, "")
     if not text:
         return []
     if text == marked:
