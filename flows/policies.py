@@ -64,11 +64,17 @@ def named_policy(name: str) -> Iterator[NamedPolicy]:
     """
     if name.startswith("models:/"):
         yield _registered(name)
-    elif re.fullmatch(r"[\w-]+", name) and (RUNS / name / POLICY).is_dir():
-        yield _in_checkout(name, (name,), RUNS / name)
-    elif re.fullmatch(r"[\w-]+", name) and not Path(name).exists() and (commit := _experiments().get(name)):
-        with tempfile.TemporaryDirectory() as folder:
-            yield _fetched(name, commit, Path(folder))
+    elif re.fullmatch(r"[\w-]+", name) and not Path(name).exists():
+        commit = _experiments().get(name)
+        if (RUNS / name / POLICY).is_dir():
+            yield _in_checkout(name, (name,), RUNS / name)
+        elif commit:
+            with tempfile.TemporaryDirectory() as folder:
+                yield _fetched(name, commit, Path(folder))
+        elif (RUNS / name).is_dir():
+            raise DataError(f"{name}: the run has no {POLICY}: it failed or ended before PPO did")
+        else:
+            yield _in_folder(name)
     else:
         yield _in_folder(name)
 

@@ -337,3 +337,6 @@ def test_the_policy_of_a_run_brings_its_parameters(tmp_path: Path, policy: Polic
                 assert (named.temperature, named.longest, named.evaluated) == (0.25, 9, True)
                 assert yaml.safe_load(named.file("params.yaml") or b"") == params
                 assert named.file("metrics/evaluation.json") is None
+        (tmp_path / ".runs/early").mkdir()
+        with pytest.raises(DataError, match="it failed or ended before PPO did"), named_policy("early"):
+            pass

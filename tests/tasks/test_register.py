@@ -26,6 +26,7 @@ from labeling.store import Store
 from labeling.web.app import create_app
 from labeling.web.security import COOKIE
 from rlhf.data.contracts import DEMONSTRATION, GOLD, JUDGMENT, PROMPT, with_ids
+from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
 from rlhf.data.table import write_table
 from rlhf.models.template import as_row
@@ -526,6 +527,35 @@ print(json.dumps({
     assert answers["refused"].startswith("this model knows no model; its params are temperature")
     assert answers["sampled"][0] == answers["sampled"][1] != answers["seed"]
     assert len(answers["seed"]) == len(PROMPTS)
+
+
+def test_a_version_with_adapters_is_whole_and_has_a_name(registry, tmp_path):
+    """Adapters are merged in the registry, so the version's files are others than the policy's."""
+    from chat_policies import adapted_policy
+    from mlflow import MlflowClient
+
+    from flows.policies import named_policy
+    from rlhf.models.policy import load_policy
+
+    shutil.rmtree("models/ppo")
+    adapted_policy(Path("models"))
+    write_result()
+    first = registry()
+    assert registry()["version"] == first["version"] == "1"
+    tags = MlflowClient().get_model_version("rlhf-policy", "1").tags
+    assert tags["files"] != tags["weights"]
+    shutil.rmtree("models")  # the version needs nothing of the checkout
+    evaluate = load_settings("params.yaml").evaluate
+    with named_policy("models:/rlhf-policy@challenger") as named:
+        assert named.names[:2] == ("rlhf-policy", "rlhf-policy/1")
+        assert {"rlhf-policy@challenger", "models:/rlhf-policy/1"} < set(named.names)
+        assert (named.temperature, named.longest) == (evaluate.temperature, evaluate.response_length)
+        assert load_policy(named.folder).adapters is None
+        assert named.file("params.yaml") is None  # no flow made it
+        (named.folder / "config.json").write_text("{}")
+    refused = pytest.raises(DataError, match="missing or were changed")
+    with refused, named_policy("models:/rlhf-policy@challenger"):
+        pass
 
 
 def test_the_page_links_to_the_run_of_the_champion_where_its_pages_are_served(monkeypatch):
