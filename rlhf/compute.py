@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from accelerate import DistributedType, PartialState
+from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import set_seed
+from transformers.pytorch_utils import Conv1D
 
 
 def deterministic(seed: int, threads: int) -> None:
@@ -82,3 +84,64 @@ def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
             good = torch.cpu._is_amx_tile_supported() and width >= 256
         precision = "bf16" if good else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def compute_in_float32(model: Any) -> None:
+    """Let a model whose weights lie in bfloat16 compute in float32, where this processor does so faster.
+
+    Without AMX a product in bfloat16 takes five to ten times as long as one in float32 (dev/LOG.md). The
+    matrices of the layers, which are most of a model, stay in bfloat16, and each is a float32 matrix only
+    while it is multiplied with. Embeddings, norms and head become float32. No-op on other devices and for
+    models in float32.
+    """
+    narrow = {p for p in model.parameters() if p.dtype == torch.bfloat16}
+    if not narrow or model.device.type != "cpu":
+        return
+    if arithmetic("auto", model.device, model.config.get_text_config().hidden_size) != torch.float32:
+        return
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    for module in model.modules():
+        if type(module) in (nn.Linear, Conv1D) and module is not head and module.weight in narrow:
+            module.__class__ = _Linear if type(module) is nn.Linear else _Conv1D
+            narrow.remove(module.weight)
+    for p in narrow:
+        p.data = p.data.float()
+
+
+class _Product(torch.autograd.Function):
+    """states @ weight.T in the type of the states; no wide copy of the weight, which is fixed, is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return states @ weight.to(states.dtype).T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return gradients[0] @ weight.to(gradients[0].dtype), None
+
+
+def _product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    if weight.requires_grad and torch.is_grad_enabled():
+        return nn.functional.linear(states, weight.to(states.dtype), bias)
+    out = _Product.apply(states, weight)
+    return out if bias is None else out + bias
+
+
+class _Linear(nn.Linear):
+    """A linear layer that computes in the type of its input."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if states.dtype == self.weight.dtype or torch.is_autocast_enabled(states.device.type):
+            return super().forward(states)
+        return _product(states, self.weight, self.bias)
+
+
+class _Conv1D(Conv1D):
+    """GPT-2's linear layer, whose weight is the other way round, computing in the type of its input."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        if states.dtype == self.weight.dtype or torch.is_autocast_enabled(states.device.type):
+            return super().forward(states)
+        return _product(states, self.weight.T, self.bias)

@@ -330,12 +330,6 @@ class Ppo(Section):
     value: Literal["separate", "head"] = param(
         "separate", "separate: a value network from the reward model; head: on the policy's hidden states"
     )
-    lora_rank: int = param(
-        0,
-        "0 trains all weights; above 0 LoRA adapters on one backbone, the reference being the policy without",
-        ge=0,
-        le=1024,
-    )
     freeze_layers: int = param(
         0, "the embeddings and this many first layers stay as they are", "layers", ge=0, le=1024
     )

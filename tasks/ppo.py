@@ -7,6 +7,9 @@ experts); writes models/ppo, data/snapshots, metrics/ppo.json, plots/ppo.csv. Th
 answers to validation prompts along the way, for `evaluate` to judge. If an early-stopping judge reads them
 too (ppo.judge), the weights of the snapshot that it prefers are kept, and reward hacking stops the run. A
 model that failed its controls (`tasks/reward.py`) is not asked.
+
+If SFT trained adapters (base.lora), policy, reference, value network, reward model and judge are adapters on
+models/pretrained, which is in memory once, and models/ppo is a folder of adapters.
 """
 
 if __name__ == "__main__":  # before a library is loaded
@@ -27,10 +30,9 @@ from rlhf.data.contracts import DEMONSTRATION, PROMPT
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table
-from rlhf.models.adapters import load_adapters
 from rlhf.models.doctor import refuse_unsound
-from rlhf.models.policy import load_policy, save_model
-from rlhf.models.reward_model import load_reward
+from rlhf.models.policy import Policy, load_policy, save_model
+from rlhf.models.reward_model import RewardModel, load_reward, load_reward_adapter
 from rlhf.models.sampling import generate
 from rlhf.rl import reward_functions
 from rlhf.rl.early_stopping import EarlyStopping, ModelJudge, SnapshotJudge
@@ -118,25 +120,22 @@ def train_policy(stage: Stage) -> None:
     deterministic(settings.seed, settings.threads)
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
-    policy, trained = load_policy("models/sft"), load_reward("models/reward")
+    policy = load_policy("models/sft")
     refuse_unsound(policy, [row for row in demonstrations if row["split"] == "train"], "models/sft")
+    trained = reward_at(Path("models/reward"), policy)
     own = params.reward_model == "given"  # a reward model that the user brought
     reward = load_reward(OWN_REWARD) if own else trained
-    scorer: Any = reward
-    if params.lora_rank and not own and (adapters := load_adapters(Path("models/reward/adapters"))):
-        head = reward.model.score.weight.detach().clone()
-        scorer = RewardAdapter(adapters, head, reward.model.config.reward_shift)
+    # The value network reads the policy's tokenizer, whichever one the user's reward model reads.
+    value = trained if isinstance(trained, RewardAdapter) else copy.deepcopy(trained.model)
     functions, weights = rewards_of(params)
     trainer = PPOTrainer(
-        policy.model,
-        [scorer, *functions],
+        policy.model if policy.adapters is None else policy.adapters,
+        [reward, *functions],
         config_of(stage, weights),
         [row for row in prompts if row["split"] == "train"],
         policy.tokenizer,
         settled=policy.settled,
-        # The value network reads the policy's tokenizer, whichever one the user's reward model reads.
-        value=copy.deepcopy(trained.model) if params.value == "separate" else None,
-        peft_config=lora(params.lora_rank) if params.lora_rank else None,
+        value=value if params.value == "separate" else None,
         ptx_texts=[
             row if row["messages"] else row["prompt"] + row["completion"]
             for row in demonstrations
@@ -151,7 +150,7 @@ def train_policy(stage: Stage) -> None:
         by_prompt = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
         rows = list(by_prompt.values())[: params.snapshot_prompts]
         shared = (trainer, reward, rows, tables, params.snapshot_every, params.best_of_n)
-        if (judge := judge_of(stage)) and params.judge_tolerance is not None:
+        if (judge := judge_of(stage, trainer, policy)) and params.judge_tolerance is not None:
             snapshots = EarlyStopping(
                 *shared, judge=judge, tolerance=params.judge_tolerance, curve=stage.log_curve
             )
@@ -171,7 +170,8 @@ def train_policy(stage: Stage) -> None:
             findings = snapshots.findings()
             snapshots.restore()
             print(findings["words"], flush=True)
-        save_model(policy, "models/ppo", trainer.trained_policy())
+        trained_policy = trainer.trained_policy()
+        save_model(policy, "models/ppo", trained_policy if policy.adapters is None else None)
         with written_beside("data/snapshots") as folder:
             folder.mkdir()
             collect_snapshots(tables, folder / "snapshots.parquet")
@@ -201,18 +201,24 @@ def config_of(stage: Stage, reward_weights: list[float]) -> PPOConfig:
         cliprange_value=params.value_clip,
         vf_coef=params.value_coef,
         value_warmup=params.value_warmup,
+        activation_checkpointing=getattr(settings.base, "gradient_checkpointing", False),
         reward_weights=reward_weights,
     )
 
 
-def judge_of(stage: Stage) -> SnapshotJudge | None:
+def reward_at(folder: Path, policy: Policy) -> RewardModel | RewardAdapter:
+    """A reward model; only its adapters and head where the policy has adapters, too: on the same backbone."""
+    return load_reward(folder) if policy.adapters is None else RewardAdapter(*load_reward_adapter(folder))
+
+
+def judge_of(stage: Stage, trainer: PPOTrainer, policy: Policy) -> SnapshotJudge | None:
     """Who judges the snapshots while PPO runs, if anybody does."""
     if stage.settings.ppo.judge == "simulated":
         return Panel("data/gold/facts.parquet", stage.settings.seed)
     judge = read_json(JUDGE)
     if judge["kind"] != "model" or not judge["trust"]["decides"]:
         return None
-    return ModelJudge(load_reward(JUDGE.parent))
+    return ModelJudge(trainer.scorer(reward_at(JUDGE.parent, policy)))
 
 
 def rewards_of(params: Ppo) -> tuple[list[Any], list[float]]:
@@ -226,13 +232,6 @@ def rewards_of(params: Ppo) -> tuple[list[Any], list[float]]:
     ]
     chosen = [(weight, function()) for weight, function in weighted if weight]
     return [function for _, function in chosen], [params.reward_weight, *(weight for weight, _ in chosen)]
-
-
-def lora(rank: int) -> Any:
-    """LoRA on every linear layer, scaled by 2 (Hu et al. 2021)."""
-    from peft import LoraConfig
-
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ def trainer_of(tokenizer, folder: Path, reward=None, callbacks=None, more=None, 
         "disable_tqdm": True,
         "use_cpu": True,
     } | settings
-    more = {"value": copy.deepcopy(scorer), "prompts": PROMPTS} | (more or {})
+    more = {"value": copy.deepcopy(scorer), "prompts": PROMPTS, "policy": policy} | (more or {})
     return PPOTrainer(
-        policy,
+        more.pop("policy"),
         reward or scorer,
         PPOConfig(output_dir=str(folder), **settings),
         more.pop("prompts"),

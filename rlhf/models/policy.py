@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from rlhf.compute import compute_in_float32
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.model_folder import weights_hash
@@ -92,6 +93,7 @@ def load_policy(path: Path | str, dtype: str | None = None) -> Policy:
     """
     folder, settled, adapters = open_folder(path, dtype)
     model = AutoModelForCausalLM.from_pretrained(folder, **how_to_load(settled))
+    compute_in_float32(model)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from rlhf.compute import compute_in_float32
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.models.adapters import Adapters, load_adapters, put_on, split_head, whole_head
@@ -102,6 +103,7 @@ def _load(path: Path | str, **more: Any) -> RewardModel:
     if stored is not None:
         more["num_labels"] = 1  # the base is a language model
     model = AutoModelForSequenceClassification.from_pretrained(folder, **how_to_load(settled), **more)
+    compute_in_float32(model)
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)

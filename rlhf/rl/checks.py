@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from rlhf.data.errors import DataError
@@ -17,17 +18,26 @@ from rlhf.rl.rewards import Reward
 from rlhf.training.checkpoints import last_checkpoint
 
 
-def check_policy(policy: Any, reference: Any) -> None:
-    """Refuse a policy that is no plain language model, and a reference that learns with it."""
-    if not isinstance(policy, PreTrainedModel) or policy.get_output_embeddings() is None:
+def check_policy(policy: Any, reference: Any, peft_config: Any) -> PreTrainedModel:
+    """Refuse a policy that is no language model, and a reference that learns with it.
+
+    Returns:
+        the model of transformers, without the `peft` model around it.
+    """
+    adapted = isinstance(policy, PeftModel)
+    model = policy.get_base_model() if adapted else policy
+    if not isinstance(model, PreTrainedModel) or model.get_output_embeddings() is None:
         raise DataError(
-            f"the policy is a {type(policy).__name__}; it must be a causal language model of transformers, "
-            "without adapters (give those as peft_config)"
+            f"the policy is a {type(model).__name__}; it must be a causal language model of transformers, "
+            "or one with LoRA adapters on it"
         )
-    if reference is policy:
+    if adapted and peft_config is not None:
+        raise DataError("the policy has adapters already, which will learn: give no peft_config")
+    if reference is not None and reference in (policy, model):
         raise DataError(
             "the reference is the policy itself, which learns; give a copy, or none to have one made"
         )
+    return model
 
 
 def prompt_rows(prompts: Any, tokenizer: Any) -> list[Row]:
@@ -68,7 +78,7 @@ def check_roles(
     if args.value_warmup and value is None:
         raise DataError("value_warmup needs a value network of its own: a value head would move the policy")
     scorers = {name: r.model if isinstance(r, RewardModel) else r for name, r in rewards.items()}
-    if value is not None and any(value is model for model in scorers.values()):
+    if isinstance(value, PreTrainedModel) and any(value is model for model in scorers.values()):
         raise DataError("the value network is the reward model itself, which is frozen; give a copy")
     for name, model in {"value": value, **{f"reward ({name})": r for name, r in scorers.items()}}.items():
         if isinstance(model, PreTrainedModel) and (

@@ -25,7 +25,7 @@ from rlhf.data.files import read_json, write_json
 from rlhf.measures.display import number
 from rlhf.measures.overoptimisation import Hacking, find_hacking
 from rlhf.measures.rates import wilson
-from rlhf.models.reward_model import RewardModel, score
+from rlhf.rl.rewards import Scorer
 from rlhf.rl.snapshots import Snapshots
 from rlhf.training.checkpoints import InCheckpoints
 from rlhf.training.curves import Curve
@@ -142,17 +142,21 @@ class EarlyStopping(Snapshots, InCheckpoints):
 
 
 class ModelJudge:
-    """A reward model trained on prompts that neither the policy nor its reward model was trained on."""
+    """A reward model trained on prompts that neither the policy nor its reward model was trained on.
+
+    Args:
+        scorer: what scores texts by that model; see `PPOTrainer.scorer`.
+    """
 
     name = "reward-model"
 
-    def __init__(self, model: RewardModel) -> None:
-        self.model = model
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[float]:
         """1 if the output scores above the reference, 0 if below, one half for equal scores or texts."""
         references, outputs = ([row[key] for row in rows] for key in ("reference", "output"))
-        scores = (score(self.model, rows, texts) for texts in (references, outputs))
+        scores = (self.scorer(rows, texts) for texts in (references, outputs))
         return [
             0.5 if a == b or reference.strip() == output.strip() else float(b > a)
             for reference, output, a, b in zip(references, outputs, *scores, strict=True)

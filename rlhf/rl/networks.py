@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from rlhf.compute import autocast
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch
 from rlhf.models.logprobs import chosen_logprobs, head_scores, hidden_states
+from rlhf.rl.backbone import VALUE, Backbone
+
+
+class ScoreHead(nn.Module):
+    """A score of hidden states, in float32 whatever the arithmetic of the body is.
+
+    Args:
+        weight: [1, width]; shift: the constant that is taken off.
+    """
+
+    def __init__(self, weight: torch.Tensor, shift: float = 0.0) -> None:
+        super().__init__()
+        self.weight, self.shift = nn.Parameter(weight.detach().float().clone()), shift
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Scores, [states], of states [states, width]."""
+        with torch.autocast(states.device.type, enabled=False):
+            return (states.float() @ self.weight.T).squeeze(-1) - self.shift
 
 
 class PolicyAndValue(nn.Module):
@@ -20,13 +37,22 @@ class PolicyAndValue(nn.Module):
 
     Args:
         policy: the causal language model.
-        value: a one-label sequence-classification model, or None for a head on the policy's hidden states.
+        value: a one-label sequence-classification model; the head of adapters on the policy's backbone; or
+            None for a head on the policy's hidden states.
         dtype: of the arithmetic.
+        backbone: the backbone that the policy's adapters share with others; None if all its weights learn.
     """
 
-    def __init__(self, policy: Any, value: Any | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        policy: Any,
+        value: Any | None,
+        dtype: torch.dtype,
+        backbone: Backbone | None = None,
+    ) -> None:
         super().__init__()
-        self.policy, self.value, self.dtype = policy, value, dtype
+        self.policy, self.value, self.dtype, self.backbone = policy, value, dtype, backbone
+        self.adapters_of_value: set[nn.Parameter] = set()
         if value is None:
             self.value_head = nn.Linear(policy.config.hidden_size, 1, dtype=torch.float32)
             nn.init.zeros_(self.value_head.weight)
@@ -43,7 +69,7 @@ class PolicyAndValue(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Log-probabilities, entropies and values at the response tokens, each [tokens].
 
-        What `policy` or `value` leaves out is zero; with one backbone the value needs the policy.
+        What `policy` or `value` leaves out is zero; a value head on the policy's states needs the policy.
         """
         logprobs = entropy = values = torch.zeros(batch.targets.shape, device=batch.ids.device)
         with autocast(batch.ids.device, self.dtype):
@@ -53,7 +79,12 @@ class PolicyAndValue(nn.Module):
                     self.policy, states, batch.targets, temperature, with_entropy=with_entropy
                 )
             if value and self.value is None:
-                values = self.value_head(states.float()).squeeze(-1).float()
+                with torch.autocast(states.device.type, enabled=False):
+                    values = self.value_head(states.float()).squeeze(-1)
+            elif value and isinstance(self.value, ScoreHead):
+                assert self.backbone is not None
+                with self.backbone.using(VALUE):
+                    values = self.value(hidden_states(self.policy, batch.ids, batch.before))
             elif value:
                 values = head_scores(self.value, hidden_states(self.value, batch.ids, batch.before))
         return logprobs, entropy, values
@@ -62,45 +93,44 @@ class PolicyAndValue(nn.Module):
         """The weights that learn, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+    def learning_policy(self) -> dict[str, nn.Parameter]:
+        """The weights of the policy that learn, by name."""
+        return {
+            name: p
+            for name, p in self.learning().items()
+            if name.startswith("policy.") and p not in self.adapters_of_value
+        }
+
+    def learning_values(self) -> dict[str, nn.Parameter]:
+        """The weights of a value network of its own that learn, by name."""
+        return {
+            name: p
+            for name, p in self.learning().items()
+            if name.startswith("value.") or p in self.adapters_of_value
+        }
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **more: Any
+    ) -> None:
         """Have both networks compute their layers a second time for the gradient."""
+        options = {"use_reentrant": False} | (activation_checkpointing_kwargs or {})
+        if self.backbone is not None:
+            options |= {"use_reentrant": False, "context_fn": self.backbone.checkpoint_contexts}
         for network in (self.policy, self.value):
-            if network is not None:
-                network.gradient_checkpointing_enable(*args, **kwargs)
+            if isinstance(network, PreTrainedModel):
+                network.activation_checkpointing_enable(activation_checkpointing_kwargs=options, **more)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Have both networks compute their layers once only."""
+        for network in (self.policy, self.value):
+            if isinstance(network, PreTrainedModel):
+                network.activation_checkpointing_disable()
 
 
 def freeze(model: Any, layers: int) -> None:
     """Keep the embeddings and the first `layers` layers of a model as they are."""
     for part in _frozen_parts(model, layers):
         part.requires_grad_(False)
-
-
-def adapted(policy: Any, peft_config: Any, layers: int) -> Any:
-    """The `peft` model of a policy whose first `layers` layers get no adapters.
-
-    `peft` makes an adapter learn, in whatever layer it is, each time it is set or switched on again. So a
-    layer stays as it is only if it has no adapter.
-
-    Raises:
-        DataError: nothing is left to adapt, or the configuration makes other weights of those layers learn.
-    """
-    from peft import get_peft_model
-
-    inside = {m for part in _frozen_parts(policy, layers) for m in part.modules()}
-    if inside:
-        peft_config, names = copy.copy(peft_config), [n for n, m in policy.named_modules() if m in inside]
-        before = getattr(peft_config, "exclude_modules", None) or []
-        if isinstance(before, str):
-            peft_config.exclude_modules = "|".join([f"(?:{before})", *map(re.escape, names)])
-        else:
-            peft_config.exclude_modules = {*before, *names}
-    try:
-        model = get_peft_model(policy, peft_config)
-    except ValueError as error:
-        raise DataError(f"peft_config and freeze_layers {layers} leave nothing to learn: {error}") from None
-    if any(p.requires_grad for part in _frozen_parts(policy, layers) for p in part.parameters()):
-        raise DataError(f"freeze_layers is {layers}, and the peft_config has weights of those layers learn")
-    return model
 
 
 def switch_dropout_off(model: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,11 +13,13 @@ from transformers import PreTrainedModel
 
 from rlhf.data.errors import DataError
 from rlhf.models.adapters import Adapters
-from rlhf.models.batches import Batch, last_positions
+from rlhf.models.batches import Batch, last_positions, right_pad, token_batches
 from rlhf.models.logprobs import hidden_states, sequence_scores
+from rlhf.models.policy import Policy
 from rlhf.models.reward_model import RewardModel, score
-from rlhf.models.template import Prompt, Row
+from rlhf.models.template import Prompt, Row, answered
 
+Scorer = Callable[[Sequence[Row], Sequence[str]], list[float]]  # (rows, completions) -> scores
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]  # (prompts, completions) -> scores
 
 
@@ -33,6 +35,49 @@ class RewardAdapter:
     adapters: Adapters
     head: torch.Tensor
     shift: float = 0.0
+
+
+class OnBackbone:
+    """A `RewardAdapter` in its place on the policy's backbone.
+
+    Args:
+        name: of its adapters there.
+    """
+
+    def __init__(self, backbone: Any, name: str, reward: RewardAdapter) -> None:
+        if backbone is None:
+            raise DataError("a RewardAdapter needs the backbone of a policy with adapters")
+        backbone.put(name, reward.adapters)
+        self.backbone, self.name, self.reward = backbone, name, reward
+        self.head, self.shift = reward.head.detach().float(), reward.shift
+
+    def scores(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Scores at the last real token of each right-padded row, [rows]."""
+        with self.backbone.using(self.name):
+            states = hidden_states(self.backbone.model, ids, last_positions(ids, lengths))
+        with torch.autocast(ids.device.type, enabled=False):
+            return (states.float() @ self.head.to(states.device).T).squeeze(-1) - self.shift
+
+    def scorer(self, policy: Policy, budget: int) -> Scorer:
+        """What scores texts as the policy's template encodes them.
+
+        Args:
+            budget: tokens, padding included, that go through the backbone at a time.
+        """
+
+        @torch.no_grad()
+        def score_texts(rows: Sequence[Row], completions: Sequence[str]) -> list[float]:
+            self.backbone.model.eval()
+            encoded, _ = answered(policy.template, rows, completions, policy.context)
+            scores, device = [0.0] * len(encoded), self.backbone.model.device
+            for group in token_batches([len(ids) for ids in encoded], budget):
+                ids, lengths = right_pad([encoded[i] for i in group], policy.pad)
+                values = self.scores(ids.to(device), lengths.to(device))
+                for i, value in zip(group, values.tolist(), strict=True):
+                    scores[i] = value
+            return scores
+
+        return score_texts
 
 
 Reward: TypeAlias = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
@@ -57,27 +102,19 @@ def named_rewards(rewards: Sequence[Reward], tokenizer: Any) -> dict[str, Reward
     return named
 
 
-def model_scores(rewards: dict[str, Reward], batch: Batch, policy: Any, adapter: Any) -> torch.Tensor:
-    """Scores by the reward models that read the policy's ids, NaN by the other rewards, [rewards, rows].
-
-    Args:
-        policy: the policy's network, with the backbone that reward adapters are on.
-        adapter: the `peft` model that switches between adapters; None if there are none.
-    """
+def model_scores(rewards: Mapping[str, Any], batch: Batch) -> torch.Tensor:
+    """Scores by the reward models that read the policy's ids, NaN by the other rewards, [rewards, rows]."""
     scores = torch.full((len(rewards), len(batch.ids)), math.nan)
-    for k, (name, reward) in enumerate(rewards.items()):
+    for k, reward in enumerate(rewards.values()):
         if isinstance(reward, PreTrainedModel):
             scores[k] = sequence_scores(reward, batch.ids, batch.lengths).cpu()
-        elif isinstance(reward, RewardAdapter):
-            adapter.set_adapter(name)
-            states = hidden_states(policy, batch.ids, last_positions(batch.ids, batch.lengths))
-            scores[k] = (states.float() @ reward.head.T).squeeze(-1).cpu() - reward.shift
-            adapter.set_adapter("default")
+        elif isinstance(reward, OnBackbone):
+            scores[k] = reward.scores(batch.ids, batch.lengths).cpu()
     return scores
 
 
 def function_scores(
-    rewards: dict[str, Reward],
+    rewards: Mapping[str, Any],
     rows: list[Row],
     completions: list[str],
     autocast: Callable[[], AbstractContextManager[Any]],
@@ -92,7 +129,7 @@ def function_scores(
     """
     scores: dict[int, Sequence[float]] = {}
     for k, (name, reward) in enumerate(rewards.items()):
-        if isinstance(reward, PreTrainedModel | RewardAdapter):
+        if isinstance(reward, PreTrainedModel | OnBackbone):
             continue
         if isinstance(reward, RewardModel):
             with autocast():

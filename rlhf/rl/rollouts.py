@@ -22,7 +22,7 @@ from rlhf.rl.checks import check_score
 from rlhf.rl.config import PPOConfig
 from rlhf.rl.metrics import PhaseSeconds, rollout_metrics
 from rlhf.rl.order import Order
-from rlhf.rl.rewards import RewardAdapter, function_scores, model_scores
+from rlhf.rl.rewards import OnBackbone, function_scores, model_scores
 from rlhf.rl.roles import Roles
 
 
@@ -214,7 +214,7 @@ class Rollouts:
                     ref_logprobs = self.roles.reference_logprobs(batch, args.temperature)
                 tokens = torch.stack([logprobs, ref_logprobs, values, entropy]).cpu()
                 with self._autocast():
-                    scores = model_scores(self.roles.rewards, batch, self.policy.model, self.roles.adapter)
+                    scores = model_scores(self.roles.rewards, batch)
                 for i, of_tokens, of_rewards in zip(
                     part, tokens.split(widths[part].tolist(), 1), scores.T.tolist(), strict=True
                 ):
@@ -231,7 +231,7 @@ class Rollouts:
     ) -> None:
         """Put the scores by functions and by models on another tokenizer into [episodes, rewards]."""
         rewards = self.roles.rewards
-        if all(isinstance(reward, PreTrainedModel | RewardAdapter) for reward in rewards.values()):
+        if all(isinstance(reward, PreTrainedModel | OnBackbone) for reward in rewards.values()):
             return
         mine = range(len(prompts))[self.order.process :: self.order.processes]
         texts = [self.policy.template.text(responses[i]) for i in mine]

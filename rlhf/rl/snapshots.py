@@ -20,10 +20,11 @@ from rlhf.data.table import read_table, write_table
 from rlhf.measures.overoptimisation import best_of_n_kl
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import response_logprobs
-from rlhf.models.reward_model import RewardModel, score
+from rlhf.models.reward_model import RewardModel
 from rlhf.models.sampling import generate
 from rlhf.models.template import Row, answered
 from rlhf.rl.checks import check_score
+from rlhf.rl.rewards import RewardAdapter
 from rlhf.rl.shards import gather
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ class Snapshots(TrainerCallback):
     def __init__(
         self,
         trainer: PPOTrainer,
-        reward: RewardModel,
+        reward: RewardModel | RewardAdapter,
         demonstrations: Sequence[Row],
         folder: Path,
         every: int,
         best_of: int = 1,
     ) -> None:
-        self.trainer, self.reward, self.rows = trainer, reward, demonstrations
+        self.trainer, self.rows, self.score = trainer, demonstrations, trainer.scorer(reward)
         self.folder, self.every, self.best_of = folder, every, best_of
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -106,7 +107,7 @@ class Snapshots(TrainerCallback):
             n *= 2
 
     def _scores(self, rows: Sequence[Row], outputs: list[str], update: int) -> list[float]:
-        scores = score(self.reward, rows, outputs)
+        scores = self.score(rows, outputs)
         for value, row, output in zip(scores, rows, outputs, strict=True):
             check_score(value, "model", row["prompt"], output, update, self.trainer.args.output_dir)
         return scores

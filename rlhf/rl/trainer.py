@@ -17,10 +17,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
@@ -31,6 +33,7 @@ from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of
 from rlhf.models.logprobs import check_head
 from rlhf.models.policy import UNSETTLED, Policy, Settled
+from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import check_sampling
 from rlhf.models.template import Prompt, Row, documents
 from rlhf.rl.advantages import adapted_kl_coef, policy_loss, value_loss
@@ -45,7 +48,7 @@ from rlhf.rl.checks import (
 from rlhf.rl.config import PPOConfig
 from rlhf.rl.metrics import NOTES, PhaseSeconds, UpdateSums
 from rlhf.rl.order import Order, micro_batch_overhead
-from rlhf.rl.rewards import Reward, RewardAdapter, RewardFunction, named_rewards
+from rlhf.rl.rewards import Reward, RewardAdapter, RewardFunction, Scorer, named_rewards
 from rlhf.rl.roles import assign_roles
 from rlhf.rl.rollouts import Rollout, Rollouts
 from rlhf.rl.shards import gather, scatter, sharded, unsharded
@@ -58,19 +61,22 @@ class PPOTrainer(WholeCheckpoints, Trainer):
     """PPO on prompts given as text or as chat messages.
 
     Args:
-        policy: the causal language model to train; its dropout is switched off, as that of all roles.
+        policy: the causal language model to train; its dropout is switched off, as that of all roles. With
+            adapters on it (a `peft` model), they learn, and the reference is a frozen copy of them.
         rewards: one reward or several, each a one-label sequence-classification model on the policy's
-            tokenizer, a `RewardModel` with its own tokenizer, or a function of (prompts, completions) that
-            returns one score each. Their weighted sum is the score; each is logged as `rewards/<name>`.
+            tokenizer, a `RewardModel` with its own tokenizer, a `RewardAdapter` on the policy's backbone, or
+            a function of (prompts, completions) that returns one score each. Their weighted sum is the score;
+            each is logged as `rewards/<name>`.
         args: settings.
         prompts: texts, lists of {"role", "content"} messages for a tokenizer with a chat template, or rows
             with `prompt` (text) and `messages` (None for plain text).
         tokenizer: pad and EOS must differ.
         reference: the frozen model of the KL penalty; a copy of the policy if None.
         value: a one-label sequence-classification model on the same tokenizer, usually a copy of the reward
-            model; if None, a value head on the policy's hidden states: one backbone for both.
-        peft_config: a `peft` configuration (LoRA): the policy learns adapters, the reference is the policy
-            with them off, and nothing is copied.
+            model; or, for adapters and a head that learn on the policy's backbone, the `RewardAdapter` that
+            they start from; if None, a value head on the policy's hidden states.
+        peft_config: a `peft` configuration (LoRA) for a policy without adapters: it learns new ones, the
+            reference is the policy with them off, and nothing is copied.
         ptx_texts: of the language-modelling loss (PPO-ptx), with `args.ptx_coef` above 0: texts, learnt
             whole, or rows with a `completion` besides, of which that is learnt.
         settled: context and template, where they are not those of model and tokenizer.
@@ -83,24 +89,25 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
     def __init__(
         self,
-        policy: PreTrainedModel,
+        policy: PreTrainedModel | PeftModel,
         rewards: Reward | Sequence[Reward],
         args: PPOConfig,
         prompts: Sequence[Prompt | Row],
         tokenizer: PreTrainedTokenizerBase,
         *,
         reference: PreTrainedModel | None = None,
-        value: PreTrainedModel | None = None,
+        value: PreTrainedModel | RewardAdapter | None = None,
         peft_config: Any | None = None,
         ptx_texts: Sequence[str | Row] = (),
         settled: Settled = UNSETTLED,
         **more: Any,
     ) -> None:
         named = named_rewards(rewards if isinstance(rewards, Sequence) else [rewards], tokenizer)
-        check_policy(policy, reference)
+        model: Any = check_policy(policy, reference, peft_config)
         rows = prompt_rows(prompts, tokenizer)
-        check_roles(policy, value, named, args, ptx_texts, tokenizer)
-        self.policy = Policy(policy, tokenizer, args.stop_tokens, settled)
+        check_roles(model, value, named, args, ptx_texts, tokenizer)
+        self.policy = Policy(model, tokenizer, args.stop_tokens, settled)
+        self.merges = peft_config is not None
         self.roles = assign_roles(policy, value, reference, named, peft_config, args)
         self.networks = self.roles.networks
         self.ptx_texts = ptx_texts
@@ -125,11 +132,11 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             accelerator.num_processes,
             fsdp=self.is_fsdp_enabled,
             fsdp2=accelerator.is_fsdp2,
-            adapters=peft_config is not None,
+            adapters=self.roles.backbone is not None,
         )
-        check_head(policy)
-        check_sampling(policy)
-        overhead = micro_batch_overhead(args.device, policy.config.hidden_size)
+        check_head(model)
+        check_sampling(model)
+        overhead = micro_batch_overhead(args.device, model.config.hidden_size)
         self.order = Order(args, len(rows), accelerator.process_index, accelerator.num_processes, overhead)
         self.rollouts = Rollouts(
             args, rows, self.policy, self.roles, self.order, accelerator, self.phase_seconds
@@ -202,9 +209,9 @@ class PPOTrainer(WholeCheckpoints, Trainer):
                 learn(part, tokens, notes)
 
         # 2. One sum over processes.
-        for name, p in self.networks.learning().items() if accelerator.num_processes > 1 else ():
-            if self.value_alone and not name.startswith("value."):
-                continue  # it has no gradient in any process, and the optimiser leaves it alone
+        # In the warm-up the policy has no gradient in any process, and the optimiser leaves it alone.
+        learning = self.networks.learning_values() if self.value_alone else self.networks.learning()
+        for p in learning.values() if accelerator.num_processes > 1 else ():
             p.grad = accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "sum")
         scatter(self.networks)
         total += notes["pg"] + args.vf_coef * notes["vf"]
@@ -219,7 +226,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
     def _learn_from(self, part: list[int], tokens: torch.Tensor, notes: dict[str, torch.Tensor]) -> None:
         """Accumulate the gradients of both losses on some episodes, and note what the log needs.
 
-        Two separate networks learn one after the other, so memory holds the activations of one at a time.
+        Two networks learn one after the other, so memory holds the activations of one at a time.
 
         Args:
             tokens: how many response tokens the mini-batch has in all processes.
@@ -231,7 +238,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
             rollout.tokens(x, part)
             for x in (rollout.logprobs, rollout.values, rollout.advantages, rollout.returns)
         )
-        shared = self.networks.value is None
+        shared = self.networks.value is None  # the value is a head on the policy's states
         logprobs, _, values = self.networks(batch, args.temperature, value=shared)
         log_ratio = logprobs - old
         ratio = log_ratio.exp()
@@ -329,14 +336,26 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
     def policy_weights(self) -> dict[str, nn.Parameter]:
         """The weights of the policy that learn, by name."""
-        return {name: p for name, p in self.networks.learning().items() if name.startswith("policy.")}
+        return self.networks.learning_policy()
 
-    def trained_policy(self) -> PreTrainedModel:
-        """The policy, adapters merged into its weights; training cannot go on after that."""
-        adapter = self.roles.adapter
-        policy: Any = self.policy.model if adapter is None else adapter.merge_and_unload()
-        if sharded(self.networks):  # whoever saves this one would get the parts
-            policy = unsharded(policy)
+    def scorer(self, reward: RewardModel | RewardAdapter) -> Scorer:
+        """What scores texts by a reward model; a `RewardAdapter` does so on the policy's backbone."""
+        if isinstance(reward, RewardModel):
+            return partial(score, reward)
+        return self.roles.adapter_scorer(reward, self.policy, self.args.rollout_batch_tokens)
+
+    def trained_policy(self) -> PreTrainedModel | PeftModel:
+        """The policy; training cannot go on after that.
+
+        New adapters, those of a `peft_config`, are merged into its weights, in float32. A policy that came
+        with adapters is returned with these alone, which have learnt.
+        """
+        policy: Any = self.policy.model
         if len(self.policy.stops) > 1:
             policy.generation_config.eos_token_id = self.policy.stops  # generation stops as training did
+        if self.roles.backbone is not None:
+            adapted = self.roles.backbone.alone()
+            return adapted.float().merge_and_unload() if self.merges else adapted
+        if sharded(self.networks):  # whoever saves this one would get the parts
+            policy = unsharded(policy)
         return policy

@@ -109,8 +109,8 @@ def train(
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     finally:
-        if trainer.args.gradient_checkpointing:
-            trainer.model.gradient_checkpointing_disable()
+        if trainer.args.activation_checkpointing:
+            trainer.model.activation_checkpointing_disable()
     return [
         logged_numbers(row) | {"step": row["step"]}
         for row in trainer.state.log_history

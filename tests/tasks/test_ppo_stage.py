@@ -11,6 +11,7 @@ import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -130,15 +131,38 @@ def test_frozen_layers_of_the_policy_are_those_of_the_sft_policy(ready: Workspac
     }
 
 
-def test_lora_changes_linear_layers_by_matrices_of_its_rank(ready: Workspace) -> None:
-    rows = ppo(ready, lora_rank=4, value="head", learning_rate=5e-3)
-    before, after = weights("sft"), weights("ppo")
-    assert changed() == {name for name in before if "_proj" in name}
-    for name in changed():
-        sizes = torch.linalg.svdvals((after[name] - before[name]).double())
-        assert sizes[4] < 1e-3 * sizes[0], name
-    assert rows[0]["objective/kl"] == 0  # the reference is the policy with its adapters off
+def test_with_lora_all_roles_are_adapters_on_the_base(ready: Workspace, monkeypatch) -> None:
+    """Policy, reference, value, reward and judge: the base's weights are read once."""
+    ready.set({"base.lora": {"rank": 4}})
+    for name in ("sft", "reward"):
+        ready.stage(name)
+    shutil.rmtree("models/judge")
+    shutil.copytree("models/reward", "models/judge")
+    believed = {"kind": "model", "name": "reward-model", "trust": {"decides": True, "reason": "it passed"}}
+    write_json("models/judge/judge.json", believed)
+
+    def refuse(folder: Any) -> None:
+        raise AssertionError(f"{folder} is loaded with a base of its own")
+
+    base = Path("models/pretrained/model.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "load_reward", refuse)
+        rows = ppo(ready, learning_rate=5e-3, snapshot_every=1)
+    assert rows[0]["objective/kl"] == 0
     assert rows[-1]["objective/kl"] != 0
+    findings = read_json("metrics/ppo.json")["held_out"]
+    assert len(findings["looks"]) == len(rows) + 1
+    assert Path("models/pretrained/model.safetensors").read_bytes() == base
+    for name in ("sft", "reward", "ppo"):
+        assert read_json(f"models/{name}/policy.json")["base"]["path"] == "../pretrained"
+        assert not Path(f"models/{name}/model.safetensors").exists()
+    before, after = (load_file(f"models/{name}/adapter_model.safetensors") for name in ("sft", "ppo"))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before) == (findings["kept"] > 0)
+    # The snapshots were scored by adapters and a head as the reward model that they are saved as would.
+    snapshots = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
+    scores = score(load_reward("models/reward"), snapshots, [row["output"] for row in snapshots])
+    assert [row["score"] for row in snapshots] == pytest.approx(scores, abs=1e-4)
 
 
 def test_ptx_trains_on_the_demonstrations_too(ready: Workspace) -> None:

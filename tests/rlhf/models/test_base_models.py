@@ -352,37 +352,26 @@ def learning_in(layer: Any) -> list[str]:
     return [name for name, p in layer.named_parameters() if p.requires_grad]
 
 
-def test_frozen_layers_have_no_adapters_that_could_learn(tokenizer, tmp_path) -> None:
+def test_adapters_of_frozen_layers_do_not_learn(tokenizer, tmp_path) -> None:
     lora = LoraConfig(r=2, target_modules="all-linear", exclude_modules=["k_proj"])
     trainer = trainer_of(tokenizer, tmp_path, more={"peft_config": lora, "value": None}, freeze_layers=1)
     frozen, free = trainer.networks.policy.model.layers
-    before = {name: p.detach().clone() for name, p in frozen.named_parameters()}
+    before = {name.replace(".base_layer", ""): p.detach().clone() for name, p in frozen.named_parameters()}
     trainer.train()
-    trainer.roles.adapter.set_adapter("default")  # both have all of an adapter learn
-    with trainer.roles.adapter.disable_adapter():
-        pass
     assert learning_in(frozen) == []
     assert any("q_proj" in name for name in learning_in(free))
     assert not any("k_proj" in name for name in learning_in(free))
     assert not learning_in(trainer.networks.policy.get_input_embeddings())
     layer = trainer.trained_policy().model.layers[0]
-    assert before.keys() == dict(layer.named_parameters()).keys()
+    assert dict(layer.named_parameters()).keys() == {name for name in before if "lora_" not in name}
     assert all(torch.equal(p, before[name]) for name, p in layer.named_parameters())
 
 
-@pytest.mark.parametrize(
-    ("config", "layers", "message"),
-    [
-        ({"modules_to_save": ["embed_tokens"]}, 1, "freeze_layers is 1, and the peft_config has weights"),
-        ({}, 2, "peft_config and freeze_layers 2 leave nothing to learn"),
-    ],
-)
-def test_adapters_that_contradict_frozen_layers_are_refused(
-    config, layers, message, tokenizer, tmp_path
-) -> None:
+@pytest.mark.parametrize("config", [{"modules_to_save": ["embed_tokens"]}, {}])
+def test_frozen_layers_that_leave_nothing_to_learn_are_refused(config, tokenizer, tmp_path) -> None:
     lora = LoraConfig(r=2, target_modules=["q_proj"], **config)
-    with pytest.raises(DataError, match=message):
-        trainer_of(tokenizer, tmp_path, more={"peft_config": lora, "value": None}, freeze_layers=layers)
+    with pytest.raises(DataError, match="the adapters and freeze_layers 2 leave nothing to learn"):
+        trainer_of(tokenizer, tmp_path, more={"peft_config": lora, "value": None}, freeze_layers=2)
 
 
 # ---- copies ----

@@ -2,6 +2,7 @@
 
 import pickle
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def run(folder, judge=None, stop=None, updates=6, save=2, curve=None, more=None,
         ROWS,
         folder / "snapshots",
         1,
-        judge=judge or ModelJudge(model(tokenizer, 2)),
+        judge=judge or ModelJudge(partial(score, model(tokenizer, 2))),
         tolerance=0.02,
         curve=curve,
     )
@@ -74,12 +75,13 @@ def weights(trainer):
 
 
 def test_the_higher_score_is_preferred_and_equal_texts_tie():
-    judge = ModelJudge(model(words_tokenizer(), 2))
+    scorer = partial(score, model(words_tokenizer(), 2))
+    judge = ModelJudge(scorer)
     outputs = [" red", " red ", " blue two", " green", " one"]
     rows = [
         {**row, "reference": row["completion"], "output": o} for row, o in zip(ROWS, outputs, strict=False)
     ]
-    margin = np.subtract(score(judge.model, rows, outputs), score(judge.model, rows, [" red"] * 5))
+    margin = np.subtract(scorer(rows, outputs), scorer(rows, [" red"] * 5))
     assert judge(rows) == [0.5, 0.5, *(margin[2:] > 0).astype(float)]
     assert 0 < sum(judge(rows)[2:]) < 3  # the pairs of this test are told apart
 

@@ -315,7 +315,7 @@ def test_a_reward_adapter_on_the_backbone_scores_as_its_model(tokenizer, tmp_pat
     with torch.no_grad():
         expected = sequence_scores(scorer.eval(), batch.ids, batch.lengths) - 0.25
         before = response_logprobs(trainer.networks.policy, batch, 1.0)[0]
-        scores = model_scores(trainer.roles.rewards, batch, trainer.networks.policy, trainer.roles.adapter)
+        scores = model_scores(trainer.roles.rewards, batch)
         torch.testing.assert_close(scores[0], expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(before, response_logprobs(trainer.networks.policy, batch, 1.0)[0])
     learning = [name for name, p in trainer.model.named_parameters() if p.requires_grad]
@@ -434,7 +434,7 @@ def test_trl_fault_3_gradient_checkpointing_recomputes_and_changes_nothing(token
     def gradient(checkpointing: bool) -> torch.Tensor:
         trainer = trainer_of(tokenizer, tmp_path / str(checkpointing), gradient_checkpointing=checkpointing)
         if checkpointing:
-            trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+            trainer.model.activation_checkpointing_enable()
         trainer.rollout, trainer.rollout_update = trainer.roll_out(0), 0
         trainer.sums = UpdateSums(torch.device("cpu"))
         calls[checkpointing] = 0
@@ -482,7 +482,7 @@ def test_trl_fault_6_chunked_log_probabilities_are_the_same(tokenizer, monkeypat
     batch = batch_of([[5, 6, 7, 8, 9, 10, 11]], [2], tokenizer.pad_token_id)
     results = []
     for elements in (1 << 24, 2 * len(tokenizer)):
-        monkeypatch.setattr("rlhf.models.logprobs._LOGITS", elements)
+        monkeypatch.setattr("rlhf.models.logprobs.LOGITS", elements)
         model.zero_grad()
         logprobs, entropy = response_logprobs(model, batch, 0.7, with_entropy=True)
         logprobs.sum().backward()
@@ -599,8 +599,8 @@ def test_a_reward_that_is_not_a_number_names_the_checkpoint_to_go_back_to(tokeni
 
 def test_what_is_no_plain_language_model_is_refused(tokenizer, tmp_path: Path) -> None:
     args = PPOConfig(str(tmp_path), use_cpu=True, report_to="none")
-    adapted = get_peft_model(tiny(tokenizer), LoraConfig(**LORA))
-    for policy in ("models/sft", tiny(tokenizer, LlamaForSequenceClassification, num_labels=1), adapted):
+    scorer = tiny(tokenizer, LlamaForSequenceClassification, num_labels=1)
+    for policy in ("models/sft", scorer, get_peft_model(scorer, LoraConfig(**LORA))):
         with pytest.raises(ValueError, match="it must be a causal language model of transformers"):
             PPOTrainer(policy, ones, args, PROMPTS, tokenizer)
     policy = tiny(tokenizer)
