@@ -5,6 +5,8 @@
     python -m benchmarks.ppo --quick --size tiny          # does it run at all?
     python -m benchmarks.ppo --device cuda --size 1b      # a GPU, bf16 weights
     python -m benchmarks.ppo growth                       # how our cost grows; needs no TRL
+    python -m benchmarks.ppo --size 0.6b-lora             # SFT, reward and PPO at that size; needs no TRL
+    python -m benchmarks.ppo gpu --trl DIR                # all of it at 1 B on a GPU, within ten minutes
 
 TRL dropped its PPO after 1.12, so the baseline lives in a folder apart (`--trl`, or the variable TRL112):
 
@@ -13,7 +15,7 @@ TRL dropped its PPO after 1.12, so the baseline lives in a folder apart (`--trl`
 Each run is a process of its own, one after another. A pair is TRL's run and ours right after it; a ratio is
 ours over TRL's within a pair; each pair has the next seed. Both take 4 epochs with one optimiser step each,
 a batch of 64 episodes, temperature 0.7 and responses of at most 48 tokens, and the first update of each run
-is not counted.
+is not counted. Sizes named -lora and -full are measured by stages instead (`benchmarks.ppo_stages`).
 """
 
 from __future__ import annotations
@@ -25,36 +27,31 @@ if __name__ == "__main__":  # before a library is loaded
 
 import argparse
 import dataclasses
-import datetime
 import fnmatch
-import importlib.metadata
-import json
 import os
-import platform
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from benchmarks.machine import cores, processor
-from benchmarks.ppo_models import SIZES, draw_prompts, write_models, write_prompts
-from benchmarks.ppo_run import PHASES, Spec, write_spec
+from benchmarks import ppo_stages
+from benchmarks.machine import cores
+from benchmarks.ppo_bench import BATCH, Bench
+from benchmarks.ppo_models import SIZES
+from benchmarks.ppo_results import growth_table, machine, result_file, stages_table, table
+from benchmarks.ppo_run import Spec
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
 from rlhf.rl.trainer import PPOConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 HOW_TO_GET_TRL = "get it with `pip install --target DIR --no-deps trl==1.12.0` and give --trl DIR (or TRL112)"
 LENGTHS = {"fixed": (96, 96), "mixed": (16, 256)}  # prompt tokens, shortest and longest
 VARIANTS = ("separate-critic", "shared-lora")  # ours; TRL's side always has a separate critic
-BATCH, PROMPTS = 64, 512
-BATCHES = {"37.8m": 16}  # where an update of 64 would take TRL minutes
 # What grows in `growth`, around a common middle.
 MIDDLE: dict[str, Any] = {"size": "4.2m", "batch": BATCH, "prompt": 96, "response": 48, "prompts": 512}
 GROWTH: dict[str, list[Any]] = {
@@ -64,74 +61,6 @@ GROWTH: dict[str, list[Any]] = {
     "response": [16, 48, 128],
     "prompts": [512, 8192, 131072],
 }
-
-
-# ---- one run ----
-
-
-class Bench:
-    """Starts runs on models that it writes once into a temporary folder."""
-
-    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self.folder, self.options = folder, options
-        self.params: dict[str, int] = {}
-
-    def run(self, spec: Spec) -> dict[str, Any]:
-        """Run a spec in a process of its own.
-
-        Raises:
-            DataError: it failed; the last line it wrote.
-        """
-        request, answer = self.folder / "spec.json", self.folder / "result.json"
-        write_spec(spec, request)
-        answer.unlink(missing_ok=True)
-        trl = [str(Path(self.options.trl).resolve())] if spec.who == "trl" else []
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.ppo_run", str(request), str(answer)],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([*trl, str(ROOT)]),
-                "OMP_NUM_THREADS": str(spec.threads),
-                "TRL_EXPERIMENTAL_SILENCE": "1",
-                "TOKENIZERS_PARALLELISM": "false",
-                "HF_HUB_OFFLINE": "1",
-            },
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode or not answer.exists():
-            last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-            raise DataError(f"the {spec.who} run failed: {last}")
-        return json.loads(answer.read_text())
-
-    def spec(self, size: str, prompt: tuple[int, int], prompts: int = PROMPTS, **more: Any) -> Spec:
-        """A spec whose models and prompts are there."""
-        options, models = self.options, self.folder / size
-        if size not in self.params:
-            dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
-            self.params[size] = write_models(models, size, options.seed, dtype)
-        fields: dict[str, Any] = {
-            "who": "ours",
-            "batch": BATCHES.get(size, BATCH),
-            "seed": options.seed,
-        } | more
-        # Never a whole pass: TRL would step at each micro-batch of the last batch of its prompts.
-        prompts = max(prompts, fields["batch"] * (options.updates + 2))
-        texts = self.folder / f"{size}-{prompt[0]}-{prompt[1]}-{prompts}.json"
-        if not texts.exists():
-            write_prompts(texts, draw_prompts(size, prompts, *prompt, options.seed))
-        return Spec(
-            models=str(models),
-            prompts=str(texts),
-            size=size,
-            device=options.device,
-            updates=options.updates,
-            threads=options.threads,
-            trl_micro_batch=options.trl_micro_batch,
-            trl_rollout_batch=options.trl_rollout_batch,
-            options=options.set,
-            **fields,
-        )
 
 
 # ---- against TRL ----
@@ -196,44 +125,66 @@ def _with_share(run: dict[str, Any], gemm: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def table(written: dict[str, Any]) -> str:
-    """The result as text: two lines a case, medians of the runs."""
-    lines = [
-        f"{'case':29} {'who':5} {'episodes/s':>10} {'peak MB':>8} {'+models':>8} {'tokens':>6}"
-        f" {'generate':>9} {'score':>6} {'optimise':>9} {'other':>6} {'of fp32':>8} {'of bf16':>8}"
-    ]
-    for case in written["cases"]:
-        for who in ("trl", "ours"):
-            runs = [run[who] for run in case["runs"]]
+# ---- SFT, reward and PPO at the size of a real model ----
 
-            def middle(get: Any, runs: Any = runs) -> float:
-                return statistics.median(get(run) for run in runs)
 
-            phases = [
-                middle(lambda run, name=name: run["seconds_by_phase"][name] / run["seconds"])
-                for name in (*PHASES, "other")
-            ]
-            shares = [
-                middle(lambda run, name=name: run["share_of_gemm_peak"][name])
-                for name in ("float32", "bfloat16")
-            ]
-            lines.append(
-                f"{case['name'] if who == 'trl' else '':29} {who:5}"
-                f" {middle(lambda run: run['episodes_per_s']):10.3g}"
-                f" {middle(lambda run: run['peak_memory']) / 2**20:8.0f}"
-                f" {middle(lambda run: run['peak_memory_above_models']) / 2**20:8.0f}"
-                f" {middle(lambda run: run['mean_response_length']):6.1f}"
-                f" {phases[0]:9.0%} {phases[1]:6.0%} {phases[2]:9.0%} {phases[3]:6.0%}"
-                f" {shares[0]:8.0%} {shares[1]:8.0%}"
+def stages(bench: Bench, names: list[str], file: Path, **more: Any) -> dict[str, Any]:
+    """Run the phases of each size named -lora or -full, writing `file` after each size."""
+    options, written = bench.options, {**machine(bench.options), "stages": []}
+    for name in names:
+        size, lora = ppo_stages.STAGED[name]
+        spec = ppo_stages.Spec(
+            "base",
+            str(bench.folder / name),
+            size,
+            lora,
+            device=options.device,
+            seed=options.seed,
+            threads=options.threads,
+            **(ppo_stages.ON_GPUS if options.device == "cuda" else {}),
+            **more,
+        )
+        phases = {}
+        for phase in ppo_stages.PHASE:
+            phases[phase] = bench.stage(dataclasses.replace(spec, phase=phase))
+            print(f"  {name} {phase}", file=sys.stderr, flush=True)
+        fields = dataclasses.asdict(spec)
+        for left_out in ("phase", "folder"):
+            del fields[left_out]
+        written["stages"].append({"name": name, **fields, "phases": phases})
+        write_json(file, written)
+    return written
+
+
+def gpu(bench: Bench, sizes: list[str], file: Path) -> dict[str, Any]:
+    """PPO against TRL, then every stage, with LoRA and in full: what fits into the minutes that there are.
+
+    The result is written after each part; what failed or found no time is in `left_out`, and why.
+    """
+    bench.deadline = time.monotonic() + 60 * bench.options.minutes
+    bench.options.repeats = 1
+    written: dict[str, Any] = {**machine(bench.options), "cases": [], "stages": [], "left_out": {}}
+    for size in sizes:
+        parts: dict[str, Any] = {
+            f"{size} against TRL": lambda size=size: compare(
+                bench, [(size, "mixed", variant) for variant in VARIANTS], file
             )
-        speed, memory = (
-            "{median:.2f} ({min:.2f} to {max:.2f})".format(**case[name])
-            for name in ("ratio_episodes_per_s", "ratio_peak_memory")
-        )
-        lines.append(
-            f"{'':29} ours / trl: episodes/s {speed}, peak memory {memory}, {len(case['runs'])} pairs"
-        )
-    return "\n".join(lines)
+        }
+        for name, (of_size, _) in ppo_stages.STAGED.items():
+            if of_size == size:
+                parts[name] = lambda name=name: stages(bench, [name], file)
+        for name, part in parts.items():
+            try:
+                result = part()
+            except DataError as error:
+                written["left_out"][name] = str(error)
+                continue
+            finally:
+                write_json(file, written)
+            for key in ("cases", "stages"):
+                written[key] += result.get(key, [])
+            write_json(file, written)
+    return written
 
 
 # ---- how cost grows ----
@@ -263,61 +214,6 @@ def growth(bench: Bench, file: Path) -> dict[str, Any]:
     return written
 
 
-def growth_table(written: dict[str, Any]) -> str:
-    """The result of `growth` as text."""
-    lines = [f"{'':10} {'':>8} {'episodes/s':>10} {'s/update':>9} {'peak MB':>8} {'+models':>8}"]
-    for name, rows in written["growth"].items():
-        lines += [
-            f"{name:10} {row[name]:>8} {row['episodes_per_s']:10.3g}"
-            f" {row['seconds'] / len(row['seconds_by_update']):9.3g} {row['peak_memory'] / 2**20:8.0f}"
-            f" {row['peak_memory_above_models'] / 2**20:8.0f}"
-            for row in rows
-        ]
-    return "\n".join(lines)
-
-
-# ---- the machine ----
-
-
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything about where and how that a reader needs to judge the figures."""
-    flags: set[str] = set()
-    if Path("/proc/cpuinfo").exists():
-        match = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-        flags = set(match[1].split()) if match else set()
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
-    )
-    return {
-        "date": datetime.date.today().isoformat(),
-        "commit": commit.stdout.strip() or None,
-        "command": " ".join(
-            ["python -m benchmarks.ppo", *("DIR" if w == options.trl else w for w in sys.argv[1:])]
-        ),
-        "processor": processor(),
-        "flags": sorted(f for f in flags if f.startswith(("amx", "avx2", "avx512_bf16", "avx512f"))),
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-        "cores": cores(),
-        "threads": options.threads,
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")
-        }
-        | {"python": platform.python_version()},
-        "settings": {name: getattr(options, name) for name in ("seed", "updates", "repeats", "quick", "set")},
-    }
-
-
-def result_file(options: argparse.Namespace) -> Path:
-    """Where the result goes: kind, date and machine in its name."""
-    name = torch.cuda.get_device_name() if options.device == "cuda" else processor()
-    name = re.sub(r"\((r|tm)\)|processor|cpu|@.*", "", name.lower())
-    name = "-".join(re.findall(r"[a-z0-9.]+", name)) or "unknown"
-    name += "" if options.device == "cuda" else f"-{cores()}-cores"
-    kind = "ppo" + ("-growth" if options.what == "growth" else "") + ("-quick" if options.quick else "")
-    return Path(options.out) / f"{kind}-{datetime.date.today().isoformat()}-{name}.json"
-
-
 # ---- the command ----
 
 
@@ -330,12 +226,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", choices=("compare", "growth"), default="compare")
+    parser.add_argument("what", nargs="?", choices=("compare", "growth", "gpu"), default="compare")
     parser.add_argument("--trl", default=os.environ.get("TRL112"), metavar="DIR", help="folder with TRL 1.12")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu; of `gpu`, cuda")
     parser.add_argument(
-        "--size", nargs="+", choices=SIZES, help="models (default: 1.3m and 37.8m, on cuda 1b; growth: 4.2m)"
+        "--size",
+        nargs="+",
+        choices=[*SIZES, *ppo_stages.STAGED],
+        metavar="SIZE",
+        help=f"models, of {', '.join([*SIZES, *ppo_stages.STAGED])} (default: 1.3m and 37.8m, on cuda 1b; "
+        "growth: 4.2m)",
     )
+    parser.add_argument("--minutes", type=float, default=10, help="of `gpu`: all of its time (default 10)")
     parser.add_argument(
         "--cases", nargs="+", default=["*"], metavar="GLOB", help="of <size>-<lengths>-<variant>"
     )
@@ -355,6 +257,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a field of our PPOConfig, such as micro_batch_tokens=2048: for before and after",
     )
     options = parser.parse_args(arguments)
+    options.device = options.device or ("cuda" if options.what == "gpu" else "cpu")
+    staged = [size for size in options.size or () if size in ppo_stages.STAGED]
+    if staged and (options.what != "compare" or staged != options.size):
+        parser.error(
+            f"{' '.join(staged)}: measured by stages, which goes with no other kind of size or command"
+        )
+    options.staged = staged
     pairs = [text.partition("=") for text in options.set]
     options.set = {name: yaml.safe_load(value) for name, _, value in pairs}
     fields = {field.name for field in dataclasses.fields(PPOConfig)}
@@ -371,6 +280,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def check_baseline(options: argparse.Namespace) -> None:
+    """Refuse a comparison without TRL 1.12."""
+    if not options.trl:
+        raise DataError(f"the baseline is missing: {HOW_TO_GET_TRL}")
+    if not (Path(options.trl) / "trl/experimental/ppo/ppo_trainer.py").exists():
+        raise DataError(f"{options.trl}: no TRL 1.12 here; {HOW_TO_GET_TRL}")
+
+
 def main(options: argparse.Namespace) -> None:
     """Measure, print the table, write the result.
 
@@ -382,10 +299,18 @@ def main(options: argparse.Namespace) -> None:
     file = result_file(options)
     with tempfile.TemporaryDirectory(prefix="ppo-bench-") as folder:
         bench = Bench(Path(folder), options)
+        sizes = options.size or (["1b"] if options.device == "cuda" else ["1.3m", "37.8m"])
         if options.what == "growth":
             print(growth_table(growth(bench, file)))
+        elif options.staged:
+            print(stages_table(stages(bench, options.staged, file)))
+        elif options.what == "gpu":
+            check_baseline(options)
+            written = gpu(bench, sizes, file)
+            print("\n".join([table(written), stages_table(written)]))
+            for name, why in written["left_out"].items():
+                print(f"left out: {name}: {why}")
         else:
-            sizes = options.size or (["1b"] if options.device == "cuda" else ["1.3m", "37.8m"])
             every = [
                 (size, lengths, variant) for size in sizes for lengths in LENGTHS for variant in VARIANTS
             ]
@@ -393,10 +318,7 @@ def main(options: argparse.Namespace) -> None:
             if not cases:
                 known = ", ".join("-".join(case) for case in every)
                 raise DataError(f"--cases {' '.join(options.cases)} names no case; there are {known}")
-            if not options.trl:
-                raise DataError(f"the baseline is missing: {HOW_TO_GET_TRL}")
-            if not (Path(options.trl) / "trl/experimental/ppo/ppo_trainer.py").exists():
-                raise DataError(f"{options.trl}: no TRL 1.12 here; {HOW_TO_GET_TRL}")
+            check_baseline(options)
             print(table(compare(bench, cases, file)))
     print(f"written to {file}")
 

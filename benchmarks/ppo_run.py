@@ -293,9 +293,9 @@ def _memory_held(spec: Spec) -> int:
     return psutil.Process().memory_info().rss
 
 
-def _peak_memory(spec: Spec) -> int:
+def peak_memory(device: str) -> int:
     """Most bytes ever in use: of the device, or of this process."""
-    if spec.device == "cuda":
+    if device == "cuda":
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would count the parent's memory from before exec
@@ -313,7 +313,7 @@ def _figures(
     prompts = [len(text.split()) for text in _prompts(spec)]
     counts = arithmetic(spec.size)
     work = sum(counts.of_episode(prompt, length, spec.epochs) for prompt in prompts) / len(prompts)
-    peak = _peak_memory(spec)
+    peak = peak_memory(spec.device)
     return {
         "episodes_per_s": episodes / seconds,
         "episodes": episodes,
