@@ -193,7 +193,8 @@ def merged(held: Any, name: str = DEFAULT) -> Any:
     for module in adapted.modules():
         vars(module).pop("forward", None)  # a trainer's own would compute with the held model's weights
     if getattr(held.model, "is_quantized", False):
-        adapted.get_base_model().dequantize()
+        plain = adapted.unload().dequantize(torch.float32)  # `peft` would merge into weights of 4 bits
+        return put_on(plain.float(), adapters_of(held.adapters, name)).merge_and_unload()
     return adapted.float().merge_and_unload(adapter_names=[name])
 
 

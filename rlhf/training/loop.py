@@ -76,6 +76,13 @@ def learner(held: Held) -> Any:
     return held.model
 
 
+def learns_in_float32(trainer: Trainer) -> None:
+    """Undo TRL's cast of the adapters on a model of 4 bits to bfloat16."""
+    for p in trainer.model.parameters():  # type: ignore[union-attr]
+        if p.requires_grad:
+            p.data = p.data.float()
+
+
 def share_of(batch_size: int, name: str) -> int:
     """The part of a batch that each of the training processes takes.
 

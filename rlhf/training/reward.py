@@ -25,7 +25,7 @@ from rlhf.data.rankings import pairs
 from rlhf.models.packing import batch_scores, check_scores, pack, side_by_side
 from rlhf.models.reward_model import RewardModel, encode, score
 from rlhf.training.curves import Curve
-from rlhf.training.loop import InPrecision, arguments, learner, share_of, train
+from rlhf.training.loop import InPrecision, arguments, learner, learns_in_float32, share_of, train
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
 
@@ -187,6 +187,7 @@ def train_reward(
         processing_class=reward.tokenizer,
         data_collator=collate,
     )
+    learns_in_float32(trainer)
     trainer.precision = precision
     lengths = [max(map(len, sequences)) for sequences in examples["sequences"]]
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)

@@ -18,7 +18,7 @@ from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.policy import Policy
 from rlhf.models.template import Row, answered
 from rlhf.training.curves import Curve
-from rlhf.training.loop import InPrecision, arguments, learner, share_of, train
+from rlhf.training.loop import InPrecision, arguments, learner, learns_in_float32, share_of, train
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
 
@@ -113,6 +113,7 @@ def sft(
         train_dataset=Dataset.from_dict(encoded),
         processing_class=policy.tokenizer,
     )
+    learns_in_float32(trainer)
     trainer.precision = precision
     lengths = list(map(len, encoded["input_ids"]))
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
