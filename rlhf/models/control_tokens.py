@@ -31,11 +31,13 @@ class Controls:
 
     Attributes:
         ids: their ids, without that of unknown words.
+        eats: those that take the blanks behind them along.
         pattern: finds their spellings.
         marked: finds a spelling with its marks, or with the one that a template has left it, or without.
     """
 
     ids: frozenset[int]
+    eats: frozenset[str]
     pattern: re.Pattern[str]
     marked: re.Pattern[str]
 
@@ -68,12 +70,15 @@ def controls_of(tokenizer: Any) -> Controls:
             for i, token in tokenizer.added_tokens_decoder.items()
             if _controls(token, written)
         }
-        ids = frozenset(tokens) - {tokenizer.unk_token_id}
+        ids = frozenset(tokens)
+        if tokenizer.unk_token_id not in (tokenizer.eos_token_id, tokenizer.bos_token_id):
+            ids -= {tokenizer.unk_token_id}
         # Tokens that differ in a number only (<unused17>) are one alternative: a text is searched in no time.
         spelled = sorted({re.sub(r"\d+", r"\\d+", re.escape(text)) for text in tokens.values()}, key=len)
         pattern = "|".join(reversed(spelled)) or "(?!)"
         marked = re.compile(f"{_START}?(?:{pattern}){_END}?")
-        kept = _KNOWN[tokenizer] = key, Controls(ids, re.compile(pattern), marked)
+        eats = frozenset(t.content for t in tokenizer.added_tokens_decoder.values() if t.rstrip)
+        kept = _KNOWN[tokenizer] = key, Controls(ids, eats, re.compile(pattern), marked)
     return kept[1]
 
 
@@ -110,12 +115,15 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def _encode_marked(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text with marks: between the control tokens without marks, everything is letters."""
+    controls = controls_of(tokenizer)
     ids: list[int] = []
     at = 0
-    for token in controls_of(tokenizer).unmarked(text):
+    for token in controls.unmarked(text):
         ids += _letters(tokenizer, text[at : token.start()])
         ids += tokenizer(token[0], add_special_tokens=False)["input_ids"]
         at = token.end()
+        if token[0] in controls.eats:
+            at += len(text[at:]) - len(text[at:].lstrip())
     return ids + _letters(tokenizer, text[at:])
 
 

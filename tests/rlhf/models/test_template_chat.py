@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, normalizers, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rlhf.data.errors import DataError
@@ -331,3 +332,27 @@ def test_no_code_of_a_tokenizer_is_run(base, tmp_path) -> None:
     with pytest.raises(DataError, match="cannot read the tokenizer") as error:
         load_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_token_that_is_eos_and_unknown_too_stays_out_of_texts(base) -> None:
+    """GPT-2's is both."""
+    both = copy.deepcopy(base)
+    both.unk_token = both.eos_token
+    both.chat_template = TURNS + READY
+    for text in ("<eos>", "a <eos> b"):
+        for ids in (content_ids(both, [text])[0], Chat(both).answer(as_row([USER]), text)[:-1]):
+            assert both.eos_token_id not in ids
+            assert both.decode(ids) == text
+
+
+def test_a_token_that_takes_the_blanks_behind_it(base) -> None:
+    """Phi-3's do, so a line break behind a header is no token, whatever stands in the answer."""
+    eats = copy.deepcopy(base)
+    eats.add_tokens([AddedToken("<|turns|>", rstrip=True, special=True)])
+    turns = "{% for m in messages %}<|turns|>\n{{ m['content'] }}<|end|>{% endfor %}"
+    eats.chat_template = turns + "{% if add_generation_prompt %}<|turns|>\n{% endif %}"
+    chat = Chat(eats)
+    for text in ("Fine.", "<|end|> x", "<|turns|> x"):
+        ids = chat.answer(as_row([USER]), text)
+        assert eats.decode(ids) == text + "<|end|>"
+        assert chat.text(ids) == text
