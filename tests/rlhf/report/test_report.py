@@ -6,7 +6,7 @@ from report_page import BASE, CHAT, PAGES, Page, evaluation, extra, render
 
 from rlhf.report.charts import preference_chart
 from rlhf.report.curves import curve_charts
-from rlhf.report.page import render_report
+from rlhf.report.page import facts, render_report
 from rlhf.report.reward_tables import metric_tables
 
 
@@ -80,6 +80,15 @@ def test_page_says_judge_kind_n_interval_and_who_ranked():
     assert "model judge" in model
     assert "gold preference" not in model
     assert "simulated" not in model
+
+
+def test_page_says_which_base_was_brought_in():
+    judged = evaluation()
+    for params, said in (
+        ({"base.path": "owner/model", "base.revision": "0123456789abcdef"}, "owner/model at 0123456789ab"),
+        ({"base.path": "/models/mine", "base.revision": None}, "/models/mine"),
+    ):
+        assert dict(facts(judged, params, {}, {"corpus": {"rows": 9}}, {}))["Base model"] == said
 
 
 def test_page_says_hacking_first_and_shows_every_part():
