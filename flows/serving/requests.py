@@ -15,6 +15,7 @@ from rlhf.data.conversations import check_messages
 from rlhf.data.errors import DataError
 
 MOST_CHOICES = 128  # of a request, as OpenAI has it
+LONGEST = 1 << 17  # tokens of an answer, whatever the context
 # Accepted without effect: they change nothing about the text.
 WITHOUT_EFFECT = (
     "user",
@@ -108,7 +109,7 @@ class Request(Part):
     top_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Stops | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=LONGEST)
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Request:
@@ -150,7 +151,7 @@ class ChatRequest(Request):
     """The body of /v1/chat/completions."""
 
     messages: list[Turn] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=LONGEST)
 
     @model_validator(mode="after")
     def _one_limit(self) -> ChatRequest:

@@ -213,6 +213,7 @@ def test_limits_of_length_have_two_names(client: OpenAI) -> None:
         ({"stop": ["a"] * 5}, "stop", None, "at most 4"),
         ({"stop": ""}, "stop.0", None, "at least 1"),
         ({"max_tokens": 0}, "max_tokens", None, "greater than or equal to 1"),
+        ({"max_tokens": 10**9}, "max_tokens", None, "less than or equal to 131072"),
         ({"max_tokens": 1, "max_completion_tokens": 1}, None, None, "two names of one limit"),
         ({"stream_options": {"include_usage": True}}, None, None, "only for stream=true"),
         ({"max_tokens": 400}, "messages", "context_length_exceeded", "maximum context length is 256"),
@@ -337,12 +338,12 @@ def test_sampling_ends_when_the_client_goes(running: tuple[OpenAI, Engine]) -> N
     for stream in (True, False):
         before = engine.answered
         if stream:
-            answer = ask(client, max_tokens=200, temperature=2, seed=4, stream=True)
+            answer = ask(client, max_tokens=200, temperature=2, seed=6, stream=True)
             next(answer)
             answer.close()
         else:
             with pytest.raises(openai.APITimeoutError):
-                ask(client, max_tokens=200, temperature=2, seed=4, timeout=0.05)
+                ask(client, max_tokens=200, temperature=2, seed=6, timeout=0.05)
         time.sleep(0.3)
         wait_until(lambda: engine.idle)
         assert engine.answered - before < 190
@@ -350,8 +351,8 @@ def test_sampling_ends_when_the_client_goes(running: tuple[OpenAI, Engine]) -> N
 
 def test_a_full_server_says_so(policy: Policy) -> None:
     with server(policy, at_once=1, waiting=1) as (client, _):
-        streams = [ask(client, max_tokens=200, temperature=2, seed=1, stream=True)]
-        next(streams[0])
+        streams = [ask(client, max_tokens=200, temperature=2, seed=6, stream=True)]
+        assert [next(streams[0]) for _ in range(2)]  # it is not waiting any more
         streams.append(ask(client, max_tokens=200, stream=True))
         with pytest.raises(openai.RateLimitError) as refused:
             ask(client)
@@ -420,7 +421,7 @@ def test_the_command_serves_a_folder_until_it_is_told_to_stop(tmp_path: Path, po
         try:
             with OpenAI(base_url=address, api_key="any") as client:
                 stream = client.chat.completions.create(
-                    model="mine", messages=HI, stream=True, max_tokens=60, temperature=2, seed=1
+                    model="mine", messages=HI, stream=True, max_tokens=200, temperature=2, seed=6
                 )
                 first = [next(stream), next(stream)]
                 process.send_signal(signal.SIGTERM)
@@ -430,7 +431,7 @@ def test_the_command_serves_a_folder_until_it_is_told_to_stop(tmp_path: Path, po
             process.send_signal(signal.SIGTERM)
             code = process.wait(PATIENCE)
     assert code in (0, -signal.SIGTERM)
-    ours = generate(policy, [as_row(HI)], temperature=2, max_new_tokens=60, seed=1)
+    ours = generate(policy, [as_row(HI)], temperature=2, max_new_tokens=200, seed=6)
     assert texts[0] == ours[0]
 
 
