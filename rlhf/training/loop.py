@@ -78,7 +78,7 @@ def learner(held: Held) -> Any:
 
 def learns_in_float32(trainer: Trainer) -> None:
     """Undo TRL's cast of the adapters on a model of 4 bits to bfloat16."""
-    for p in trainer.model.parameters():  # type: ignore[union-attr]
+    for p in trainer.model.parameters():
         if p.requires_grad:
             p.data = p.data.float()
 
