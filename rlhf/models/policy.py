@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rlhf.compute import compute_in_float32
 from rlhf.data.errors import DataError
@@ -27,7 +27,7 @@ from rlhf.data.files import write_json, written_beside
 from rlhf.data.model_folder import weights_hash
 from rlhf.models.adapters import HEAD, adapters_of, merged, put_on, save_adapters, with_head
 from rlhf.models.settled import SETTLED, UNSETTLED, Settled, hash_of, how_to_load, open_folder
-from rlhf.models.template import Template, template_of
+from rlhf.models.template import Template, load_tokenizer, template_of
 
 PAD = "<pad>"
 
@@ -94,7 +94,7 @@ def load_policy(path: Path | str, dtype: str | None = None) -> Policy:
     folder, settled, adapters = open_folder(path, dtype)
     model = AutoModelForCausalLM.from_pretrained(folder, **how_to_load(settled))
     compute_in_float32(model)
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    tokenizer = load_tokenizer(path)
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)
     if adapters and Path(path, "generation_config.json").exists():

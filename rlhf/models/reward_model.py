@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from rlhf.compute import compute_in_float32
 from rlhf.data.errors import DataError
@@ -20,7 +20,7 @@ from rlhf.models.batches import right_pad
 from rlhf.models.logprobs import sequence_scores
 from rlhf.models.policy import Policy, context_length, settle_pad
 from rlhf.models.settled import SETTLED, UNSETTLED, Settled, how_to_load, open_folder
-from rlhf.models.template import Row, Template, answered, template_of
+from rlhf.models.template import Row, Template, answered, load_tokenizer, template_of
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _load(path: Path | str, **more: Any) -> RewardModel:
         more["num_labels"] = 1  # the base is a language model
     model = AutoModelForSequenceClassification.from_pretrained(folder, **how_to_load(settled), **more)
     compute_in_float32(model)
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+    tokenizer = load_tokenizer(path)
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)
     whole_head(model)
