@@ -234,7 +234,7 @@ class Rollouts:
         if all(isinstance(reward, PreTrainedModel | OnBackbone) for reward in rewards.values()):
             return
         mine = range(len(prompts))[self.order.process :: self.order.processes]
-        texts = [self.policy.template.text(responses[i]) for i in mine]
+        texts = [self.policy.template.text(responses[i], prompts[i]) for i in mine]
         by_reward = function_scores(rewards, [prompts[i] for i in mine], texts, self._autocast)
         for k, values in by_reward.items():
             whole = self._from_all_processes(dict(zip(mine, values, strict=True)), len(prompts))
@@ -245,7 +245,7 @@ class Rollouts:
     ) -> None:
         if not torch.isfinite(scores).all():
             row, k = (int(x) for x in (~torch.isfinite(scores)).nonzero()[0])
-            response = self.policy.template.text(responses[row])
+            response = self.policy.template.text(responses[row], prompts[row])
             reward, value = list(self.roles.rewards)[k], scores[row, k].item()
             check_score(value, reward, prompts[row]["prompt"], response, update, self.args.output_dir)
 
