@@ -146,7 +146,8 @@ def check_head(model: Any) -> None:
         theirs = logits.log_softmax(-1).gather(-1, ids[0, 1:, None]).squeeze(-1)
     if not torch.isfinite(theirs).all():
         raise DataError(f"{type(model).__name__}: its logits are not finite, so its weights are broken")
-    if not torch.allclose(ours, theirs, atol=1e-2):
+    # A logit of 30 in bfloat16, whose steps are 1/8 there, may be rounded either way.
+    if not torch.allclose(ours, theirs, atol=1e-2 if model.dtype == torch.float32 else 0.25):
         raise DataError(f"{type(model).__name__}: its logits are not its head on its last hidden state")
 
 
