@@ -91,13 +91,13 @@ def _demonstrations(path: Path) -> list[tuple[str, str]]:
     return [(row["prompt"], row["completion"]) for row in read_rows(path, DEMONSTRATION)]
 
 
-def draw_pairs(references: References, seed: int) -> dict[str, dict[str, list[str]]]:
+def draw_pairs(references: References, seed: int) -> dict[str, dict[str, list[Any]]]:
     """The two pairings of this module: name -> prompts, references and outputs.
 
     Returns:
         `by lot` and `others`, one pair a prompt each.
     """
-    pairs: dict[str, dict[str, list[str]]] = {
+    pairs: dict[str, dict[str, list[Any]]] = {
         name: {"prompts": [], "references": [], "outputs": []} for name in ("by lot", "others")
     }
     for prompt, texts in references.items():
@@ -134,8 +134,8 @@ def control(references: References, judge: Judge, confidence: float = 0.95, seed
         asked = [row["prompt"] for row in rows]
         points = prompt_means(to_points([row["preferred"] for row in rows]), asked)
         longer = {
-            prompt: word_count(output) - word_count(reference)
-            for prompt, reference, output in zip(*pairs.values(), strict=True)
+            row["prompt"]: word_count(output) - word_count(reference)
+            for row, reference, output in zip(*pairs.values(), strict=True)
         }
         shared = [overlap(*texts) for texts in zip(pairs["references"], pairs["outputs"], strict=True)]
         result["pairings"][name] = {
