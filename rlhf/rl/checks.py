@@ -46,15 +46,15 @@ def prompt_rows(prompts: Any, tokenizer: Any) -> list[Row]:
         raise DataError("the prompts are one text; give a list of texts")
     if not len(prompts):
         raise DataError("there are no prompts to train on")
-    first = prompts[0]
-    chat = isinstance(first, list) and all(isinstance(m, dict) and "content" in m for m in first)
-    if not isinstance(first, str | Mapping) and not chat:
-        raise DataError(
-            f"prompt 0 is a {type(first).__name__}; prompts are texts, lists of messages or rows with a "
-            "`prompt` (of a dataset, one column: dataset['prompt'])"
-        )
-    if chat and not tokenizer.chat_template:
-        raise DataError("the prompts are chat messages and the tokenizer has no chat template")
+    for i, prompt in enumerate(prompts):
+        chat = isinstance(prompt, list) and all(isinstance(m, dict) and "content" in m for m in prompt)
+        if chat and not tokenizer.chat_template:
+            raise DataError(f"prompt {i} is chat messages and the tokenizer has no chat template")
+        if not (isinstance(prompt, str) or chat or (isinstance(prompt, Mapping) and "prompt" in prompt)):
+            raise DataError(
+                f"prompt {i} is a {type(prompt).__name__}; prompts are texts, lists of messages or rows with "
+                "a `prompt` (of a dataset, one column: dataset['prompt'])"
+            )
     return [prompt if isinstance(prompt, Mapping) else as_row(prompt) for prompt in prompts]
 
 

@@ -560,8 +560,8 @@ def test_trl_fault_8_diagnostics_are_over_tokens_and_not_padding(tokenizer, tmp_
         ({}, {"kl_coef": -0.1}, "kl_coef is -0.1; it must be at least 0"),
         ({}, {"max_prompt_length": 0}, "max_prompt_length is 0; it must be at least 1"),
         ({"prompts": "red blue:"}, {}, "the prompts are one text"),
-        ({"prompts": [{"prompt": "red blue:"}]}, {}, "prompt 0 is a dict; .* one column"),
-        ({"prompts": [[5, 6, 7]]}, {}, "prompt 0 is a list; prompts are texts or lists of messages"),
+        ({"prompts": ["red:", {"text": "red blue:"}]}, {}, "prompt 1 is a dict; .* one column"),
+        ({"prompts": [[5, 6, 7]]}, {}, "prompt 0 is a list; prompts are texts, lists of messages or rows"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(tokenizer, tmp_path: Path, more, settings, message) -> None:

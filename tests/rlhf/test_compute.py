@@ -1,0 +1,94 @@
+"""The arithmetic of models whose weights lie in bfloat16, on a processor that multiplies float32 faster."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from rlhf.compute import compute_in_float32
+from rlhf.models.adapters import add_adapters
+from rlhf.settings import Lora
+
+IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
+
+
+@pytest.fixture(autouse=True)
+def no_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+
+def narrow(kind: str) -> Any:
+    """A model in bfloat16; GPT-2 has biases and weights the other way round, Llama here a head of its own."""
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        config = GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=1)
+        return GPT2LMHeadModel(config).bfloat16().eval()
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        tie_word_embeddings=False,
+    )
+    return LlamaForCausalLM(config).bfloat16().eval()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_it_computes_what_the_same_weights_in_float32_do(kind: str) -> None:
+    model = narrow(kind)
+    wide = copy.deepcopy(model).float()
+    compute_in_float32(model)
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=IDS).logits, wide(input_ids=IDS).logits)
+    matrices = {name for name, p in model.named_parameters() if p.dtype == torch.bfloat16}
+    assert len(matrices) == {"llama": 2 * 7, "gpt2": 2 * 4}[kind]
+    assert model.dtype == torch.float32  # what asks a model for its type gets that of its arithmetic
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_adapters_on_it_have_the_gradients_of_float32(kind: str) -> None:
+    model = narrow(kind)
+    wide = copy.deepcopy(model).float()
+    compute_in_float32(model)
+    gradients = []
+    for one in (model, wide):
+        adapted = add_adapters(one, Lora(rank=2))
+        random = torch.Generator().manual_seed(0)
+        learning = [p for p in adapted.parameters() if p.requires_grad]
+        with torch.no_grad():
+            for p in learning:
+                p.copy_(torch.randn(p.shape, generator=random) * 0.1)
+        adapted(input_ids=IDS).logits.logsumexp(-1).square().sum().backward()
+        assert {p.dtype for p in learning} == {torch.float32}
+        gradients.append(torch.cat([p.grad.flatten() for p in learning]))
+    assert gradients[0].abs().max() > 0.1
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_that_learn_have_their_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = narrow("llama")
+    wide = copy.deepcopy(model).float()
+    compute_in_float32(model)
+    for one in (model, wide):
+        one(input_ids=IDS).logits.logsumexp(-1).square().sum().backward()
+    ours, theirs = (one.model.layers[0].mlp.up_proj.weight.grad.float() for one in (model, wide))
+    torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=2e-2)
+
+
+def test_where_bfloat16_pays_and_where_weights_are_wide_nothing_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wide = narrow("llama").float()
+    compute_in_float32(wide)
+    assert type(wide.model.layers[0].mlp.up_proj) is torch.nn.Linear
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    model = narrow("llama")
+    model.config.hidden_size = 256
+    compute_in_float32(model)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert type(model.model.layers[0].mlp.up_proj) is torch.nn.Linear
