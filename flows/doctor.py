@@ -131,7 +131,7 @@ def _of_models(
     """The checks that run the model, on few rows."""
     import torch
 
-    from rlhf.models.doctor import check_agreement, check_reward, check_start, check_varies
+    from rlhf.models.model_checks import check_agreement, check_reward, check_start, check_varies
     from rlhf.models.reward_model import untrained_reward
     from tasks.ppo import rewards_of
 

@@ -68,13 +68,13 @@ def add_adapters(model: Any, lora: Lora, *, head: bool = False) -> Any:
     """
     from peft import LoraConfig
 
-    linear = _linear_layers(model)
+    linear = linear_layers(model)
     if lora.targets == "auto":
         targets = {name.rsplit(".", 1)[-1] for name in linear}
     else:
         targets = set(lora.targets)
         for target in lora.targets:
-            if not any(f".{name}".endswith(f".{target}") for name in linear):
+            if not any(is_target(name, target) for name in linear):
                 known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
                 raise DataError(f"no linear layer {target!r} to adapt; {type(model).__name__} has {known}")
     config = LoraConfig(
@@ -88,6 +88,20 @@ def add_adapters(model: Any, lora: Lora, *, head: bool = False) -> Any:
     if head:
         whole_head(model)
     return adapted
+
+
+def linear_layers(model: Any) -> dict[str, Any]:
+    """The linear layers of a model's body, by name; the head is none of them."""
+    return {
+        name: layer
+        for name, layer in model.base_model.named_modules()
+        if isinstance(layer, nn.Linear | Conv1D)
+    }
+
+
+def is_target(name: str, target: str) -> bool:
+    """Whether `Lora.targets` means the layer of a name by `target`, its last words."""
+    return f".{name}".endswith(f".{target}")
 
 
 def put_on(model: Any, adapters: Adapters) -> Any:
@@ -225,12 +239,3 @@ def _fill(adapted: Any, name: str, adapters: Adapters) -> None:
         raise DataError(f"these adapters are of another model: {len(odd)} weights do not fit, first {layer}")
     for key, p in places.items():
         p.copy_(adapters.weights[key])
-
-
-def _linear_layers(model: Any) -> dict[str, nn.Module]:
-    """The linear layers of a model's body, by name; the head is none of them."""
-    return {
-        name: layer
-        for name, layer in model.base_model.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D)
-    }

@@ -19,11 +19,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from rlhf.data.errors import DataError
+from rlhf.models.adapters import is_target, linear_layers
 from rlhf.models.base_source import Source, first_line
 from rlhf.models.logprobs import check_head
 from rlhf.models.packing import check_scores
 from rlhf.models.policy import context_length
 from rlhf.models.sampling import check_sampling
+from rlhf.models.score_head import with_score
 
 FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # Bytes for each weight that learns: itself, its gradient and Adam's two moments, all in float32.
@@ -85,7 +87,10 @@ def known_config(source: Source) -> Any:
             "needs; take a model whose layers are all attention"
         )
     if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise DataError(f"{name}: transformers has no sequence classification for {kind} models")
+        raise DataError(
+            f"{name}: transformers has no sequence classification for {kind} models, and a reward model is "
+            "one; take a base of another architecture"
+        )
     strange = sorted(set(source.stored) - set(FLOATS))
     if strange:
         raise DataError(
@@ -179,26 +184,10 @@ def self_checks(name: str, model: Any) -> None:
     try:
         check_head(model)
         check_sampling(model)
-        reward = _with_score(model)
-        check_scores(reward, [[[5, 6, 7, 8], [5, 6, 9, 10, 11]], [[3, 4], [3, 7, 8]]], 0)
+        check_scores(with_score(model, 0), [[[5, 6, 7, 8], [5, 6, 9, 10, 11]], [[3, 4], [3, 7, 8]]], 0)
     except Exception as error:  # an architecture that is used as it was not meant to be may raise anything
         why = str(error) if isinstance(error, DataError) else f"{type(model).__name__}: {first_line(error)}"
         raise DataError(f"{name}: {why}") from None
-
-
-def _with_score(model: Any) -> Any:
-    """A model with one score for a sequence on the same body, whose weights are shared."""
-    own = {key: v for key, v in model.config.to_dict().items() if key not in ("id2label", "label2id")}
-    config = type(model.config).from_dict({**own, "num_labels": 1})
-    with torch.device("meta"):
-        reward = AutoModelForSequenceClassification.from_config(config, dtype=model.dtype)
-    if not hasattr(reward, "score") or type(reward.base_model) is not type(model.base_model):
-        raise DataError(f"{type(reward).__name__} is not a score on the body of {type(model).__name__}")
-    setattr(reward, reward.base_model_prefix, model.base_model)
-    width = reward.score.weight.shape[1]
-    random = torch.randn(1, width, generator=torch.Generator().manual_seed(0)) / (width + 1) ** 0.5
-    reward.score.weight = torch.nn.Parameter(random.to(model.device, model.dtype))
-    return reward
 
 
 def refuse_no_disk(name: str, needs: Sequence[tuple[str, Path, int]]) -> None:
@@ -245,18 +234,13 @@ def memory_needed(
     if lora is None:
         whole = LEARNS * parameters
         return {"parameters": parameters, "sft": whole, "ppo": 2 * whole + 2 * parameters * dtype.itemsize}
-    head, targets = model.get_output_embeddings(), lora["targets"]
-    linear = {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
+    linear, targets = linear_layers(model), lora["targets"]
     adapters = sum(
-        lora["rank"] * (module.in_features + module.out_features)
-        for path, module in linear.items()
-        if targets == "auto" or path.split(".")[-1] in targets
+        lora["rank"] * sum(layer.weight.shape)
+        for name, layer in linear.items()
+        if targets == "auto" or any(is_target(name, target) for target in targets)
     )
-    small = sum(module.weight.numel() for module in linear.values()) if quantization == "4bit" else 0
+    small = sum(layer.weight.numel() for layer in linear.values()) if quantization == "4bit" else 0
     backbone = (parameters - small) * dtype.itemsize + small // 2
     return {
         "parameters": parameters,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from rlhf.models.adapters import Adapters, load_adapters, put_on, split_head, wh
 from rlhf.models.batches import right_pad
 from rlhf.models.logprobs import sequence_scores
 from rlhf.models.policy import Policy, context_length, settle_pad
+from rlhf.models.score_head import new_head, refuse_no_classification, with_score
 from rlhf.models.settled import SETTLED, UNSETTLED, Settled, how_to_load, open_folder
 from rlhf.models.template import Row, Template, answered, load_tokenizer, template_of
 
@@ -58,15 +57,8 @@ def reward_from_policy(path: Path | str, seed: int) -> RewardModel:
     otherwise all weights learn.
     """
     reward = _load(path, num_labels=1)
-    _new_head(reward.model, seed)
+    new_head(reward.model, seed)
     return reward
-
-
-@torch.no_grad()
-def _new_head(model: Any, seed: int) -> None:
-    width = model.config.hidden_size
-    weight = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / math.sqrt(width + 1)
-    model.score.weight.copy_(weight)
 
 
 def load_reward(path: Path | str) -> RewardModel:
@@ -97,9 +89,7 @@ def load_reward_adapter(path: Path | str) -> tuple[Adapters, torch.Tensor, float
 def _load(path: Path | str, **more: Any) -> RewardModel:
     """Load the reward model in a folder, or make one of the policy there."""
     folder, settled, stored = open_folder(path)
-    config = AutoConfig.from_pretrained(folder)
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise DataError(f"{path}: transformers has no sequence classification for {config.model_type} models")
+    refuse_no_classification(AutoConfig.from_pretrained(folder), f"{path}: ")
     if stored is not None:
         more["num_labels"] = 1  # the base is a language model
     model = AutoModelForSequenceClassification.from_pretrained(folder, **how_to_load(settled), **more)
@@ -159,16 +149,6 @@ def untrained_reward(policy: Policy, seed: int) -> RewardModel:
     """A reward model on the body of a policy in hand, which both then share, with a new head.
 
     Raises:
-        DataError: transformers has no sequence classification for this architecture.
+        DataError: see `with_score`.
     """
-    config = copy.deepcopy(policy.model.config)
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
-        raise DataError(f"transformers has no sequence classification for {config.model_type} models")
-    config.num_labels = 1
-    with torch.device("meta"):  # its own body is never computed with
-        model = AutoModelForSequenceClassification.from_config(config)
-    setattr(model, model.base_model_prefix, policy.model.base_model)
-    body = next(policy.model.parameters())
-    model.score = torch.nn.Linear(config.hidden_size, 1, bias=False, dtype=body.dtype, device=body.device)
-    _new_head(model, seed)
-    return RewardModel(model.eval(), policy.tokenizer, policy.settled)
+    return RewardModel(with_score(policy.model, seed).eval(), policy.tokenizer, policy.settled)

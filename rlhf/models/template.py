@@ -126,12 +126,13 @@ def answered(
     sequences, starts = [], []
     prompts, answers = template.pairs(rows, texts)
     for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True):
-        if len(answer) > longest:
+        room = longest - len(answer)
+        ids = template.shortened(row, ids, room) if room >= 0 else ids
+        if len(ids) > room:  # BOS stays, and needs room too
             raise DataError(
                 f"the answer {text[:60]!a} has {len(answer)} tokens and the context {longest}; "
                 "shorten it, leave it out, or take a model with a longer context"
             )
-        ids = template.shortened(row, ids, longest - len(answer))
         sequences.append(ids + answer)
         starts.append(max(1, len(ids)))
     return sequences, starts

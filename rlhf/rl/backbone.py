@@ -49,11 +49,7 @@ class Backbone:
 
     def put(self, name: str, adapters: Adapters) -> None:
         """Put frozen adapters on the backbone, off until they are used; nothing else changes."""
-        learning = [p for p in self.adapted.parameters() if p.requires_grad]
         put_adapters(self.adapted, name, adapters)
-        self.adapted.requires_grad_(False)
-        for p in learning:
-            p.requires_grad_(True)
         self._take_up()
 
     def keep_reference(self) -> None:

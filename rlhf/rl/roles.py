@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,12 +31,14 @@ class Roles:
         reference: the frozen model of the KL penalty; the policy's own network if adapters learn.
         backbone: what the policy's adapters share with the other roles; None if all weights learn.
         rewards: by name.
+        judges: reward models on the backbone that are no reward of the run.
     """
 
     networks: PolicyAndValue
     reference: Any
     backbone: Backbone | None
     rewards: dict[str, Any]
+    judges: list[OnBackbone] = field(default_factory=list)
 
     @property
     def frozen(self) -> list[nn.Module]:
@@ -57,10 +59,11 @@ class Roles:
         Args:
             budget: tokens, padding included, that go through the backbone at a time.
         """
-        for placed in self.rewards.values():
+        for placed in [*self.rewards.values(), *self.judges]:
             if isinstance(placed, OnBackbone) and placed.reward is reward:
                 return placed.scorer(policy, budget)
-        return OnBackbone(self.backbone, "judge", reward).scorer(policy, budget)
+        self.judges.append(OnBackbone(self.backbone, f"judge-{len(self.judges)}", reward))
+        return self.judges[-1].scorer(policy, budget)
 
 
 def assign_roles(

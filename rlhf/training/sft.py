@@ -39,12 +39,15 @@ def examples(policy: Policy, rows: Sequence[Row], learn: str = "last") -> dict[s
 
 
 def answered_turns(row: Row) -> list[dict[str, Any]]:
-    """The assistant turns of a demonstration, each as a demonstration of its own, the completion last."""
+    """The assistant turns of a demonstration, each as a demonstration of its own, the completion last.
+
+    A turn that answers nobody, as a greeting at the start, is only read.
+    """
     messages = row.get("messages") or []
     earlier = [
         {**row, "messages": messages[:i], "completion": message["content"]}
         for i, message in enumerate(messages)
-        if message["role"] == "assistant"
+        if message["role"] == "assistant" and i and messages[i - 1]["role"] in ("user", "tool")
     ]
     return [*earlier, dict(row)]
 

@@ -116,6 +116,10 @@ def test_parameters_and_memory_are_counted_without_memory() -> None:
     assert few["sft"] - four["sft"] == 2 * linear - linear // 2
     queries = memory_needed(config, torch.bfloat16, {"rank": 8, "targets": ["q_proj"]})
     assert queries["sft"] == 2 * 596_049_920 + 16 * 28 * 8 * (1024 + 2048)
+    # GPT-2's layers are no nn.Linear: attention 768 to 2304 and 768 to 768, MLP 768 to 3072 and back.
+    gpt2 = memory_needed(AutoConfig.for_model("gpt2"), torch.float32, lora)
+    adapters = 12 * 16 * ((768 + 2304) + (768 + 768) + 2 * (768 + 3072))
+    assert gpt2["sft"] == 4 * gpt2["parameters"] + 16 * adapters
 
 
 def test_a_model_without_room_in_memory_is_refused_with_what_is_needed_and_there(monkeypatch) -> None:

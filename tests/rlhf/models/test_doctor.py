@@ -13,15 +13,8 @@ from tiny_models import tiny_model
 
 from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
-from rlhf.models.doctor import (
-    Finding,
-    cheap_checks,
-    check_agreement,
-    check_reward,
-    check_start,
-    check_varies,
-    refuse_unsound,
-)
+from rlhf.models.doctor import Finding, cheap_checks, refuse_unsound
+from rlhf.models.model_checks import check_agreement, check_reward, check_start, check_varies
 from rlhf.models.policy import Policy
 from rlhf.models.reward_model import untrained_reward
 from rlhf.models.scratch import train_tokenizer

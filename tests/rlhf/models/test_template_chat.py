@@ -283,6 +283,10 @@ def test_what_is_too_long(base, chat_of) -> None:
     plain.start = [base.convert_tokens_to_ids("<s>")]
     (cut,), (start,) = answered(plain, [row], [" Fine."], len(answer) + 3)
     assert cut == plain.start + ids[-2:] + answer
+    (cut,), _ = answered(plain, [row], [" Fine."], len(answer) + 1)
+    assert cut == plain.start + answer
+    with pytest.raises(DataError, match=r"the answer ' Fine.' has .* tokens and the context"):
+        answered(plain, [row], [" Fine."], len(answer))  # no room for BOS
     with pytest.raises(
         DataError, match=r"'Hi there' has .* tokens, and the context has room for 2 beside the answer"
     ):

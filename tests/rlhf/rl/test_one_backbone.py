@@ -145,6 +145,19 @@ def test_value_and_reward_compute_what_models_of_their_own_would(tokenizer, tmp_
     assert len(scores) == 1  # the judge is no reward
 
 
+def test_each_judge_on_the_backbone_keeps_its_own_adapters(tokenizer, tmp_path: Path) -> None:
+    trainer = on_one_backbone(tokenizer, tmp_path)
+    rows, texts = [as_row(p) for p in PROMPTS[:3]], [" red", " blue two", " no"]
+    judges = [reward_adapter(tokenizer, seed) for seed in (3, 4)]
+    scorers = [trainer.scorer(judge) for judge in judges]
+    assert trainer.roles.judges[0].reward is judges[0]
+    for judge, scorer in zip(judges, scorers, strict=True):
+        expected = score(RewardModel(apart(tokenizer, judge), tokenizer), rows, texts)
+        assert scorer(rows, texts) == pytest.approx(expected, abs=1e-5)
+    trainer.scorer(judges[1])
+    assert len(trainer.roles.judges) == 2  # it is there already
+
+
 def test_the_gradient_is_that_of_networks_of_their_own(tokenizer, tmp_path: Path) -> None:
     """The same update with a policy and a value network that share nothing."""
     shared = on_one_backbone(tokenizer, tmp_path / "shared", num_mini_batches=1)

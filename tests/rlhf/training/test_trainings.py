@@ -33,7 +33,7 @@ from rlhf.training.optimizer import MuonAdamW
 from rlhf.training.order import reading_order
 from rlhf.training.pretrain import pieces, pretrain
 from rlhf.training.reward import RankingTrainer, accuracy, contrasts, train_reward
-from rlhf.training.sft import examples, sft, validation_loss
+from rlhf.training.sft import answered_turns, examples, sft, validation_loss
 
 ROWS = [as_row(text) for text in PROMPTS]
 
@@ -120,6 +120,22 @@ def test_the_loss_falls_on_the_completion_and_its_eos_only(base: Path) -> None:
     assert policy.tokenizer.decode(learned[:-1]) == row["completion"]
     assert learned[-1] == policy.tokenizer.eos_token_id
     assert policy.tokenizer.decode(ids) == row["prompt"] + row["completion"] + "<eos>"
+
+
+def test_each_assistant_turn_that_answers_somebody_is_a_demonstration() -> None:
+    said = [
+        ("assistant", "Hi."),
+        ("user", "One?"),
+        ("assistant", "Yes."),
+        ("assistant", "So."),
+        ("user", "Two?"),
+    ]
+    messages = [{"role": role, "content": text} for role, text in said]
+    turns = answered_turns({"messages": messages, "completion": "No."})
+    assert [(turn["messages"], turn["completion"]) for turn in turns] == [
+        (messages[:2], "Yes."),
+        (messages, "No."),
+    ]
 
 
 def test_a_long_prompt_loses_its_start_and_keeps_the_completion(base: Path) -> None:
