@@ -29,7 +29,7 @@ from typing import Any
 from flows.params import parse_changes, plan
 from rlhf.data.errors import DataError
 from rlhf.settings import Pretrained, Scratch, Settings
-from tasks.runtime.errors import one_line_errors
+from tasks.runtime.errors import one_line_errors, printable
 
 SHOWN = 2  # rows that are shown whole
 COLOURS = {"learnt": "\033[1;32m", "context": "\033[2m", "bad": "\033[1;31m", "good": "\033[32m"}
@@ -82,6 +82,10 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
     demonstrations = [row for row in tables["demonstrations"] if row["split"] == "train"]
     if not demonstrations:
         raise DataError("there are no demonstrations of split 'train', so SFT would have nothing to learn")
+    from tasks.runtime.feasibility import without_cue
+
+    if problem := without_cue(settings, demonstrations, bool(policy.tokenizer.chat_template)):
+        raise DataError(problem.text)
     _title("Base model")
     print(
         f"{type(policy.model).__name__}, {policy.model.num_parameters():,} parameters, "
@@ -91,7 +95,7 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
     kind = type(policy.template).__name__.lower()
     print(f"context {policy.context} tokens, template {kind}, an answer ends at {stops}")
     for line in changes:
-        print(f"- {line}")
+        print(f"- {printable(line)}")
     _show_rows(policy, demonstrations[:shown], settings.sft.learn)
     _show_lengths(policy, demonstrations, tables["prompts"], settings)
     findings = cheap_checks(policy, demonstrations, policy.tokenizer.name_or_path or None)
@@ -199,7 +203,7 @@ def _show(findings: Sequence[Any]) -> bool:
     for finding in findings:
         mark = {True: "ok  ", False: "FAIL", None: "-   "}[finding.ok]
         colour = {True: "good", False: "bad", None: "context"}[finding.ok]
-        print(f"{_coloured(colour, mark)} {finding.name}: {finding.seen}")
+        print(f"{_coloured(colour, mark)} {finding.name}: {printable(finding.seen)}")
         print(f"     {_coloured('context', finding.means)}")
         if finding.ok is False:
             print(f"     {finding.mend}")

@@ -35,6 +35,7 @@ from rlhf.models.settled import four_bits
 from rlhf.settings import Pretrained, Scratch
 from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.pretrain import pretrain
+from tasks.runtime.errors import printable
 from tasks.runtime.places import main_checkout
 from tasks.runtime.stage import Stage, run
 
@@ -92,7 +93,7 @@ def bring(stage: Stage, base: Pretrained) -> dict[str, Any]:
     name, settled = base.path, brought(base)
     told = save_base(settled, MODEL)
     for change in told["changes"]:
-        print(f"{name}: {change}", flush=True)
+        print(f"{name}: {printable(change)}", flush=True)
     write_curve("plots/base.csv", [])
     stage.record["changes"] = told["changes"]
     stage.log_tags({"base": name, "base_revision": base.revision or "", "base_hash": told["hash"]})

@@ -19,6 +19,7 @@ from typing import Any
 
 from rlhf.compute import deterministic
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, SPLITS, with_ids
+from rlhf.data.conversations import Messages
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.rankings import agreement_on_pairs
@@ -160,12 +161,13 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
     dataset: dict[str, dict[str, Any]] = {}
     for row in sorted(prompts, key=lambda row: SPLITS.index(row["split"])):
         dataset[prompt_key(row["prompt"])] = row  # the more held out of two spellings counts
-    rows, unknown = [], []
+    rows, unknown, others = [], [], 0
     address = store_address(state_dir())
     for row in stored_rankings(address, wanted.project, wanted.version, wanted.sha256):
         prompt = row["prompt"].strip()
         known = dataset.get(prompt_key(prompt))
         split = known["split"] if known else row["split"] or "train"
+        others += known is not None and not _same_turns(known["messages"], row["messages"])
         row |= {"prompt": prompt, "messages": (known or row)["messages"], "split": split, "id": None}
         rows.append(row | {"completions": [_answer(row, text) for text in row["completions"]]})
         if known is None:
@@ -185,8 +187,22 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
             f"{len(unknown)} of them are of prompts that the dataset does not have, {trained_on} of those in "
             f"split train, such as {ascii(unknown[0]['prompt'])[:60]}"
         )
+    if others:
+        print(
+            f"{others} were ranked as another conversation than the dataset has for that prompt text, "
+            "and are read as answers to the dataset's"
+        )
     stage.record["labels"] = wanted.model_dump() | {"rankings": len(rows), "unknown_prompts": len(unknown)}
     return rows
+
+
+def _same_turns(ours: Messages | None, theirs: Messages | None) -> bool:
+    """Whether a label's conversation is the dataset's; one that was ranked as plain text is."""
+    if theirs is None:
+        return True
+    # `prepare` has changed the line ends of the dataset's
+    turns = [(turn["role"], turn["content"].replace("\r\n", "\n")) for turn in theirs]
+    return turns == [(turn["role"], turn["content"]) for turn in ours or ()]
 
 
 def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

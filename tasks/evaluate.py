@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, PROMPT, SNAPSHOT
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, PROMPT, SNAPSHOT
 from rlhf.data.distinct import near_copies
 from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table, write_table
@@ -35,7 +35,7 @@ from rlhf.measures.snapshot_judgments import judge_snapshots
 from rlhf.measures.summary import print_table
 from rlhf.world.judges import mean_quality
 from tasks.graph import content_hash, stages
-from tasks.judging import FACTS, judge_all, load_judge, trust_in
+from tasks.judging import COMPARISONS, FACTS, judge_all, load_judge, trust_in
 from tasks.runtime.errors import StageError
 from tasks.runtime.outcome import write_rate
 from tasks.runtime.past_evaluations import record_evaluation
@@ -50,7 +50,8 @@ _DATA = ("data/", "models/")
 def main(stage: Stage) -> dict[str, float]:
     """Generate, judge, count, write."""
     settings, seed = stage.settings.evaluate, stage.settings.seed
-    judges: dict[str, Judge] = {name: load_judge(name, stage.settings) for name in settings.judges}
+    rankings = read_table(COMPARISONS, COMPARISON)
+    judges: dict[str, Judge] = {name: load_judge(name, stage.settings, rankings) for name in settings.judges}
     rows = held_out(DEMONSTRATIONS, settings.prompts)
     stage.log_dataset(DEMONSTRATIONS, rows, "evaluation")
     prompts, references = [row["prompt"] for row in rows], [row["completion"] for row in rows]

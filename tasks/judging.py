@@ -27,7 +27,7 @@ NO_JUDGMENTS = f"data/human: holds no judgments; put a file with {', '.join(JUDG
 HELD_OUT = ("validation", "test")  # splits whose prompts train neither a reward model nor its judge
 
 
-def load_judge(name: str, settings: Settings) -> Judge:
+def load_judge(name: str, settings: Settings, rows: Sequence[Row] = ()) -> Judge:
     """The judge that `evaluate.judges` names, with the files where the pipeline keeps them.
 
     A language model's answers are kept for good in the state folder, so that nothing is asked twice.
@@ -35,6 +35,7 @@ def load_judge(name: str, settings: Settings) -> Judge:
     Args:
         name: one of `evaluate.judges`.
         settings: all parameters.
+        rows: with conversations that the table of prompts may lack, such as the rankings.
 
     Raises:
         DataError: what the judge needs is not there.
@@ -48,7 +49,7 @@ def load_judge(name: str, settings: Settings) -> Judge:
             raise DataError(
                 f"{MODEL}: holds no judge, as no ranking is in split judge; set prepare.judge_share above 0"
             )
-        return model_judge(name, MODEL, read_table(PROMPTS, PROMPT))
+        return model_judge(name, MODEL, [*rows, *read_table(PROMPTS, PROMPT)])
     if name == "human":
         judgments = read_table(PEOPLE, JUDGMENT)
         if not judgments:
@@ -96,7 +97,7 @@ def trust_in(
         asked = judge.in_both_orders([pair for asked_of in pairs.values() for pair in asked_of])
         consistent = [len(set(choices)) == 1 for choices in asked if None not in choices]
     return measure(
-        asking(judge, str(rows[0]["source"]), seed),
+        asking(judge, str(rows[0]["source"]), seed, [*rankings, *rows]),
         rows,
         labelled,
         seed=seed,

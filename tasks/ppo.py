@@ -34,6 +34,7 @@ from rlhf.models.doctor import refuse_unsound
 from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.reward_model import RewardModel, load_reward, load_reward_adapter
 from rlhf.models.sampling import generate
+from rlhf.models.template import as_row, content_ids
 from rlhf.rl import reward_functions
 from rlhf.rl.early_stopping import EarlyStopping, ModelJudge, SnapshotJudge
 from rlhf.rl.shards import gather
@@ -136,13 +137,7 @@ def train_policy(stage: Stage) -> None:
         policy.tokenizer,
         settled=policy.settled,
         value=value if params.value == "separate" else None,
-        ptx_texts=[
-            row if row["messages"] else row["prompt"] + row["completion"]
-            for row in demonstrations
-            if row["split"] == "train"
-        ]
-        if params.ptx_coef
-        else (),
+        ptx_texts=ptx_of(policy, demonstrations) if params.ptx_coef else (),
     )
     tables = stage.checkpoints / "snapshots"
     snapshots: Snapshots | None = None
@@ -177,6 +172,17 @@ def train_policy(stage: Stage) -> None:
             collect_snapshots(tables, folder / "snapshots.parquet")
             write_json(folder / FINDINGS.name, findings)
         write_curve("plots/ppo.csv", [{**row, "step": row["update"]} for row in curve if "update" in row])
+
+
+def ptx_of(policy: Policy, demonstrations: list[dict[str, Any]]) -> list[str | dict[str, Any]]:
+    """What PPO-ptx trains on: the demonstrations of split `train`, as SFT read them; and as whole texts, as
+    pretraining read them, where the template puts nothing in front of a plain prompt."""
+    bare = policy.template.prompt(as_row("a")) == content_ids(policy.tokenizer, ["a"])[0]
+    return [
+        row["prompt"] + row["completion"] if bare and not row["messages"] else row
+        for row in demonstrations
+        if row["split"] == "train"
+    ]
 
 
 def config_of(stage: Stage, reward_weights: list[float]) -> PPOConfig:

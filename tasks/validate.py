@@ -100,8 +100,11 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
     if not collected:
         texts, talks = by_form(settings, tables)
         context, template = reach(settings.base, tables["demonstrations"])
+        in_turns = not talks or has_template(template())
+        if not in_turns:
+            texts, talks = by_form(settings, tables, in_turns)
         for problem in (
-            without_cue(settings, tables["demonstrations"]),
+            without_cue(settings, tables["demonstrations"], in_turns),
             too_long(
                 settings,
                 [row["prompt"] for row in texts],
@@ -144,6 +147,11 @@ def reach(
     return base.context or context_length(
         config
     ), lambda: read_text(source, base.template, base.template_arguments).template
+
+
+def has_template(template: Template) -> bool:
+    """Whether conversations are read as turns, and not as the text that people see of them."""
+    return bool(template.tokenizer.chat_template)
 
 
 def turn_counts(template: Template, rows: list[dict[str, Any]]) -> list[tuple[int, int]]:

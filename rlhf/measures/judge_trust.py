@@ -10,10 +10,11 @@ allows (intersection-union test, Berger 1982, Technometrics 24:295), however man
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.data.conversations import PromptRows
 from rlhf.data.distinct import first_of_spelling
 from rlhf.judges.judge import Judge, PairedJudge, ScoringJudge, blind_pairs
 from rlhf.measures.judge_checks import (
@@ -133,13 +134,15 @@ def measure(
     )
 
 
-def asking(judge: Judge, source: str, seed: int) -> Ask:
+def asking(judge: Judge, source: str, seed: int, rows: Iterable[Mapping[str, Any]] = ()) -> Ask:
     """A judge as `measure` asks it.
 
     Args:
         judge: one that scores texts, or that is asked in both orders.
         source: of the rows, as in the contract JUDGMENT.
         seed: of the order in which the judge sees the texts.
+        rows: with the conversations that prompts are the text of, so that the judge is asked in turns as it
+            is in earnest; other prompts are plain text.
 
     Raises:
         TypeError: a judge of another kind.
@@ -148,11 +151,12 @@ def asking(judge: Judge, source: str, seed: int) -> Ask:
         return by_score(judge.score)
     if not isinstance(judge, PairedJudge):
         raise TypeError(f"{judge.name}: no way is known to put this judge to the test")
+    conversations = PromptRows(rows)
     sides = {"reference": "better", "output": "worse", "tie": "tie"}
 
     def ask(name: str, known: Sequence[KnownPair]) -> list[str]:
         # the better text stands where the reference does, which no judge is told
-        prompts = [{"prompt": pair.prompt} for pair in known]
+        prompts = conversations.of(pair.prompt for pair in known)
         texts = ([getattr(pair, side) for pair in known] for side in ("better", "worse"))
         pairs = blind_pairs(name, prompts, *texts, split="control", source=source, seed=seed)
         answers = []

@@ -16,6 +16,12 @@ class StageError(RuntimeError):
     """A stage cannot do its work; the message is a line that says what is wrong and how to mend it."""
 
 
+def printable(text: str) -> str:
+    """A text as a terminal may show it: control characters, which could drive it, are escaped. Messages quote
+    data and models, which are text by anybody."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 @contextmanager
 def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
     """End the process with one line on stderr for an expected error, in place of a traceback."""
@@ -24,5 +30,5 @@ def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
     except (DataError, SettingsError, StageError, UndeclaredParameter) as error:
         if show_traceback:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -55,15 +55,17 @@ def too_long(
     )
 
 
-def by_form(settings: Settings, tables: Mapping[str, Rows]) -> tuple[Rows, Rows]:
+def by_form(settings: Settings, tables: Mapping[str, Rows], has_template: bool = True) -> tuple[Rows, Rows]:
     """The prompts that the base reads as text, each once, and the rows that it reads as turns.
 
     Args:
         settings: every parameter.
         tables: prompts and demonstrations.
+        has_template: whether the tokenizer of the base has a chat template, where that is known.
     """
+    turns = has_template and settings.base.template != "plain"
     rows = [row for name in ("prompts", "demonstrations") for row in tables[name] if row["prompt"]]
-    talks = [row for row in rows if row["messages"] and settings.base.template != "plain"]
+    talks = [row for row in rows if row["messages"] and turns]
     asked = {row["prompt"] for row in talks}
     texts = {row["prompt"]: row for row in tables["prompts"] if row["prompt"] and row["prompt"] not in asked}
     return list(texts.values()), talks
@@ -110,10 +112,17 @@ def conversations_too_long(
     )
 
 
-def without_cue(settings: Settings, demonstrations: Rows) -> Problem | None:
+def without_cue(settings: Settings, demonstrations: Rows, has_template: bool = True) -> Problem | None:
     """Conversations that the base would read as plain text: their transcript ends with what was asked, and
-    nothing says that an answer begins."""
-    if settings.base.template != "plain":
+    nothing says that an answer begins.
+
+    Args:
+        settings: every parameter.
+        demonstrations: of all splits.
+        has_template: whether the tokenizer of the base has a chat template, where that is known.
+    """
+    base = settings.base
+    if base.template != "plain" and has_template:
         return None
     talks = [row for row in demonstrations if row["messages"]]
     bare = sum(row["prompt"].strip() == transcript(row["messages"]).strip() for row in talks)
@@ -121,9 +130,13 @@ def without_cue(settings: Settings, demonstrations: Rows) -> Problem | None:
         return None
     return Problem(
         "sft",
-        f"{bare} demonstrations are conversations, and base.template is plain: set it to "
-        f"{'chatml' if isinstance(settings.base, Scratch) else 'auto'}, or give them a prompt text that ends "
-        "with a cue for the answer",
+        f"{bare} demonstrations are conversations, and "
+        + (
+            f"base.template is plain: set it to {'chatml' if isinstance(base, Scratch) else 'auto'}"
+            if base.template == "plain"
+            else "the tokenizer of the base has no chat template: set base.template to a file with one"
+        )
+        + ", or give them a prompt text that ends with a cue for the answer",
     )
 
 

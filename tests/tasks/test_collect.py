@@ -19,7 +19,7 @@ from rlhf.data.files import read_json
 from rlhf.data.table import read_table, write_table
 from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import new_model, train_tokenizer
-from tasks.collect import agreement
+from tasks.collect import _same_turns, agreement
 
 
 def row(labeler: str, ranking: list[int], group: str = "expert", seconds: float | None = None) -> dict:
@@ -109,6 +109,15 @@ def test_the_reward_stage_weighs_labelers_by_their_overlap(workspace: Workspace)
     workspace.stage("collect")
     with pytest.raises(DataError, match="collect overlapping rankings"):
         workspace.stage("reward")
+
+
+def test_labels_of_another_conversation_than_the_datasets_are_counted() -> None:
+    turns = [{"role": "user", "content": "a\nb"}]
+    assert _same_turns(turns, None)  # labels from before there were conversations
+    assert _same_turns(None, None)
+    assert _same_turns(turns, [{"role": "user", "content": "a\r\nb"}])
+    assert not _same_turns(None, turns)
+    assert not _same_turns([{"role": "system", "content": "s"}, *turns], turns)
 
 
 def test_rankings_of_the_label_store_are_a_version_and_no_more(

@@ -82,6 +82,12 @@ def test_every_dep_exists_or_is_written_by_a_stage() -> None:
             assert made or (ROOT / dep).exists(), f"{name}: nothing writes {dep} and it is not there"
 
 
+def test_whoever_reads_a_model_reads_what_its_adapters_sit_on() -> None:
+    models = {"models/sft", "models/reward", "models/judge", "models/ppo"}
+    for name, stage in STAGES.items():
+        assert models.isdisjoint(stage["deps"]) or "models/pretrained" in stage["deps"], name
+
+
 def test_packages_hold_no_code_that_no_stage_depends_on() -> None:
     """The stages leave __init__.py out, so nothing that matters may stand there."""
     for package in ("rlhf", "tasks"):

@@ -11,6 +11,8 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
 from rlhf.data.table import write_table
 from rlhf.judges.judge import blind_pairs
+from rlhf.measures.judge_trust import asking
+from rlhf.measures.known_pairs import KnownPair
 from rlhf.settings import Evaluate, Llm, Settings, check_settings
 from tasks.judging import load_judge, trust_in
 
@@ -121,6 +123,18 @@ def test_a_judge_that_knows_the_references_is_believed_and_asked_no_more_than_th
     limited = make(server, tmp_path / "elsewhere", {"max_requests": 60})
     with pytest.raises(DataError, match="limit of 60 requests"):
         trust(limited, held_out, outputs)
+
+
+def test_a_judge_is_put_to_the_test_on_conversations_in_turns(server, tmp_path, held_out):
+    server.behave = lambda request, attempt: (200, {}, completion("Verdict: tie"))
+    talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    rows = [held_out[0] | {"messages": talk}, held_out[1]]
+    asking(make(server, tmp_path), "files", 0, rows)(
+        "control", [KnownPair(row["prompt"], row["completion"], "no idea") for row in rows]
+    )
+    asked = [request["messages"][1]["content"] for request in server.requests]
+    assert sum("[turn 1, System" in text and "Be brief." in text for text in asked) == 2
+    assert sum("[prompt " in text and "test 1" in text and "[turn" not in text for text in asked) == 2
 
 
 def test_a_judge_whose_replies_cannot_be_read_is_not_believed(server, tmp_path, held_out):

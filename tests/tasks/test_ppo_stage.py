@@ -24,9 +24,10 @@ from rlhf.data.contracts import DEMONSTRATION, GOLD, SNAPSHOT
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
-from rlhf.models.policy import load_policy
+from rlhf.models.policy import Policy, load_policy
 from rlhf.models.reward_model import load_reward, score
-from rlhf.models.scratch import train_tokenizer
+from rlhf.models.scratch import new_model, train_tokenizer
+from rlhf.models.settled import Settled
 from rlhf.models.template import as_row
 from rlhf.rl.advantages import adapted_kl_coef
 from rlhf.world.gold import gold_score
@@ -171,6 +172,20 @@ def test_ptx_trains_on_the_demonstrations_too(ready: Workspace) -> None:
     assert all(0 < loss < math.log(1024) for loss in losses)  # nats a token, of 1,024 words at most
     assert sum(losses[-2:]) < sum(losses[:2])
     assert "loss/ptx_avg" not in ppo(ready, ptx_coef=0.0, updates=1)[0]
+
+
+@pytest.mark.parametrize(("kind", "whole"), [("plain", [True, False]), ("chat", [False, False])])
+def test_ptx_reads_demonstrations_as_sft_did(kind: str, whole: list[bool]) -> None:
+    """As whole texts only where nothing is in front of a plain prompt, as in pretraining."""
+    tokenizer = train_tokenizer(["one two three"], "word", 300, chatml=True)
+    policy = Policy(new_model("0.1M", tokenizer, 64), tokenizer, settled=Settled(template=kind))
+    talk = [{"role": "user", "content": "one"}]
+    rows = [
+        {"prompt": "one", "messages": messages, "completion": " two", "split": split}
+        for split in ("train", "test")
+        for messages in (None, talk)
+    ]
+    assert [item == "one two" for item in stage.ptx_of(policy, rows)] == whole
 
 
 def test_the_kl_coefficient_follows_its_target(ready: Workspace) -> None:

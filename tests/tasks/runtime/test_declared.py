@@ -6,6 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT, Workspace
 
+from rlhf.data.errors import DataError
 from rlhf.settings import Ppo, Settings, load_settings
 from tasks.runtime import stage as context
 from tasks.runtime.declared import Declared, UndeclaredParameter
@@ -79,3 +80,9 @@ def test_a_stage_run_as_a_command_ends_in_one_line(
     printed = capsys.readouterr().err
     assert printed.startswith("error: stage 'ingest' reads the parameter 'ppo'")
     assert printed.count("\n") == 1
+
+
+def test_an_error_that_quotes_a_model_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), context.one_line_errors():
+        raise DataError("a tensor \x1b[2J, ünd 東京")
+    assert capsys.readouterr().err == "error: a tensor \\x1b[2J, ünd 東京\n"

@@ -196,6 +196,18 @@ def test_a_plain_base_needs_a_cue_for_the_answer_to_a_conversation(workspace: Wo
         refuse(load_settings())
 
 
+def test_a_base_without_a_chat_template_needs_a_cue_too(workspace: Workspace) -> None:
+    tokenizer = train_tokenizer(["one two three"], "word", 300)
+    save_model(Policy(tiny_model("llama", tokenizer), tokenizer), "bases/tiny")
+    workspace.set({"base": {"type": "pretrained", "path": "bases/tiny"}})
+    workspace.set({"ppo.response_length": 10, "evaluate.response_length": 10})
+    own(workspace, [*rows_of(60), talk(5) | {"prompt": "talk\nAnswer:"}], rankings(60))
+    refuse_infeasible(load_settings(), prepared(workspace), collected=False)
+    own(workspace, [*rows_of(60), talk(5)], rankings(60))
+    with pytest.raises(StageError, match=r"has no chat template: set base\.template to a file with one, or"):
+        refuse_infeasible(load_settings(), prepared(workspace), collected=False)
+
+
 def test_a_text_never_has_more_tokens_than_can_be_told_without_a_tokenizer() -> None:
     rng = random.Random(0)
     signs = "ab AB;:'r/\n\t.é_9 \u4e2d🙂"
