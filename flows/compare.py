@@ -32,6 +32,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
 from flows.comparison_page import comparison_markdown, comparison_page, print_comparison
+from flows.past_params import load_past
 from flows.services.processes import running_environment
 from flows.trace import fetch, find_version, outputs
 from flows.workspace import RUNS, experiments
@@ -40,7 +41,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, written_beside
 from rlhf.data.table import read_table
 from rlhf.measures.comparison import Run, compare_runs
-from rlhf.settings import SettingsError, load_settings
+from rlhf.settings import SettingsError
 from tasks.graph import flat
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.tracking import EXPERIMENT, connect
@@ -104,7 +105,7 @@ def read_run(name: str) -> Run:
             name=name,
             evaluation=evaluation,
             judgments=read_table(folder / "data/judgments/judgments.parquet", JUDGMENT),
-            params=flat(load_settings(folder / "params.yaml").model_dump(by_alias=True)),
+            params=flat(load_past(folder / "params.yaml").model_dump(by_alias=True)),
             data={
                 path: lock[path] for path in ("data/raw", "data/prepared", "data/comparisons") if path in lock
             },

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from flows.exported import Sampling
+from flows.past_params import past_settings
 from flows.policies import NamedPolicy
 from flows.trace import COMPARISONS, outputs, ranked_by
 from rlhf.data.contracts import COMPARISON
@@ -24,7 +25,6 @@ from rlhf.measures.display import count_text
 from rlhf.measures.summary import judge_label, verdict
 from rlhf.report.page import SOURCES
 from rlhf.report.templates import visible
-from rlhf.settings import check_settings
 from tasks.graph import flat
 
 UNKNOWN = "unknown"  # the Hub's own word for a licence that nobody stated
@@ -71,7 +71,7 @@ class _Run:
         self.named = named
         params = named.file("params.yaml")
         self.params: dict[str, Any] = (
-            flat(check_settings(yaml.safe_load(params), "params.yaml").model_dump(by_alias=True))
+            flat(past_settings(yaml.safe_load(params), "params.yaml").model_dump(by_alias=True))
             if params
             else {}
         )
@@ -220,7 +220,7 @@ def _base(run: _Run) -> str:
     if params.get("base.path"):
         revision = params.get("base.revision")
         return f"{params['base.path']}{f' at {revision}' if revision else ''}"
-    scale = params.get("base.scale") or params.get("model.scale")
+    scale = params.get("base.scale")
     return f"none: a Llama of {scale} parameters trained from scratch on the same data" if scale else ""
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import yaml
 
+from flows.past_params import load_past, past_settings
 from flows.trace import fetch, find_version
 from flows.workspace import RUNS, experiments
 from rlhf.data.errors import DataError
-from rlhf.settings import Evaluate, Settings, check_settings, load_settings
+from rlhf.settings import Evaluate, Settings
 from tasks.runtime.errors import StageError
 from tasks.runtime.registry import POLICY, policy_folder
 
@@ -134,9 +135,7 @@ def _fetched(name: str, commit: str, folder: Path) -> NamedPolicy:
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
 
-    settings = check_settings(
-        yaml.safe_load(_of_commit(commit, "params.yaml") or b""), f"{name}: params.yaml"
-    )
+    settings = past_settings(yaml.safe_load(_of_commit(commit, "params.yaml") or b""), f"{name}: params.yaml")
     files = DVCFileSystem(str(Path.cwd()), rev=commit)
     try:
         files.get(str(POLICY), str(folder / POLICY), recursive=True)
@@ -155,7 +154,7 @@ def _in_checkout(name: str, names: tuple[str, ...], tree: Path) -> NamedPolicy:
     def read(path: str) -> bytes | None:
         return (tree / path).read_bytes() if (tree / path).is_file() else None
 
-    return _of_run(name, names, tree / POLICY, load_settings(tree / "params.yaml"), read)
+    return _of_run(name, names, tree / POLICY, load_past(tree / "params.yaml"), read)
 
 
 def _of_run(

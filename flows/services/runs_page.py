@@ -16,12 +16,13 @@ from urllib.parse import quote
 import yaml
 
 from flows.machine import living
+from flows.past_params import load_past
 from flows.run_state import RunState, pages, read_state
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.measures.display import count_text, rate_text
 from rlhf.report.templates import page_template
-from rlhf.settings import SettingsError, base_name, load_settings
+from rlhf.settings import SettingsError, base_name
 
 REPORT = "reports/report.html"
 
@@ -92,7 +93,7 @@ def _size(tree: Path) -> list[str]:
     """The model's size, and how many rows it learnt from."""
     parts: list[str] = []
     with suppress(SettingsError, OSError, yaml.YAMLError):
-        parts.append(base_name(load_settings(tree / "params.yaml").base))
+        parts.append(base_name(load_past(tree / "params.yaml").base))
     counted = _read(tree / "metrics/prepare.json").get("demonstrations", {})
     if demonstrations := sum(split["rows"] for split in counted.values()):
         parts.append(count_text(demonstrations, "demonstrations"))
