@@ -7,9 +7,9 @@
 
 It reads the data and brings in the base model as a run does, shows the first rows as the model will see them
 (what is learnt stands in brackets, and in colour on a terminal), how long they are against the context, and
-checks what goes wrong silently: templates, special tokens, padding, scores, log-probabilities. Nothing is
-trained and nothing is written. It exits with 1 if a check fails. A base model that is trained from scratch
-has random weights here.
+checks what goes wrong silently: templates, special tokens, padding, scores, log-probabilities. At the end it
+says all for which a run would be refused. Nothing is trained and nothing is written. It exits with 1 if a
+check fails or a run would be refused. A base model that is trained from scratch has random weights here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with one_line_errors():
         settings = plan(options.recipe, options.data, parse_changes(options.set))
-        if not examine(settings, options.rows):
+        passed = examine(settings, options.rows)
+        if not _starts(settings, passed) or not passed:
             sys.exit(1)
 
 
@@ -98,9 +99,10 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
         print(f"- {printable(line)}")
     _show_rows(policy, demonstrations[:shown], settings.sft.learn)
     _show_lengths(policy, demonstrations, tables["prompts"], settings)
+    fits = _fits(policy, tables, settings)
     findings = cheap_checks(policy, demonstrations, policy.tokenizer.name_or_path or None)
     findings += _of_models(policy, demonstrations, tables["comparisons"], settings)
-    return _show(findings)
+    return _show(findings) and fits
 
 
 def _stored(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,6 +193,26 @@ def _show_lengths(
         print(f" ({_WHEN_LONG[name]})" if long else "")
 
 
+def _fits(policy: Any, tables: Mapping[str, Any], settings: Settings) -> bool:
+    """Print what the context cannot hold, as the stage `validate` would refuse it."""
+    from tasks.runtime.feasibility import by_form, conversations_too_long, too_long, turn_counts
+
+    texts, talks = by_form(settings, tables, bool(policy.tokenizer.chat_template))
+    template, context = policy.template, policy.context
+    problems = [
+        too_long(
+            settings,
+            [row["prompt"] for row in texts],
+            context,
+            lambda: [len(ids) for ids in template.prompts(texts)],
+        ),
+        conversations_too_long(settings, talks, context, lambda: turn_counts(template, talks)),
+    ]
+    for problem in filter(None, problems):
+        print(f"{_coloured('bad', 'FAIL')} {problem.text}")
+    return not any(problems)
+
+
 _WHEN_LONG = {
     "demonstrations": "plain prompts lose their start, conversations are refused",
     "their answers": "PPO and evaluation stop there: raise ppo.response_length, evaluate.response_length",
@@ -212,6 +234,28 @@ def _show(findings: Sequence[Any]) -> bool:
         f"\n{failed} of {len(findings)} checks failed" if failed else f"\nall {len(findings)} checks passed"
     )
     return not failed
+
+
+def _starts(settings: Settings, passed: bool) -> bool:
+    """Print whether `make run` would start with these parameters, and everything that keeps it from that.
+
+    Args:
+        settings: every parameter.
+        passed: whether data and model passed what was checked before.
+    """
+    from flows.upfront import doom, refuse, rows_to_come, stages_up_to
+
+    _title("The run")
+    lines = doom(settings, rows_to_come(settings), stages_up_to(None))
+    for line in lines:
+        print(f"{_coloured('bad', 'FAIL')} {line}")
+    if lines:
+        print("\nmake run refuses these parameters")
+        return False
+    for line in refuse(settings):
+        print(f"note {line}")
+    print("make run starts with these parameters" if passed else "what failed above comes first")
+    return True
 
 
 def _title(text: str) -> None:

@@ -24,6 +24,7 @@ from tasks.runtime.feasibility import (
     problems_of_data,
     too_long,
     without_cue,
+    without_labeler,
 )
 from tasks.runtime.places import state_dir
 from tasks.runtime.preflight import cautions, contradictions
@@ -54,21 +55,9 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
         collect = settings.collect.model_copy(update={"labelers": "store", "labels": labels})
         settings = settings.model_copy(update={"collect": collect})
     tables = rows_to_come(settings)
-    problems = contradictions(settings)
-    if tables:
-        # A word is at least one token; the stage `validate` counts tokens exactly.
-        texts, talks = by_form(settings, tables)
-        prompts, context = [row["prompt"] for row in texts], settings.base.context
-        for problem in (
-            without_cue(settings, tables["demonstrations"]),
-            too_long(settings, prompts, context, lambda: [len(p.split()) for p in prompts]),
-            conversations_too_long(settings, talks, context, lambda: [_words(row) for row in talks]),
-        ):
-            problems += [problem] if problem else []
-        problems += problems_of_data(settings, tables)
-    doomed = [problem.text for problem in problems if problem.stage in needed]
+    doomed = doom(settings, tables, needed)
     if doomed:
-        more = f" (and {len(doomed) - 1} more)" if len(doomed) > 1 else ""
+        more = f" (and {len(doomed) - 1} more; `make doctor` lists them)" if len(doomed) > 1 else ""
         raise SettingsError(doomed[0] + more)
     if not round_to_come:
         _refuse_labels(settings, needed)
@@ -83,6 +72,30 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     elif settings.ingest.source == "builtin" and not settings.prepare.test_share:
         warning = gate_warning(settings, settings.ingest.test_posts)
     return [*lines, warning] if warning else lines
+
+
+def doom(settings: Settings, tables: dict[str, list[dict[str, Any]]] | None, needed: set[str]) -> list[str]:
+    """What dooms a run, however its trainings go: a line each that says how to mend it.
+
+    Args:
+        settings: every parameter.
+        tables: the user's rows, see `rows_to_come`.
+        needed: the stages that are to run.
+    """
+    problems = contradictions(settings)
+    if tables:
+        # A word is at least one token; the stage `validate` counts tokens exactly.
+        texts, talks = by_form(settings, tables)
+        prompts, context = [row["prompt"] for row in texts], settings.base.context
+        for problem in (
+            without_labeler(tables["comparisons"]),
+            without_cue(settings, tables["demonstrations"]),
+            too_long(settings, prompts, context, lambda: [len(p.split()) for p in prompts]),
+            conversations_too_long(settings, talks, context, lambda: [_words(row) for row in talks]),
+        ):
+            problems += [problem] if problem else []
+        problems += problems_of_data(settings, tables)
+    return [problem.text for problem in problems if problem.stage in needed]
 
 
 def _refuse_labels(settings: Settings, needed: set[str]) -> None:

@@ -32,6 +32,7 @@ from tasks.runtime.feasibility import (
     gate_warning,
     problems_of_data,
     too_long,
+    turn_counts,
     without_cue,
 )
 from tasks.runtime.stage import Stage, run
@@ -152,16 +153,6 @@ def reach(
 def has_template(template: Template) -> bool:
     """Whether conversations are read as turns, and not as the text that people see of them."""
     return bool(template.tokenizer.chat_template)
-
-
-def turn_counts(template: Template, rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """The tokens of each conversation, and of its completion, 0 where there is none."""
-    answered = [row for row in rows if row.get("completion")]
-    answers = iter(template.answers(answered, [row["completion"] for row in answered]))
-    return [
-        (len(ids), len(next(answers)) if row.get("completion") else 0)
-        for row, ids in zip(rows, template.prompts(rows), strict=True)
-    ]
 
 
 def scratch_template(base: Scratch, demonstrations: list[dict[str, Any]]) -> Template:

@@ -68,21 +68,15 @@ def add_adapters(model: Any, lora: Lora, *, head: bool = False) -> Any:
     """
     from peft import LoraConfig
 
-    linear = linear_layers(model)
-    if lora.targets == "auto":
-        targets = {name.rsplit(".", 1)[-1] for name in linear}
-    else:
-        targets = set(lora.targets)
-        for target in lora.targets:
-            if not any(is_target(name, target) for name in linear):
-                known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
-                raise DataError(f"no linear layer {target!r} to adapt; {type(model).__name__} has {known}")
+    layers = layers_to_adapt(model, lora.targets)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=sorted(targets),
-        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in linear.values()),
+        target_modules=sorted(
+            {name.rsplit(".", 1)[-1] for name in layers} if lora.targets == "auto" else set(lora.targets)
+        ),
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers.values()),
     )
     adapted = _adapted(model, config)
     if head:
@@ -99,9 +93,30 @@ def linear_layers(model: Any) -> dict[str, Any]:
     }
 
 
-def is_target(name: str, target: str) -> bool:
-    """Whether `Lora.targets` means the layer of a name by `target`, its last words."""
-    return f".{name}".endswith(f".{target}")
+def layers_to_adapt(model: Any, targets: Any) -> dict[str, Any]:
+    """The linear layers of a model's body that get an adapter, by name.
+
+    Args:
+        targets: "auto" for all of them, or names or ends of names.
+
+    Raises:
+        DataError: no layer of the body has a name that `targets` asks for.
+    """
+    linear = linear_layers(model)
+    if targets == "auto":
+        return linear
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in linear):
+            known = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
+            raise DataError(
+                f"base.lora.targets: no linear layer {target!r} to adapt; {type(model).__name__} has {known}"
+                "; name some of these, or set it to auto"
+            )
+    return {
+        name: layer
+        for name, layer in linear.items()
+        if any(f".{name}".endswith(f".{target}") for target in targets)
+    }
 
 
 def put_on(model: Any, adapters: Adapters) -> Any:

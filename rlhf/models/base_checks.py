@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from rlhf.data.errors import DataError
-from rlhf.models.adapters import is_target, linear_layers
+from rlhf.models.adapters import layers_to_adapt, linear_layers
 from rlhf.models.base_source import Source, first_line
 from rlhf.models.logprobs import check_head
 from rlhf.models.packing import check_scores
@@ -227,6 +227,9 @@ def memory_needed(
     Returns:
         `parameters` (a number, no bytes), `sft`, and `ppo`: policy and value network learn, reference and
         reward model do not; with adapters all four share one backbone.
+
+    Raises:
+        DataError: no layer has a name that `targets` asks for.
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -234,13 +237,10 @@ def memory_needed(
     if lora is None:
         whole = LEARNS * parameters
         return {"parameters": parameters, "sft": whole, "ppo": 2 * whole + 2 * parameters * dtype.itemsize}
-    linear, targets = linear_layers(model), lora["targets"]
-    adapters = sum(
-        lora["rank"] * sum(layer.weight.shape)
-        for name, layer in linear.items()
-        if targets == "auto" or any(is_target(name, target) for target in targets)
-    )
-    small = sum(layer.weight.numel() for layer in linear.values()) if quantization == "4bit" else 0
+    adapted = layers_to_adapt(model, lora["targets"]).values()
+    adapters = sum(lora["rank"] * sum(layer.weight.shape) for layer in adapted)
+    layers = linear_layers(model).values()
+    small = sum(layer.weight.numel() for layer in layers) if quantization == "4bit" else 0
     backbone = (parameters - small) * dtype.itemsize + small // 2
     return {
         "parameters": parameters,

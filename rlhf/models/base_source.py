@@ -23,6 +23,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 # Configs, tokenizer, vocabulary, chat template, and what tells the licence; not the subfolders of a model.
 SMALL = ("*.json", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*", "LICENCE*")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5")
+NO_WEIGHTS = "no weights at all; `save_pretrained` of the model writes them"
 CONVERT = (
     'convert them where you trust them: python -c "from transformers import AutoModelForCausalLM as M; '
     "M.from_pretrained('MODEL').save_pretrained('FOLDER')\", and put the tokenizer's files beside"
@@ -125,7 +126,7 @@ def _look(name: str, revision: str | None, folder: Path, files: Mapping[str, int
         names = sorted(set(_json(name, folder / INDEX).get("weight_map", {}).values()))
     if not names:
         pickled = sorted(file for file in files if file.endswith(PICKLED))
-        what = f"only {pickled[0]}, which can hold code; {CONVERT}" if pickled else "no weights at all"
+        what = f"only {pickled[0]}, which can hold code; {CONVERT}" if pickled else NO_WEIGHTS
         raise DataError(f"{name}: no model.safetensors or {INDEX}: {what}")
     for file in names:
         if file not in files:

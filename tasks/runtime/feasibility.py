@@ -6,11 +6,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf.data.conversations import transcript
 from rlhf.settings import Scratch, Settings
 from tasks.runtime.preflight import Problem
+
+if TYPE_CHECKING:
+    from rlhf.models.template import Template
 
 _FEW = 10_000  # with more prompts a tie in place of a win never narrows the interval enough to matter
 Rows = list[dict[str, Any]]
@@ -103,12 +106,39 @@ def conversations_too_long(
     if worst is None:
         return None
     prompt, answer = counts[worst]
-    limit = "ppo.max_prompt_length" if prompt > longest else "base.context"
+    if prompt > longest:
+        limit = f"ppo.max_prompt_length is {longest}; raise it, or shorten them"
+    elif base.context is None:
+        limit = f"the model reaches {context}; shorten them, or leave them out"
+    else:
+        limit = f"base.context is {context}; raise it, or shorten them"
     return Problem(
         "sft",
         f"{len(over(counts))} of {len(rows)} conversations are too long, and none is cut: "
         f"{ascii(rows[worst]['prompt'])[:40]} has {prompt} tokens, its answer up to {max(answer, length)}, "
-        f"and {limit} is {longest if prompt > longest else context}; raise it, or shorten them",
+        f"and {limit}",
+    )
+
+
+def turn_counts(template: Template, rows: Rows) -> list[tuple[int, int]]:
+    """The tokens of each conversation, and of its completion, 0 where there is none."""
+    answered = [row for row in rows if row.get("completion")]
+    answers = iter(template.answers(answered, [row["completion"] for row in answered]))
+    return [
+        (len(ids), len(next(answers)) if row.get("completion") else 0)
+        for row, ids in zip(rows, template.prompts(rows), strict=True)
+    ]
+
+
+def without_labeler(comparisons: Rows) -> Problem | None:
+    """Rankings of which nobody knows who gave them, which the rules of the stage `validate` refuse."""
+    nameless = [row for row in comparisons if row["labeler_id"] is None]
+    if not nameless:
+        return None
+    return Problem(
+        "validate",
+        f"{len(nameless)} of {len(comparisons)} comparisons have no labeler_id, such as that of "
+        f"{ascii(nameless[0]['prompt'])[:40]}: name who ranked each, or one name for all if nobody knows",
     )
 
 

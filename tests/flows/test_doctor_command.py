@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from own_rows import own, rankings, rows_of
 
 from flows.doctor import examine, main
 from rlhf.data.errors import DataError
@@ -30,7 +31,7 @@ def settings(**changes: object) -> Settings:
     return check_settings(nested, "the test")
 
 
-def own_rows(folder: Path, rows: list[dict[str, object]]) -> str:
+def rows_in(folder: Path, rows: list[dict[str, object]]) -> str:
     folder.mkdir()
     lines = [json.dumps(row) for row in rows]
     (folder / "demonstrations.jsonl").write_text("\n".join(lines) + "\n")
@@ -54,7 +55,7 @@ def test_conversations_are_shown_as_the_model_sees_them_and_cannot_drive_the_ter
         {"messages": [*TURNS[:1], {**TURNS[1], "content": f"{TURNS[1]['content']} {i}"}, TURNS[2]]}
         for i in range(40)
     ]
-    folder = own_rows(tmp_path / "rows", rows)
+    folder = rows_in(tmp_path / "rows", rows)
     chosen = settings(
         **{
             "ingest.source": "files",
@@ -82,10 +83,37 @@ def test_a_reward_that_is_the_same_for_every_answer_fails(capsys) -> None:
 
 
 def test_bad_data_ends_in_one_line(tmp_path, capsys) -> None:
-    folder = own_rows(tmp_path / "rows", [{"messages": TURNS[:2]}])
+    folder = rows_in(tmp_path / "rows", [{"messages": TURNS[:2]}])
     with pytest.raises(DataError):
         examine(settings(**{"ingest.source": "files", "ingest.path": folder}))
     with pytest.raises(SystemExit) as ended:
         main(["--set", "base.scale=9B"])
     assert ended.value.code == 1 or "error" in str(ended.value.code)
     assert capsys.readouterr().out == ""
+
+
+def test_it_lists_all_for_which_a_run_would_be_refused(workspace, capsys) -> None:
+    own(workspace, rows_of(60), rankings(60))
+    workspace.set({"collect.labelers": "simulated", "evaluate.judges": ["gold"]})
+    with pytest.raises(SystemExit) as ended:
+        main(["--rows", "0"])
+    assert ended.value.code == 1
+    checks, run = capsys.readouterr().out.split("The run")
+    assert "checks passed" in checks
+    assert "FAIL collect.labelers is simulated" in run
+    assert "FAIL evaluate.judges has gold" in run
+    assert "make run refuses these parameters" in run
+    workspace.set({"collect.labelers": "given", "evaluate.judges": ["reward-model"]})
+    main(["--rows", "0"])
+    assert "make run starts with these parameters" in capsys.readouterr().out
+
+
+def test_a_conversation_that_the_context_cannot_hold_fails(tmp_path, capsys) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"why {i}"}, TURNS[2]]} for i in range(40)]
+    rows.append({"messages": [{"role": "user", "content": "why " * 300}, TURNS[2]]})
+    changes = {"base.template": "chatml", "base.tokenizer": "bpe", "base.context": 256}
+    folder = rows_in(tmp_path / "rows", rows)
+    assert not examine(settings(**{"ingest.source": "files", "ingest.path": folder, **changes}))
+    out = capsys.readouterr().out
+    assert "of 82 conversations are too long, and none is cut: 'why why" in out
+    assert "all 13 checks passed" in out

@@ -120,6 +120,13 @@ def test_parameters_and_memory_are_counted_without_memory() -> None:
     gpt2 = memory_needed(AutoConfig.for_model("gpt2"), torch.float32, lora)
     adapters = 12 * 16 * ((768 + 2304) + (768 + 768) + 2 * (768 + 3072))
     assert gpt2["sft"] == 4 * gpt2["parameters"] + 16 * adapters
+    ends = memory_needed(config, torch.bfloat16, {"rank": 8, "targets": ["self_attn.q_proj"]})
+    assert ends == queries
+
+
+def test_targets_that_no_layer_has_are_refused_before_there_are_weights() -> None:
+    with pytest.raises(DataError, match=r"base\.lora\.targets: no linear layer 'c_attn' .* set it to auto"):
+        memory_needed(AutoConfig.for_model(**QWEN), torch.bfloat16, {"rank": 8, "targets": ["c_attn"]})
 
 
 def test_a_model_without_room_in_memory_is_refused_with_what_is_needed_and_there(monkeypatch) -> None:

@@ -22,7 +22,13 @@ from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import train_tokenizer
 from rlhf.settings import Settings, SettingsError, load_settings
 from tasks.runtime.errors import StageError
-from tasks.runtime.feasibility import best_lower_end, gate_warning, most_tokens, needed_prompts
+from tasks.runtime.feasibility import (
+    best_lower_end,
+    conversations_too_long,
+    gate_warning,
+    most_tokens,
+    needed_prompts,
+)
 from tasks.runtime.preflight import cautions
 from tasks.validate import refuse_infeasible
 
@@ -110,6 +116,17 @@ def test_data_that_cannot_do_what_is_asked_is_refused_at_second_0_and_in_validat
     assert "\n" not in str(caught.value) + str(late.value)
 
 
+def test_rankings_without_their_labeler_are_refused_at_second_0(workspace: Workspace) -> None:
+    nameless = [{key: value for key, value in row.items() if key != "labeler_id"} for row in rankings(2)]
+    own(workspace, rows_of(60), nameless + rankings(60)[2:])
+    said = r"2 of 60 comparisons have no labeler_id, such as that of 'question 0'"
+    with pytest.raises(SettingsError, match=said):
+        refuse(load_settings())
+    prepared(workspace)
+    with pytest.raises(StageError, match="labeler_id is never null; 2 rows"):
+        workspace.stage("validate")
+
+
 def test_the_stage_validate_refuses_rows_that_meet_every_rule(workspace: Workspace) -> None:
     only_ties(workspace)
     prepared(workspace)
@@ -162,6 +179,18 @@ def test_prompts_are_counted_by_the_tokenizer_and_the_context_of_a_base_from_els
     workspace.set({"base": base | {"context": 65}})
     with pytest.raises(DataError, match=r"reaches 64 tokens, and base\.context is 65"):
         refuse_infeasible(load_settings(), tables, collected=False)
+
+
+def test_a_conversation_longer_than_the_model_reaches_is_not_mended_by_a_context() -> None:
+    base = {"base__type": "pretrained", "base__path": "team/model", "ppo__response_length": 48}
+    row = talk(500)
+    row["prompt"] = row["messages"][0]["content"]
+    for context, said in ((None, "the model reaches 512; shorten"), (512, "base.context is 512; raise it")):
+        problem = conversations_too_long(
+            settings(**base, base__context=context), [row], 512, lambda: [(500, 2)]
+        )
+        assert problem is not None
+        assert said in problem.text
 
 
 @pytest.mark.parametrize("tokenizer", ["word", "bpe"])
