@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import os
+from typing import Any
 
 from rlhf.compute import deterministic
 from rlhf.data.contracts import DEMONSTRATION
@@ -19,14 +20,14 @@ from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
 from rlhf.models.adapters import add_adapters
 from rlhf.models.doctor import refuse_unsound
-from rlhf.models.policy import load_policy, save_model
+from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.sampling import check_sampling, generate
 from rlhf.training.curves import final_loss, write_curve
 from rlhf.training.sft import sft, validation_loss
 from tasks.runtime.stage import Stage, launch, run
 
 CURVE = "curve.json"  # beside the checkpoints, unrounded
-SHOWN_TOKENS = 48  # tokens of the samples in MLflow, on which nothing depends
+SHOWN_TOKENS = 48  # most tokens of the samples in MLflow, on which nothing depends
 
 
 def main(stage: Stage) -> dict[str, float | None]:
@@ -48,13 +49,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     }
 
     shown = [row for row in demonstrations if row["split"] == "validation"][:16]
-    outputs = generate(
-        policy,
-        shown,
-        temperature=0.7,
-        max_new_tokens=SHOWN_TOKENS,
-        seed=0,
-    )
+    outputs = sampled(policy, shown)
     stage.log_samples(
         [
             {"prompt": row["prompt"], "reference": row["completion"], "output": output}
@@ -64,6 +59,13 @@ def main(stage: Stage) -> dict[str, float | None]:
     )
     write_json("metrics/sft.json", figures)
     return figures
+
+
+def sampled(policy: Policy, rows: list[dict[str, Any]]) -> list[str]:
+    """Answers to some rows, shorter than `SHOWN_TOKENS` where the context has no room behind a prompt."""
+    longest = max(map(len, policy.template.prompts(rows)), default=1)
+    room = max(1, policy.context - longest)
+    return generate(policy, rows, temperature=0.7, max_new_tokens=min(SHOWN_TOKENS, room), seed=0)
 
 
 def train_policy(stage: Stage) -> None:

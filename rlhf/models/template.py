@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.models.chat import Chat
-from rlhf.models.plain import Plain, Row, content_ids
+from rlhf.models.plain import Plain, Row, content_ids, ids_in_front
 from rlhf.models.tokenizer_files import check_tokenizer, load_tokenizer
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "documents",
     "load_tokenizer",
     "prompts_within",
+    "same_template",
     "template_of",
 ]
 
@@ -95,6 +96,12 @@ def template_of(tokenizer: Any, kind: str = "auto", arguments: Mapping[str, Any]
     return Chat(tokenizer, arguments or {}, wrap=kind == "chat")
 
 
+def same_template(a: Template, b: Template) -> bool:
+    """Whether two templates on the same vocabulary write the same ids."""
+    names = ("source", "arguments", "wrap", "start")
+    return type(a) is type(b) and all(getattr(a, name, None) == getattr(b, name, None) for name in names)
+
+
 def as_row(prompt: str | Sequence[Mapping[str, str]]) -> Row:
     """A row of a prompt text, or of the messages of a conversation."""
     if isinstance(prompt, str):
@@ -148,12 +155,13 @@ def documents(
         longest: in tokens; a text beyond it loses its end, a row the start of its prompt. A text without
             tokens is left out.
     """
+    front = ids_in_front(template.tokenizer)
     sequences, starts = [], []
     for item in items:
         if isinstance(item, str):
             ids = content_ids(template.tokenizer, [item])[0]
             if ids:
-                sequences.append([*ids, template.tokenizer.eos_token_id][:longest])
+                sequences.append([*front, *ids, template.tokenizer.eos_token_id][:longest])
                 starts.append(1)
         else:
             (ids,), (start,) = answered(template, [item], [item["completion"]], longest)

@@ -17,7 +17,8 @@ from rlhf.models.batches import Batch, last_positions, right_pad, token_batches
 from rlhf.models.logprobs import hidden_states, sequence_scores
 from rlhf.models.policy import Policy
 from rlhf.models.reward_model import RewardModel, score
-from rlhf.models.template import Prompt, Row, answered
+from rlhf.models.settled import UNSETTLED, Settled
+from rlhf.models.template import Prompt, Row, answered, same_template, template_of
 
 Scorer = Callable[[Sequence[Row], Sequence[str]], list[float]]  # (rows, completions) -> scores
 RewardFunction = Callable[[list[Prompt], list[str]], Sequence[float]]  # (prompts, completions) -> scores
@@ -83,11 +84,18 @@ class OnBackbone:
 Reward: TypeAlias = PreTrainedModel | RewardModel | RewardAdapter | RewardFunction
 
 
-def named_rewards(rewards: Sequence[Reward], tokenizer: Any) -> dict[str, Reward]:
+def named_rewards(
+    rewards: Sequence[Reward], tokenizer: Any, settled: Settled = UNSETTLED
+) -> dict[str, Reward]:
     """Rewards by name: a function's own name, `model` for a model; a second of the same name gets a number.
 
-    A `RewardModel` on the policy's tokenizer becomes its bare model, which reads the policy's ids.
+    A `RewardModel` on the policy's tokenizer and template becomes its bare model, which reads the policy's
+    ids. Under another template it would read turns that are not marked as those that it learnt from.
+
+    Args:
+        tokenizer, settled: of the policy.
     """
+    template = template_of(tokenizer, settled.template, settled.arguments)
     named: dict[str, Reward] = {}
     for reward in rewards:
         name = (
@@ -96,7 +104,11 @@ def named_rewards(rewards: Sequence[Reward], tokenizer: Any) -> dict[str, Reward
             else getattr(reward, "__name__", "function")
         )
         taken = sum(key == name or key.startswith(f"{name}_") for key in named)
-        if isinstance(reward, RewardModel) and reward.tokenizer.get_vocab() == tokenizer.get_vocab():
+        if (
+            isinstance(reward, RewardModel)
+            and reward.tokenizer.get_vocab() == tokenizer.get_vocab()
+            and same_template(reward.template, template)
+        ):
             reward = reward.model
         named[f"{name}_{taken + 1}" if taken else name] = reward
     return named

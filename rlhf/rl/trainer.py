@@ -64,9 +64,9 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         policy: the causal language model to train; its dropout is switched off, as that of all roles. With
             adapters on it (a `peft` model), they learn, and the reference is a frozen copy of them.
         rewards: one reward or several, each a one-label sequence-classification model on the policy's
-            tokenizer, a `RewardModel` with its own tokenizer, a `RewardAdapter` on the policy's backbone, or
-            a function of (prompts, completions) that returns one score each. Their weighted sum is the score;
-            each is logged as `rewards/<name>`.
+            tokenizer, a `RewardModel` with its own tokenizer and template, a `RewardAdapter` on the policy's
+            backbone, or a function of (prompts, completions) that returns one score each. Their weighted sum
+            is the score; each is logged as `rewards/<name>`.
         args: settings.
         prompts: texts, lists of {"role", "content"} messages for a tokenizer with a chat template, or rows
             with `prompt` (text) and `messages` (None for plain text).
@@ -102,7 +102,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         settled: Settled = UNSETTLED,
         **more: Any,
     ) -> None:
-        named = named_rewards(rewards if isinstance(rewards, Sequence) else [rewards], tokenizer)
+        named = named_rewards(rewards if isinstance(rewards, Sequence) else [rewards], tokenizer, settled)
         model: Any = check_policy(policy, reference, peft_config)
         rows = prompt_rows(prompts, tokenizer)
         check_roles(model, value, named, args, ptx_texts, tokenizer)

@@ -20,6 +20,7 @@ from rlhf.models.template import (
     as_row,
     check_tokenizer,
     content_ids,
+    documents,
     load_tokenizer,
     prompts_within,
     template_of,
@@ -250,6 +251,9 @@ def test_bos_stands_once_whoever_writes_it(base) -> None:
         )
         assert whole == chat.prompt(as_row([USER]))  # who serves with this template reads the same
         assert Plain(base).answer({}, "Hi").count(bos) == 0
+        (text, cut), _ = documents(chat, ["Hi there", "Hi there, how are you?"], 4)
+        assert text == [*Plain(base).prompt({"prompt": "Hi there"}), base.eos_token_id][:4]
+        assert (cut[0], len(cut)) == (bos, 4)
 
 
 def test_plain_rows_and_the_kinds(base, chat_of) -> None:

@@ -25,7 +25,7 @@ from rlhf.models.template import as_row
 from rlhf.rl import reward_functions
 from rlhf.rl.advantages import adapted_kl_coef, whiten
 from rlhf.rl.metrics import UpdateSums
-from rlhf.rl.rewards import model_scores
+from rlhf.rl.rewards import model_scores, named_rewards
 from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
 from rlhf.training.loop import train
 
@@ -238,6 +238,17 @@ def test_a_reward_model_on_the_same_tokenizer_reads_the_ids(tokenizer, tmp_path:
     scorer = tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1)
     trainer = trainer_of(tokenizer, tmp_path, reward=RewardModel(scorer, copy.deepcopy(tokenizer)))
     assert list(trainer.roles.rewards.values()) == [scorer]
+
+
+def test_a_reward_model_with_another_template_reads_the_text(tokenizer) -> None:
+    scorer = tiny(tokenizer, LlamaForSequenceClassification, seed=1, num_labels=1)
+    turns = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    ours, theirs = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
+    ours.chat_template = turns + "{% if add_generation_prompt %}:{% endif %}"
+    theirs.chat_template = turns + "{% if add_generation_prompt %} yes{% endif %}"
+    reward = RewardModel(scorer, theirs)
+    assert named_rewards([reward], ours) == {"model": reward}
+    assert named_rewards([reward], theirs) == {"model": scorer}
 
 
 def test_chat_messages_are_prompts(tokenizer, tmp_path: Path) -> None:
