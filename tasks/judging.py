@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.contracts import COMPARISON, JUDGMENT, PROMPT
+from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.data.table import read_table
@@ -117,6 +118,9 @@ def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
 
     Returns:
         Judgments of this policy's outputs, as `ppo`, so that they compare with `rows`.
+
+    Raises:
+        DataError: the policy cannot read these prompts.
     """
     import torch
 
@@ -126,8 +130,15 @@ def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:
     torch.set_num_threads(stage.settings.threads)
     settings = stage.settings.evaluate
     asked = list({row["prompt"]: row for row in rows}.values())
+    policy = load_policy(folder)
+    bare = any(row["messages"] and row["prompt"] == transcript(row["messages"]).strip() for row in asked)
+    if bare and not policy.tokenizer.chat_template:
+        raise DataError(
+            "it has no chat template, so it would read conversations as texts without a cue for the answer; "
+            "give the model of these prompts a name of its own (register.model_name)"
+        )
     outputs = generate(
-        load_policy(folder),
+        policy,
         asked,
         temperature=settings.temperature,
         max_new_tokens=settings.response_length,

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import torch
 
 from flows.serving.growing_text import GrowingText
-from rlhf.data.errors import DataError
 from rlhf.models.policy import Policy
 from rlhf.models.sampling import check_sampling, draw_tokens, sampled_tokens
 from rlhf.models.template import Row
 from rlhf.models.thinking import left_open
+from tasks.runtime.errors import printable
 
 
 class Busy(RuntimeError):
@@ -169,8 +169,8 @@ class Engine:
                     for choice, token in zip(rows.tolist(), tokens.tolist(), strict=True)
                     if choice in job.left and (piece := self._piece(job, choice, token))
                 ]
-        except (DataError, RuntimeError) as error:  # memory that does not suffice is a RuntimeError
-            print(f"a request failed: {error}", flush=True)
+        except Exception as error:  # whatever it is, the thread must live on for the other requests
+            print(f"a request failed: {type(error).__name__}: {printable(str(error))}", flush=True)
             job.deliver(Broken("the model could not answer this request"))
             return False
         self.answered += 1

@@ -2,6 +2,8 @@
 
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from chat_server import completion, make, responses
@@ -13,8 +15,10 @@ from rlhf.data.table import write_table
 from rlhf.judges.judge import blind_pairs
 from rlhf.measures.judge_trust import asking
 from rlhf.measures.known_pairs import KnownPair
+from rlhf.models.policy import Policy, save_model
+from rlhf.models.scratch import new_model, train_tokenizer
 from rlhf.settings import Evaluate, Llm, Settings, check_settings
-from tasks.judging import load_judge, trust_in
+from tasks.judging import judge_policy, load_judge, trust_in
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,20 @@ def test_a_judge_that_lacks_something_says_what_in_one_line(tmp_path, monkeypatc
     write_json("models/judge/judge.json", {"kind": "none"})
     with pytest.raises(DataError, match=said):
         load_judge(name, Settings())
+
+
+def test_a_champion_that_knows_no_turns_is_not_judged_on_conversations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = train_tokenizer(["one two three"], "word", 300)
+    save_model(Policy(new_model("0.1M", tokenizer, 64), tokenizer), "plain")
+    talk = {"prompt": "one", "messages": [{"role": "user", "content": "one"}], "reference": "two"}
+    stage = SimpleNamespace(settings=Settings())
+    with pytest.raises(DataError, match=r"no chat template.*register\.model_name"):
+        judge_policy(stage, Path("plain"), [talk])
+    with pytest.raises(
+        DataError, match=r"facts\.parquet: no such file"
+    ):  # it is asked; its judge is not there
+        judge_policy(stage, Path("plain"), [talk | {"prompt": "one\nAnswer:"}])
 
 
 def test_the_llm_judge_gets_the_endpoint_and_limits_of_params(tmp_path, monkeypatch):

@@ -361,13 +361,16 @@ def test_a_full_server_says_so(policy: Policy) -> None:
             stream.close()
 
 
-def test_a_failure_of_the_model_is_told_and_survived(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, IndexError])
+def test_a_failure_of_the_model_is_told_and_survived(
+    kind: type[Exception], policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with server(policy) as (client, engine):
         begin = engine._begin
 
         def fail(job: Any) -> None:
             monkeypatch.setattr(engine, "_begin", begin)
-            raise RuntimeError("out of memory at 0x7f")
+            raise kind("out of memory at 0x7f")
 
         monkeypatch.setattr(engine, "_begin", fail)
         with pytest.raises(openai.InternalServerError) as failed:
