@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -31,4 +32,7 @@ def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
         if show_traceback:
             traceback.print_exc()
         print(f"error: {printable(str(error))}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except BrokenPipeError:  # whoever read the output has enough, such as `head` or a pager
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at its end
         raise SystemExit(1) from None
