@@ -10,7 +10,12 @@ import pytest
 from rlhf.data.errors import DataError
 from tasks.runtime.errors import one_line_errors
 
-TALKS = "from tasks.runtime.errors import one_line_errors\nwith one_line_errors():\n    for i in range(10**6): print(i)"
+TALKS = """
+from tasks.runtime.errors import one_line_errors
+with one_line_errors():
+    for i in range(10**6):
+        print(i)
+"""
 
 
 def test_an_expected_error_is_one_line_that_cannot_drive_the_terminal(
