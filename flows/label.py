@@ -69,15 +69,20 @@ class Champion:
         """`n` samples.
 
         Raises:
-            DataError: no version is champion, or its files are missing.
+            DataError: no version is champion, its files are missing, or it refuses the prompt.
         """
+        from mlflow.exceptions import MlflowException
+
         with self._turn:
             model = self._current()
             asked = [{"role": "user", "content": prompt}] if self.chat else prompt
             answers = []
             for _ in range(n):
                 self._asked += 1
-                answers += model.predict([asked], params={"seed": self._asked})
+                try:
+                    answers += model.predict([asked], params={"seed": self._asked})
+                except MlflowException as error:  # such as one that is longer than its context
+                    raise DataError(f"{self.version} refuses this: {error.message}") from None
             return answers
 
     def _current(self) -> Any:

@@ -34,7 +34,7 @@ from rlhf.models.doctor import refuse_unsound
 from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.reward_model import RewardModel, load_reward, load_reward_adapter
 from rlhf.models.sampling import generate
-from rlhf.models.template import as_row, content_ids
+from rlhf.models.template import Chat
 from rlhf.rl import reward_functions
 from rlhf.rl.early_stopping import EarlyStopping, ModelJudge, SnapshotJudge
 from rlhf.rl.shards import gather
@@ -175,11 +175,11 @@ def train_policy(stage: Stage) -> None:
 
 
 def ptx_of(policy: Policy, demonstrations: list[dict[str, Any]]) -> list[str | dict[str, Any]]:
-    """What PPO-ptx trains on: the demonstrations of split `train`, as SFT read them; and as whole texts, as
-    pretraining read them, where the template puts nothing in front of a plain prompt."""
-    bare = policy.template.prompt(as_row("a")) == content_ids(policy.tokenizer, ["a"])[0]
+    """What PPO-ptx trains on: the demonstrations of split `train`, plain ones as whole texts, as pretraining
+    read them, and those that SFT read in turns as it read them."""
+    in_turns = isinstance(policy.template, Chat) and policy.template.wrap
     return [
-        row["prompt"] + row["completion"] if bare and not row["messages"] else row
+        row["prompt"] + row["completion"] if not (in_turns or row["messages"]) else row
         for row in demonstrations
         if row["split"] == "train"
     ]

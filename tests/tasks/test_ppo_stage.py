@@ -176,7 +176,7 @@ def test_ptx_trains_on_the_demonstrations_too(ready: Workspace) -> None:
 
 @pytest.mark.parametrize(("kind", "whole"), [("plain", [True, False]), ("chat", [False, False])])
 def test_ptx_reads_demonstrations_as_sft_did(kind: str, whole: list[bool]) -> None:
-    """As whole texts only where nothing is in front of a plain prompt, as in pretraining."""
+    """As whole texts, as in pretraining, only where a plain prompt is no turn."""
     tokenizer = train_tokenizer(["one two three"], "word", 300, chatml=True)
     policy = Policy(new_model("0.1M", tokenizer, 64), tokenizer, settled=Settled(template=kind))
     talk = [{"role": "user", "content": "one"}]

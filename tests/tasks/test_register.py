@@ -574,3 +574,18 @@ def test_the_page_links_to_the_run_of_the_champion_where_its_pages_are_served(mo
     monkeypatch.delenv("RLHF_PAGES")
     assert champion_run(stage, GATE) == known | {"link": ""}
     assert champion_run(stage, GATE | {"champion": None}) is None
+
+
+def test_a_question_that_the_champion_refuses_is_said_and_no_fault_of_the_app(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    class Refusing:
+        def predict(self, rows: Any, params: Any) -> list[str]:
+            raise MlflowException("the conversation has 300 tokens")
+
+    champion = Champion("rlhf-policy")
+    monkeypatch.setattr(champion, "_current", Refusing)
+    with pytest.raises(DataError, match="refuses this: the conversation has 300 tokens"):
+        champion("long", 1)
