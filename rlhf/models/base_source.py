@@ -160,8 +160,8 @@ def _stored(name: str, revision: str | None, folder: Path, names: list[str], rem
     count: Counter[str] = Counter()
     with ThreadPoolExecutor(8) as pool:
         try:
-            for found in pool.map(header, names):
-                for tensor in found.tensors.values():
+            for metadata in pool.map(header, names):
+                for tensor in metadata.tensors.values():
                     count[tensor.dtype] += prod(tensor.shape)
         except SafetensorsParsingError as error:
             raise DataError(f"{name}: its weights are no whole safetensors: {first_line(error)}") from None

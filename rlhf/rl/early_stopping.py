@@ -72,7 +72,8 @@ class EarlyStopping(Snapshots, InCheckpoints):
         points = self.judge(rows)
         preferred, reward = fmean(points), fmean(row["score"] for row in rows)
         if all(preferred > fmean(before["points"]) for before in self.judged):
-            self.kept = {name: p.detach().cpu().clone() for name, p in self.trainer.policy_weights().items()}
+            learning = self.trainer.networks.learning_policy()
+            self.kept = {name: p.detach().cpu().clone() for name, p in learning.items()}
         self.judged.append({"update": update, "score": reward, "points": points})
         if self.curve:
             self.curve({"held_out/preference": preferred, "held_out/score": reward}, update)
@@ -103,7 +104,7 @@ class EarlyStopping(Snapshots, InCheckpoints):
     def restore(self) -> None:
         """Give the policy the weights of the best snapshot."""
         with torch.no_grad():
-            for name, p in self.trainer.policy_weights().items():
+            for name, p in self.trainer.networks.learning_policy().items():
                 p.copy_(self.kept[name])
 
     def findings(self) -> dict[str, Any]:

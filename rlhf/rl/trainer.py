@@ -334,10 +334,6 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
     # ---- the result ----
 
-    def policy_weights(self) -> dict[str, nn.Parameter]:
-        """The weights of the policy that learn, by name."""
-        return self.networks.learning_policy()
-
     def scorer(self, reward: RewardModel | RewardAdapter) -> Scorer:
         """What scores texts by a reward model; a `RewardAdapter` does so on the policy's backbone."""
         if isinstance(reward, RewardModel):

@@ -71,7 +71,7 @@ class Preferring:
 
 
 def weights(trainer):
-    return {name: p.detach().clone() for name, p in trainer.policy_weights().items()}
+    return {name: p.detach().clone() for name, p in trainer.networks.learning_policy().items()}
 
 
 def test_the_higher_score_is_preferred_and_equal_texts_tie():
