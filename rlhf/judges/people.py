@@ -30,8 +30,9 @@ class HumanJudge:
             DataError: none of the judgments is about these pairs.
         """
         columns = ("policy", "prompt", "reference", "output")
-        asked = {tuple(pair[column] for column in columns) for pair in pairs}
-        judgments = [row for row in self.rows if tuple(row[column] for column in columns) in asked]
+        # White space around a text is not what people judged; the labeling app stores plain outputs without.
+        asked = {tuple(pair[column].strip() for column in columns) for pair in pairs}
+        judgments = [row for row in self.rows if tuple(row[column].strip() for column in columns) in asked]
         if not judgments:
             raise DataError(
                 f"{self.name}: none of its {len(self.rows)} judgments is about these policies and texts; "
