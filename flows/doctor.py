@@ -26,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from flows.params import parse_changes, plan
 from rlhf.data.errors import DataError
 from rlhf.settings import Pretrained, Scratch, Settings
@@ -137,13 +139,15 @@ def _of_models(
     """The checks that run the model, on few rows."""
     import torch
 
+    from rlhf.models.adapters import add_adapters
     from rlhf.models.model_checks import check_agreement, check_reward, check_start, check_varies
+    from rlhf.models.policy import Policy, true_copy
     from rlhf.models.reward_model import untrained_reward
     from tasks.ppo import rewards_of
 
     torch.set_num_threads(settings.threads)
     rows, texts = demonstrations[:4], [row["completion"] for row in demonstrations[:4]]
-    findings = [check_agreement(policy, rows), check_start(policy, policy, rows, texts)]
+    findings = [check_agreement(policy, rows)]
     several = [row for row in comparisons if len(set(row["completions"])) > 1][:3]
     answers = [row["completions"] for row in several] or [[text, texts[0]] for text in texts[1:3]]
     findings += check_reward(untrained_reward(policy, settings.seed), several or rows[1:3], answers)
@@ -152,6 +156,11 @@ def _of_models(
     for function in functions:
         scores = function([row["messages"] or row["prompt"] for row in told], [r["completion"] for r in told])
         findings.append(check_varies(function.__name__, [float(score) for score in scores]))
+    if policy.model.get_memory_footprint() < psutil.virtual_memory().available / 2:
+        reference = Policy(true_copy(policy.model), policy.tokenizer, settled=policy.settled)
+        if settings.base.lora:  # adapters that have learnt nothing change nothing
+            add_adapters(policy.model, settings.base.lora)
+        findings.append(check_start(policy, reference, rows, texts))
     return findings
 
 

@@ -145,7 +145,7 @@ def train_policy(stage: Stage) -> None:
         by_prompt = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
         rows = list(by_prompt.values())[: params.snapshot_prompts]
         shared = (trainer, reward, rows, tables, params.snapshot_every, params.best_of_n)
-        if (judge := judge_of(stage, trainer, policy)) and params.judge_tolerance is not None:
+        if params.judge_tolerance is not None and (judge := judge_of(stage, trainer, policy)):
             snapshots = EarlyStopping(
                 *shared, judge=judge, tolerance=params.judge_tolerance, curve=stage.log_curve
             )

@@ -171,7 +171,7 @@ def mean_kl(
     models = (policy.model, reference.model)
     for model in models:
         check_head(model)
-    encoded, starts = answered(policy.template, rows, completions, policy.context)
+    encoded, starts = answered(policy.template, rows, completions, policy.context, sampled=True)
     total, device = 0.0, policy.model.device
     for group in token_batches([len(ids) for ids in encoded], 16384):
         batch = batch_of([encoded[i] for i in group], [starts[i] for i in group], policy.pad, device)

@@ -111,7 +111,7 @@ def _load(path: Path | str, **more: Any) -> RewardModel:
 
 def encode(reward: RewardModel, rows: Sequence[Row], completions: Sequence[str]) -> list[list[int]]:
     """Ids of prompts and answers; a sequence beyond the context loses the start of its prompt."""
-    return answered(reward.template, rows, completions, reward.context)[0]
+    return answered(reward.template, rows, completions, reward.context, sampled=True)[0]
 
 
 @torch.no_grad()

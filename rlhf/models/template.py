@@ -31,6 +31,7 @@ __all__ = [
     "template_of",
 ]
 
+SLACK = 32  # tokens that a sampled answer may have more when its text is read again
 Prompt = str | list[dict[str, str]]  # text, or chat messages
 
 
@@ -121,11 +122,16 @@ def prompts_within(template: Template, rows: Sequence[Row], longest: int) -> lis
 
 
 def answered(
-    template: Template, rows: Sequence[Row], texts: Sequence[str], longest: int
+    template: Template, rows: Sequence[Row], texts: Sequence[str], longest: int, *, sampled: bool = False
 ) -> tuple[list[list[int]], list[int]]:
     """Ids of prompt + answer, and where each answer begins (at least 1).
 
     Beyond `longest` tokens a plain prompt loses its start, but never BOS.
+
+    Args:
+        sampled: the answers may be a model's that ended where the context did. Read again they have a token
+            that ends them, and half a letter becomes some tokens more: up to `SLACK` tokens in front of the
+            end are left out where they do not fit.
 
     Raises:
         DataError: a conversation with its answer is longer, or an answer alone.
@@ -133,6 +139,9 @@ def answered(
     sequences, starts = [], []
     prompts, answers = template.pairs(rows, texts)
     for row, text, ids, answer in zip(rows, texts, prompts, answers, strict=True):
+        over = len(ids) + len(answer) - longest
+        if sampled and 0 < over <= min(SLACK, len(answer) - 1) and row.get("messages") is not None:
+            answer = [*answer[: -1 - over], answer[-1]]
         room = longest - len(answer)
         ids = template.shortened(row, ids, room) if room >= 0 else ids
         if len(ids) > room:  # BOS stays, and needs room too

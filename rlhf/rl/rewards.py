@@ -69,7 +69,7 @@ class OnBackbone:
         @torch.no_grad()
         def score_texts(rows: Sequence[Row], completions: Sequence[str]) -> list[float]:
             self.backbone.model.eval()
-            encoded, _ = answered(policy.template, rows, completions, policy.context)
+            encoded, _ = answered(policy.template, rows, completions, policy.context, sampled=True)
             scores, device = [0.0] * len(encoded), self.backbone.model.device
             for group in token_batches([len(ids) for ids in encoded], budget):
                 ids, lengths = right_pad([encoded[i] for i in group], policy.pad)

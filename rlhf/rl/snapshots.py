@@ -149,7 +149,7 @@ class Snapshots(TrainerCallback):
         """Log-probability of each output minus that under the start policy (k1), nats a sequence."""
         trainer, policy = self.trainer, self.trainer.policy
         device, temperature = trainer.args.device, trainer.args.temperature
-        rows, starts = answered(policy.template, self.rows, outputs, policy.context)
+        rows, starts = answered(policy.template, self.rows, outputs, policy.context, sampled=True)
         kl = [0.0] * len(rows)
         for group in token_batches([len(row) for row in rows], trainer.args.micro_batch_tokens):
             batch = batch_of([rows[i] for i in group], [starts[i] for i in group], policy.pad, device)

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from rlhf.data.conversations import transcript
+from rlhf.data.errors import DataError
+from rlhf.models.policy import Policy, Settled
+from rlhf.models.sampling import generate
 from rlhf.models.scratch import new_model, tokenizer_texts, train_tokenizer
-from rlhf.models.template import Chat, load_tokenizer, template_of
+from rlhf.models.template import Chat, answered, load_tokenizer, template_of
 
 TALK = [
     {"role": "system", "content": "Be brief."},
@@ -95,3 +98,19 @@ def test_without_chatml_a_tokenizer_is_what_it_was() -> None:
     assert tokenizer.all_special_tokens == ["<eos>", "<unk>", "<pad>"]
     assert not tokenizer.chat_template
     assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<pad>", "<eos>", "<unk>"]
+
+
+def test_an_answer_that_the_context_cut_off_can_be_read_again() -> None:
+    policy = Policy(new_model("0.1M", trained("bpe"), 256), trained("bpe"))
+    room = len(policy.template.prompt(ROW))
+    tight = Policy(policy.model, policy.tokenizer, settled=Settled(context=room + 8))
+    for seed in range(8):
+        texts = generate(tight, [ROW], temperature=1.0, max_new_tokens=8, seed=seed)
+        (ids,), (start,) = answered(tight.template, [ROW], texts, tight.context, sampled=True)
+        assert len(ids) <= tight.context
+        assert start == room
+        assert ids[-1] == tight.template.stops[0]
+    with pytest.raises(DataError, match="remove it or take a longer context"):
+        answered(tight.template, [ROW], ["much more than that. " * 20], tight.context, sampled=True)
+    with pytest.raises(DataError, match="remove it or take a longer context"):
+        answered(tight.template, [ROW], ["x" * 9], tight.context)
