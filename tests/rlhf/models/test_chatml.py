@@ -110,7 +110,7 @@ def test_an_answer_that_the_context_cut_off_can_be_read_again() -> None:
         assert len(ids) <= tight.context
         assert start == room
         assert ids[-1] == tight.template.stops[0]
-    with pytest.raises(DataError, match="remove it or take a longer context"):
+    with pytest.raises(DataError, match="longer context"):
         answered(tight.template, [ROW], ["much more than that. " * 20], tight.context, sampled=True)
-    with pytest.raises(DataError, match="remove it or take a longer context"):
+    with pytest.raises(DataError, match="longer context"):
         answered(tight.template, [ROW], ["x" * 9], tight.context)
