@@ -9,9 +9,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
 
 from rlhf.compute import deterministic
+from rlhf.models.adapters import Adapters, adapters_of, add_adapters
 from rlhf.models.scratch import train_tokenizer
-from rlhf.rl.trainer import PPOConfig, PPOTrainer
+from rlhf.rl.trainer import PPOConfig, PPOTrainer, RewardAdapter
+from rlhf.settings import Lora
 
+SHIFT = 0.25  # of a reward adapter
 WORDS = "red green blue one two three yes no"
 PROMPTS = [f"{a} {b}:" for a in WORDS.split() for b in WORDS.split()]
 
@@ -67,6 +70,22 @@ def trainer_of(tokenizer, folder: Path, reward=None, callbacks=None, more=None, 
         callbacks=callbacks,
         **more,
     )
+
+
+def adapters(tokenizer, seed: int) -> Adapters:
+    """Adapters that change what the base computes."""
+    adapted = add_adapters(tiny(tokenizer), Lora(rank=4))
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in adapted.named_parameters():
+            if "lora_" in name:
+                p.copy_(torch.randn(p.shape, generator=random) * 0.2)
+    return adapters_of(adapted)
+
+
+def reward_adapter(tokenizer, seed: int = 2) -> RewardAdapter:
+    head = torch.randn(1, 16, generator=torch.Generator().manual_seed(seed))
+    return RewardAdapter(adapters(tokenizer, seed), head, SHIFT)
 
 
 def updates(rows):

@@ -12,11 +12,12 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import save_file
 from small_base import COMPARISONS, DEMONSTRATIONS
-from tiny_ppo import PROMPTS, Stop, trainer_of, updates, words_tokenizer
+from tiny_ppo import PROMPTS, Stop, adapters, reward_adapter, tiny, trainer_of, updates, words_tokenizer
 from torch.distributed.tensor import DTensor
 
 from rlhf.compute import deterministic
 from rlhf.data.files import write_json
+from rlhf.models.adapters import put_on
 from rlhf.models.policy import load_policy, save_model
 from rlhf.models.reward_model import reward_from_policy
 from rlhf.rl.shards import gather, sharded
@@ -102,11 +103,11 @@ class Signature(InCheckpoints):
         (folder / f"by-{os.environ['RANK']}").touch()
 
 
-def policy_optimisation(rank: int, port: int, config: str, folder: str, stop: int | None) -> None:
+def policy_optimisation(rank: int, port: int, config: str, lora: bool, folder: str, stop: int | None) -> None:
     """Run PPO; the first process writes its weights and its curve."""
     begin(rank, port, config)
     callbacks = [Signature(), *([Stop(stop)] if stop else [])]
-    trainer = small_ppo(Path(folder, "checkpoints"), micro_batch_tokens=60, callbacks=callbacks)
+    trainer = small_ppo(Path(folder, "checkpoints"), lora, micro_batch_tokens=60, callbacks=callbacks)
     rows = updates(training.train(trainer))
     gather(trainer.networks)
     assert sharded(trainer.networks) == (config == "fsdp.yaml")
@@ -115,8 +116,16 @@ def policy_optimisation(rank: int, port: int, config: str, folder: str, stop: in
         write_json(Path(folder, "curve.json"), rows)
 
 
-def small_ppo(folder: Path, **more: Any) -> PPOTrainer:
-    """PPO with PPO-ptx texts, and mini-batches that two processes cannot halve."""
+def small_ppo(folder: Path, lora: bool, **more: Any) -> PPOTrainer:
+    """PPO with PPO-ptx texts, and mini-batches that two processes cannot halve.
+
+    Args:
+        lora: whether policy, value and reward are adapters on one backbone.
+    """
+    tokenizer, roles, reward = words_tokenizer(), {}, None
+    if lora:
+        reward = reward_adapter(tokenizer)
+        roles = {"policy": put_on(tiny(tokenizer), adapters(tokenizer, 1)), "value": reward}
     settings = {
         "batch_size": 22,
         "kl_target": 1.0,
@@ -124,7 +133,8 @@ def small_ppo(folder: Path, **more: Any) -> PPOTrainer:
         "ptx_coef": 0.5,
         "ptx_batch_size": 6,
     }
-    return trainer_of(words_tokenizer(), folder, more={"ptx_texts": PROMPTS}, **settings, **more)
+    more = settings | more
+    return trainer_of(tokenizer, folder, reward=reward, more={"ptx_texts": PROMPTS, **roles}, **more)
 
 
 def state(trainer: PPOTrainer) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from conftest import PATIENCE, ROOT
 
-from benchmarks import ppo, ppo_models, ppo_run
+from benchmarks import ppo, ppo_bench, ppo_models, ppo_results, ppo_run, ppo_stages
 from benchmarks.ppo_run import Spec
 from rlhf.data.errors import DataError
 
@@ -188,3 +189,60 @@ def test_seconds_are_told_apart_by_what_the_program_is_at(tmp_path: Path) -> Non
     seconds = json.loads((tmp_path / "where.json").read_text())
     assert seconds.keys() == {"import", "training", "data"}
     assert min(seconds.values()) > 0.2
+
+
+@pytest.mark.parametrize("case", ["tiny-lora", "tiny-full"])
+def test_every_stage_runs_at_toy_size(case: str, tmp_path: Path) -> None:
+    size, lora = ppo_stages.STAGED[case]
+    phases = {}
+    for phase in ppo_stages.PHASE:
+        spec = ppo_stages.Spec(phase, str(tmp_path), size, lora, prompt=12, response=6, threads=1)
+        (tmp_path / "spec.json").write_text(json.dumps(dataclasses.asdict(spec)))
+        ppo_stages.main(str(tmp_path / "spec.json"), str(tmp_path / "result.json"))
+        phases[phase] = json.loads((tmp_path / "result.json").read_text())
+        assert phases[phase]["peak_memory"] > 0
+    assert phases["ppo"]["kl_of_the_first_rollout"] == 0.0
+    assert phases["ppo"]["first_ratio_error"] == 0.0
+    assert phases["sft"]["tokens"] == 2 * 4 * 18
+    for name in ("sft", "reward", "ppo"):
+        assert (tmp_path / name / "adapter_model.safetensors").exists() == lora
+        assert (tmp_path / name / "model.safetensors").exists() == (not lora)
+    case_of = {"name": case, "prompt": 12, "response": 6, "episodes": 4, "phases": phases}
+    shown = ppo_results.stages_table({"stages": [case_of]})
+    assert shown.startswith(f"{case}: 0 M parameters")
+    assert all(f"\n{name}" in shown for name in ("sft", "reward", "ppo", "  generation"))
+
+
+def test_the_shape_of_0_6b_is_that_of_qwen3() -> None:
+    with torch.device("meta"):
+        model = ppo_stages.AutoModelForCausalLM.from_config(ppo_stages.config("0.6b"))
+    assert model.num_parameters() == 596_049_920
+    assert model.get_output_embeddings().weight.shape == (151_936, 1024)
+
+
+def test_the_gpu_command_keeps_what_it_has_when_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dry run on the CPU: of each part either the result or why it is left out is in the file."""
+
+    def process(self: Any, module: str, name: str, spec: Any, trl: list[str]) -> dict[str, Any]:
+        if name == "gemm":
+            return {"float32": 1.0, "bfloat16": 1.0}
+        if name == "trl":
+            raise DataError("the trl run found no time left")
+        (self.folder / "spec.json").write_text(json.dumps(dataclasses.asdict(spec)))
+        run = {"ppo_run": ppo_run.main, "ppo_stages": ppo_stages.main}[module]
+        run(str(self.folder / "spec.json"), str(self.folder / "result.json"))
+        return json.loads((self.folder / "result.json").read_text())
+
+    monkeypatch.setattr(ppo_bench.Bench, "process", process)
+    options = ["gpu", "--device", "cpu", "--size", "tiny", "--threads", "1", "--out", str(tmp_path)]
+    parsed = ppo.parse(options)
+    bench = ppo.Bench(tmp_path / "bench", parsed)
+    (tmp_path / "bench").mkdir()
+    written = ppo.gpu(bench, ["tiny"], tmp_path / "result.json")
+    assert json.loads((tmp_path / "result.json").read_text()) == written
+    assert written["left_out"] == {"tiny against TRL": "the trl run found no time left"}
+    assert [case["name"] for case in written["stages"]] == ["tiny-lora", "tiny-full"]
+    with pytest.raises(SystemExit):
+        ppo.parse(["--size", "tiny-lora", "tiny"])

@@ -9,11 +9,22 @@ import pytest
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from tiny_ppo import PROMPTS, Stop, gradient_of, tiny, trainer_of, updates, words_tokenizer
+from tiny_ppo import (
+    PROMPTS,
+    SHIFT,
+    Stop,
+    adapters,
+    gradient_of,
+    reward_adapter,
+    tiny,
+    trainer_of,
+    updates,
+    words_tokenizer,
+)
 from transformers import LlamaForSequenceClassification
 
 from rlhf.compute import compute_in_float32
-from rlhf.models.adapters import Adapters, adapters_of, add_adapters, put_on
+from rlhf.models.adapters import put_on
 from rlhf.models.batches import batch_of
 from rlhf.models.logprobs import hidden_states, response_logprobs, sequence_scores
 from rlhf.models.policy import Policy, load_policy, save_model
@@ -21,10 +32,8 @@ from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.template import as_row
 from rlhf.rl.rewards import model_scores
 from rlhf.rl.trainer import RewardAdapter
-from rlhf.settings import Lora
 from rlhf.training.loop import train
 
-SHIFT = 0.25
 SHORT, LONG = [7, 8, 9], [5, 6, 7, 8]
 
 
@@ -41,22 +50,6 @@ def base(tokenizer, kind: str = "float32") -> Any:
     if kind == "wide":
         compute_in_float32(model)
     return model
-
-
-def adapters(tokenizer, seed: int) -> Adapters:
-    """Adapters that change what the base computes."""
-    adapted = add_adapters(tiny(tokenizer), Lora(rank=4))
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in adapted.named_parameters():
-            if "lora_" in name:
-                p.copy_(torch.randn(p.shape, generator=random) * 0.2)
-    return adapters_of(adapted)
-
-
-def reward_adapter(tokenizer, seed: int = 2) -> RewardAdapter:
-    head = torch.randn(1, 16, generator=torch.Generator().manual_seed(seed))
-    return RewardAdapter(adapters(tokenizer, seed), head, SHIFT)
 
 
 def apart(tokenizer, adapter: RewardAdapter) -> Any:

@@ -123,15 +123,15 @@ def test_a_reward_model_in_two_processes_is_that_of_one_and_goes_on_exactly(
     assert read_json(tmp_path / "cut/curve.json") == shared
 
 
-@pytest.mark.parametrize("config", ["ddp.yaml", "fsdp.yaml"])
+@pytest.mark.parametrize(("config", "lora"), [("ddp.yaml", False), ("ddp.yaml", True), ("fsdp.yaml", False)])
 def test_ppo_in_two_processes_learns_and_goes_on_as_in_one(
-    config: str, context: ForkServerContext, tmp_path: Path
+    config: str, lora: bool, context: ForkServerContext, tmp_path: Path
 ) -> None:
-    alone = small_ppo(tmp_path / "alone", micro_batch_tokens=10_000)
+    alone = small_ppo(tmp_path / "alone", lora, micro_batch_tokens=10_000)
     rows = updates(training.train(alone))
-    assert 0 not in in_two(context, policy_optimisation, config, tmp_path, 6)
+    assert 0 not in in_two(context, policy_optimisation, config, lora, tmp_path, 6)
     assert last_checkpoint(tmp_path / "checkpoints").name == "checkpoint-4"
-    assert in_two(context, policy_optimisation, config, tmp_path, None) == [0, 0]
+    assert in_two(context, policy_optimisation, config, lora, tmp_path, None) == [0, 0]
     [author] = (tmp_path / "checkpoints/checkpoint-8").glob("by-*")
     assert author.name == "by-0"
     for expected, row in zip(rows, read_json(tmp_path / "curve.json"), strict=True):
