@@ -192,7 +192,7 @@ def _origin(run: _Run) -> list[tuple[str, str]]:
     if source == "builtin":
         rows.append(("Texts", "simulated: prompts and references are written by programs"))
     rows.append(
-        ("Data", " ".join(filter(None, [SOURCES.get(source, source), str(params.get("ingest.path") or "")])))
+        ("Data", " ".join(filter(None, [SOURCES.get(source, source), _shared(params.get("ingest.path"))])))
     )
     rows.append(("Data, SHA-256", str(params.get("ingest.sha256") or "")))
     rows += [
@@ -215,11 +215,16 @@ def _origin(run: _Run) -> list[tuple[str, str]]:
     return [(name, text) for name, text in rows if text]
 
 
+def _shared(path: Any) -> str:
+    """A path as a card for others shows it: where it was on the machine of the run is nobody's business."""
+    return Path(str(path)).name if path else ""
+
+
 def _base(run: _Run) -> str:
     params = run.params
     if params.get("base.path"):
         revision = params.get("base.revision")
-        return f"{params['base.path']}{f' at {revision}' if revision else ''}"
+        return f"{params['base.path']} at {revision}" if revision else _shared(params["base.path"])
     scale = params.get("base.scale")
     return f"none: a Llama of {scale} parameters trained from scratch on the same data" if scale else ""
 
