@@ -194,7 +194,7 @@ def prove(policy: Policy, sampling: Sampling, folder: Path, rows: Sequence[Row])
         ours = greedy(policy, prompt, longest)
         if ours != theirs:
             gap = _gap(policy, prompt, ours, theirs)
-            if not gap < TIE.get(policy.model.dtype, TIE_IN_16_BITS):
+            if not gap < TIE.get(_dtype(policy), TIE_IN_16_BITS):
                 raise StageError(
                     f"the export is wrong: to {_first_words(row)!r} transformers answers "
                     f"{policy.template.text(theirs)[:60]!r}, and we {policy.template.text(ours)[:60]!r}"
@@ -203,6 +203,12 @@ def prove(policy: Policy, sampling: Sampling, folder: Path, rows: Sequence[Row])
     ties = f"; {tied} part at a tie of two tokens, which rounding decides" if tied else ""
     lines.append(f"greedy answers to {len(rows) - tied} of {len(rows)} prompts are the same ids{ties}")
     return lines
+
+
+def _dtype(policy: Policy) -> torch.dtype:
+    """The type in which exported weights lie: under adapters that of the base, however it is computed."""
+    dtype: torch.dtype = getattr(torch, policy.settled.dtype) if policy.adapters else policy.model.dtype
+    return dtype
 
 
 def merging(policy: Policy, whole: Policy, sampling: Sampling, rows: Sequence[Row]) -> str:
@@ -243,7 +249,7 @@ def _settled(policy: Policy, sampling: Sampling, got: Mapping[str, Any]) -> str:
         "EOS": (got["eos"], policy.tokenizer.eos_token_id),
         "stop tokens": (sorted(stops), sorted(policy.stops)),
         "sampling": (got["sampling"], expected),
-        "dtype": (got["dtype"], str(policy.model.dtype).removeprefix("torch.")),
+        "dtype": (got["dtype"], str(_dtype(policy)).removeprefix("torch.")),
     }
     for name, (theirs, ours) in checks.items():
         if theirs != ours:
