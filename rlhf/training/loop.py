@@ -70,7 +70,7 @@ def learner(held: Held) -> Any:
     """
     if held.adapters is not None:
         return held.adapters
-    if held.model.dtype != torch.float32:
+    if held.settled.dtype != "float32" or held.model.dtype != torch.float32:
         held.model.float()
         held.settled = replace(held.settled, dtype="float32")
     return held.model

@@ -42,6 +42,15 @@ BLOCKS = re.findall(r"^```(sh|python|yaml|mermaid)\n(.*?)^```$", TEXT, re.MULTIL
 SKIPPED = {  # line of a shell block, without its comment -> why it does not run here
     "make test": "runs this file",
     "make run RECIPE=qa-feedback DATA=path/to/dev_feedback.json": "the data is another project's; minutes",
+    **dict.fromkeys(
+        (
+            'make run DATA=data/mine SET="ingest.source=files base.type=pretrained base.path=../my-model '
+            "base.lora.rank=16",
+            "  collect.labelers=given evaluate.judges=[reward-model] ppo.judge_tolerance=null",
+            '  prepare.judge_share=0.2 prepare.test_share=0.2"',
+        ),
+        "the model is the reader's own; tests/architectures bring one",
+    ),
 }
 SERVERS = {"make label": "label", "make mlflow": "mlflow", "make prefect": "prefect"}
 

@@ -34,7 +34,7 @@ def evaluated(workspace, monkeypatch):
     }
     monkeypatch.setattr(rlhf.models.policy, "load_policy", lambda path: path)
     monkeypatch.setattr(
-        rlhf.models.sampling, "generate", lambda path, prompts, **_: [write[path](p) for p in prompts]
+        rlhf.models.sampling, "generate", lambda path, rows, **_: [write[path](row["prompt"]) for row in rows]
     )
     monkeypatch.setattr(rlhf.models.logprobs, "mean_kl", lambda *_, **__: 1.25)
     write_json("models/judge/judge.json", {"kind": "none"})
@@ -42,6 +42,7 @@ def evaluated(workspace, monkeypatch):
         write_json(f"models/{name}/config.json", {})
         (workspace.path / f"models/{name}/model.safetensors").write_text(name)
     write_json("metrics/reward.json", {"loss": 0.5})
+    write_json("metrics/base.json", {"parameters": 1e5, "vocabulary": 300.0, "loss": 1.0})
     validation = [row for row in demonstrations if row["split"] == "validation"][:6]
     snapshots = [
         {"update": update, "n": 1, "prompt": row["prompt"], "reference": row["completion"]}

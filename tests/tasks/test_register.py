@@ -202,7 +202,7 @@ def test_a_running_app_answers_with_a_new_champion(registry, workspace):
     assert client.post("/ask", data={"prompt": PROMPTS[0]}).status_code == 409  # nobody is champion yet
     registry()
     assert ask() == "rlhf-policy/1"
-    write_policy(2)
+    write_policy(2, chatml=True)  # a champion must be able to read the conversations of the next
     write_result(0.95)
     assert registry()["aliases"]["champion"] == 2
     assert ask() == "rlhf-policy/2"
@@ -385,6 +385,7 @@ def test_the_verdict_is_the_same_in_every_place(registry, workspace, monkeypatch
     write_json("metrics/evaluation.json", numbers)
     write_json("data/judgments/page.json", {"stage_key": "key", "inputs": {}, "samples": []})
     write_json("metrics/reward.json", {"loss": 0.6, "by_group": {}})
+    write_json("metrics/base.json", {"parameters": 1e5, "vocabulary": 300.0, "loss": 1.0})
     write_json("metrics/collect.json", {"all": {"rankings": 3}})
     write_json("metrics/prepare.json", {})
     Path("plots").mkdir()

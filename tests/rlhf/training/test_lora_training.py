@@ -71,7 +71,7 @@ def test_sft_by_lora_learns_and_leaves_the_base(base: Path, tuned: Path) -> None
     start, policy = load_policy(base, "bfloat16"), load_policy(tuned)
     assert validation_loss(policy, DEMONSTRATIONS) < validation_loss(start, DEMONSTRATIONS) - 0.5
     inside = {name.replace(".base_layer", ""): p for name, p in policy.model.state_dict().items()}
-    there = load_policy(base, str(policy.model.dtype).removeprefix("torch.")).model.state_dict()
+    there = load_policy(base, policy.settled.dtype).model.state_dict()
     assert all(torch.equal(p, inside[name]) for name, p in there.items())
     assert {p.dtype for name, p in inside.items() if "lora" in name} == {torch.float32}
 

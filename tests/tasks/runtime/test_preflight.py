@@ -196,7 +196,9 @@ def test_a_partial_run_is_not_refused_for_what_it_does_not_reach(workspace: Work
     own(workspace, rows_of(60), rankings(60))
     workspace.set({"collect.labelers": "simulated", "evaluate.judges": ["gold"]})
     assert refuse(load_settings(), "sft") == []
-    with pytest.raises(SettingsError, match=r"simulated labelers .* \(and 1 more\)"):
+    with pytest.raises(
+        SettingsError, match=r"simulated labelers .* \(and 1 more; `make doctor` lists them\)"
+    ):
         refuse(load_settings())
     workspace.set({"evaluate.judges": ["reward-model"], "ppo.judge_tolerance": None})
     assert refuse(load_settings(), "evaluate", round_to_come=True) == []  # the round brings labels
