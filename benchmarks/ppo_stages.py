@@ -43,9 +43,8 @@ from rlhf.training.reward import train_reward
 from rlhf.training.sft import sft
 
 # Sizes of `--size`: the model, and what learns.
-STAGED = {
-    f"{size}-{what}": (size, what == "lora") for size in ("tiny", "0.6b", "1b") for what in ("lora", "full")
-}
+SHAPES = ("tiny", "37.8m", "0.6b", "1b")
+STAGED = {f"{size}-{what}": (size, what == "lora") for size in SHAPES for what in ("lora", "full")}
 STEPS = 2  # optimiser steps of SFT and of the reward model
 RANK = 16
 # What a GPU does at once, in place of the defaults of `Spec`.
