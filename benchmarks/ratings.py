@@ -30,7 +30,7 @@ from statistics import fmean
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.json_files import read_jsonl
+from rlhf.data.formats.json_files import read_jsonl
 from rlhf.measures.agreement import agreement
 from rlhf.measures.display import figure_text, interval_text, level_text, number
 from rlhf.measures.rates import preference_rate

@@ -36,7 +36,7 @@ from typing import Any
 
 from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.errors import DataError
-from rlhf.data.json_files import read_jsonl
+from rlhf.data.formats.json_files import read_jsonl
 from rlhf.data.readers import read_rows
 from rlhf.judges.chat_completions import Endpoint
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs, same

@@ -330,7 +330,7 @@ def ask_password() -> str:
 
 def read_file(path: Path) -> str:
     """A text file in UTF-8."""
-    from rlhf.data.text_files import read_text
+    from rlhf.data.formats.text_files import read_text
 
     if not path.is_file():
         raise DataError(f"{path}: no such file")

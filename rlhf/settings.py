@@ -34,15 +34,69 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Ingest(Section):
+class Reading(Section):
+    """How the files of a source are read; what is left out is told by their columns."""
+
+    layout: str | None = param(
+        None, "name of the layout (docs/data.md lists them); null recognises it by the columns"
+    )
+    columns: dict[str, str] = param(
+        {},
+        "column of the pipeline -> column of the file, such as {prompt: question, chosen: better_answer}; a "
+        'text made of several is written as "{title}: {post}"',
+    )
+    keep: list[str] = param([], 'unknown columns that are kept, as JSON in the column extra; ["*"] keeps all')
+    direction: Literal["lower", "higher"] | None = param(
+        None, "whether the lower or the higher rank or score is better, where the layout leaves it open"
+    )
+    aspects: dict[str, float] = param(
+        {},
+        "weights of ratings by aspect, such as {helpfulness: 1, verbosity: -0.2}; {} takes the overall one",
+    )
+    words: dict[str, str] = param(
+        {},
+        "answer in words -> first, second, tie, both_bad or skip, such as {left one: first}, or the column "
+        "of the output that it means",
+    )
+    prompt: str | None = param(None, "column of the prompt, where several could be it")
+    outputs: list[str] = param([], "columns of the outputs in order, where others could be among them")
+    edit: str | None = param(
+        None, "question whose free text is an edit of the first output; other free text is a note"
+    )
+    unreadable: Literal["refuse", "quarantine"] = param(
+        "refuse",
+        "what becomes of a row that cannot be read: refuse stops; quarantine writes it beside the data with "
+        "file, row and reason, and goes on",
+    )
+
+
+class FileSource(Reading):
+    """One of several sources."""
+
+    path: str = param(..., "file, folder, pattern such as shards/*.parquet, or id of a data set on the Hub")
+    revision: str | None = param(None, "commit of a data set on the Hub, all 40 digits of its hash")
+    name: str | None = param(None, "what its rows carry as source; null for the name of the file")
+    split: Literal["train", "validation", "judge", "test"] | None = param(
+        None, "split of all its rows; null for what the data say"
+    )
+    weight: float = param(
+        1.0, "how many times its training rows count: 2 repeats each, 0.5 takes half", gt=0, le=100
+    )
+
+
+class Ingest(Reading):
     """Where the data comes from."""
 
     source: Literal["builtin", "files", "qa-feedback"] = param(
         "builtin",
-        "builtin: the seeded generator; files: a folder with demonstrations, prompts, comparisons and corpus "
-        "as .jsonl, .csv or .parquet; qa-feedback: dev_feedback.json of FineGrainedRLHF",
+        "builtin: the seeded generator; files: demonstrations, preferences, votes, conversations in any "
+        "layout that docs/data.md lists; qa-feedback: dev_feedback.json of FineGrainedRLHF",
     )
-    path: str | None = param(None, "file or folder of the source; none for builtin")
+    path: str | None = param(
+        None, "file, folder, pattern of files, or id of a data set on the Hub; none for builtin"
+    )
+    revision: str | None = param(None, "commit of a data set on the Hub, all 40 digits of its hash")
+    sources: list[FileSource] = param([], "several sources in place of path, each read in its own way")
     sha256: str | None = param(
         None, "hash that the source must have; filled in by --data, so that a changed file is another dataset"
     )

@@ -13,17 +13,19 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-from collections.abc import Callable
+import json
 
 from rlhf.data.contracts import GOLD, JUDGMENT, TABLES
 from rlhf.data.errors import DataError
 from rlhf.data.files import written_beside
-from rlhf.data.folder import files
+from rlhf.data.files_source import files
 from rlhf.data.judgments import read_judgments
+from rlhf.data.layouts.layout import Options
 from rlhf.data.qa_feedback import qa_feedback
+from rlhf.data.reading import Source
 from rlhf.data.sources import Raw, source_hash
 from rlhf.data.table import write_table
-from rlhf.settings import Ingest
+from rlhf.settings import FileSource, Ingest
 from rlhf.world.source import builtin
 from tasks.runtime.stage import Stage, run
 
@@ -33,10 +35,15 @@ HUMAN = "data/human"  # where people put their judgments
 def main(stage: Stage) -> dict[str, float]:
     """Read source and judgments, write their rows and say how many there are; returns the counts."""
     settings = stage.settings.ingest
-    raw, judgments = load(settings, stage.settings.seed), read_judgments(HUMAN)
+    raw = load(settings, stage.settings.seed)
+    judgments = [*raw.judgments, *read_judgments(HUMAN)]
     with written_beside("data/raw") as folder:
         for name, contract in TABLES.items():
             write_table(folder / f"{name}.parquet", contract, raw.tables[name])
+        if raw.quarantine:
+            (folder / "quarantine.jsonl").write_text(
+                "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in raw.quarantine)
+            )
     with written_beside("data/gold") as folder:
         write_table(folder / "facts.parquet", GOLD, raw.gold)
     with written_beside("data/people") as folder:
@@ -47,7 +54,9 @@ def main(stage: Stage) -> dict[str, float]:
         f"source {settings.source}, {raw.revision}: " + ", ".join(f"{n} {name}" for name, n in counts.items())
     )
     if judgments:
-        print(f"{HUMAN}: {len(judgments)} judgments by people")
+        print(f"{len(judgments)} judgments by people")
+    if raw.quarantine:
+        print(f"{len(raw.quarantine)} rows in quarantine, in data/raw/quarantine.jsonl")
     for note in raw.notes:
         print(note)
     written = {f"data/raw/{name}.parquet": rows for name, rows in raw.tables.items()}
@@ -75,16 +84,49 @@ def load(settings: Ingest, seed: int) -> Raw:
             f"ingest.chat tells the posts of builtin as conversations; source {settings.source} says itself "
             "which rows are conversations, by their messages"
         )
-    if settings.path is None:
-        raise DataError(f"ingest.path is not set; source {settings.source} needs the path of its data")
-    revision = source_hash(settings.path)
+    paths = [source.path for source in file_sources(settings)]
+    revision = source_hash(paths)
     if settings.sha256 not in (None, revision):
         raise DataError(
-            f"{settings.path}: sha256 is {revision}, ingest.sha256 says {settings.sha256}: the data changed; "
+            f"{paths[0]}: sha256 is {revision}, ingest.sha256 says {settings.sha256}: the data changed; "
             "put the new hash there if that is meant"
         )
-    readers: dict[str, Callable[[str], Raw]] = {"files": files, "qa-feedback": qa_feedback}
-    return readers[settings.source](settings.path)
+    if settings.source == "qa-feedback":
+        return qa_feedback(paths[0])
+    return files(file_sources(settings), revision)
+
+
+def file_sources(settings: Ingest) -> list[Source]:
+    """The sources that the settings name: those of `ingest.sources`, or that of `ingest.path`.
+
+    Raises:
+        DataError: both are set, or neither.
+    """
+    if settings.sources and settings.path is not None:
+        raise DataError("ingest.path and ingest.sources both name data; keep one of them")
+    if settings.path is None and not settings.sources:
+        raise DataError(f"ingest.path is not set; source {settings.source} needs the path of its data")
+    named: list[Ingest | FileSource] = [*settings.sources] or [settings]
+    return [
+        Source(
+            path=str(entry.path),
+            name=getattr(entry, "name", None),
+            layout=entry.layout,
+            columns=entry.columns,
+            split=getattr(entry, "split", None),
+            unreadable=entry.unreadable,
+            options=Options(
+                direction=entry.direction,
+                aspects=entry.aspects,
+                words=entry.words,
+                prompt=entry.prompt,
+                outputs=entry.outputs,
+                edit=entry.edit,
+                keep=entry.keep,
+            ),
+        )
+        for entry in named
+    ]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from rlhf.settings import Prepare
 Rows = list[dict[str, Any]]
 # Control characters other than tab and line feed, and the mark that decoders leave for a broken byte.
 BAD_CHARACTERS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]"
-_PYTHON = {"string": "str", "int64": "int", "double": "float"}
+_PYTHON = {"string": "str", "int64": "int", "double": "float", "bool": "bool"}
 
 
 @dataclass(frozen=True)

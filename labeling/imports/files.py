@@ -20,7 +20,7 @@ from labeling.imports.label import Fields, ImportedLabel
 from labeling.imports.label_studio import labels_of_task
 from labeling.imports.qa_feedback import labels_of_question
 from rlhf.data.errors import DataError
-from rlhf.data.text_files import read_text
+from rlhf.data.formats.text_files import read_text
 
 Reader = Callable[[dict[str, Any]], Iterable[ImportedLabel]]  # the labels of one record
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 _TEXT, _TEXTS, _INTS = pa.string(), pa.list_(pa.string()), pa.list_(pa.int64())
 # A conversation before its answer, `prompt` in turns; null where the prompt is plain text.
 _MESSAGES = ("messages", pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)])))
-_META = [("source", _TEXT), ("id", _TEXT)]
+# `extra`: the columns that a user's params keep, as JSON.
+_META = [("source", _TEXT), ("extra", _TEXT), ("id", _TEXT)]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,12 @@ COMPARISON = Contract(
             ("labeler_id", _TEXT),
             ("labeler_group", _TEXT),
             ("strength", pa.int64()),
+            # What the ranking was made of, where numbers were given: a score for each completion (higher is
+            # better), and by how much the best is preferred to the next.
+            ("scores", pa.list_(pa.float64())),
+            ("margin", pa.float64()),
+            ("both_bad", pa.bool_()),  # a tie of which the labeler said that no completion will do
+            ("note", _TEXT),
             ("policies", _TEXTS),
             ("shown_order", _INTS),
             ("seconds", pa.float64()),
@@ -102,6 +109,23 @@ JUDGMENT = Contract(
     ("prompt", "reference", "output", "policy", "judge_id"),
     ("prompt", "reference", "output", "policy", "preferred"),
 )
+VOTE = Contract(
+    "vote",
+    pa.schema(
+        [
+            ("prompt", _TEXT),
+            _MESSAGES,
+            ("completion", _TEXT),
+            ("label", pa.bool_()),  # true: thumbs up
+            ("labeler_id", _TEXT),
+            ("labeler_group", _TEXT),
+            ("split", _TEXT),
+            *_META,
+        ]
+    ),
+    ("prompt", "completion", "label", "labeler_id"),
+    ("prompt", "completion", "label"),
+)
 SNAPSHOT = Contract(
     "snapshot row",
     pa.schema(
@@ -130,7 +154,13 @@ GOLD = Contract(
 )  # facts: JSON of fact type -> value; only judges and simulated labelers read it
 PREFERENCES = ("output", "tie", "reference")  # what a judgment may say
 SPLITS = ("train", "validation", "judge", "test")
-TABLES = {"corpus": CORPUS, "demonstrations": DEMONSTRATION, "prompts": PROMPT, "comparisons": COMPARISON}
+TABLES = {
+    "corpus": CORPUS,
+    "demonstrations": DEMONSTRATION,
+    "prompts": PROMPT,
+    "comparisons": COMPARISON,
+    "votes": VOTE,
+}
 
 
 def row_id(contract: Contract, row: dict[str, Any]) -> str:
@@ -171,6 +201,9 @@ def exact(value: Any, kind: pa.DataType) -> Any:
         # A key that the column lacks says nothing where it is null: Parquet fills up all keys with null.
         if isinstance(value, Mapping) and all(value[key] is None for key in value if key not in names):
             return {field.name: exact(value.get(field.name), field.type) for field in kind}
+    elif pa.types.is_boolean(kind):
+        if isinstance(value, bool):
+            return value
     elif pa.types.is_string(kind):
         if isinstance(value, str):
             value.encode()  # JSON can spell half of a surrogate pair, text cannot hold it

@@ -7,8 +7,8 @@ from typing import Any
 
 from rlhf.data.contracts import JUDGMENT, PREFERENCES, row_id, with_ids
 from rlhf.data.errors import DataError
+from rlhf.data.formats.records import SUFFIXES
 from rlhf.data.readers import read_rows
-from rlhf.data.sources import SUFFIXES
 
 
 def read_judgments(folder: Path | str) -> list[dict[str, Any]]:

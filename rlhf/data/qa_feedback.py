@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.json_files import read_json_list
+from rlhf.data.formats.json_files import read_json_list
 from rlhf.data.sources import Raw, Rows, marked, source_hash
 
 PROMPT_CHARS = 480  # question, passages and cue together; the passages are trimmed to fit

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from rlhf.data.contracts import Contract, exact
 from rlhf.data.conversations import as_columns
-from rlhf.data.csv_files import read_csv, typed_cells
 from rlhf.data.errors import DataError
-from rlhf.data.json_files import read_json_list, read_jsonl
+from rlhf.data.formats.csv_files import read_csv, typed_cells
+from rlhf.data.formats.json_files import read_json_list, read_jsonl
 from rlhf.data.rankings import dense_ranks
 
 # What to write in place of a value that a column cannot hold.

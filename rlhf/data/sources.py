@@ -7,15 +7,14 @@ they are: ids, splits and normal form come later, in `prepare`.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import TABLES
-from rlhf.data.errors import DataError
+from rlhf.data.formats.parts import parts
 
 Rows = list[dict[str, Any]]
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -27,45 +26,40 @@ class Raw:
         gold: rows of the GOLD contract; only the built-in source has any.
         revision: what tells this state of the source from any other.
         notes: lines that a person should see.
+        judgments: rows of the JUDGMENT contract.
+        quarantine: rows that could not be read and were put aside, with where they stand and why.
     """
 
     tables: dict[str, Rows]
     gold: Rows
     revision: str
     notes: tuple[str, ...] = ()
+    judgments: Rows = field(default_factory=list)
+    quarantine: Rows = field(default_factory=list)
 
 
-def source_hash(path: Path | str) -> str:
-    """SHA-256 (hex) of a source: of the bytes of a file, or of names and bytes of a folder's tables.
+def source_hash(paths: Path | str | Sequence[Path | str]) -> str:
+    """SHA-256 (hex) of what paths name: of the bytes of a single file, else of the names and bytes of all.
 
     Raises:
         DataError: no such file or folder.
     """
-    path = Path(path)
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder")
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    files = [(str(path), file) for path in paths for part in parts(path) for file in part.files]
+    if len(files) == 1 and Path(files[0][0]).is_file():
+        return _hash(files[0][1])
     digest = hashlib.sha256()
-    for name in TABLES:
-        file = table_file(path, name)
-        if file:
-            digest.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    for _, file in files:
+        digest.update(f"{file.name}\0{_hash(file)}\n".encode())
     return digest.hexdigest()
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def marked(rows: Rows, source: str) -> Rows:
     """The rows with their source; a source that a row names itself is kept."""
     return [{**row, "source": row.get("source") or source} for row in rows]
-
-
-def table_file(folder: Path, name: str) -> Path | None:
-    """The file of a folder that holds a table; None where there is none.
-
-    Raises:
-        DataError: two files hold it.
-    """
-    matches = [folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()]
-    if len(matches) > 1:
-        raise DataError(f"{folder}: both {matches[0].name} and {matches[1].name}; keep one of them")
-    return matches[0] if matches else None

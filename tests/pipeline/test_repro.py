@@ -177,7 +177,7 @@ def test_a_changed_parameter_reruns_what_depends_on_it(finished: Workspace) -> N
 
 
 def test_another_error_message_of_the_csv_reader_reruns_ingest_alone(finished: Workspace) -> None:
-    module = Path("rlhf/data/csv_files.py")
+    module = Path("rlhf/data/formats/csv_files.py")
     before = module.read_text()
     assert "is the line cut off?" in before
     module.write_text(before.replace("is the line cut off?", "was the line cut off?"))

@@ -39,7 +39,7 @@ def test_a_new_import_is_written_and_nothing_else_changes(workspace: Workspace) 
     assert workspace.run("tasks.graph").returncode == 0
 
 
-READERS = ("csv_files", "json_files", "text_files", "readers", "folder", "qa_feedback", "judgments")
+READERS = ("formats/csv_files", "formats/json_files", "layouts/pairs", "reading", "files_source", "judgments")
 
 
 @pytest.mark.parametrize("module", READERS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.text_files import read_text
+from rlhf.data.formats.text_files import read_text
 
 # What `json.loads` raises for valid JSON that Python cannot hold. JSONDecodeError is a ValueError too, so it
 # has to be caught before these.

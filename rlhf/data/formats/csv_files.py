@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from rlhf.data.errors import DataError
-from rlhf.data.json_files import TOO_MUCH, too_much
-from rlhf.data.text_files import read_text
+from rlhf.data.formats.json_files import TOO_MUCH, too_much
+from rlhf.data.formats.text_files import read_text
 
 
 def read_csv(path: Path) -> Iterator[dict[str, Any]]:
