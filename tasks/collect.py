@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.compute import deterministic
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, SPLITS, with_ids
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, SPLITS, VOTE, with_ids
 from rlhf.data.conversations import Messages
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
@@ -40,11 +40,14 @@ def main(stage: Stage) -> dict[str, float]:
     deterministic(settings.seed, settings.threads)
     if settings.collect.labelers == "given":
         rows = read_table("data/prepared/comparisons.parquet", COMPARISON)
-        if not rows:
+        votes = read_table("data/prepared/votes.parquet", VOTE)
+        if not rows and not votes:
             raise DataError(
-                "data/prepared/comparisons.parquet: the source brought no comparisons; "
-                "add a comparisons file or set collect.labelers: simulated"
+                "data/prepared/comparisons.parquet: the source brought no comparisons and no votes; "
+                "add a file with some or set collect.labelers: simulated"
             )
+        if votes:
+            print(f"{len(votes)} votes came with the source; the reward model learns from them, too")
     elif settings.collect.labelers == "store":
         rows = stored(stage)
     else:
@@ -215,11 +218,11 @@ def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
     for group in ["all", *groups]:
         mine = [row for row in rows if group in ("all", row["labeler_group"] or "unknown")]
-        pairs = [(a, b) for row in mine for a, b in combinations(row["ranking"], 2)]
+        pairs = [(a, b) for row in mine for a, b in combinations(row["ranking"], 2) if None not in (a, b)]
         seconds = sorted(row["seconds"] for row in mine if row["seconds"] is not None)
         figures[group] = {
             "rankings": len(mine),
-            "tie_share": sum(a == b for a, b in pairs) / len(pairs),
+            "tie_share": sum(a == b for a, b in pairs) / max(1, len(pairs)),
         }
         if seconds:
             figures[group]["median_seconds"] = seconds[len(seconds) // 2]

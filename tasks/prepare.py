@@ -25,7 +25,7 @@ from rlhf.settings import Prepare
 from tasks.runtime.stage import Stage, run
 
 Rows = list[dict[str, Any]]
-SPLIT_TABLES = ("prompts", "demonstrations", "comparisons")
+SPLIT_TABLES = ("prompts", "demonstrations", "comparisons", "votes")
 
 
 def main(stage: Stage) -> dict[str, float]:
@@ -67,7 +67,7 @@ def prepare(raw: dict[str, Rows], settings: Prepare, seed: int) -> dict[str, Row
     tables = {name: [_normal(TABLES[name], row) for row in rows] for name, rows in raw.items()}
     _one_conversation_a_prompt(tables)
     known = {row["prompt"] for row in tables["prompts"]}
-    for name in ("demonstrations", "comparisons"):
+    for name in ("demonstrations", "comparisons", "votes"):
         for row in tables[name]:
             if row["prompt"] and row["prompt"] not in known:
                 known.add(row["prompt"])

@@ -2,6 +2,7 @@
 
     python -m tasks.reward
 
+Learns from the votes of the source (thumbs up or down on single answers), too: see `rlhf.training.reward`.
 Reads data/prepared, data/comparisons, models/sft; writes models/reward, models/judge, metrics/reward.json,
 plots/reward.csv. If there are rankings in split `judge` (prepare.judge_share), a second model is trained on
 them: the judge `reward-model`, in models/judge. Neither this reward model nor PPO's policy ever sees those
@@ -20,11 +21,12 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from labeling.quality.weights import labeler_weights
 from rlhf.compute import deterministic
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, VOTE
 from rlhf.data.conversations import PromptRows
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json, written_beside
@@ -42,17 +44,20 @@ from rlhf.models.reward_model import (
     shift_to_references,
 )
 from rlhf.training.curves import final_loss, write_curve
-from rlhf.training.reward import accuracy, completion_scores, contrasts, train_reward
+from rlhf.training.reward import accuracy, completion_scores, contrasts, train_reward, vote_quality
 from tasks.runtime.stage import Stage, launch, run
 
 CURVE, TRAINED = "curve.json", "trained"  # beside the checkpoints: the curve, unrounded, and the model
 
 
 def main(stage: Stage) -> dict[str, float | None]:
-    comparisons, demonstrations = tables()
-    stage.log_dataset("data/comparisons/comparisons.parquet", comparisons, "reward")
-    for split in splits_of(comparisons):
-        refuse_empty(split, comparisons, demonstrations)
+    comparisons, demonstrations, votes = tables()
+    if comparisons:
+        stage.log_dataset("data/comparisons/comparisons.parquet", comparisons, "reward")
+    if votes:
+        stage.log_dataset("data/prepared/votes.parquet", votes, "reward")
+    for split in splits_of(comparisons, votes):
+        refuse_empty(split, comparisons, demonstrations, votes)
     launch(stage, train_models, stage.settings.reward.accelerate)
 
     reward, curve = trained(stage, "train", demonstrations)
@@ -66,6 +71,9 @@ def main(stage: Stage) -> dict[str, float | None]:
         "by_group": by_group,
         "reference_score_validation": sum(scores) / len(scores) if scores else None,
     }
+    held_out = [row for row in votes if row["split"] == "validation"]
+    if held_out:
+        figures["votes"] = vote_quality(reward, held_out)
     if validation:
         figures["quality"] = quality_of(reward, validation, comparisons)
     if weights:
@@ -74,7 +82,7 @@ def main(stage: Stage) -> dict[str, float | None]:
         stage.log_samples(rows, "labeler_weights")
     save_model(reward, "models/reward")
     with written_beside("models/judge") as folder:
-        if "judge" in splits_of(comparisons):
+        if "judge" in splits_of(comparisons, votes):
             judge, judge_curve = trained(stage, "judge", demonstrations)
             figures["judge_loss"] = final_loss(judge_curve)
             figures["judge_by_group"] = accuracy(judge, validation)
@@ -92,38 +100,47 @@ def main(stage: Stage) -> dict[str, float | None]:
         f"weight/{group}": weight for group, weight in mean_weights(weights, comparisons).items()
     }
     accuracies = {f"accuracy/{group}": counts["accuracy"] for group, counts in by_group.items()}
-    return {"loss": figures["loss"]} | accuracies | by_labeler_group
+    auc = {"votes/auc": figures["votes"]["auc"]} if held_out else {}
+    return {"loss": figures["loss"]} | accuracies | by_labeler_group | auc
 
 
-def tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The comparisons and the demonstrations."""
-    comparisons = read_table("data/comparisons/comparisons.parquet", COMPARISON)
-    return comparisons, read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+def tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The comparisons, the demonstrations, and the votes that came with the source."""
+    return (
+        read_table("data/comparisons/comparisons.parquet", COMPARISON),
+        read_table("data/prepared/demonstrations.parquet", DEMONSTRATION),
+        read_table("data/prepared/votes.parquet", VOTE),
+    )
 
 
-def splits_of(comparisons: list[dict[str, Any]]) -> list[str]:
-    """The splits that a model is trained on each: `train`, and `judge` if there are rankings in it."""
-    return ["train", *(["judge"] if any(row["split"] == "judge" for row in comparisons) else [])]
+def splits_of(comparisons: list[dict[str, Any]], votes: list[dict[str, Any]]) -> list[str]:
+    """The splits that a model is trained on each: `train`, and `judge` if there are labels in it."""
+    return ["train", *(["judge"] if any(row["split"] == "judge" for row in [*comparisons, *votes]) else [])]
 
 
-def refuse_empty(split: str, comparisons: list[dict[str, Any]], demonstrations: list[dict[str, Any]]) -> None:
+def refuse_empty(
+    split: str,
+    comparisons: list[dict[str, Any]],
+    demonstrations: list[dict[str, Any]],
+    votes: Sequence[dict[str, Any]],
+) -> None:
     """Check that a split has something to train on.
 
     Raises:
-        DataError: it has no comparisons or no references.
+        DataError: it has no comparisons and no votes, or no references.
     """
-    rows = sum(row["split"] == split for row in comparisons)
+    rows = sum(row["split"] == split for row in [*comparisons, *votes])
     references = sum(row["split"] == split for row in demonstrations)
     if not rows or not references:
         hint = "; set prepare.judge_share above 0" if split == "judge" else ""
-        raise DataError(f"split {split!r} has {rows} comparisons and {references} references{hint}")
+        raise DataError(f"split {split!r} has {rows} comparisons and votes and {references} references{hint}")
 
 
 def train_models(stage: Stage) -> None:
     """Train in this process, one of `processes`; the first writes beside the checkpoints what came out."""
-    comparisons, demonstrations = tables()
-    for split in splits_of(comparisons):
-        reward, curve = fit(stage, split, comparisons, demonstrations)
+    comparisons, demonstrations, votes = tables()
+    for split in splits_of(comparisons, votes):
+        reward, curve = fit(stage, split, comparisons, demonstrations, votes)
         save_model(reward, stage.checkpoints / split / TRAINED)
         if int(os.environ.get("RANK", "0")) == 0:
             write_json(stage.checkpoints / split / CURVE, curve)
@@ -171,12 +188,16 @@ def measure_judge(
 
 
 def fit(
-    stage: Stage, split: str, comparisons: list[dict[str, Any]], demonstrations: list[dict[str, Any]]
+    stage: Stage,
+    split: str,
+    comparisons: list[dict[str, Any]],
+    demonstrations: list[dict[str, Any]],
+    votes: Sequence[dict[str, Any]] = (),
 ) -> tuple[RewardModel, list[dict[str, float]]]:
     """Train a reward model on one split's prompts; returns it, not shifted yet, and its loss curve."""
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
-    refuse_empty(split, comparisons, demonstrations)
+    refuse_empty(split, comparisons, demonstrations, votes)
     rows = [row for row in comparisons if row["split"] == split]
     references = [row for row in demonstrations if row["split"] == split]
     params = settings.reward
@@ -196,6 +217,7 @@ def fit(
         learning_rate=params.learning_rate,
         save_every=params.save_every,
         weights=counts,
+        votes=[row for row in votes if row["split"] == split],
         precision=params.precision,
         gradient_checkpointing=getattr(settings.base, "gradient_checkpointing", False),
         curve=stage.log_curve if split == "train" else None,

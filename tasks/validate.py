@@ -19,7 +19,7 @@ import great_expectations as gx
 import pandas as pd
 
 from rlhf.data.base_files import local_folder
-from rlhf.data.contracts import COMPARISON, CORPUS, DEMONSTRATION, PROMPT
+from rlhf.data.contracts import COMPARISON, CORPUS, DEMONSTRATION, PROMPT, VOTE
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.table import read_table
 from rlhf.settings import Pretrained, Scratch, Settings
@@ -59,6 +59,7 @@ def main(stage: Stage) -> dict[str, float]:
         "demonstrations": read_table("data/prepared/demonstrations.parquet", DEMONSTRATION),
         "prompts": read_table("data/prepared/prompts.parquet", PROMPT),
     }
+    votes = read_table("data/prepared/votes.parquet", VOTE)
     known = set(collect.groups)
     if what == "prepared":
         tables["comparisons"] = read_table("data/prepared/comparisons.parquet", COMPARISON)
@@ -67,12 +68,14 @@ def main(stage: Stage) -> dict[str, float]:
         rules = {
             "demonstrations": suites.demonstrations(settings),
             "prompts": suites.prompts(settings),
-            "comparisons": suites.comparisons(settings, groups, required=collect.labelers == "given"),
+            "comparisons": suites.comparisons(
+                settings, groups, required=collect.labelers == "given" and not votes
+            ),
         }
     else:
         tables["comparisons"] = read_table("data/comparisons/comparisons.parquet", COMPARISON)
         groups = known if collect.labelers == "simulated" else None
-        rules = {"comparisons": suites.comparisons(settings, groups, required=True)}
+        rules = {"comparisons": suites.comparisons(settings, groups, required=not votes)}
 
     docs = Path("reports/validation") / what
     frames = {name: suites.frame(name, tables) for name in rules}
@@ -80,7 +83,7 @@ def main(stage: Stage) -> dict[str, float]:
     if failures:
         more = f" (and {len(failures) - 1} more rules are broken)" if len(failures) > 1 else ""
         raise StageError(f"{failures[0]}{more}; see {docs}/index.html")
-    refuse_infeasible(stage.settings, tables, collected=what == "comparisons")
+    refuse_infeasible(stage.settings, tables | {"votes": votes}, collected=what == "comparisons")
     figures = {
         name: {"rows": len(frames[name]), "expectations": len(rules[name]), "failed": 0} for name in rules
     }

@@ -27,12 +27,13 @@ def dense_ranks(ranking: Sequence[Any]) -> list[int | None]:
     return [None if rank is None else place[rank] for rank in ranking]
 
 
-def pairs(ranking: Sequence[int]) -> list[tuple[int, int]]:
-    """(better, worse) indices of a ranking in which 1 is best; ties give no pair."""
+def pairs(ranking: Sequence[int | None]) -> list[tuple[int, int]]:
+    """(better, worse) indices of a ranking in which 1 is best; ties and what has no rank give no pair."""
     ordered = []
-    for a, b in combinations(range(len(ranking)), 2):
-        if ranking[a] != ranking[b]:
-            ordered.append((a, b) if ranking[a] < ranking[b] else (b, a))
+    ranked = [(place, rank) for place, rank in enumerate(ranking) if rank is not None]
+    for (a, rank), (b, other) in combinations(ranked, 2):
+        if rank != other:
+            ordered.append((a, b) if rank < other else (b, a))
     return ordered
 
 

@@ -2,6 +2,10 @@
 
 All pairs of a ranking are one batch element (Ouyang et al. 2022, section 3.5: shuffled pairs overfit). So K
 responses are read once for up to K(K-1)/2 pairs, and their common prompt once for all K. Ties give no pair.
+
+A vote, a thumb on one response, is a pair with an imaginary response of score 0: up is better than it, down
+is worse. That is the cross-entropy of a binary classifier whose logit is the score, as in binary classifier
+optimization (Jung et al. 2024, arXiv:2404.04656), whose loss bounds that of the pairs nobody compared.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from rlhf.training.loop import InPrecision, arguments, learner, learns_in_float3
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
 
+ZERO = -1  # the place of the imaginary response of score 0, behind those of a batch
 LAYOUT = ("input_ids", "position_ids", "attention_mask", "ends")  # what `pack` and `side_by_side` write
 
 
@@ -76,6 +81,7 @@ class RankingTrainer(InOrder, InPrecision, RewardTrainer):
         batch = {name: inputs[name] for name in LAYOUT if name in inputs}
         with self.arithmetic():
             scores = model(**batch)
+        scores = torch.cat([scores, scores.new_zeros(1)])  # at ZERO
         margin = scores[inputs["better"]] - scores[inputs["worse"]]
         loss = -(logsigmoid(margin) * inputs["weight"]).sum()
         sums = torch.stack(
@@ -109,40 +115,47 @@ def train_reward(
     learning_rate: float,
     save_every: int,
     weights: Sequence[float] | None = None,
+    votes: Sequence[Mapping[str, Any]] = (),
     gradient_checkpointing: bool = False,
     precision: str = "auto",
     curve: Curve | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, float]]:
-    """Train `reward` in place on comparisons; returns its loss curve.
+    """Train `reward` in place on comparisons and votes; returns its loss curve.
 
     Its adapters and its head learn if it has adapters, otherwise all weights do, in float32.
 
     Args:
         batch_size: over all processes; each takes its share of the same batches in the same order.
         weights: how much each comparison counts; weights with a mean of 1 keep the size of the steps.
+        votes: rows with `prompt`, `messages`, `completion` and `label`; each counts 1.
         gradient_checkpointing: compute activations twice in place of keeping them.
         precision: of the arithmetic, see `rlhf.compute.arithmetic`; the head is always in float32.
 
     Raises:
-        DataError: no comparison with a strict preference, or a batch that the processes cannot share.
+        DataError: no comparison with a strict preference and no vote, or a batch that the processes cannot
+            share.
     """
     share = share_of(batch_size, "reward.batch_size")
     examples: dict[str, list[Any]] = {"sequences": [], "pairs": [], "weight": []}
-    rows = [
-        (row, strict, weight)
+    rows: list[tuple[Mapping[str, Any], list[str], list[tuple[int, int]], float]] = [
+        (row, row["completions"], strict, weight)
         for row, weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True)
         if (strict := pairs(row["ranking"]))
     ]
-    asked = [row for row, _, _ in rows for _ in row["completions"]]
-    texts = [text for row, _, _ in rows for text in row["completions"]]
+    for vote in votes:
+        rows.append((vote, [vote["completion"]], [(0, ZERO) if vote["label"] else (ZERO, 0)], 1.0))
+    asked = [row for row, completions, _, _ in rows for _ in completions]
+    texts = [text for _, completions, _, _ in rows for text in completions]
     encoded = iter(encode(reward, asked, texts))
-    for row, strict, weight in rows:
-        examples["sequences"].append([next(encoded) for _ in row["completions"]])
+    for _, completions, strict, weight in rows:
+        examples["sequences"].append([next(encoded) for _ in completions])
         examples["pairs"].append(strict)
         examples["weight"].append(weight)
     if not examples["pairs"]:
-        raise DataError("there is no comparison with a strict preference to train the reward model on")
+        raise DataError(
+            "there is no comparison with a strict preference, and no vote, to train the reward model on"
+        )
     pad = reward.pad
     by_length = sorted(examples["sequences"], key=lambda rows: max(map(len, rows)))
     packs = check_scores(reward.model, [by_length[0], by_length[-1]], pad)
@@ -158,8 +171,8 @@ def train_reward(
         better, worse, weight, offset = [], [], [], 0
         for row in rows:
             for a, b in row["pairs"]:
-                better.append(offset + a)
-                worse.append(offset + b)
+                better.append(a if a == ZERO else offset + a)
+                worse.append(b if b == ZERO else offset + b)
                 weight.append(row["weight"] / len(row["pairs"]) / len(rows))
             offset += len(row["sequences"])
         return layout([row["sequences"] for row in rows], pad) | {
@@ -221,6 +234,25 @@ def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str
             for group in ("all", row["labeler_group"] or "unknown"):
                 counts.setdefault(group, []).append(result)
     return {group: _summary(results) for group, results in counts.items()}
+
+
+def vote_quality(reward: RewardModel, votes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How well the scores tell thumbs up from thumbs down, on votes that did not train the reward model.
+
+    Returns:
+        `votes`, `up` (the share of thumbs up) and `auc`: how often a completion with a thumb up scores above
+        one with a thumb down, a tie counting half (the area under the ROC curve); None where all votes agree.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    labels = [row["label"] for row in votes]
+    scores = score(reward, votes, [row["completion"] for row in votes])
+    both = len(set(labels)) == 2
+    return {
+        "votes": len(labels),
+        "up": sum(labels) / len(labels),
+        "auc": float(roc_auc_score(labels, scores)) if both else None,
+    }
 
 
 def _summary(results: list[tuple[bool, bool | None, bool | None]]) -> dict[str, Any]:

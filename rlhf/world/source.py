@@ -55,7 +55,13 @@ def builtin(settings: Ingest, seed: int) -> Raw:
         summary = rng.random() < settings.summary_share
         text = post.text + write(post, rng)[0] if summary else post.text.removesuffix(CUE)
         corpus.append({"text": text})
-    tables = {"corpus": corpus, "demonstrations": demonstrations, "prompts": prompts, "comparisons": []}
+    tables = {
+        "corpus": corpus,
+        "demonstrations": demonstrations,
+        "prompts": prompts,
+        "comparisons": [],
+        "votes": [],
+    }
     tables = {name: marked(rows, "builtin") for name, rows in tables.items()}
     return Raw(tables, with_ids(GOLD, gold, "builtin"), f"seed {seed}")
 

@@ -192,26 +192,30 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
 
     Args:
         settings: every parameter.
-        tables: demonstrations and comparisons, with their splits.
+        tables: demonstrations, comparisons and perhaps votes, with their splits.
         collected: whether the comparisons are all there will be, whoever gave them.
     """
     demonstrations, comparisons = _by_split(tables["demonstrations"]), tables["comparisons"]
+    votes = _by_split(list(tables.get("votes", ())))
     rankings = _by_split([row for row in comparisons if len(set(row["ranking"] or ())) > 1])
     ranked, ppo = collected or settings.collect.labelers == "given", settings.ppo
-    judged = _by_split(comparisons) if ranked else demonstrations  # whose split `judge` a judge learns from
+    judged = (
+        _by_split([*comparisons, *tables.get("votes", ())]) if ranked else demonstrations
+    )  # whose split `judge` a judge learns from
     asks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None
     empty = [split for split in ("train", "validation", "test") if not demonstrations.get(split)]
     ties = len(comparisons) - sum(rankings.values())
     lacks = [] if demonstrations.get("judge") else ["no demonstrations"]
-    lacks += ["no rankings with a preference"] if ranked and not rankings.get("judge") else []
+    unranked = not rankings.get("judge") and not votes.get("judge")
+    lacks += ["no rankings with a preference"] if ranked and unranked else []
     return [
         Problem(stage, text)
         for stage, text, holds in (
             (
                 "validate",
-                "collect.labelers is given, and the data has no comparisons: add them, or set it to store "
-                "where people label",
-                ranked and not comparisons,
+                "collect.labelers is given, and the data has no comparisons and no votes: add some, or set "
+                "it to store where people label",
+                ranked and not comparisons and not votes,
             ),
             (
                 "validate",
@@ -223,7 +227,7 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
                 "reward",
                 f"no ranking in split train prefers one text to another, {ties} of all {len(comparisons)} "
                 "rankings are ties: the reward model would learn nothing; bring rankings with a preference",
-                ranked and bool(comparisons) and not rankings.get("train"),
+                ranked and bool(comparisons) and not rankings.get("train") and not votes.get("train"),
             ),
             (
                 "ppo",
