@@ -175,6 +175,7 @@ def _completed(item: Item, record: Record, part: Part, source: Source, kept: set
         row["split"] = source.split or row.get("split") or part.split
     extra = {name: record.columns[name] for name in kept if record.columns.get(name) is not None}
     if extra:
+        extra |= json.loads(row.get("extra") or "{}")  # what the layout keeps by itself
         row["extra"] = json.dumps(extra, ensure_ascii=False, sort_keys=True, default=str)
     contract = _CONTRACTS.get(item.table)
     return row if contract is None else _exact(row, contract)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from rlhf.data.contracts import (
     COMPARISON,
@@ -21,20 +22,26 @@ from rlhf.data.contracts import (
 from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+from rlhf.data.layouts.turns import turns_of
+from rlhf.data.layouts.values import LABELERS, filled, who_is
 from rlhf.data.rankings import dense_ranks
+
+_GOOD = ("true", "good", "up", "yes", "1", "thumbs up", "thumbs_up", "like", "positive", "desirable")
+_BAD = ("false", "bad", "down", "no", "0", "thumbs down", "thumbs_down", "dislike", "negative", "undesirable")
 
 
 def _fits(contract: Contract, columns: Mapping[str, str]) -> bool:
     if contract is CORPUS:
         return columns.keys() <= {"text", "source", "id", "extra"} and "text" in columns
     if contract is PROMPT:
-        return bool(columns.keys() & {"prompt", "messages"}) and columns.keys() <= set(PROMPT.schema.names)
-    told = columns.keys() | {"prompt"} if "messages" in columns else set(columns)
-    if contract is DEMONSTRATION and columns.get("label") in ("bool", "number", "text"):
-        return False  # a vote
-    return (set(contract.required) <= told and contract is not VOTE) or (
-        contract is VOTE and set(VOTE.required) <= told
-    )
+        asked = "prompt" in columns or columns.get("messages") == "messages"
+        return asked and columns.keys() <= set(PROMPT.schema.names)
+    told = columns.keys() | {"prompt"} if "messages" in columns else columns.keys()
+    if contract is COMPARISON and columns.get("completions") == "objects":
+        return False  # answers that bring their own ranks or scores
+    if contract is DEMONSTRATION and columns.keys() & {"label", "ranking", "preferred", "kto_tag"}:
+        return False  # a vote, a comparison, a judgment
+    return set(contract.required) - {"labeler_id"} <= told
 
 
 def _rows(
@@ -42,8 +49,14 @@ def _rows(
 ) -> Iterator[Item]:
     for record in records:
         row = {name: value for name, value in record.columns.items() if name in contract.schema.names}
+        for name in ("messages", "prompt"):
+            if isinstance(row.get(name), list):
+                row[name] = turns_of(row[name], record.where, notes)
         if "messages" in contract.schema.names:
             row = as_columns(row, ends_answered="completion" in contract.schema.names)
+        if "labeler_id" in contract.schema.names:
+            names = [name for name in LABELERS if filled(record.columns.get(name))]
+            row["labeler_id"] = who_is(record.columns[names[0]]) if names else None
         for column in contract.required:
             if column not in row:
                 raise DataError(
@@ -59,17 +72,32 @@ def _rows(
                     "numbers tie"
                 )
             row["ranking"] = dense
+        if contract is VOTE:
+            row["label"] = thumb(row["label"])
         yield Item(table, row)
+
+
+def thumb(label: Any) -> Any:
+    """A vote as true or false: files also say 1 and 0, or good and bad.
+
+    Raises:
+        DataError: neither.
+    """
+    word = str(label).strip().lower().removesuffix(".0")
+    if word in _GOOD or word in _BAD:
+        return word in _GOOD
+    raise DataError(f"column 'label' is {ascii(label)[:40]}; it must be true for a good answer, or false")
 
 
 def _layout(contract: Contract, table: str) -> Layout:
     return Layout(
         name=table,
         about=f"rows of the contract {contract.name}",
-        columns=", ".join(contract.schema.names),
+        columns=", ".join(f"`{name}`" for name in contract.schema.names),
         fits=partial(_fits, contract),
         rows=partial(_rows, contract, table),
-        own=frozenset(contract.schema.names),
+        own=frozenset(contract.schema.names)
+        | (set(LABELERS) if "labeler_id" in contract.schema.names else set()),
     )
 
 

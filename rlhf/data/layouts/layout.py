@@ -127,12 +127,21 @@ class Layout:
     own: frozenset[str] | None = None
 
 
+# Kinds that are more exactly what another kind says: a transcript is a text, too.
+NARROWER = {"transcript": "text", "answered": "messages"}
+
+
 def has(columns: Mapping[str, str], **wanted: str) -> bool:
     """Whether there are columns of these kinds; kinds that will do are parted by `|`, `any` takes each."""
-    return all(
-        name in columns and (kinds == "any" or columns[name] in kinds.split("|"))
-        for name, kinds in wanted.items()
-    )
+    return all(is_a(columns, name, kinds) for name, kinds in wanted.items())
+
+
+def is_a(columns: Mapping[str, str], name: str, kinds: str) -> bool:
+    """Whether there is a column of this name and of a kind of these, or of a narrower kind."""
+    if name not in columns:
+        return False
+    kind = columns[name]
+    return kinds == "any" or bool({kind, NARROWER.get(kind, kind)} & set(kinds.split("|")))
 
 
 def text_of(value: Any, column: str) -> str:

@@ -1,7 +1,7 @@
 """Pairs of a chosen and a rejected answer, as TRL's trainers and UltraFeedback's binarised form have them.
 
-`chosen` and `rejected` are texts or lists of messages; the prompt stands in `prompt`, or is what both lists
-of messages begin with. `margin` says by how much, `score_chosen` and `score_rejected` from which scores.
+`chosen` and `rejected` are texts or lists of messages; the prompt stands in `prompt`, or is what both begin
+with. `margin` says by how much, `score_chosen` and `score_rejected` from which scores.
 """
 
 from __future__ import annotations
@@ -9,83 +9,118 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, text_of
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
+from rlhf.data.layouts.turns import asked, in_transcript, parted, turns_of
+from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of
 
-_COMMON = (
-    "labeler_id",
-    "labeler_group",
-    "strength",
-    "seconds",
-    "guideline_version",
-    "split",
-    "note",
-    "source",
-)
-_OWN = frozenset(
-    (*_COMMON, "prompt", "messages", "chosen", "rejected", "margin", "score_chosen", "score_rejected", "id")
-)
+_OTHER_PROMPTS = {"instruction", "question", "input", "conversations", "context", "history", "query"}
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
-    return {"chosen", "rejected"} <= columns.keys() and (
-        "prompt" in columns or columns["chosen"] == columns["rejected"] == "messages"
-    )
+    if not {"chosen", "rejected"} <= columns.keys() or columns["chosen"] == "transcript":
+        return False
+    both = [is_a(columns, name, kind) for kind in ("text", "messages") for name in ("chosen", "rejected")]
+    if not (all(both[:2]) or all(both[2:]) or _objects(columns)):
+        return False
+    if "prompt" in columns or is_a(columns, "messages", "messages"):
+        return True
+    return not _objects(columns) and not columns.keys() & _OTHER_PROMPTS
+
+
+def _objects(columns: Mapping[str, str]) -> bool:
+    return columns["chosen"] == columns["rejected"] == "object"
 
 
 def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
     for record in records:
         columns = record.columns
-        asked, answers = _asked(columns)
-        scores: list[Any] = [columns.get("score_chosen"), columns.get("score_rejected")]
-        tied = None not in scores and scores[0] == scores[1]
-        row = {name: columns[name] for name in _COMMON if columns.get(name) is not None}
-        yield Item(
-            "comparisons",
-            as_columns(asked, ends_answered=False)
-            | row
-            | {
-                "completions": answers,
-                # Equal scores are a tie, whatever the columns are called: only a coin chose between them.
-                "ranking": [1, 1] if tied else [1, 2],
-                "scores": None if None in scores else [float(score) for score in scores],
-                "margin": columns.get("margin"),
-            },
-        )
+        prompt, answers = _asked(record, notes)
+        yield judged(prompt, answers, columns, notes)
 
 
-def _asked(columns: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def judged(
+    prompt: Mapping[str, Any], answers: Sequence[str], columns: Mapping[str, Any], notes: Notes
+) -> Item:
+    """The comparison of a chosen and a rejected answer, with the margin and the scores of its columns."""
+    scores: list[Any] = [columns.get("score_chosen"), columns.get("score_rejected")]
+    known = all(map(filled, scores))
+    scores = [number_of(score, "score_chosen or score_rejected") for score in scores] if known else []
+    if known and scores[0] == scores[1]:
+        # Only a coin chose between equal scores, whatever the columns are called.
+        notes.say("pairs with equal score_chosen and score_rejected are read as ties")
+    margin = columns.get("margin")
+    return comparison(
+        prompt,
+        answers,
+        ranking=[1, 1] if known and scores[0] == scores[1] else [1, 2],
+        scores=scores or None,
+        margin=number_of(margin, "margin") if filled(margin) else None,
+        **common(columns),
+    )
+
+
+def _asked(record: Record, notes: Notes) -> tuple[dict[str, Any], list[str]]:
     """The prompt, as text or messages, and the two answers."""
-    chosen, rejected = columns["chosen"], columns["rejected"]
-    if isinstance(chosen, str):
-        return {"prompt": columns["prompt"]}, [chosen, text_of(rejected, "rejected")]
-    if not (isinstance(chosen, list) and isinstance(rejected, list) and chosen and rejected):
+    columns = record.columns
+    chosen, rejected = columns.get("chosen"), columns.get("rejected")
+    outer = columns.get("prompt") if columns.get("prompt") not in (None, "", []) else columns.get("messages")
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        answers = [text_of(chosen, "chosen"), text_of(rejected, "rejected")]
+        if outer is None:
+            return _common_start(*answers)
+        return prompted(outer, record, notes, columns.get("system")), answers
+    if not chosen or not rejected:
         raise DataError(
             f"chosen is {ascii(chosen)[:40]}, rejected {ascii(rejected)[:40]}; write two texts or messages"
         )
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-        shared += 1
-    if len(chosen) != shared + 1 or len(rejected) != shared + 1:
-        raise DataError("chosen and rejected differ before their last message; both must answer one prompt")
-    ends = [chosen[-1], rejected[-1]]
-    turns: Any = chosen[:shared]
-    if not turns:
-        turns = columns.get("messages") or columns.get("prompt")
-        if not turns:
-            raise DataError("chosen and rejected have no turn in common and there is no prompt; add one")
-    if any(end.get("role") != "assistant" for end in ends):
+    talks = [turns_of(chosen, record.where, notes), turns_of(rejected, record.where, notes)]
+    if any(len(talk) > 1 and talk[0]["role"] != "assistant" for talk in talks):
+        if isinstance(outer, list):  # TRL joins a prompt of messages with what follows it
+            front = turns_of(outer, record.where, notes)
+            talks = [talk if talk[: len(front)] == front else [*front, *talk] for talk in talks]
+        return parted(talks, notes)
+    if outer is None:
+        raise DataError("chosen and rejected have no turn in common and there is no prompt; add one")
+    if any(talk[-1]["role"] != "assistant" for talk in talks):
         raise DataError("chosen and rejected must end with the assistant's message")
-    key = "messages" if isinstance(turns, list) else "prompt"
-    return {key: turns}, [text_of(end.get("content"), "content") for end in ends]
+    if isinstance(outer, list):
+        front = turns_of(outer, record.where, notes)
+        return parted([[*front, *talk] for talk in talks], notes)
+    return parted([[{"role": "user", "content": text_of(outer, "prompt")}, *talk] for talk in talks], notes)
+
+
+def prompted(prompt: Any, record: Record, notes: Notes, system: Any = None) -> dict[str, Any]:
+    """The columns of a prompt that may be a text, turns, or a transcript that ends with `Assistant:`."""
+    if isinstance(prompt, str) and prompt.rstrip().endswith("Assistant:"):
+        turns = in_transcript(prompt)
+        if turns and turns[0]["role"] != "assistant" and not turns[-1]["content"].strip():
+            turns = [turn | {"content": turn["content"].strip()} for turn in turns[:-1]]
+            notes.say('prompts with "Human:" and "Assistant:" are read as turns')
+            return asked(turns, record.where, notes, system)
+    return asked(prompt, record.where, notes, system)
+
+
+def _common_start(chosen: str, rejected: str) -> tuple[dict[str, Any], list[str]]:
+    """What two texts begin with, up to a space, as the prompt."""
+    end = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), -1)
+    end = min(len(chosen), len(rejected)) if end < 0 else end
+    end = max(chosen.rfind(" ", 0, end), chosen.rfind("\n", 0, end))
+    if end <= 0:
+        raise DataError(
+            "there is no prompt, and chosen and rejected do not begin alike; name the prompt's column in "
+            "ingest.columns"
+        )
+    return {"prompt": chosen[:end]}, [chosen[end:], rejected[end:]]
 
 
 LAYOUT = Layout(
     name="pairs",
-    about="a prompt, the chosen and the rejected answer (TRL, UltraFeedback binarised)",
-    columns="prompt, chosen, rejected; or chosen, rejected as messages; margin, score_chosen, score_rejected",
+    about="a prompt, the chosen and the rejected answer (TRL, UltraFeedback binarised); texts or messages",
+    columns="`prompt`, `chosen`, `rejected`; or the last two, which begin with the prompt; `margin`, "
+    "`score_chosen`, `score_rejected`",
     fits=_fits,
     rows=_rows,
-    own=_OWN | {"prompt_id"},
+    own=COMMON
+    | {"prompt", "messages", "system", "chosen", "rejected", "margin", "score_chosen", "score_rejected"},
 )

@@ -6,31 +6,75 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.layouts import contract, pairs
-from rlhf.data.layouts.layout import Layout, Record
+from rlhf.data.layouts import (
+    answers,
+    arena,
+    axolotl,
+    chats,
+    contract,
+    helpsteer,
+    hh,
+    instructions,
+    oasst,
+    pairs,
+    pku,
+    shp,
+    summaries,
+    swift,
+    webgpt,
+)
+from rlhf.data.layouts.layout import NARROWER, Layout, Record
+from rlhf.data.layouts.turns import is_transcript, role_of
 
 # Each is told from the others by columns that only it has, so their order does not matter.
-LAYOUTS: tuple[Layout, ...] = (*contract.LAYOUTS, pairs.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (
+    *contract.LAYOUTS,
+    pairs.LAYOUT,
+    hh.LAYOUT,
+    *axolotl.LAYOUTS,
+    instructions.LAYOUT,
+    chats.LAYOUT,
+    answers.LAYOUT,
+    *helpsteer.LAYOUTS,
+    shp.LAYOUT,
+    webgpt.LAYOUT,
+    *summaries.LAYOUTS,
+    pku.LAYOUT,
+    arena.LAYOUT,
+    *oasst.LAYOUTS,
+    *swift.LAYOUTS,
+)
 
 
 def kinds(records: Sequence[Record]) -> dict[str, str]:
-    """The kind of each column, over records: text, number, bool, texts, numbers, messages, objects, object,
-    list, empty (null everywhere), or mixed."""
+    """The kind of each column, over records: text, transcript (a text that tells a conversation, as hh-rlhf's
+    do), number, bool, texts, numbers, messages, answered (messages that end with the assistant's), objects,
+    object, list, empty (nothing anywhere), or mixed."""
     columns: dict[str, str] = {}
     for record in records:
         for name, value in record.columns.items():
             kind, before = _kind(value), columns.get(name, "empty")
-            columns[name] = kind if before == "empty" else before if kind in ("empty", before) else "mixed"
+            columns[name] = _both(before, kind)
     return columns
 
 
+def _both(before: str, kind: str) -> str:
+    if before == kind or kind == "empty":
+        return before
+    if before == "empty":
+        return kind
+    # Some of the conversations wait for an answer: the others say what the column is for.
+    together = {frozenset(["text", "transcript"]): "text", frozenset(["messages", "answered"]): "answered"}
+    return together.get(frozenset([before, kind]), "mixed")
+
+
 def _kind(value: Any) -> str:
-    if value is None:
+    if value is None or value == []:
         return "empty"
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, str):
-        return "text"
+        return "transcript" if is_transcript(value) else "text"
     if isinstance(value, (int, float)):
         return "number"
     if isinstance(value, Mapping):
@@ -39,13 +83,18 @@ def _kind(value: Any) -> str:
         return "other"
     inside = {_kind(item) for item in value} - {"empty"}
     if inside == {"object"}:
-        turns = all(isinstance(item, Mapping) and _is_turn(item) for item in value)
-        return "messages" if turns else "objects"
+        if not all(isinstance(item, Mapping) and _is_turn(item) for item in value):
+            return "objects"
+        return "answered" if role_of(value[-1]) == "assistant" else "messages"
+    inside = {NARROWER.get(kind, kind) for kind in inside}
     return {frozenset(["text"]): "texts", frozenset(["number"]): "numbers"}.get(frozenset(inside), "list")
 
 
 def _is_turn(item: Mapping[str, Any]) -> bool:
-    return {"role", "content"} <= item.keys() or {"from", "value"} <= item.keys()
+    return ("role" in item and ("content" in item or "tool_calls" in item)) or {
+        "from",
+        "value",
+    } <= item.keys()
 
 
 def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:

@@ -1,0 +1,116 @@
+"""Pairs under the names of Axolotl's and LLaMA-Factory's DPO sets, and LLaMA-Factory's thumbs.
+
+The prompt is an instruction with an optional input, a question, an input alone, or `conversations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rlhf.data.errors import DataError
+from rlhf.data.layouts.contract import thumb
+from rlhf.data.layouts.instructions import instructed
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
+from rlhf.data.layouts.pairs import judged
+from rlhf.data.layouts.turns import asked, parted, turns_of
+from rlhf.data.layouts.values import COMMON, common
+
+_PROMPTS = ("instruction", "question", "input", "query")
+_BESIDE = {"system", "system_prompt", "history", "margin", "score_chosen", "score_rejected"}
+
+
+def _fits_named(columns: Mapping[str, str]) -> bool:
+    if is_a(columns, "chosen_response", "text") and is_a(columns, "rejected_response", "text"):
+        return any(name in columns for name in ("prompt", *_PROMPTS))
+    texts = is_a(columns, "chosen", "text") and is_a(columns, "rejected", "text")
+    return (
+        texts
+        and columns["chosen"] != "transcript"
+        and not columns.keys() & {"prompt", "messages", "conversations"}
+        and any(is_a(columns, name, "text") for name in _PROMPTS)
+    )
+
+
+def _rows_named(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns = record.columns
+        names = [name if name in columns else f"{name}_response" for name in ("chosen", "rejected")]
+        answers = [text_of(columns.get(name), name) for name in names]
+        yield judged(instructed(record, notes), answers, columns, notes)
+
+
+def _fits_shared(columns: Mapping[str, str]) -> bool:
+    return (
+        is_a(columns, "conversations", "messages")
+        and "prompt" not in columns
+        and {"chosen", "rejected"} <= columns.keys()
+    )
+
+
+def _rows_shared(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns, where = record.columns, record.where
+        front = turns_of(columns["conversations"], where, notes)
+        if columns.get("system"):
+            front = [{"role": "system", "content": text_of(columns["system"], "system")}, *front]
+        ends = []
+        for name in ("chosen", "rejected"):
+            answer = columns.get(name)
+            if isinstance(answer, str):
+                answer = {"role": "assistant", "content": answer}
+            ends.append([*front, *turns_of(answer, where, notes)])
+        yield judged(*parted(ends, notes), columns, notes)
+
+
+def _fits_thumbs(columns: Mapping[str, str]) -> bool:
+    return "kto_tag" in columns and (
+        "output" in columns or any(is_a(columns, name, "messages") for name in ("conversations", "messages"))
+    )
+
+
+def _rows_thumbs(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns, where = record.columns, record.where
+        turns = columns.get("conversations") or columns.get("messages")
+        prompt: dict[str, Any]
+        if turns:
+            *front, last = turns_of(turns, where, notes)
+            if last["role"] != "assistant":
+                raise DataError("the turns do not end with the assistant's, which kto_tag is about")
+            prompt, answer = asked(front, where, notes, columns.get("system")), last["content"]
+        else:
+            prompt, answer = instructed(record, notes), text_of(columns.get("output"), "output")
+        vote = {"completion": answer, "label": thumb(columns["kto_tag"])}
+        yield Item("votes", prompt | common(columns) | vote)
+
+
+LAYOUTS = (
+    Layout(
+        name="instruction-pairs",
+        about="an instruction or a question, the chosen and the rejected answer (Axolotl, LLaMA-Factory)",
+        columns="`instruction`, `input`, `chosen_response`, `rejected_response`; `question` or `input` or "
+        "`instruction`, `chosen`, `rejected`; `system`, `history`",
+        fits=_fits_named,
+        rows=_rows_named,
+        own=COMMON
+        | _BESIDE
+        | {"prompt", *_PROMPTS, "chosen", "rejected", "chosen_response", "rejected_response"},
+    ),
+    Layout(
+        name="conversation-pairs",
+        about="a conversation, its chosen and its rejected end (LLaMA-Factory)",
+        columns="`conversations[{from, value}]`, `chosen{from, value}`, `rejected{from, value}`",
+        fits=_fits_shared,
+        rows=_rows_shared,
+        own=COMMON | _BESIDE | {"conversations", "chosen", "rejected"},
+    ),
+    Layout(
+        name="kto-tags",
+        about="an answer and whether it is good (LLaMA-Factory)",
+        columns="`instruction`, `input`, `output`, `kto_tag`; or `conversations`, `kto_tag`",
+        fits=_fits_thumbs,
+        rows=_rows_thumbs,
+        own=COMMON | _BESIDE | {*_PROMPTS, "prompt", "output", "conversations", "messages", "kto_tag"},
+    ),
+)

@@ -1,0 +1,47 @@
+"""Demonstrations as conversations that end with the assistant's turn: OpenAI's and TRL's `messages`, and the
+`conversations` of ShareGPT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rlhf.data.errors import DataError
+from rlhf.data.layouts.instructions import JUDGED
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+from rlhf.data.layouts.turns import asked, turns_of
+from rlhf.data.layouts.values import common
+
+_TURNS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog")
+
+
+def _fits(columns: Mapping[str, str]) -> bool:
+    if columns.keys() & (JUDGED | {"completion", "response1", "rejected_response", "judgment"}):
+        return False
+    return len([name for name in _TURNS if columns.get(name) == "answered"]) == 1
+
+
+def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns = record.columns
+        name = next(name for name in _TURNS if columns.get(name) is not None)
+        turns = turns_of(columns[name], record.where, notes)
+        if not turns or turns[-1]["role"] != "assistant":
+            raise DataError(
+                "nothing answers the last message; end with the assistant's, or leave the row out"
+            )
+        row = common(columns)
+        kept = {key: row[key] for key in ("split", "source") if key in row}
+        answer = {"completion": turns[-1]["content"], "writer_id": columns.get("writer_id")}
+        system = columns.get("system") if turns[0]["role"] != "system" else None
+        yield Item("demonstrations", asked(turns[:-1], record.where, notes, system, name) | kept | answer)
+
+
+LAYOUT = Layout(
+    name="conversations",
+    about="conversations that end with an answer (OpenAI and TRL messages, ShareGPT)",
+    columns="`messages[{role, content}]`, or `conversations[{from, value}]`; `system`",
+    fits=_fits,
+    rows=_rows,
+    # A prompt beside turns is their first, or their topic: the turns say what was asked.
+    own=frozenset((*_TURNS, "prompt", "system", "writer_id", "split", "source")),
+)

@@ -1,0 +1,144 @@
+"""HelpSteer2 (an answer a row, rated by aspect; Wang et al. 2024) and HelpSteer3 (a preference from -3 to 3;
+Wang et al. 2025)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rlhf.data.errors import DataError
+from rlhf.data.layouts.instructions import PROMPTS
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
+from rlhf.data.layouts.turns import asked
+from rlhf.data.layouts.values import LABELERS, by_key, common, comparison, filled, number_of, weighted
+
+ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+RATINGS = ("overall", "overall_score", "rating", "score", "reward", "quality")
+_ANSWERS = ("response", "answer", "output", "completion")
+_TURN = re.compile(r"\n*<extra_id_1>(User|Assistant)\n")
+
+
+def _fits_rated(columns: Mapping[str, str]) -> bool:
+    answers = [name for name in _ANSWERS if is_a(columns, name, "text")]
+    rated = [name for name in (*ASPECTS, *RATINGS) if name in columns]
+    asks = [name for name in PROMPTS if is_a(columns, name, "text|messages")]
+    return len(answers) == 1 and bool(rated) and len(asks) == 1 and "label" not in columns
+
+
+def _key(columns: Mapping[str, Any]) -> tuple[str, str]:
+    """Ratings are compared where they are the same labeler's of answers to the same prompt."""
+    prompt = next((columns[name] for name in PROMPTS if filled(columns.get(name))), None)
+    who = next((columns[name] for name in LABELERS if filled(columns.get(name))), None)
+    return str(prompt), str(who)
+
+
+def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+    yield from by_key(records, _key)
+
+
+def _rows_rated(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    first = records[0].columns
+    name = next(name for name in _ANSWERS if name in first)
+    prompt = next((column for column in PROMPTS if filled(first.get(column))), "prompt")
+    default = next((aspect for aspect in (*RATINGS, *ASPECTS) if aspect in first), ASPECTS[0])
+    answers, scores = [], []
+    for record in records:
+        answers.append(text_of(record.columns.get(name), name))
+        ratings = {k: v for k, v in record.columns.items() if k in (*ASPECTS, *RATINGS, *options.aspects)}
+        scores.append(weighted(ratings, options, default, notes))
+    if len(scores) - scores.count(None) < 2:
+        notes.pass_over(
+            "prompts with a single rated answer, which nothing is compared with", records[0].where
+        )
+        return
+    turns = _turns(text_of(first[prompt], prompt)) if isinstance(first[prompt], str) else first[prompt]
+    models = [record.columns.get("model") or record.columns.get("policy") or "" for record in records]
+    yield comparison(
+        asked(turns, records[0].where, notes, first.get("system")),
+        answers,
+        scores=scores,
+        policies=models if any(models) else None,
+        **common(first),
+    )
+
+
+def _turns(prompt: str) -> Any:
+    """HelpSteer2 marks turns after the first as <extra_id_1>Assistant and <extra_id_1>User."""
+    parts = _TURN.split(prompt)
+    if len(parts) == 1:
+        return prompt
+    turns = [{"role": "user", "content": parts[0]}] if parts[0] else []
+    return [
+        *turns,
+        *({"role": r.lower(), "content": c} for r, c in zip(parts[1::2], parts[2::2], strict=True)),
+    ]
+
+
+def _fits_preferred(columns: Mapping[str, str]) -> bool:
+    return {"response1", "response2", "overall_preference"} <= columns.keys()
+
+
+def _rows_preferred(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns = record.columns
+        value = columns.get("overall_preference")
+        if not filled(value):
+            notes.pass_over("rows without overall_preference", record.where)
+            continue
+        preferred = number_of(value, "overall_preference")
+        if not -3 <= preferred <= 3:
+            raise DataError(
+                f"overall_preference is {preferred:g}; it must be -3 (response1) to 3 (response2)"
+            )
+        notes.say("overall_preference below 0: response1 is better; its size is kept as margin")
+        if columns.get("individual_preference"):
+            notes.say(
+                "individual_preference: the rows are of the overall preference; the annotators' own are kept "
+                "in extra"
+            )
+        yield comparison(
+            asked(columns.get("context", columns.get("prompt")), record.where, notes, column="context"),
+            [text_of(columns.get(name), name) for name in ("response1", "response2")],
+            ranking=[preferred, -preferred],
+            margin=abs(preferred),
+            extra=columns.get("individual_preference")
+            and {"individual_preference": columns["individual_preference"]},
+            **common(columns),
+        )
+
+
+LAYOUTS = (
+    Layout(
+        name="rated-answers",
+        about="an answer a row with its ratings; the rows of one prompt are compared (HelpSteer2)",
+        columns="`prompt`, `response`, and `helpfulness`, `correctness`, `coherence`, `complexity`, "
+        "`verbosity`, or one of `score`, `rating`, `overall`, `reward`",
+        fits=_fits_rated,
+        rows=_rows_rated,
+        groups=_groups,
+        own=frozenset(
+            (
+                *PROMPTS,
+                *_ANSWERS,
+                *ASPECTS,
+                *RATINGS,
+                *LABELERS,
+                "system",
+                "model",
+                "policy",
+                "split",
+                "source",
+            )
+        ),
+    ),
+    Layout(
+        name="helpsteer3",
+        about="two answers and a preference from -3 (the first is much better) to 3 (HelpSteer3)",
+        columns="`context`, `response1`, `response2`, `overall_preference`, `individual_preference`",
+        fits=_fits_preferred,
+        rows=_rows_preferred,
+        own=frozenset(("context", "prompt", "response1", "response2", "overall_preference"))
+        | {"individual_preference", *LABELERS, "split", "source"},
+    ),
+)
