@@ -76,22 +76,22 @@ def _ranked(answers: Sequence[Mapping[str, Any]], options: Options, notes: Notes
             notes.say(f"the answers' {key}: the {best} is the better (ingest.direction says otherwise)")
             return {"ranking": [r if r is None or best == "lower" else -r for r in ranks]}
     aspects = any(isinstance(answer.get("annotations"), Mapping) for answer in answers)
-    key = next((key for key in _SCORES if any(filled(answer.get(key)) for answer in answers)), None)
-    if aspects and (options.aspects or key is None):
+    score = next((key for key in _SCORES if any(filled(answer.get(key)) for answer in answers)), None)
+    if aspects and (options.aspects or score is None):
         scores = [_aspects(answer.get("annotations") or {}, options, notes) for answer in answers]
-    elif key is None:
+    elif score is None:
         raise DataError(
             f"the answers have neither rank nor score among {', '.join(answers[0])}; known are "
             f"{', '.join((*_RANKS, *_SCORES))}"
         )
     else:
-        scores = [_number(answer.get(key), key) for answer in answers]
+        scores = [_number(answer.get(score), score) for answer in answers]
         best = options.direction or "higher"
-        notes.say(f"the answers' {key}: the {best} is the better (ingest.direction says otherwise)")
+        notes.say(f"the answers' {score}: the {best} is the better (ingest.direction says otherwise)")
         if best == "lower":
             return {"ranking": scores}
     # A score of its own for each answer that has one; without all of them only their order is kept.
-    return {"ranking": [None if score is None else -score for score in scores], "scores": scores}
+    return {"ranking": [None if value is None else -value for value in scores], "scores": scores}
 
 
 def _number(value: Any, column: str) -> float | None:

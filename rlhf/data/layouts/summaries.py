@@ -53,8 +53,8 @@ def _rows_pairs(records: Sequence[Record], options: Options, notes: Notes) -> It
         if isinstance(choice, bool) or str(choice) not in map(str, range(len(summaries))):
             raise DataError(f"choice is {ascii(choice)[:40]}; it must be the number of a summary, from 0")
         extra = columns.get("extra") or {}
-        sure = extra.get("confidence") if isinstance(extra, Mapping) else None
-        strength = int(sure) if sure is not None and sure in range(1, 10) else None
+        sure: Any = extra.get("confidence") if isinstance(extra, Mapping) else None
+        strength = next((number for number in range(1, 10) if number == sure), None)
         if filled(sure) and strength is None:
             notes.pass_over("confidences outside 1 to 9", record.where, sure)
         kept: dict[str, Any] = {}
