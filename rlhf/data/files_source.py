@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlhf.data.contracts import TABLES
+from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Notes
 from rlhf.data.reading import Quarantined, Source, read
 from rlhf.data.sources import Raw, Rows
@@ -19,7 +20,7 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
         revision: the hash of all of them.
 
     Raises:
-        DataError: what cannot be read, naming file and row.
+        DataError: what cannot be read, naming file and row; or all of it was passed over.
     """
     tables: dict[str, Rows] = {name: [] for name in (*TABLES, "judgments")}
     quarantine: list[Quarantined] = []
@@ -27,7 +28,14 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
     for source in sources:
         for item in read(source, notes, quarantine.append):
             for table, row in as_tables(item):
-                tables[table].append(row)
+                if table == "comparisons" and prefers_nothing(row["ranking"]):
+                    what = "comparisons that rank fewer than two completions, so that they prefer nothing"
+                    notes.pass_over(what, row["source"], row["ranking"])
+                else:
+                    tables[table].append(row)
+    if not any(tables.values()) and notes.passed_over:
+        read_from = ", ".join(source.path for source in sources)
+        raise DataError(f"{read_from}: nothing in it could be read: {'; '.join(notes.lines())}")
     judgments = tables.pop("judgments")
     if not tables["corpus"]:
         tables["corpus"] = [
@@ -35,6 +43,12 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
         ]
     aside = [{"where": row.where, "why": row.why, "record": row.record} for row in quarantine]
     return Raw(tables, [], f"sha256 {revision}", tuple(notes.lines()), judgments, aside)
+
+
+def prefers_nothing(ranking: Sequence[int | None] | None) -> bool:
+    """Whether a ranking leaves all of its outputs but one, or all, unranked."""
+    ranking = ranking or []
+    return None in ranking and len(ranking) - ranking.count(None) < 2
 
 
 def as_tables(item: Item) -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -12,7 +13,7 @@ from rlhf.data.contracts import JUDGMENT, TABLES, Contract, exact
 from rlhf.data.errors import DataError
 from rlhf.data.formats.parts import Part, parts
 from rlhf.data.formats.records import records
-from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, UnknownWords
 from rlhf.data.layouts.recognise import kinds, recognise
 
 SAMPLE = 200  # records whose columns tell the layout
@@ -136,7 +137,8 @@ def read(
                 f"{told.part.files[0]}: {_columns(left)} not read as {told.layout.name}; "
                 "ingest.keep names the columns to keep"
             )
-        for group in told.layout.groups(_records(told.part, source)):
+        groups = iter(told.layout.groups(_records(told.part, source)))
+        for group in groups:
             try:
                 items = list(told.layout.rows(group, source.options, notes))
                 for item in items:
@@ -145,12 +147,29 @@ def read(
                     yield Item(item.table, row)
             except DataError as error:
                 if source.unreadable == "refuse" or put_aside is None:
+                    if isinstance(error, UnknownWords):
+                        error = _all_words(error, told.layout, groups, source.options)
                     raise DataError(f"{group[0].where}: {error}") from None
                 for record in group:
                     put_aside(Quarantined(record.where, str(error), record.columns))
     if not read_any:
         passed = "; ".join(notes.lines())
         raise DataError(f"{source.path}: nothing in it could be read" + (f": {passed}" if passed else ""))
+
+
+def _all_words(
+    error: UnknownWords, layout: Layout, groups: Iterable[list[Record]], options: Options
+) -> UnknownWords:
+    """The error with the unknown words of the records behind the first as well."""
+    met = Counter(error.met)
+    for group in groups:
+        try:
+            list(layout.rows(group, options, Notes()))
+        except UnknownWords as more:
+            met.update(more.met)
+        except DataError:
+            continue  # what is wrong there is said when the words are mapped
+    return UnknownWords(met)
 
 
 def _columns(names: Iterable[str]) -> str:

@@ -54,6 +54,33 @@ class Options:
     keep: Sequence[str] = ()
 
 
+class UnknownWords(DataError):
+    """Answers that mean nothing known. The driver gathers those of all records before it raises, so that the
+    user sees every value that has to be mapped.
+
+    Args:
+        met: (question, value) -> how often.
+    """
+
+    def __init__(self, met: Mapping[tuple[str, str], int]) -> None:
+        self.met = Counter(met)
+        questions = list(dict.fromkeys(question for question, _ in self.met))
+        values = [
+            ", ".join(
+                f"{ascii(value)[:40]} ({count})"
+                for (asked, value), count in self.met.most_common(8)
+                if asked == question
+            )
+            for question in questions
+        ]
+        told = "; ".join(f"question {q!r}: {v}" for q, v in zip(questions, values, strict=True) if v)
+        first = ascii(next(iter(self.met))[1])[:40]
+        super().__init__(
+            f"answers that name no output: {told}; map them in ingest.words, such as {{{first}: first}} (or "
+            f"second, tie, both_bad, skip), or say ingest.edit: {questions[0]} where that text is an edit"
+        )
+
+
 class Notes:
     """What a person should see of a reading: what was understood, and what was passed over and how often."""
 

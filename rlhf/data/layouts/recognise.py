@@ -9,15 +9,18 @@ from rlhf.data.errors import DataError
 from rlhf.data.layouts import (
     answers,
     arena,
+    argilla,
     axolotl,
     chats,
     contract,
     helpsteer,
     hh,
     instructions,
+    label_studio,
     oasst,
     pairs,
     pku,
+    prodigy,
     shp,
     summaries,
     swift,
@@ -43,6 +46,9 @@ LAYOUTS: tuple[Layout, ...] = (
     arena.LAYOUT,
     *oasst.LAYOUTS,
     *swift.LAYOUTS,
+    *argilla.LAYOUTS,
+    *label_studio.LAYOUTS,
+    *prodigy.LAYOUTS,
 )
 
 

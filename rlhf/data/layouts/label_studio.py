@@ -1,0 +1,324 @@
+"""Exports of Label Studio: full JSON (tasks with data and annotations), and the flat JSON-MIN and CSV.
+
+What is left and right of a pair is what `to_name` says, in its order. Buckets of a ranker are ranks in the
+order in which they stand: items of one bucket tie, and what nobody moved (`_`) is unranked. Cancelled
+annotations are skips, and predictions are a machine's; both are passed over and counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rlhf.data.errors import DataError
+from rlhf.data.layouts.annotated import Answer, items_of, together
+from rlhf.data.layouts.fields import Shown, ask_for_outputs, plain, shown, stem_and_suffix
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+
+_UNTOUCHED = "_"
+_MIN = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id", "agreement")
+_TEXTS = ("body", "text", "html", "content", "value", "title")
+_VALUES = {"choices": "choices", "rating": "rating", "number": "number", "textarea": "text"}
+
+
+def _fits(columns: Mapping[str, str]) -> bool:
+    return columns.get("data") == "object" and "annotations" in columns
+
+
+def _fits_min(columns: Mapping[str, str]) -> bool:
+    return {"annotation_id", "annotator"} <= columns.keys()
+
+
+def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        data, annotations = record.columns["data"], record.columns["annotations"] or []
+        for kind in ("predictions", "drafts"):
+            entries = record.columns.get(kind) or []
+            # without its own content, an entry is only the number of one in the tool's database
+            for entry in entries if isinstance(entries, list) else []:
+                if entry:
+                    notes.pass_over(f"{kind}, which are no annotations", record.where)
+        if not annotations:
+            notes.pass_over("tasks without an annotation", record.where)
+        if not isinstance(annotations, list):
+            raise DataError(f"annotations are {ascii(annotations)[:40]}; they must be a list")
+        yield from together(_annotations(annotations, data, options, notes, record.where))
+
+
+def _annotations(
+    annotations: Sequence[Any], data: Mapping[str, Any], options: Options, notes: Notes, where: str
+) -> Iterator[Iterator[Item]]:
+    """The items of each annotation that says something."""
+    for annotation in annotations:
+        if not isinstance(annotation, Mapping) or not isinstance(annotation.get("result", []), list):
+            raise DataError(f"an annotation is {ascii(annotation)[:40]}; it must be an object with a result")
+        if annotation.get("was_cancelled"):
+            notes.pass_over("cancelled annotations, which are skips", where)
+        elif not annotation.get("result"):
+            notes.pass_over("annotations without a result", where)
+        else:
+            common = {
+                "labeler_id": _labeler(annotation.get("completed_by")),
+                "seconds": annotation.get("lead_time"),
+            }
+            yield _annotated(data, annotation["result"], options, notes, where, common)
+
+
+def _annotated(
+    data: Mapping[str, Any],
+    results: Sequence[Any],
+    options: Options,
+    notes: Notes,
+    where: str,
+    common: Mapping[str, Any],
+) -> Iterator[Item]:
+    """What one annotation says: results about items of a list, about a pair, or about the fields."""
+    seen: Shown | None = None
+    answers: list[Answer] = []
+    order: dict[str, Any] = {}
+    for result in results:
+        if not isinstance(result, Mapping) or not isinstance(result.get("value", {}), Mapping):
+            raise DataError(f"a result is {ascii(result)[:40]}; it must be an object with a value")
+        kind, value = result.get("type"), result.get("value", {})
+        question = str(result.get("from_name") or kind)
+        about = tuple(name.strip() for name in str(result.get("to_name") or "").split(",") if name.strip())
+        if kind == "ranker":
+            seen, answer = _ranker(data, value.get("ranker"), question, seen, options, notes)
+            if answer is None:
+                notes.pass_over("rankers in which nothing was moved", where)
+            else:
+                answers.append(answer)
+        elif kind == "pairwise":
+            seen = _pair(data, about, options, notes)
+            order = {"shown_order": [0, 1]}
+            answers.append(Answer(question, value.get("selected")))
+        elif kind in _VALUES:
+            said = value.get(_VALUES[str(kind)])
+            if isinstance(said, list) and kind == "textarea":
+                said = "\n".join(map(str, said))
+            elif isinstance(said, list) and len(said) == 1:
+                said = said[0]
+            answers.append(Answer(question, said, about, free=True if kind == "textarea" else None))
+        else:
+            notes.pass_over(f"results of type {kind!r}, question {question!r}", where)
+    if not answers:
+        return
+    seen = seen or shown(_fields(data), options, notes)
+    yield from items_of(seen, answers, options, notes, where, **common, **order)
+
+
+def _pair(data: Mapping[str, Any], about: Sequence[str], options: Options, notes: Notes) -> Shown:
+    """The two outputs of a pair, the left one first.
+
+    Raises:
+        DataError: nothing says which fields they are.
+    """
+    if len(about) == 2 and set(about) <= data.keys():
+        # The other fields are no outputs then, so that they cannot be taken for a second pair.
+        rest = {name: value for name, value in _fields(data).items() if name not in about}
+        asked = shown(rest, Options(prompt=options.prompt), Notes())
+        return asked.only(about, data)
+    seen = shown(_fields(data), options, notes)
+    if len(seen.names) != 2 or not seen.ordered:
+        raise ask_for_outputs(seen.names)
+    if len(about) == 2 and not options.outputs:
+        # The tags are called otherwise than the fields; their numbers or letters must say the same.
+        tags, fields = (
+            [(stem_and_suffix(name) or ("", ""))[1] for name in names] for names in (about, seen.names)
+        )
+        if set(tags) != set(fields) or len(set(tags)) < 2:
+            raise ask_for_outputs(seen.names)
+        first, second = (seen.names[fields.index(tag)] for tag in tags)
+        return seen.only((first, second), data)
+    notes.say(f"left is {seen.names[0]!r} and right is {seen.names[1]!r}; ingest.outputs says otherwise")
+    return seen
+
+
+def _ranker(
+    data: Mapping[str, Any],
+    value: Any,
+    question: str,
+    seen: Shown | None,
+    options: Options,
+    notes: Notes,
+) -> tuple[Shown, Answer | None]:
+    """What a ranker orders: a list of ids, a list under one name, or buckets.
+
+    Raises:
+        DataError: the result is none of these, or no list of the task has these ids.
+    """
+    if isinstance(value, list):
+        value = {question: value}
+    if not isinstance(value, Mapping) or not all(isinstance(ids, list) for ids in value.values()):
+        raise DataError(
+            f"the ranker {question!r} has {ascii(value)[:60]}; it needs a list of ids, or one for each bucket"
+        )
+    buckets = {name: [str(key) for key in ids] for name, ids in value.items()}
+    listed = _listed(data, {key for ids in buckets.values() for key in ids})
+    texts = _fields(data)
+    asked = shown(texts, Options(prompt=options.prompt, outputs=()), Notes())
+    seen = seen or Shown(asked.asked, tuple(listed), tuple(listed.values()), ordered=False)
+    if len(buckets) == 1 and _UNTOUCHED not in buckets:
+        [ids] = buckets.values()
+        ranks = {key: place for place, key in enumerate(ids, start=1)}
+    else:
+        filled = [ids for name, ids in buckets.items() if name != _UNTOUCHED]
+        names = [name for name in buckets if name != _UNTOUCHED]
+        notes.say(
+            f"buckets of the ranker {question!r} are ranks in the order {', '.join(map(repr, names))}: the "
+            "first is best, items of one bucket tie, and what was left in the list is unranked"
+        )
+        ranks = {key: place for place, ids in enumerate(filled, start=1) for key in ids}
+    if not ranks:
+        return seen, None
+    return seen, Answer(question, [{"value": key, "rank": rank} for key, rank in ranks.items()])
+
+
+def _listed(data: Mapping[str, Any], wanted: set[str]) -> dict[str, str]:
+    """id -> text of the list that has these ids."""
+    fitting = []
+    for entries in data.values():
+        if isinstance(entries, list) and entries:
+            texts = _texts_by_id(entries)
+            if texts and wanted <= texts.keys():
+                fitting.append(texts)
+    if len(fitting) != 1:
+        lists = [name for name, value in data.items() if isinstance(value, list)]
+        raise DataError(
+            f"{'no list' if not fitting else 'more than one list'} of the task has the ranked ids "
+            f"{', '.join(sorted(wanted))[:60] or '(none)'}; lists: {', '.join(lists) or 'none'}"
+        )
+    return fitting[0]
+
+
+def _texts_by_id(entries: Sequence[Any]) -> dict[str, str]:
+    texts = {}
+    for entry in entries:
+        if not isinstance(entry, Mapping) or "id" not in entry:
+            return {}
+        name = next(
+            (name for name in _TEXTS if isinstance(entry.get(name), str) and entry[name].strip()), None
+        )
+        if name is None:
+            return {}
+        texts[str(entry["id"])] = entry[name]
+    return texts
+
+
+def _rows_min(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns = {name: _cell(value) for name, value in record.columns.items()}
+        data, said = _parted(columns, options)
+        common: dict[str, Any] = {
+            "labeler_id": _labeler(columns.get("annotator")),
+            "seconds": _number(columns.get("lead_time")),
+        }
+        results = [_result(name, value, data) for name, value in said.items() if value not in (None, "", [])]
+        if not results:
+            notes.pass_over("rows without an answer", record.where)
+            continue
+        if any(result["type"] == "pairwise" for result in results):
+            _order_is_said(columns, data, options)
+        yield from _annotated(data, results, options, notes, record.where, common)
+
+
+def _parted(columns: Mapping[str, Any], options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The data of a flat row, and its answers: these stand between `id` and `annotator`, or are what is
+    neither prompt, output nor known."""
+    names = [name for name in columns if name not in _MIN]
+    # The order of columns is the tool's own, in which the answers follow the task's data and its id.
+    every = list(columns)
+    if "id" in every and every.index("id") < every.index("annotator"):
+        between = every[every.index("id") + 1 : every.index("annotator")]
+        before = [name for name in names if name not in between]
+    else:
+        between, before = names, []
+    fields = _fields({name: columns[name] for name in names})
+    quiet = Notes()
+    try:
+        seen = shown(fields, options, quiet)
+        used = {name for name in fields if fields[name] in (*seen.outputs, seen.asked.get("prompt"))}
+    except DataError:
+        if before == []:
+            raise
+        used = set()
+    if options.prompt in columns:
+        used.add(str(options.prompt))
+    lists = {name for name in names if isinstance(columns[name], list)}
+    answers = {name: columns[name] for name in between if name not in used and name not in lists}
+    return {name: columns[name] for name in names if name not in answers}, answers
+
+
+def _result(name: str, value: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell of a flat row as a result of the full form."""
+    if any(plain(field) in plain(name) for field in data):
+        value = _number(value)  # `rating_answer1`, which a CSV writes as text
+    kind = "choices"
+    if isinstance(value, Mapping) and "choices" in value:
+        value = value["choices"]
+    elif isinstance(value, Mapping):
+        kind = "ranker"
+        value = value.get("ranker", value)
+    elif value in ("left", "right"):
+        kind = "pairwise"
+    elif isinstance(value, (int, float)):
+        kind = "number"
+    key = {"ranker": "ranker", "pairwise": "selected"}.get(kind) or _VALUES[kind]
+    return {"type": kind, "from_name": name, "value": {key: value}}
+
+
+def _order_is_said(columns: Mapping[str, Any], data: Mapping[str, Any], options: Options) -> None:
+    """Refuse a flat pair whose names count otherwise than its columns stand: left may be either."""
+    seen = shown(_fields(data), options, Notes())
+    if not options.outputs and [name for name in columns if name in seen.names] != list(seen.names):
+        raise ask_for_outputs(seen.names)
+
+
+def _number(value: Any) -> Any:
+    """A number that a CSV wrote as text; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _cell(value: Any) -> Any:
+    """A cell of a CSV, which writes objects and lists as JSON."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise DataError(f"data is {ascii(data)[:40]}; it must be an object of fields")
+    return {name: value for name, value in data.items() if isinstance(value, (str, list))}
+
+
+def _labeler(by: Any) -> str | None:
+    """Who annotated: an e-mail address, or a number."""
+    if isinstance(by, Mapping):
+        by = by.get("email") or by.get("id")
+    return None if by in (None, "") else f"label-studio-{by}"
+
+
+LAYOUTS = (
+    Layout(
+        name="label-studio",
+        about="tasks of Label Studio, exported as JSON: data, and annotations with results",
+        columns="data, annotations, predictions",
+        fits=_fits,
+        rows=_rows,
+    ),
+    Layout(
+        name="label-studio-min",
+        about="annotations of Label Studio, exported as JSON-MIN or CSV: a row for each",
+        columns="the data, the answers, annotator, annotation_id, lead_time",
+        fits=_fits_min,
+        rows=_rows_min,
+    ),
+)
