@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run doctor compare experiments figure serve export up down label test architectures browser style quality prefect mlflow docs clean
+.PHONY: help run peek doctor compare experiments figure serve export up down label test architectures browser style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,10 @@ run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
 
 doctor: $(READY)  ## show how a run would read your data and base model, and check both (RECIPE=, DATA=, SET=)
 	@$(BIN)/python -m flows.doctor $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
+		$(foreach change,$(SET),--set '$(change)')
+
+peek: $(READY)  ## show what a file, folder or pattern holds and how it would be read (DATA=, RECIPE=, SET=)
+	@$(BIN)/python -m flows.peek $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
 		$(foreach change,$(SET),--set '$(change)')
 
 compare: $(READY)  ## compare runs: make compare A B, or RUNS="models:/rlhf-policy@champion B"

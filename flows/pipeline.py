@@ -41,6 +41,7 @@ from flows.links import KEY, links, publish_state
 from flows.machine import clear_dead, end_stage_runs, recorded
 from flows.mlflow_views import write_views
 from flows.params import check_endpoint, complete, with_files
+from flows.peek import lines, look
 from flows.run_state import RunState
 from flows.stages import stage_task
 from flows.tracking import log_parameters, log_result
@@ -49,7 +50,7 @@ from flows.verdict import verdict_markdown
 from flows.workspace import enter, free_name, save_experiment
 from rlhf.data.errors import DataError
 from rlhf.settings import Settings, SettingsError
-from tasks.runtime.errors import StageError
+from tasks.runtime.errors import StageError, printable
 from tasks.runtime.locks import alone
 from tasks.runtime.tracking import PARENT_RUN, connect, start_parent_run
 
@@ -91,12 +92,23 @@ def validate_data(settings: FormSettings = DEFAULTS, data: str | None = None) ->
     return _run(settings, data, None, last="validate")
 
 
+def _show_data(settings: Settings) -> None:
+    """Show in Prefect what the user's files were recognised as and hold, before a rule decides on them."""
+    create_markdown_artifact(
+        key="data",
+        markdown="```\n" + "\n".join(printable(line) for line in lines(look(settings), settings)) + "\n```",
+        description="What the data were recognised as, and what they hold",
+    )
+
+
 def _run(settings: Settings, data: str | None, recipe: str | None, last: str | None) -> str | State:
     """The body of both flows: the stages up to `last`, run in a worktree that is saved as an experiment."""
     flow_run = str(runtime.flow_run.id)
     try:
         settings = with_files(complete(settings, recipe), data, "the parameters")
         check_endpoint(settings)
+        if last == "validate" and settings.ingest.source == "files":
+            _show_data(settings)
         for line in refuse(settings, last):
             get_run_logger().warning(line)
         with alone("mlflow"):  # two first runs at once would both make its database

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -55,23 +56,26 @@ LAYOUTS: tuple[Layout, ...] = (
 def kinds(records: Sequence[Record]) -> dict[str, str]:
     """The kind of each column, over records: text, transcript (a text that tells a conversation, as hh-rlhf's
     do), number, bool, texts, numbers, messages, answered (messages that end with the assistant's), objects,
-    object, list, empty (nothing anywhere), or mixed."""
-    columns: dict[str, str] = {}
+    object, list, other, or empty (nothing anywhere).
+
+    The kind of most values counts, so that a single wrong value is refused with its row, and does not hide
+    what the other rows are.
+    """
+    counts: dict[str, Counter[str]] = {}
     for record in records:
         for name, value in record.columns.items():
-            kind, before = _kind(value), columns.get(name, "empty")
-            columns[name] = _both(before, kind)
-    return columns
+            counts.setdefault(name, Counter())[_kind(value)] += 1
+    return {name: _most(seen) for name, seen in counts.items()}
 
 
-def _both(before: str, kind: str) -> str:
-    if before == kind or kind == "empty":
-        return before
-    if before == "empty":
-        return kind
-    # Some of the conversations wait for an answer: the others say what the column is for.
-    together = {frozenset(["text", "transcript"]): "text", frozenset(["messages", "answered"]): "answered"}
-    return together.get(frozenset([before, kind]), "mixed")
+def _most(seen: Counter[str]) -> str:
+    del seen["empty"]
+    # Where only some texts tell a conversation, they are texts. Where some of the conversations wait for an
+    # answer, the others say what the column is for.
+    for some, all_of_them in (("transcript", "text"), ("messages", "answered")):
+        if all_of_them in seen:
+            seen[all_of_them] += seen.pop(some, 0)
+    return seen.most_common(1)[0][0] if seen else "empty"
 
 
 def _kind(value: Any) -> str:
