@@ -20,7 +20,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,7 @@ def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _table(path: Path, contract: Any) -> list[dict[str, Any]]:
+def _table(path: Path, contract: Any) -> Sequence[dict[str, Any]]:
     return read_table(path, contract) if path.exists() else []
 
 

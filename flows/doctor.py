@@ -72,7 +72,9 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
     from tasks.prepare import prepare
 
     raw = load(settings.ingest, settings.seed)
-    tables = prepare(_stored(raw.tables), settings.prepare, settings.seed)
+    tables = prepare(
+        {name: list(rows) for name, rows in _stored(raw.tables).items()}, settings.prepare, settings.seed
+    )
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in tables.items() if rows)
     _title("Data")
     print(f"source {settings.ingest.source}: {counts}")

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def labelers(commit: str) -> dict[str, Any]:
         return ranked_by(read_table(path, COMPARISON))
 
 
-def ranked_by(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def ranked_by(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Who made these rankings: how many there are, `people` with group and number, `guideline versions`."""
     groups = {str(row["labeler_id"]): str(row["labeler_group"]) for row in rows}
     return {

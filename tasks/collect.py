@@ -12,7 +12,9 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ def main(stage: Stage) -> dict[str, float]:
     """Get the rankings, write and measure them; returns the figures by labeler group."""
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
+    rows: Sequence[dict[str, Any]]
     if settings.collect.labelers == "given":
         rows = read_table("data/prepared/comparisons.parquet", COMPARISON)
         votes = read_table("data/prepared/votes.parquet", VOTE)
@@ -76,9 +79,9 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
         )
     # A tenth of the prompts is held out, so that the reward model's accuracy is measured on unseen posts.
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
-    train = [row for row in demonstrations if row["split"] == "train"][: params.prompts]
-    held_out = [row for row in demonstrations if row["split"] == "validation"][: max(1, params.prompts // 10)]
-    judge = [row for row in demonstrations if row["split"] == "judge"][: params.prompts]
+    train = demonstrations.where("split", "train")[: params.prompts]
+    held_out = demonstrations.where("split", "validation")[: max(1, params.prompts // 10)]
+    judge = demonstrations.where("split", "judge")[: params.prompts]
     posts = train + held_out + judge
     labelers, rows = pool(params.groups), []
     if params.overlap > len(labelers):
@@ -208,31 +211,34 @@ def _same_turns(ours: Messages | None, theirs: Messages | None) -> bool:
     return turns == [(turn["role"], turn["content"]) for turn in ours or ()]
 
 
-def agreement(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def agreement(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """By labeler group: rankings, median seconds, ties; and how often two labelers agree on a pair.
 
     Agreement counts pairs of outputs that two people ranked for the same prompt. Where only one of them sees
     a tie, they agree by half.
     """
-    groups = sorted({row["labeler_group"] or "unknown" for row in rows})
-    figures: dict[str, dict[str, float]] = {}
-    for group in ["all", *groups]:
-        mine = [row for row in rows if group in ("all", row["labeler_group"] or "unknown")]
-        pairs = [(a, b) for row in mine for a, b in combinations(row["ranking"], 2) if None not in (a, b)]
-        seconds = sorted(row["seconds"] for row in mine if row["seconds"] is not None)
-        figures[group] = {
-            "rankings": len(mine),
-            "tie_share": sum(a == b for a, b in pairs) / max(1, len(pairs)),
-        }
-        if seconds:
-            figures[group]["median_seconds"] = seconds[len(seconds) // 2]
-    shared: dict[str, list[dict[str, Any]]] = {}
+    counts: dict[str, Counter[str]] = {"all": Counter()}
+    seconds: dict[str, list[float]] = {}
+    shared: dict[bytes, list[list[int]]] = {}  # by a hash, so that the texts need not be kept
     for row in rows:
-        shared.setdefault(row["prompt"] + "\0".join(row["completions"]), []).append(row)
+        pairs = [a == b for a, b in combinations(row["ranking"], 2) if None not in (a, b)]
+        for group in {"all", row["labeler_group"] or "unknown"}:
+            mine = counts.setdefault(group, Counter())
+            mine.update(rankings=1, pairs=len(pairs), ties=sum(pairs))
+            if row["seconds"] is not None:
+                seconds.setdefault(group, []).append(row["seconds"])
+        texts = row["prompt"] + "\0".join(row["completions"])
+        shared.setdefault(sha256(texts.encode()).digest(), []).append(row["ranking"])
+    figures: dict[str, dict[str, float]] = {}
+    for group in ["all", *sorted(counts.keys() - {"all"})]:
+        mine = counts[group]
+        figures[group] = {"rankings": mine["rankings"], "tie_share": mine["ties"] / max(1, mine["pairs"])}
+        if group in seconds:
+            figures[group]["median_seconds"] = sorted(seconds[group])[len(seconds[group]) // 2]
     votes = [
-        agreement_on_pairs(row["ranking"], other["ranking"])
+        agreement_on_pairs(ranking, other)
         for same in shared.values()
-        for row, other in combinations(same, 2)
+        for ranking, other in combinations(same, 2)
     ]
     if votes:
         figures["all"]["agreement"] = sum(sum(v) for v in votes) / sum(len(v) for v in votes)

@@ -128,7 +128,7 @@ def held_out(path: str, most: int) -> list[dict[str, Any]]:
     Raises:
         StageError: there are none.
     """
-    rows = [row for row in read_table(path, DEMONSTRATION) if row["split"] == "test"]
+    rows = read_table(path, DEMONSTRATION).where("split", "test")
     chosen = {row["prompt"]: row for row in sorted(rows, key=lambda row: row["id"], reverse=True)}
     if not chosen:
         raise StageError(

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before a library is loaded
 
 import copy
 import csv
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def main(stage: Stage) -> dict[str, float]:
 
     with Path("plots/ppo.csv").open() as handle:
         figures = final_figures(list(csv.DictReader(handle)))
-    shown = [row for row in prompts if row["split"] == "validation"][:16]
+    shown = prompts.where("split", "validation")[:16]
     outputs = generate(
         load_policy("models/ppo"),
         shown,
@@ -122,7 +123,7 @@ def train_policy(stage: Stage) -> None:
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     policy = load_policy("models/sft")
-    refuse_unsound(policy, [row for row in demonstrations if row["split"] == "train"], "models/sft")
+    refuse_unsound(policy, demonstrations.where("split", "train"), "models/sft")
     trained = reward_at(Path("models/reward"), policy)
     own = params.reward_model == "given"  # a reward model that the user brought
     reward = load_reward(OWN_REWARD) if own else trained
@@ -133,7 +134,7 @@ def train_policy(stage: Stage) -> None:
         policy.model if policy.adapters is None else policy.adapters,
         [reward, *functions],
         config_of(stage, weights),
-        [row for row in prompts if row["split"] == "train"],
+        list(prompts.where("split", "train")),
         policy.tokenizer,
         settled=policy.settled,
         value=value if params.value == "separate" else None,
@@ -142,7 +143,7 @@ def train_policy(stage: Stage) -> None:
     tables = stage.checkpoints / "snapshots"
     snapshots: Snapshots | None = None
     if params.snapshot_every:
-        by_prompt = {row["prompt"]: row for row in demonstrations if row["split"] == "validation"}
+        by_prompt = {row["prompt"]: row for row in demonstrations.where("split", "validation")}
         rows = list(by_prompt.values())[: params.snapshot_prompts]
         shared = (trainer, reward, rows, tables, params.snapshot_every, params.best_of_n)
         if params.judge_tolerance is not None and (judge := judge_of(stage, trainer, policy)):
@@ -174,7 +175,7 @@ def train_policy(stage: Stage) -> None:
         write_curve("plots/ppo.csv", [{**row, "step": row["update"]} for row in curve if "update" in row])
 
 
-def ptx_of(policy: Policy, demonstrations: list[dict[str, Any]]) -> list[str | dict[str, Any]]:
+def ptx_of(policy: Policy, demonstrations: Sequence[dict[str, Any]]) -> list[str | dict[str, Any]]:
     """What PPO-ptx trains on: the demonstrations of split `train`, plain ones as whole texts, as pretraining
     read them, and those that SFT read in turns as it read them."""
     in_turns = isinstance(policy.template, Chat) and policy.template.wrap

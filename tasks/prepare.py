@@ -30,7 +30,7 @@ SPLIT_TABLES = ("prompts", "demonstrations", "comparisons", "votes")
 
 def main(stage: Stage) -> dict[str, float]:
     """Normalise, split and write the tables; returns rows per split."""
-    raw = {name: read_table(f"data/raw/{name}.parquet", contract) for name, contract in TABLES.items()}
+    raw = {name: list(read_table(f"data/raw/{name}.parquet", contract)) for name, contract in TABLES.items()}
     tables = prepare(raw, stage.settings.prepare, stage.settings.seed)
     with written_beside("data/prepared") as folder:
         for name, contract in TABLES.items():

@@ -79,7 +79,7 @@ def main(stage: Stage) -> dict[str, float]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client, name = MlflowClient(), stage.settings.register_.model_name
     evaluation = read_json(EVALUATION)
-    rows = [row for row in read_table(JUDGMENTS, JUDGMENT) if row["policy"] == "ppo"]
+    rows = list(read_table(JUDGMENTS, JUDGMENT).where("policy", "ppo"))
     check_evaluation(evaluation, rows)
     record_evaluation(stage, rows)
     # Of two runs at once, the one that compares last must see the champion that the other one made.

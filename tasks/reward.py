@@ -30,7 +30,7 @@ from rlhf.data.contracts import COMPARISON, DEMONSTRATION, VOTE
 from rlhf.data.conversations import PromptRows
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json, written_beside
-from rlhf.data.table import read_table
+from rlhf.data.table import Table, read_table
 from rlhf.measures.calibration import reward_quality
 from rlhf.measures.judge_trust import by_score, measure
 from rlhf.measures.known_pairs import labelers_of, labelled_pairs
@@ -104,7 +104,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     return {"loss": figures["loss"]} | accuracies | by_labeler_group | auc
 
 
-def tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def tables() -> tuple[Table, Table, Table]:
     """The comparisons, the demonstrations, and the votes that came with the source."""
     return (
         read_table("data/comparisons/comparisons.parquet", COMPARISON),
@@ -113,15 +113,15 @@ def tables() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str,
     )
 
 
-def splits_of(comparisons: list[dict[str, Any]], votes: list[dict[str, Any]]) -> list[str]:
+def splits_of(comparisons: Sequence[dict[str, Any]], votes: Sequence[dict[str, Any]]) -> list[str]:
     """The splits that a model is trained on each: `train`, and `judge` if there are labels in it."""
     return ["train", *(["judge"] if any(row["split"] == "judge" for row in [*comparisons, *votes]) else [])]
 
 
 def refuse_empty(
     split: str,
-    comparisons: list[dict[str, Any]],
-    demonstrations: list[dict[str, Any]],
+    comparisons: Sequence[dict[str, Any]],
+    demonstrations: Sequence[dict[str, Any]],
     votes: Sequence[dict[str, Any]],
 ) -> None:
     """Check that a split has something to train on.
@@ -147,7 +147,7 @@ def train_models(stage: Stage) -> None:
 
 
 def trained(
-    stage: Stage, split: str, demonstrations: list[dict[str, Any]]
+    stage: Stage, split: str, demonstrations: Sequence[dict[str, Any]]
 ) -> tuple[RewardModel, list[dict[str, float]]]:
     """The model that was trained on a split, shifted by the references there, and its loss curve."""
     reward = load_reward(stage.checkpoints / split / TRAINED)
@@ -157,8 +157,8 @@ def trained(
 
 def quality_of(
     reward: RewardModel,
-    validation: list[dict[str, Any]],
-    comparisons: list[dict[str, Any]],
+    validation: Sequence[dict[str, Any]],
+    comparisons: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """Accuracy, calibration and length bias on validation rankings, and the bound that the agreement of the
     labelers sets."""
@@ -171,7 +171,7 @@ def quality_of(
 
 
 def measure_judge(
-    judge: RewardModel, references: list[dict[str, Any]], validation: list[dict[str, Any]], seed: int
+    judge: RewardModel, references: Sequence[dict[str, Any]], validation: Sequence[dict[str, Any]], seed: int
 ) -> dict[str, Any]:
     """Whether the judge may decide anything while PPO runs, measured on validation prompts: they trained
     nothing, and the test prompts stay unused until the evaluation."""
@@ -190,8 +190,8 @@ def measure_judge(
 def fit(
     stage: Stage,
     split: str,
-    comparisons: list[dict[str, Any]],
-    demonstrations: list[dict[str, Any]],
+    comparisons: Sequence[dict[str, Any]],
+    demonstrations: Sequence[dict[str, Any]],
     votes: Sequence[dict[str, Any]] = (),
 ) -> tuple[RewardModel, list[dict[str, float]]]:
     """Train a reward model on one split's prompts; returns it, not shifted yet, and its loss curve."""
@@ -232,7 +232,7 @@ def weights_of(stage: Stage, rows: list[dict[str, Any]]) -> dict[str, float]:
     return {} if method == "none" else labeler_weights(rows, method)
 
 
-def mean_weights(weights: dict[str, float], comparisons: list[dict[str, Any]]) -> dict[str, float]:
+def mean_weights(weights: dict[str, float], comparisons: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The mean weight of the labelers of each group."""
     people = {(row["labeler_group"] or "unknown", row["labeler_id"]) for row in comparisons}
     of_group: dict[str, list[float]] = {}

@@ -37,7 +37,7 @@ def main(stage: Stage) -> dict[str, float | None]:
     stage.log_dataset("data/prepared/demonstrations.parquet", demonstrations, "sft")
 
     base = load_policy("models/pretrained")
-    refuse_unsound(base, [row for row in demonstrations if row["split"] == "train"], "models/pretrained")
+    refuse_unsound(base, demonstrations.where("split", "train"), "models/pretrained")
     check_sampling(base.model)  # refuse what cannot be sampled before hours of training
     before = validation_loss(base, demonstrations)
     launch(stage, train_policy, settings.sft.accelerate)
@@ -48,7 +48,7 @@ def main(stage: Stage) -> dict[str, float | None]:
         "validation_loss_before": before,
     }
 
-    shown = [row for row in demonstrations if row["split"] == "validation"][:16]
+    shown = demonstrations.where("split", "validation")[:16]
     outputs = sampled(policy, shown)
     stage.log_samples(
         [

@@ -7,7 +7,7 @@ column first (`frame`), so that every rule stands in the Data Docs with its name
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlhf.data.conversations import check_messages
 from rlhf.data.errors import DataError
 from rlhf.settings import Prepare
 
-Rows = list[dict[str, Any]]
+Rows = Sequence[dict[str, Any]]
 # Control characters other than tab and line feed, and the mark that decoders leave for a broken byte.
 BAD_CHARACTERS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]"
 _PYTHON = {"string": "str", "int64": "int", "double": "float", "bool": "bool"}
@@ -132,7 +132,7 @@ def comparisons(settings: Prepare, groups: Collection[str] | None, required: boo
     return rules + _prompts_and_ids(settings)
 
 
-def frame(name: str, tables: dict[str, Rows]) -> pd.DataFrame:
+def frame(name: str, tables: Mapping[str, Rows]) -> pd.DataFrame:
     """A table with the derived columns of its suite and `row`, counted from 1.
 
     Args:

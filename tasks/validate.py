@@ -11,7 +11,7 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: boo
 
 
 def reach(
-    base: Scratch | Pretrained, demonstrations: list[dict[str, Any]]
+    base: Scratch | Pretrained, demonstrations: Sequence[dict[str, Any]]
 ) -> tuple[int, Callable[[], Template]]:
     """The context of the base that the stage `base` will make, and what gives its template.
 
@@ -158,12 +158,12 @@ def has_template(template: Template) -> bool:
     return bool(template.tokenizer.chat_template)
 
 
-def scratch_template(base: Scratch, demonstrations: list[dict[str, Any]]) -> Template:
+def scratch_template(base: Scratch, demonstrations: Sequence[dict[str, Any]]) -> Template:
     """The template over the tokenizer that the stage `base` will train."""
     from rlhf.models.scratch import tokenizer_texts, train_tokenizer  # here, since it loads torch
     from rlhf.models.template import template_of
 
-    texts: list[str] = []  # a closed vocabulary has a token for each word, known or not
+    texts: Iterable[str] = []  # a closed vocabulary has a token for each word, known or not
     if base.tokenizer == "bpe":
         corpus = read_table("data/prepared/corpus.parquet", CORPUS)
         texts = tokenizer_texts(corpus, demonstrations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -82,17 +82,19 @@ def train_tokenizer(
     )
 
 
-def tokenizer_texts(corpus: list[dict[str, Any]], demonstrations: list[dict[str, Any]]) -> list[str]:
+def tokenizer_texts(
+    corpus: Iterable[Mapping[str, Any]], demonstrations: Iterable[Mapping[str, Any]]
+) -> Iterator[str]:
     """The texts that a tokenizer learns from: the corpus, and the training demonstrations, so that the cue
     for an answer is a token. The turns of a conversation are texts as ChatML has them between its markers."""
-    cues = []
+    for row in corpus:
+        yield row["text"]
     for row in demonstrations:
         if row["split"] == "train" and not row.get("messages"):
-            cues.append(row["prompt"] + row["completion"])
+            yield row["prompt"] + row["completion"]
         elif row["split"] == "train":
             answer = {"role": "assistant", "content": row["completion"]}
-            cues += [f"{turn['role']}\n{turn['content']}" for turn in [*row["messages"], answer]]
-    return [row["text"] for row in corpus] + cues
+            yield from (f"{turn['role']}\n{turn['content']}" for turn in [*row["messages"], answer])
 
 
 def new_model(size: str, tokenizer: PreTrainedTokenizerFast, context: int) -> LlamaForCausalLM:

@@ -106,7 +106,7 @@ def answers_with_scores(model: Any) -> Iterator[None]:
 
 def train_reward(
     reward: RewardModel,
-    comparisons: list[dict[str, Any]],
+    comparisons: Sequence[dict[str, Any]],
     *,
     checkpoints: Path,
     seed: int,
@@ -214,7 +214,7 @@ def completion_scores(reward: RewardModel, comparisons: Sequence[Mapping[str, An
     return score(reward, asked, [text for row in comparisons for text in row["completions"]])
 
 
-def accuracy(reward: RewardModel, comparisons: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def accuracy(reward: RewardModel, comparisons: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Agreement of the reward model with labelers on comparisons that did not train it, by pair.
 
     Returns:

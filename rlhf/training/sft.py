@@ -66,7 +66,7 @@ class OrderedSFTTrainer(InOrder, InPrecision, SFTTrainer):
 
 def sft(
     policy: Policy,
-    demonstrations: list[dict[str, Any]],
+    demonstrations: Sequence[dict[str, Any]],
     *,
     checkpoints: Path,
     seed: int,
@@ -127,7 +127,7 @@ def sft(
 
 
 def validation_loss(
-    policy: Policy, demonstrations: list[dict[str, Any]], split: str = "validation"
+    policy: Policy, demonstrations: Sequence[dict[str, Any]], split: str = "validation"
 ) -> float | None:
     """Mean loss of a completion token, in nats, on a split that trained nothing; None if it is empty."""
     rows = [row for row in demonstrations if row["split"] == split]

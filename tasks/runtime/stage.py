@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -108,7 +108,7 @@ class Stage:
 
         mlflow.log_table(pd.DataFrame(rows), artifact_file=f"{name}.json")
 
-    def log_dataset(self, path: str, rows: list[dict[str, Any]], context: str) -> None:
+    def log_dataset(self, path: str, rows: Sequence[dict[str, Any]], context: str) -> None:
         """Log the rows of the file `path` as a dataset of this run.
 
         Its digest is DVC's hash, or for what this stage has written the MD5 of the file: dvc.lock still has
@@ -117,9 +117,9 @@ class Stage:
         import mlflow
         import pandas as pd
 
-        frame = pd.DataFrame(rows[:1000])  # schema and profile only; the digest names the whole
+        frame = pd.DataFrame(list(rows[:1000]))  # schema and profile only; the digest names the whole
         own = any(Path(path).is_relative_to(out) for out in stages()[self.name].get("outs", []))
-        digest = (None if own else dvc_hash(path)) or hashlib.md5(Path(path).read_bytes()).hexdigest()
+        digest = (None if own else dvc_hash(path)) or _md5(path)
         dataset = mlflow.data.from_pandas(frame, name=Path(path).stem, digest=digest)
         mlflow.log_input(dataset, context=context, tags={"path": path, "rows": str(len(rows))})
 
@@ -131,6 +131,11 @@ class Stage:
             mlflow.log_artifacts(str(path), artifact_path=Path(path).name)
         else:
             mlflow.log_artifact(str(path))
+
+
+def _md5(path: str) -> str:
+    with open(path, "rb") as opened:
+        return hashlib.file_digest(opened, "md5").hexdigest()
 
 
 def run(

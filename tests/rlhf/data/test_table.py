@@ -1,4 +1,4 @@
-"""Tables that stages write and read back: as they are or not at all."""
+"""Tables that stages write and read back: as they are or not at all, and a few rows in hand."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rlhf.data.contracts import COMPARISON, PROMPT, with_ids
+from rlhf.data import table as table_module
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, with_ids
 from rlhf.data.errors import DataError
-from rlhf.data.table import read_table, write_table
+from rlhf.data.table import TableWriter, read_table, write_table
 
 RANKED: dict[str, Any] = {"prompt": "p", "completions": [" a", " b"], "ranking": [1, 1], "labeler_id": "ann"}
 
@@ -56,8 +57,61 @@ def test_tables_are_written_as_they_are_or_not_at_all(tmp_path: Path) -> None:
 def test_tables_from_before_there_were_conversations_are_plain_text(tmp_path: Path) -> None:
     rows = with_ids(COMPARISON, [RANKED], "s")
     write_table(tmp_path / "t", COMPARISON, rows)
-    pq.write_table(pq.read_table(tmp_path / "t").drop_columns("messages"), tmp_path / "old")
+    pq.write_table(pq.read_table(tmp_path / "t").drop_columns(["messages", "margin"]), tmp_path / "old")
     assert read_table(tmp_path / "old", COMPARISON) == read_table(tmp_path / "t", COMPARISON)
     assert read_table(tmp_path / "old", COMPARISON)[0]["messages"] is None
     with pytest.raises(DataError, match="columns differ in"):
         read_table(tmp_path / "old", PROMPT)
+
+
+def test_a_table_is_a_sequence_of_rows_over_any_number_of_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "_GROUP_ROWS", 2048)
+    splits = ("train", "test", None)
+    rows = [
+        dict.fromkeys(DEMONSTRATION.schema.names)
+        | {"prompt": f"q{i}", "completion": f" a{i}", "split": splits[i % 3], "source": "s", "id": str(i)}
+        for i in range(5000)
+    ]
+    write_table(tmp_path / "t", DEMONSTRATION, iter(rows))
+    assert pq.ParquetFile(tmp_path / "t").num_row_groups == 3
+    table = read_table(tmp_path / "t", DEMONSTRATION)
+    assert list(table) == rows
+    assert table == rows
+    assert table != rows[1:]
+    assert (table[0], table[2047], table[2048], table[-1]) == (rows[0], rows[2047], rows[2048], rows[-1])
+    assert table[2040:2060] == rows[2040:2060]
+    assert table[4990::3] == rows[4990::3]
+    with pytest.raises(IndexError):
+        table[5000]
+
+    test = table.where("split", "test")
+    assert list(test) == rows[1::3]
+    assert test[100:103] == rows[1::3][100:103]
+    assert list(test.where("id", ["4", "7", "5"])) == [rows[4], rows[7]]
+    assert list(table.take([4999, 3, 2500])) == [rows[4999], rows[3], rows[2500]]
+    assert test.column("prompt").to_pylist() == [row["prompt"] for row in rows[1::3]]
+    assert [batch.schema.names for batch in table.batches(["id"])] == [["id"]] * 3
+
+
+def test_a_table_is_the_same_file_in_whatever_portions_it_is_written(tmp_path: Path) -> None:
+    rows = with_ids(PROMPT, [{"prompt": f"q{i}"} for i in range(3000)], "s")
+    write_table(tmp_path / "whole", PROMPT, rows)
+    with TableWriter(tmp_path / "parts", PROMPT) as writer:
+        for start in range(0, 3000, 7):
+            writer.write(rows[start : start + 7])
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+    with TableWriter(tmp_path / "batches", PROMPT) as writer:
+        for batch in read_table(tmp_path / "whole", PROMPT).batches(["prompt", "id"]):
+            writer.write_batch(batch)
+    assert [row["id"] for row in read_table(tmp_path / "batches", PROMPT)] == [row["id"] for row in rows]
+
+
+def test_a_wrong_row_is_named_by_its_number_and_leaves_nothing(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": "q"}] * 1500 + [{"prompt": 7}] + [{"prompt": "q"}] * 9
+    with pytest.raises(DataError, match=r"prompt 1501 has a value of the wrong type: prompt 7 is no string"):
+        write_table(tmp_path / "t", PROMPT, rows)
+    with pytest.raises(DataError, match=r"prompt 1 .* prompt '.ud800' is no string"):
+        write_table(tmp_path / "t", PROMPT, [{"prompt": "\ud800"}])
+    assert list(tmp_path.iterdir()) == []
