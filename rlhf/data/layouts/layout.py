@@ -155,7 +155,7 @@ class Layout:
 
 
 # Kinds that are more exactly what another kind says: a transcript is a text, too.
-NARROWER = {"transcript": "text", "answered": "messages"}
+NARROWER = {"transcript": "text", "numeral": "text", "answered": "messages"}
 
 
 def has(columns: Mapping[str, str], **wanted: str) -> bool:

@@ -50,7 +50,8 @@ def _rows_pairs(records: Sequence[Record], options: Options, notes: Notes) -> It
         summaries, choice = columns.get("summaries"), columns.get("choice")
         if not isinstance(summaries, list) or len(summaries) < 2:
             raise DataError("summaries must be a list of two")
-        if isinstance(choice, bool) or str(choice) not in map(str, range(len(summaries))):
+        picked = str(choice).removesuffix(".0")
+        if picked not in map(str, range(len(summaries))):
             raise DataError(f"choice is {ascii(choice)[:40]}; it must be the number of a summary, from 0")
         extra = columns.get("extra") or {}
         sure: Any = extra.get("confidence") if isinstance(extra, Mapping) else None
@@ -64,7 +65,7 @@ def _rows_pairs(records: Sequence[Record], options: Options, notes: Notes) -> It
         yield comparison(
             _prompt(columns),
             [text_of(s.get("text"), "text") for s in summaries],
-            ranking=[1 if place == int(choice) else 2 for place in range(len(summaries))],
+            ranking=[1 if place == int(picked) else 2 for place in range(len(summaries))],
             strength=strength,
             policies=[str(s.get("policy") or "") for s in summaries],
             note=columns.get("note"),

@@ -29,6 +29,11 @@ _KEPT = ("labeler_group", "strength", "seconds", "guideline_version", "split", "
 COMMON = frozenset((*_KEPT, *LABELERS, "source"))
 
 
+def these(names: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(names.split())
+
+
 def common(columns: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says about its label in the contract's words: labeler, strength, split, note, source."""
     row = {name: columns[name] for name in _KEPT if columns.get(name) is not None}
