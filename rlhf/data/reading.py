@@ -15,6 +15,7 @@ from rlhf.data.formats.parts import Part, parts
 from rlhf.data.formats.records import records
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, UnknownWords
 from rlhf.data.layouts.recognise import kinds, recognise
+from rlhf.data.unnamed import Unnamed
 
 SAMPLE = 200  # records whose columns tell the layout
 _MEND = {
@@ -130,6 +131,7 @@ def read(
         DataError: what cannot be read, naming file and row; or nothing in the source could be read.
     """
     read_any = False
+    unnamed = Unnamed()
     for told in recognised(source):
         kept, left = _unknown(told, source.options)
         if left:
@@ -143,6 +145,8 @@ def read(
                 items = list(told.layout.rows(group, source.options, notes))
                 for item in items:
                     row = _completed(item, group[0], told.part, source, kept)
+                    if item.table in ("comparisons", "votes") and row.get("labeler_id") in (None, ""):
+                        row["labeler_id"] = unnamed.name(row)
                     read_any = True
                     yield Item(item.table, row)
             except DataError as error:
@@ -152,6 +156,8 @@ def read(
                     raise DataError(f"{group[0].where}: {error}") from None
                 for record in group:
                     put_aside(Quarantined(record.where, str(error), record.columns))
+    for line in unnamed.lines(source.path):
+        notes.say(line)
     if not read_any:
         passed = "; ".join(notes.lines())
         raise DataError(f"{source.path}: nothing in it could be read" + (f": {passed}" if passed else ""))

@@ -143,6 +143,7 @@ class Layout:
         groups: which records belong together.
         own: the columns that `rows` reads or knowingly leaves out; others are named to the user and left out,
             or kept where `Options.keep` names them. None where the layout takes care of all columns itself.
+        general: whether it is for what no other layout knows; it steps back where another fits, too.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Layout:
     rows: Rows
     groups: Groups = alone
     own: frozenset[str] | None = None
+    general: bool = False
 
 
 # Kinds that are more exactly what another kind says: a transcript is a text, too.

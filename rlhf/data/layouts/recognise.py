@@ -71,6 +71,7 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
             raise DataError(f"there is no layout {layout!r}; there are {_names(LAYOUTS)}")
         return named
     fitting = [known for known in LAYOUTS if known.fits(columns)]
+    fitting = [known for known in fitting if not known.general] or fitting
     if len(fitting) == 1:
         return fitting[0]
     shown = ", ".join(columns) or "(none)"

@@ -40,13 +40,8 @@ _NUMBERS = these("rank ranking score rating rate points stars grade quality rewa
 _MODELS = these("model policy system engine generator")
 _LISTS_OF_PEOPLE = frozenset(f"{who}{end}" for who in _PEOPLE for end in ("s", "_ids"))
 _NOTES = dict.fromkeys(("comment", "comments", "note", "notes", "reason", "rationale", "explanation"), "note")
-# Columns of layouts that are more exactly known.
-_OTHERS = frozenset(
-    (
-        *("human_ref_A", "overall_preference", "better_response_id", "safer_response_id", "conversation_a"),
-        *("rejected", "annotation_id", "lead_time", "messages"),
-    )
-)
+# Columns that say that the answers are elsewhere.
+_OTHERS = frozenset(("rejected", "messages", "completions"))
 
 
 @dataclass(frozen=True)
@@ -226,8 +221,6 @@ def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
-    if {"answer_0", "answer_1", "score_0", "score_1", "question"} <= columns.keys():
-        return False  # WebGPT
     return plan_of(columns) is not None
 
 
@@ -366,4 +359,5 @@ LAYOUT = Layout(
     fits=_fits,
     rows=_rows,
     groups=_groups,
+    general=True,
 )
