@@ -42,7 +42,7 @@ class Unnamed:
             told.append(f"{where}: {self.rows} rows name no labeler; their labeler_id is {UNKNOWN}")
         if self.repeated:
             told.append(
-                f"{where}: {self.repeated} of them judge answers that an earlier row judges too; they are taken "
-                f"as other people's ({UNKNOWN}-2, ...): if they are copies, leave them out of the file"
+                f"{where}: {self.repeated} of them judge answers that an earlier row judges too; they are "
+                f"taken as other people's ({UNKNOWN}-2, ...): if they are copies, leave them out of the file"
             )
         return told

@@ -198,7 +198,7 @@ def test_people_without_a_name_stay_apart(tmp_path: Path) -> None:
     answers = [{"value": "response-1", "user_id": None}, {"value": "response-2"}]
     items, _ = read_records(tmp_path, [record() | {"responses": {"p": answers}}])
     assert rankings(items) == [[1, 2], [2, 1]]
-    assert [item.row["labeler_id"] for item in items] == [None, None]
+    assert [item.row["labeler_id"] for item in items] == ["unknown", "unknown-2"]
 
 
 def test_suggestions_and_metadata_are_said(tmp_path: Path) -> None:
