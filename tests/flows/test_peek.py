@@ -77,7 +77,7 @@ def test_the_command_shows_the_preference_the_right_way_round(
     assert "columns prompt, chosen, rejected, colour" in shown
     assert shown.index("rank 1 (best): This.") < shown.index("rank 2: That.")
     assert "column 'colour' not read" in shown
-    assert "1 rows, 1 prompts, 1 labelers, 0 of 1 pairs tie" in shown
+    assert "1 rows, 1 prompts, 1 people, 0 of 1 pairs tie" in shown
 
 
 def test_what_ingest_would_refuse_is_one_line_and_nothing_is_written(

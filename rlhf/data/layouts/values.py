@@ -98,8 +98,13 @@ def comparison(
     if scores is not None and None not in scores:
         row["scores"] = list(scores)
     if beside.get("extra"):
-        beside["extra"] = json.dumps(beside["extra"], ensure_ascii=False, sort_keys=True, default=str)
+        beside["extra"] = as_extra(beside["extra"])
     return Item("comparisons", {**asked, **row, **{k: v for k, v in beside.items() if v is not None}})
+
+
+def as_extra(kept: Mapping[str, Any]) -> str:
+    """What a row keeps in `extra`, as JSON."""
+    return json.dumps(kept, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def weighted(ratings: Mapping[str, Any], options: Options, default: str, notes: Notes) -> float | None:

@@ -1,0 +1,92 @@
+"""A prompt, a list of answers, and lists of ranks or scores beside it, of a single person or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rlhf.data.errors import DataError
+from rlhf.data.layouts.answers import LISTS
+from rlhf.data.layouts.instructions import PROMPTS
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
+from rlhf.data.layouts.pairs import prompted
+from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of, who_is
+from rlhf.data.layouts.verdicts import direction, ranked
+
+_JUDGED = ("ranks", "ranking", "rankings", "scores", "ratings", "rewards", "labels", "annotations")
+_PEOPLE = ("annotators", "annotator_ids", "labelers", "labeler_ids", "workers", "raters", "judges")
+_MODELS = ("policies", "models", "model_names")
+
+
+def _lists(columns: Mapping[str, str]) -> list[str]:
+    return [name for name in LISTS if columns.get(name) == "texts"]
+
+
+def _judged(columns: Mapping[str, str]) -> list[str]:
+    kinds = ("numbers", "list", "object", "objects")
+    return [name for name in _JUDGED if columns.get(name) in kinds]
+
+
+def _fits(columns: Mapping[str, str]) -> bool:
+    asks = [name for name in PROMPTS if is_a(columns, name, "text|messages")]
+    if {"completions", "ranking"} <= columns.keys():
+        return False  # rows of the contract
+    return bool(asks) and len(_lists(columns)) == 1 and len(_judged(columns)) == 1
+
+
+def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns = record.columns
+        texts = next(columns[name] for name in LISTS if isinstance(columns.get(name), list) and columns[name])
+        name = next((name for name in PROMPTS if filled(columns.get(name))), "prompt")
+        column = next((name for name in _JUDGED if columns.get(name) not in (None, [])), None)
+        if column is None:
+            notes.pass_over("prompts whose answers nobody judged", record.where)
+            continue
+        prompt = prompted(columns.get(name), record, notes, columns.get("system"))
+        better = direction(column, options)
+        notes.say(
+            f"{column}: the {better} number is the better, equal ones tie (ingest.direction says otherwise)"
+        )
+        models = next((columns[m] for m in _MODELS if isinstance(columns.get(m), list)), None)
+        for who, values in _people(columns, column):
+            if not isinstance(values, list) or len(values) != len(texts):
+                raise DataError(
+                    f"{column} must have a number for each of the {len(texts)} answers; it is {ascii(values)[:60]}"
+                )
+            numbers = [number_of(value, column) if filled(value) else None for value in values]
+            kept = common(columns) | ({"labeler_id": who} if who else {})
+            yield comparison(
+                prompt,
+                [text_of(text, "answers") for text in texts],
+                ranking=ranked(numbers, better),
+                scores=numbers if better == "higher" else None,
+                policies=[str(model) for model in models] if models else None,
+                **kept,
+            )
+
+
+def _people(columns: Mapping[str, Any], column: str) -> Iterator[tuple[str | None, Any]]:
+    """Who, and their numbers."""
+    values = columns[column]
+    if isinstance(values, Mapping):
+        yield from ((str(who), told) for who, told in values.items())
+        return
+    if not any(isinstance(value, list) for value in values):
+        yield None, values
+        return
+    people = next((columns[name] for name in _PEOPLE if isinstance(columns.get(name), list)), None)
+    if people is not None and len(people) != len(values):
+        raise DataError(f"{column} is of {len(values)} people, but there are {len(people)} names of them")
+    for number, told in enumerate(values):
+        yield who_is(people[number]) if people else f"annotator-{number + 1}", told
+
+
+LAYOUT = Layout(
+    name="parallel-lists",
+    about="a prompt, a list of answers, and a list of ranks or scores; or a list for each person",
+    columns="`prompt`, `responses[]`, and `ranks[]`, `scores[]` or `ratings[]`; `rankings[[]]`, `annotators[]`",
+    fits=_fits,
+    rows=_rows,
+    own=COMMON | {*PROMPTS, *LISTS, *_JUDGED, *_PEOPLE, *_MODELS, "system"},
+)
