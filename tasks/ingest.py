@@ -36,10 +36,11 @@ def main(stage: Stage) -> dict[str, float]:
     """Read source and judgments, write their rows and say how many there are; returns the counts."""
     settings = stage.settings.ingest
     raw = load(settings, stage.settings.seed)
-    judgments = [*raw.judgments, *read_judgments(HUMAN)]
+    said: list[str] = []
+    judgments = [*raw.judgments, *read_judgments(HUMAN, said.append)]
     with written_beside("data/raw") as folder:
         for name, contract in TABLES.items():
-            write_table(folder / f"{name}.parquet", contract, raw.tables[name])
+            write_table(folder / f"{name}.parquet", contract, raw.tables.get(name, []))
         if raw.quarantine:
             (folder / "quarantine.jsonl").write_text(
                 "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in raw.quarantine)
@@ -57,7 +58,7 @@ def main(stage: Stage) -> dict[str, float]:
         print(f"{len(judgments)} judgments by people")
     if raw.quarantine:
         print(f"{len(raw.quarantine)} rows in quarantine, in data/raw/quarantine.jsonl")
-    for note in raw.notes:
+    for note in (*raw.notes, *said):
         print(note)
     written = {f"data/raw/{name}.parquet": rows for name, rows in raw.tables.items()}
     written["data/people/judgments.parquet"] = judgments
@@ -114,6 +115,7 @@ def file_sources(settings: Ingest) -> list[Source]:
             layout=entry.layout,
             columns=entry.columns,
             split=getattr(entry, "split", None),
+            weight=getattr(entry, "weight", 1.0),
             unreadable=entry.unreadable,
             options=Options(
                 direction=entry.direction,

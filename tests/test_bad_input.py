@@ -100,7 +100,7 @@ def add(file: str, row: Row) -> Callable[[Path], None]:
 
 DEMOS, COMPS = "demonstrations.jsonl", "comparisons.jsonl"
 UNREADABLE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
-    "missing file": (lambda f: (f / DEMOS).unlink(), ["own", "no demonstrations file"]),
+    "no file": (lambda f: [file.unlink() for file in f.iterdir()], ["own", "no file of a known type"]),
     "missing folder": (lambda f: f.rename(f.with_name("gone")), ["own", "no such file or folder"]),
     "empty file": (edit(DEMOS, lambda raw: b""), [DEMOS, "the file is empty"]),
     "only blank lines": (edit(DEMOS, lambda raw: b"\n\n"), [DEMOS, "no rows"]),
@@ -109,7 +109,10 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         edit(DEMOS, lambda raw: raw.replace(b'"completion"', b'"answer"')),
         [DEMOS, "row 1", "'completion' is missing"],
     ),
-    "unknown column": (change(DEMOS, 4, note="x"), [DEMOS, "row 5", "unknown column 'note'"]),
+    "unknown split": (
+        change(DEMOS, 4, split="later"),
+        [DEMOS, "row 5", "'later' is no split", "write one of"],
+    ),
     "a row that is no object": (edit(DEMOS, lambda raw: raw + b"[1]\n"), [DEMOS, "row 13", "list"]),
     "invalid UTF-8": (
         edit(DEMOS, lambda raw: raw.replace(b"answer 6", b"answer \xe9")),
@@ -117,7 +120,10 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     ),
     "half a surrogate": (change(DEMOS, 2, prompt="a\ud83d"), [DEMOS, "row 3", "'prompt'", "ud83d"]),
     "number for a text": (change(DEMOS, 3, prompt=5), [DEMOS, "row 4", "'prompt'", "5 is no string"]),
-    "text for a rank": (change(COMPS, 1, ranking=["a", 1, 2, 3]), [COMPS, "row 2", "'ranking'"]),
+    "text for a rank": (
+        change(COMPS, 1, ranking=["a", 1, 2, 3]),
+        [COMPS, "row 2", "'a' in a ranking is no number"],
+    ),
     "two files for one table": (
         lambda f: (f / "demonstrations.csv").write_text("prompt,completion\na,b\n"),
         ["demonstrations.jsonl", "demonstrations.csv", "keep one"],
@@ -148,10 +154,6 @@ INVALID: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "a prompt in two splits across files": (
         change(COMPS, 2, split="test"),
         ["demonstrations:", "a prompt is in one split", "row 6", "test and train"],
-    ),
-    "unknown split": (
-        change(DEMOS, 4, split="dev"),
-        ["demonstrations:", "split is one of", "row 5", "'dev'"],
     ),
     "no test split": (
         edit(DEMOS, lambda raw: raw.replace(b'"test"', b'"train"')),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from rlhf.data.contracts import TABLES
+from rlhf.data.contracts import JUDGMENT, TABLES, row_id
 from rlhf.data.errors import DataError
+from rlhf.data.formats.parts import parts
 from rlhf.data.layouts.layout import Item, Notes
-from rlhf.data.reading import Quarantined, Source, read
+from rlhf.data.reading import PutAside, Quarantined, Source, read
 from rlhf.data.sources import Raw, Rows
+
+_CONTRACTS = {**TABLES, "judgments": JUDGMENT}
 
 
 def files(sources: Sequence[Source], revision: str) -> Raw:
@@ -25,14 +29,8 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
     tables: dict[str, Rows] = {name: [] for name in (*TABLES, "judgments")}
     quarantine: list[Quarantined] = []
     notes = Notes()
-    for source in sources:
-        for item in read(source, notes, quarantine.append):
-            for table, row in as_tables(item):
-                if table == "comparisons" and prefers_nothing(row["ranking"]):
-                    what = "comparisons that rank fewer than two completions, so that they prefer nothing"
-                    notes.pass_over(what, row["source"], row["ranking"])
-                else:
-                    tables[table].append(row)
+    for item in mixed(sources, notes, quarantine.append):
+        tables[item.table].append(item.row)
     if not any(tables.values()) and notes.passed_over:
         read_from = ", ".join(source.path for source in sources)
         raise DataError(f"{read_from}: nothing in it could be read: {'; '.join(notes.lines())}")
@@ -41,8 +39,70 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
         tables["corpus"] = [
             {"text": _whole(row), "source": row["source"]} for row in tables["demonstrations"]
         ]
-    aside = [{"where": row.where, "why": row.why, "record": row.record} for row in quarantine]
+    aside = [_aside(row) for row in quarantine]
     return Raw(tables, [], f"sha256 {revision}", tuple(notes.lines()), judgments, aside)
+
+
+def mixed(sources: Sequence[Source], notes: Notes, put_aside: PutAside) -> Iterator[Item]:
+    """The rows of all sources as items of tables, source after source.
+
+    Of a source with a weight below 1 a row is taken or not by the hash of its content, so that the same rows
+    are taken on every machine and whatever else is mixed; rows that say that they are held out always are.
+
+    Args:
+        sources: in the order of the rows.
+        notes: gets what a person should see.
+        put_aside: gets the records that cannot be read, where a source quarantines them.
+
+    Raises:
+        DataError: what cannot be read, naming file and row.
+    """
+    for source in with_splits(sources, notes):
+        left = total = 0
+        for item in read(source, notes, put_aside):
+            for row in as_tables(item):
+                if row.table == "comparisons" and prefers_nothing(row.row["ranking"]):
+                    what = "comparisons that rank fewer than two completions, so that they prefer nothing"
+                    notes.pass_over(what, item.where, row.row["ranking"])
+                    continue
+                total += 1
+                if source.weight < 1 and not _taken(row, source.weight):
+                    left += 1
+                    continue
+                yield row
+        if left:
+            notes.say(
+                f"{source.path}: {left} of {total} rows left out, as its weight {source.weight:g} says; rows "
+                "that say that they are held out are all taken"
+            )
+
+
+def with_splits(sources: Sequence[Source], notes: Notes) -> list[Source]:
+    """Sources that take splits from the names of files only where these say more than one.
+
+    A lone `train.jsonl` does not say what is held out. If all its rows went into training, nothing would be
+    left to validate and evaluate on.
+    """
+    said = {source.split or part.split for source in sources for part in parts(source.path)}
+    if len(said) > 1 or said == {None} or any(source.split for source in sources):
+        return list(sources)
+    [split] = said
+    notes.say(
+        f"all files are called {split}, so the names say no splits: the shares of the parameters make them"
+    )
+    return [replace(source, named_splits=False) for source in sources]
+
+
+def _taken(item: Item, weight: float) -> bool:
+    if item.row.get("split") not in (None, "train"):
+        return True
+    return int(row_id(_CONTRACTS[item.table], item.row), 16) < weight * 2**64
+
+
+def _aside(row: Quarantined) -> dict[str, Any]:
+    """A record in quarantine as it is written: file, row, the rule that it breaks, why, and what it says."""
+    file, _, place = row.where.rpartition(": ")
+    return {"file": file, "row": place, "rule": "readable", "why": row.why, "record": row.record}
 
 
 def prefers_nothing(ranking: Sequence[int | None] | None) -> bool:

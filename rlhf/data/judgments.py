@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rlhf.data.contracts import JUDGMENT, PREFERENCES, row_id, with_ids
 from rlhf.data.errors import DataError
-from rlhf.data.formats.records import SUFFIXES
-from rlhf.data.readers import read_rows
+from rlhf.data.formats.records import SUFFIXES, format_of
+from rlhf.data.layouts.layout import Notes
+from rlhf.data.reading import Source, read
 
 
-def read_judgments(folder: Path | str) -> list[dict[str, Any]]:
-    """Rows of the contract JUDGMENT from every `.jsonl`, `.json`, `.csv` and `.parquet` file of a folder.
+def read_judgments(
+    folder: Path | str, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
+    """Rows of the contract JUDGMENT from every file of a type in `formats.records.SUFFIXES` in a folder.
 
     `judge_id` tells people apart; rows without one are by one unnamed person. A folder without such files
     holds no judgments, and neither does one that is not there.
+
+    Args:
+        folder: where the files lie.
+        say: gets what a person should see, such as columns that are not read.
 
     Raises:
         DataError: a file that cannot be read, an empty cell, a word that is no judgment, a judgment not by a
@@ -24,16 +32,19 @@ def read_judgments(folder: Path | str) -> list[dict[str, Any]]:
     folder = Path(folder)
     rows: list[dict[str, Any]] = []
     places: dict[str, str] = {}  # judgment -> where it stands
-    for file in sorted(file for file in folder.glob("*") if file.suffix in SUFFIXES):
-        for number, row in enumerate(read_rows(file, JUDGMENT), start=1):
-            where = f"{file}: row {number}"
-            judgment = _by_a_person(row, where)
+    notes = Notes()
+    for file in sorted(file for file in folder.glob("*") if format_of(file)[1] in SUFFIXES):
+        for item in read(Source(str(file), layout="judgments", named_splits=False), notes):
+            judgment = _by_a_person(item.row, item.where)
             key = row_id(JUDGMENT, judgment)
-            if places.setdefault(key, where) != where:
+            if places.setdefault(key, item.where) != item.where:
                 raise DataError(
-                    f"{where}: {judgment['judge_id']} judged this pair in {places[key]} already; keep one"
+                    f"{item.where}: {judgment['judge_id']} judged this pair in {places[key]} already; keep "
+                    "one"
                 )
             rows.append(judgment)
+    for line in notes.lines():
+        say(line)
     return with_ids(JUDGMENT, rows, folder.name)
 
 

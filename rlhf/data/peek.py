@@ -14,9 +14,9 @@ from typing import Any
 
 from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
-from rlhf.data.files_source import as_tables
+from rlhf.data.files_source import as_tables, with_splits
 from rlhf.data.layouts.layout import Item, Notes
-from rlhf.data.reading import Quarantined, Recognised, Source, read, recognised
+from rlhf.data.reading import Quarantined, Recognised, Source, read
 from rlhf.data.splits import prompt_key
 
 LENGTHS = 20_000  # rows of a table whose lengths are measured, because counting tokens is slow
@@ -106,12 +106,13 @@ def peek(sources: Sequence[Source], measure: Measure | None = None) -> Peek:
         if len(examples) < 3:
             examples.append(row)
 
+    parts: list[Recognised] = []
     waiting: dict[str, list[dict[str, Any]]] = {}
-    for source in sources:
-        for item in read(source, notes, put_aside):
+    for source in with_splits(sources, notes):
+        for item in read(source, notes, put_aside, parts.append):
             if first is None or (first.table not in _PREFERENCES and item.table in _PREFERENCES):
                 first = item
-            for table, row in as_tables(item):
+            for table, row, _ in as_tables(item):
                 counts = tables.setdefault(table, Table())
                 counts.add(row)
                 if counts.rows <= LENGTHS:
@@ -120,7 +121,6 @@ def peek(sources: Sequence[Source], measure: Measure | None = None) -> Peek:
         raise DataError("there is nothing to read")
     for table, rows in waiting.items():
         tables[table].lengths = _lengths(rows, measure)
-    parts = [part for source in sources for part in recognised(source)]
     return Peek(parts, tables, first, aside, examples, "words" if measure is None else "tokens", notes)
 
 

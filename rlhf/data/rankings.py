@@ -22,7 +22,7 @@ def dense_ranks(ranking: Sequence[Any]) -> list[int | None]:
         # a whole number is finite however long it is, and one beyond all floats cannot be asked
         known = isinstance(rank, int) or (isinstance(rank, Real) and isfinite(rank))
         if not known or isinstance(rank, bool):
-            raise DataError(f"{rank!r} in a ranking is no number")
+            raise DataError(f"{rank!r} in a ranking is no number; write one for each completion")
     place = {rank: number for number, rank in enumerate(sorted(set(ranked)), start=1)}
     return [None if rank is None else place[rank] for rank in ranking]
 

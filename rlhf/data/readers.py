@@ -7,18 +7,16 @@ as the ranks 1, 2, 2, 3 of the contract: the smallest number is best, and only e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rlhf.data.contracts import Contract, exact
 from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
-from rlhf.data.formats.csv_files import read_csv, typed_cells
-from rlhf.data.formats.json_files import read_json_list, read_jsonl
+from rlhf.data.formats.cells import value as value_in
+from rlhf.data.formats.records import SUFFIXES, format_of, only_texts, records
 from rlhf.data.rankings import dense_ranks
 
 # What to write in place of a value that a column cannot hold.
@@ -54,15 +52,14 @@ def read_rows(path: Path | str, contract: Contract, notes: list[str] | None = No
         raise DataError(f"{path}: is a folder; name the file in it")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; it needs one {contract.name} per row")
-    readers = {".jsonl": read_jsonl, ".json": read_json_list, ".csv": read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(readers)}")
+    if format_of(path)[1] not in SUFFIXES:
+        raise DataError(f"{path}: unknown file type {path.suffix!r}; use {', '.join(SUFFIXES)}")
     rows = []
-    for number, row in enumerate(readers[path.suffix](path), start=1):
-        where = f"{path}: row {number}"
+    for where, row in records(path):
         _check_columns(where, row, contract)
-        if path.suffix == ".csv":
-            row = typed_cells(path, number, row, contract.schema)
+        if only_texts(path):
+            texts = {field.name for field in contract.schema if pa.types.is_string(field.type)}
+            row = {k: v if k in texts or v is None else value_in(v) for k, v in row.items()}
         rows.append(_conversation(where, row, contract) if "messages" in contract.schema.names else row)
     if not rows:
         raise DataError(f"{path}: no rows; it needs one {contract.name} per row")
@@ -113,15 +110,6 @@ def _check_columns(where: str, row: Any, contract: Contract) -> None:
                 f"{where}: unknown column {column!r}; a {contract.name} may have "
                 f"{', '.join(contract.schema.names)}"
             )
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file, or cut off: {error}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a text is not UTF-8 ({error.reason}); write the texts as UTF-8") from None
 
 
 def _make_dense(path: Path, rows: list[dict[str, Any]]) -> str | None:

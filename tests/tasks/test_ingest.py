@@ -37,6 +37,7 @@ def test_ingest_and_prepare_write_the_same_bytes_again(workspace: Workspace) -> 
         "rows/demonstrations": 160,
         "rows/prompts": 160,
         "rows/comparisons": 0,
+        "rows/votes": 0,
         "rows/judgments": 0,
     }
     figures = workspace.stage("prepare")
@@ -67,7 +68,7 @@ def test_the_built_in_world_told_as_chat_passes_validation_with_its_facts(worksp
     corpus = read_table("data/prepared/corpus.parquet", TABLES["corpus"])
     assert len(corpus) == 200
     # A held-out post stays out of the corpus in whatever words it is asked about.
-    raw = {name: read_table(f"data/raw/{name}.parquet", contract) for name, contract in TABLES.items()}
+    raw = {name: list(read_table(f"data/raw/{name}.parquet", contract)) for name, contract in TABLES.items()}
     test = next(row for row in raw["prompts"] if row["split"] == "test")
     raw["corpus"][0]["text"] = test["messages"][-1]["content"] + "\nTL;DR: my ..."
     assert len(prepare(raw, Prepare(), 17)["corpus"]) == 199

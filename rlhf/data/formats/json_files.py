@@ -1,39 +1,92 @@
-"""JSON files that people bring: every way in which one cannot be read is a line that names the place."""
+"""JSON files that people bring: every way in which one cannot be read is a line that names the place.
+
+JSON as people write it has traps that Python's reader passes over: of a key twice in an object the last wins,
+and NaN and Infinity are no JSON. Both are refused.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rlhf.data.errors import DataError
-from rlhf.data.formats.text_files import read_text
+from rlhf.data.formats.compressed import opened
+from rlhf.data.formats.text_files import Fault, read_text, text_lines
 
 # What `json.loads` raises for valid JSON that Python cannot hold. JSONDecodeError is a ValueError too, so it
 # has to be caught before these.
 TOO_MUCH = (ValueError, RecursionError)
 
 
+class _Refused(ValueError):
+    """JSON that says something twice, or a number that is none."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    columns = dict(pairs)
+    if len(columns) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Refused(f"the key {ascii(twice)[:60]} stands twice in an object; keep one of the two")
+    return columns
+
+
+def _number(word: str) -> NoReturn:
+    raise _Refused(f"{word} is no number that JSON knows; write a number, or null")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_number)
+
+
+def value_of(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        DataError: the text is no JSON, or holds what cannot be kept; the line does not name the file.
+    """
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        place = f" at column {error.colno}" if error.lineno == 1 else f" at line {error.lineno}"
+        end = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip()) - 1
+        cut = "; is the line cut off?" if end and text.strip() != "{" else ""
+        cut = "; a row is one object on one line" if text.strip() == "{" else cut
+        raise DataError(f"not valid JSON ({error.msg}{place}){cut}") from None
+    except _Refused as error:
+        raise DataError(str(error)) from None
+    except TOO_MUCH as error:
+        raise DataError(f"cannot be read ({too_much(error)})") from None
+
+
+def json_lines(path: Path, fault: Fault) -> Iterator[tuple[int, Any]]:
+    """The values of a file with one JSON value a line, by the numbers of the lines; blank ones are skipped.
+
+    Args:
+        path: the file.
+        fault: gets each line that cannot be read.
+    """
+    with opened(path) as file:
+        for number, line in text_lines(file, path, fault):
+            if not line.strip():
+                continue
+            try:
+                value = value_of(line)
+            except DataError as error:
+                fault(f"row {number}", str(error), line)
+                continue
+            yield number, value
+
+
 def read_jsonl(path: Path) -> Iterator[Any]:
-    """The values of a file with one JSON value a line; blank lines are skipped.
+    """The values of a file with one JSON value a line.
 
     Raises:
         DataError: the file is not UTF-8, or a line is not JSON; the message names the line as `row`.
     """
-    # not splitlines(): JSON strings may hold U+2028 and other characters that it takes for line ends
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}: row {number}: not valid JSON ({error.msg} at column {error.colno}); "
-                "is the line cut off?"
-            ) from None
-        except TOO_MUCH as error:
-            raise DataError(f"{path}: row {number}: cannot be read ({too_much(error)})") from None
+    for _, value in json_lines(path, refusing(path)):
+        yield value
 
 
 def read_json_list(path: Path) -> list[Any]:
@@ -43,16 +96,22 @@ def read_json_list(path: Path) -> list[Any]:
         DataError: the file is not UTF-8, not JSON (the message names the line), or no list.
     """
     try:
-        values = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: line {error.lineno}: not valid JSON ({error.msg}); is the file cut off?"
-        ) from None
-    except TOO_MUCH as error:
-        raise DataError(f"{path}: cannot be read ({too_much(error)})") from None
+        values = value_of(read_text(path))
+    except DataError as error:
+        named = str(error).startswith(str(path))
+        raise error if named else DataError(f"{path}: {error}") from None
     if not isinstance(values, list):
         raise DataError(f"{path}: expected a JSON list, got {type(values).__name__}")
     return values
+
+
+def refusing(path: Path) -> Fault:
+    """What ends the reading of a file at the first row that cannot be read."""
+
+    def refuse(place: str, why: str, value: Any) -> NoReturn:
+        raise DataError(f"{path}: {place}: {why}")
+
+    return refuse
 
 
 def too_much(error: Exception) -> str:

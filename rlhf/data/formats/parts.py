@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
 from rlhf.data.contracts import TABLES
 from rlhf.data.errors import DataError
+from rlhf.data.formats.compressed import COMPRESSIONS
 from rlhf.data.formats.records import SUFFIXES, format_of
+from rlhf.data.formats.saved_datasets import Saved, saved_in
+from rlhf.data.formats.split_names import split_named
 
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-# The names that files give to splits, and what the contracts call them.
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
+_OF = re.compile(r"-(\d+)-of-(\d+)$")  # `train-00000-of-00002`
+_NUMBERED = re.compile(r"(?:^|[-_. ])(\d+)$")  # `part-0001`, `0001`
+# Files that lie beside data and are none: what people and programs write about it.
+_ABOUT = re.compile(
+    r"(readme|licen[cs]e|source|citation|changelog|notice)\b.*|.*\.(md|rst|bib|lock)"
+    r"|(manifest|dataset_infos?|dataset_dict|state|config)\.json",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -34,57 +34,140 @@ class Part:
         files: its shards, in order.
         table: the table that the name says, None where it says none.
         split: the split that the name says, None where it says none.
+        said: the name that says the split, None where none does.
     """
 
     name: str
     files: tuple[Path, ...]
     table: str | None
     split: str | None
+    said: str | None = None
 
 
-def parts(path: Path | str) -> list[Part]:
+def parts(path: Path | str, say: Callable[[str], None] = lambda line: None) -> list[Part]:
     """The parts that a path names: a file, a folder of files, or a pattern such as `shards/*.parquet`.
 
+    Args:
+        path: what a user names.
+        say: gets what a person should see: files that are not read, splits that names say.
+
     Raises:
-        DataError: nothing is there, or one table lies there in two types of file.
+        DataError: nothing is there, a shard is missing, or one table lies there in two types of file.
     """
-    files = sorted(_files(str(path)))
-    if not files:
+    root, files, whole = _named(str(path), say)
+    told = [_saved(saved.folder, saved.files, saved.split) for saved in whole]
+    told += _grouped(root, files)
+    if not told:
         raise DataError(f"{path}: no file of a known type; it may end in {', '.join(SUFFIXES)}")
-    shards: dict[tuple[Path, str], dict[str, list[Path]]] = {}
-    for file in files:
-        stem, suffix = format_of(file)
-        name = _SHARD.sub("", stem)
-        shards.setdefault((file.parent, name), {}).setdefault(suffix, []).append(file)
-    found_parts = []
-    for (folder, name), by_type in shards.items():
-        if len(by_type) > 1:
-            first, second, *_ = (together[0] for together in by_type.values())
-            raise DataError(f"{folder}: both {first.name} and {second.name}; keep one of them")
-        together = tuple(next(iter(by_type.values())))
-        found_parts.append(Part(name, together, _table(name), _split(name) or _split(folder.name)))
-    return found_parts
+    return _splits(told, say)
 
 
-def _files(path: str) -> Iterator[Path]:
-    if has_magic(path) and not Path(path).exists():
-        names = [Path(name) for name in glob(path, recursive=True)]
-    elif Path(path).is_dir():
-        names = [name for name in Path(path).rglob("*") if not name.name.startswith(".")]
-        names = [name for name in names if format_of(name)[1] in SUFFIXES]
-    elif Path(path).is_file():
-        names = [Path(path)]
-    else:
+def _named(path: str, say: Callable[[str], None]) -> tuple[Path, list[Path], list[Saved]]:
+    """The folder from which names count, the files, and the data sets that `save_to_disk` wrote."""
+    place = Path(path).expanduser()
+    if place.is_file():
+        _known(place)
+        return place.parent, [place], []
+    if place.is_dir():
+        whole = list(saved_in(place))
+        inside = [saved.folder for saved in whole]
+        files = []
+        for file in sorted(place.rglob("*")):
+            name = file.relative_to(place)
+            if any(part.startswith((".", "_")) for part in name.parts) or _ABOUT.fullmatch(file.name):
+                continue
+            if any(file.is_relative_to(folder) for folder in inside) or not file.is_file():
+                continue
+            kind = format_of(file)[1]
+            if kind in SUFFIXES and kind != ".txt":
+                files.append(file)
+            else:
+                say(f"{file}: not read, its type is none of {', '.join(SUFFIXES)}")
+        return place, files, whole
+    if not has_magic(path):
         raise DataError(f"{path}: no such file or folder")
-    yield from (name for name in names if name.is_file())
+    matches = [Path(name) for name in sorted(glob(str(place), recursive=True))]
+    whole = [saved for folder in matches if folder.is_dir() for saved in saved_in(folder)]
+    files = [file for file in matches if file.is_file() and not _ABOUT.fullmatch(file.name)]
+    inside = [saved.folder for saved in whole]
+    files = [file for file in files if not any(file.is_relative_to(folder) for folder in inside)]
+    if not matches:
+        raise DataError(f"{path}: no file fits this pattern")
+    for file in files:
+        _known(file)
+    fixed = place.parts
+    fixed = fixed[: next(n for n, part in enumerate(fixed) if has_magic(part))]
+    return Path(*fixed), files, whole
+
+
+def _known(file: Path) -> None:
+    kind = format_of(file)[1]
+    if kind in SUFFIXES:
+        return
+    name = file.name.lower()
+    if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")):
+        mend = "an archive of files; unpack it and name the folder"
+    elif name.endswith((".xlsx", ".xls", ".ods")):
+        mend = "a spreadsheet; save it as CSV UTF-8, a file for each sheet"
+    elif name.endswith((".bz2", ".xz", ".7z", ".lz4")):
+        mend = f"packed in a way that is not read; unpack it, or pack it as {' or '.join(COMPRESSIONS)}"
+    elif name.endswith((".pkl", ".pickle", ".pt", ".bin", ".npy", ".npz")):
+        mend = "can hold code and is not opened; write it as Parquet or JSON lines where you trust it"
+    else:
+        raise DataError(f"{file}: unknown file type {file.suffix!r}; use {', '.join(SUFFIXES)}")
+    raise DataError(f"{file}: {mend}")
+
+
+def _grouped(root: Path, files: Iterable[Path]) -> list[Part]:
+    """Files as parts: the shards of one table together, in the order of their numbers."""
+    groups: dict[tuple[Path, str], dict[str, list[tuple[int, Path]]]] = {}
+    totals: dict[tuple[Path, str], int] = {}
+    for file in files:
+        stem, _ = format_of(file)
+        kind = file.name[len(stem) :].lower()
+        number = 0
+        if shard := _OF.search(stem):
+            stem, number = stem[: shard.start()], int(shard[1])
+            total = totals.setdefault((file.parent, stem), int(shard[2]))
+            if total != int(shard[2]):
+                raise DataError(
+                    f"{file}: a shard of {int(shard[2])}, and others of {stem} are of {total}; keep one set"
+                )
+        elif numbered := _NUMBERED.search(stem):
+            stem, number = stem[: numbered.start()], int(numbered[1])
+        groups.setdefault((file.parent, stem), {}).setdefault(kind, []).append((number, file))
+    told = []
+    for (folder, stem), by_kind in groups.items():
+        if len(by_kind) > 1:
+            first, second, *_ = (shards[0][1] for shards in by_kind.values())
+            raise DataError(f"{folder}: both {first.name} and {second.name}; keep one of them")
+        shards = sorted(next(iter(by_kind.values())))
+        total = totals.get((folder, stem), 0)
+        if missing := sorted(set(range(total)) - {number for number, _ in shards}):
+            raise DataError(
+                f"{shards[0][1]}: shard {missing[0]} of {total} is missing (counted from 0); bring the file"
+            )
+        inner = folder.relative_to(root).parts if folder.is_relative_to(root) else ()
+        name = stem or "/".join(inner[-1:]) or shards[0][1].stem
+        said = next((word for word in (stem, *reversed(inner)) if split_named(word)), None)
+        table = next(filter(None, map(_table, (stem, *reversed(inner)))), None)
+        told.append(Part(name, tuple(file for _, file in shards), table, said and split_named(said), said))
+    return told
+
+
+def _saved(folder: Path, files: tuple[Path, ...], split: str | None) -> Part:
+    name = folder.name
+    return Part(name, files, _table(name) or _table(folder.parent.name), split and split_named(split), split)
+
+
+def _splits(told: list[Part], say: Callable[[str], None]) -> list[Part]:
+    for part in told:
+        if part.split is not None:
+            say(f"{part.files[0]}: split {part.split}, by the name {part.said!r}")
+    return told
 
 
 def _table(name: str) -> str | None:
     return next(
         (table for table in (*TABLES, "judgments") if table in re.split(r"[^a-z]+", name.lower())), None
     )
-
-
-def _split(name: str) -> str | None:
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((_SPLITS[word] for word in words if word in _SPLITS), None)

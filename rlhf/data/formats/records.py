@@ -6,48 +6,66 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from rlhf.data.errors import DataError
+from rlhf.data.formats.arrow_files import read_arrow, read_parquet
+from rlhf.data.formats.compressed import COMPRESSIONS
 from rlhf.data.formats.csv_files import read_csv
-from rlhf.data.formats.json_files import read_json_list, read_jsonl
+from rlhf.data.formats.json_documents import read_document
+from rlhf.data.formats.json_files import json_lines, refusing
+from rlhf.data.formats.text_files import Fault
 from rlhf.data.layouts.layout import Record
 
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        yield from pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file, or cut off: {error}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: a text is not UTF-8 ({error.reason}); write the texts as UTF-8") from None
-
-
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".jsonl": read_jsonl,
-    ".json": read_json_list,
-    ".csv": read_csv,
-    ".parquet": _read_parquet,
-}
-SUFFIXES = tuple(_READERS)
+Say = Callable[[str], None]
+_TEXTS = (".csv", ".tsv", ".txt")  # types in which every cell is a text
+_JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (*_JSON_LINES, ".json", *_TEXTS, ".parquet", ".arrow", ".feather")
 
 
 def format_of(path: Path) -> tuple[str, str]:
-    """The name of a file without its type, and the type: `("comparisons", ".jsonl")`."""
-    return path.stem, path.suffix.lower()
+    """The name of a file without its type, and the type unpacked: `a.csv.gz` is `("a", ".csv")`."""
+    name = Path(path.stem) if path.suffix.lower() in COMPRESSIONS else path
+    return name.stem, name.suffix.lower()
 
 
-def records(path: Path) -> Iterator[Record]:
+def only_texts(path: Path) -> bool:
+    """Whether every value of the file's records is a text, whatever its column holds."""
+    return format_of(path)[1] in _TEXTS
+
+
+def records(path: Path, say: Say = lambda line: None, fault: Fault | None = None) -> Iterator[Record]:
     """The records of a file.
+
+    Args:
+        path: the file.
+        say: gets what a person should see of how it was read.
+        fault: gets each row that cannot be read; None ends the reading at the first.
 
     Raises:
         DataError: it is empty or cannot be read; the line names the file, and the row where it is one row's.
     """
-    if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
-    for number, columns in enumerate(_READERS[format_of(path)[1]](path), start=1):
-        where = f"{path}: row {number}"
-        if not isinstance(columns, dict):
-            raise DataError(f"{where}: expected an object with columns, got {type(columns).__name__}")
-        yield Record(where, columns)
+    fault = fault or refusing(path)
+    for number, columns in _rows(path, say, fault):
+        if type(columns) is dict:
+            yield Record(f"{path}: row {number}", columns)
+        else:
+            fault(f"row {number}", f"expected an object with columns, got {_named(columns)}", columns)
+
+
+def _rows(path: Path, say: Say, fault: Fault) -> Iterator[tuple[int, Any]]:
+    kind = format_of(path)[1]
+    if kind in _JSON_LINES:
+        return json_lines(path, fault)
+    if kind == ".json":
+        return read_document(path, fault, say)
+    if kind in _TEXTS:
+        return read_csv(path, kind, fault, say)
+    if kind == ".parquet":
+        return read_parquet(path)
+    if kind in (".arrow", ".feather"):
+        return read_arrow(path)
+    raise DataError(f"{path}: unknown file type {''.join(path.suffixes[-2:])!r}; use {', '.join(SUFFIXES)}")
+
+
+def _named(value: Any) -> str:
+    name = type(value).__name__
+    return f"{name}; is the whole file a list? let its name end in .json" if isinstance(value, list) else name

@@ -59,6 +59,11 @@ def _rows(
             row["labeler_id"] = who_is(record.columns[names[0]]) if names else None
         for column in contract.required:
             if column not in row:
+                if column == "completion" and row.get("messages"):
+                    raise DataError(
+                        "nothing answers the last message; end the messages with the assistant's, or bring a "
+                        "completion"
+                    )
                 raise DataError(
                     f"column {column!r} is missing; a {contract.name} needs {', '.join(contract.required)}"
                 )

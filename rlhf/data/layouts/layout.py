@@ -24,10 +24,12 @@ class Record(NamedTuple):
 class Item(NamedTuple):
     """One row of a contract. `table` is a name of `contracts.TABLES`, or `judgments`, or `edits`: what a
     person made of an output (`prompt, messages, output, text, labeler_id, policy, ...`), which is a
-    demonstration, and better than the output that it was made of."""
+    demonstration, and better than the output that it was made of. `where` is the place of its record, which
+    the reading fills in."""
 
     table: str
     row: dict[str, Any]
+    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,10 @@ def test_source_hash_follows_content_and_not_place(tmp_path: Path) -> None:
     assert source_hash(tmp_path / "a") == source_hash(tmp_path / "b")
     (tmp_path / "b" / "demonstrations.csv").write_text("prompt,completion\nq,b\n")
     assert source_hash(tmp_path / "a") != source_hash(tmp_path / "b")
-    (tmp_path / "f").write_bytes(b"abc")  # published test vector of SHA-256
-    assert source_hash(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "f.csv").write_bytes(b"abc")  # published test vector of SHA-256
+    assert (
+        source_hash(tmp_path / "f.csv") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_conversations_default_corpus_is_each_conversation_with_its_answer(tmp_path: Path) -> None:
@@ -47,6 +49,7 @@ def test_conversations_default_corpus_is_each_conversation_with_its_answer(tmp_p
         "messages": talk,
         "completion": "  Keep it dry.\n",
         "source": "demonstrations.jsonl",
+        "split": None,
     }
     assert (second["prompt"], second["messages"]) == ("How do I store tea?", talk[1:])
     # Each text opens with its prompt, by which held-out ones are kept out of the corpus.

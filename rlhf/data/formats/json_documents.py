@@ -1,0 +1,108 @@
+"""A `.json` file as rows: a list, an object with the list in it, splits with a list each, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.data.errors import DataError
+from rlhf.data.formats.json_files import json_lines, value_of
+from rlhf.data.formats.split_names import split_named
+from rlhf.data.formats.text_files import Fault, read_text
+
+
+def read_document(path: Path, fault: Fault, say: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
+    """The rows of a `.json` file and their numbers, from 1.
+
+    Args:
+        path: the file.
+        fault: gets each row that cannot be read, where the file is JSON lines.
+        say: gets a line for people where the rows are not simply the list that the file is.
+
+    Raises:
+        DataError: the file is no JSON, or nothing in it is a list of rows.
+    """
+    text = read_text(path)
+    if _is_lines(text):
+        say(f"{path}: JSON lines, although its name ends in .json")
+        yield from json_lines(path, fault)
+        return
+    try:
+        document = value_of(text)
+    except DataError as error:
+        raise DataError(f"{path}: {str(error).replace('the line cut off', 'the file cut off')}") from None
+    del text
+    yield from enumerate(_rows(path, document, say), start=1)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether the first line is a whole object and another follows it."""
+    first, _, rest = text.lstrip().partition("\n")
+    if not first.startswith("{") or not rest.strip():
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _rows(path: Path, document: Any, say: Callable[[str], None]) -> list[Any]:
+    if isinstance(document, list):
+        return document
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: expected a list of rows, got {type(document).__name__}")
+    tables = {name: rows for name, rows in document.items() if _is_table(rows)}
+    splits = {name: split_named(name) for name in tables}
+    if tables and len(tables) == len(document) and all(splits.values()):
+        say(f"{path}: its splits are {', '.join(f'{name} ({split})' for name, split in splits.items())}")
+        return [
+            row if "split" in row else row | {"split": splits[name]}
+            for name, rows in tables.items()
+            for row in rows
+        ]
+    if len(tables) == 1:
+        [(name, rows)] = tables.items()
+        beside = [key for key in document if key != name]
+        left = f"; beside it {', '.join(map(ascii, beside))}, not read" if beside else ""
+        say(f"{path}: its rows are the list {name!r}{left}")
+        return rows
+    if len(tables) > 1:
+        raise DataError(
+            f"{path}: an object with several lists of rows, {', '.join(tables)}; write each to a file of its "
+            "own"
+        )
+    if (
+        document
+        and all(isinstance(value, (list, dict)) for value in document.values())
+        and _by_columns(document)
+    ):
+        raise DataError(
+            f"{path}: an object of columns; write a list of rows (pandas: to_json(path, orient='records'))"
+        )
+    return [document]
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it is a list of rows: of objects which are no turns of a conversation."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(
+        isinstance(row, Mapping)
+        and not {"role", "content"} <= row.keys()
+        and not {"from", "value"} <= row.keys()
+        for row in value
+    )
+
+
+def _by_columns(document: Mapping[str, Any]) -> bool:
+    """Whether it is how pandas writes columns: an object or a list for each."""
+    values = list(document.values())
+    if all(isinstance(value, Mapping) for value in values):
+        return all(
+            value.keys() == values[0].keys() and all(key.isdigit() for key in value) for value in values
+        )
+    lists = [v for v in values if isinstance(v, list) and not any(isinstance(row, Mapping) for row in v)]
+    return len(lists) == len(values) > 1 and len({len(value) for value in lists}) == 1
