@@ -52,7 +52,8 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         for who, values in _people(columns, column):
             if not isinstance(values, list) or len(values) != len(texts):
                 raise DataError(
-                    f"{column} must have a number for each of the {len(texts)} answers; it is {ascii(values)[:60]}"
+                    f"{column} must have a number for each of the {len(texts)} answers; it is "
+                    f"{ascii(values)[:60]}"
                 )
             numbers = [number_of(value, column) if filled(value) else None for value in values]
             kept = common(columns) | ({"labeler_id": who} if who else {})
@@ -85,7 +86,8 @@ def _people(columns: Mapping[str, Any], column: str) -> Iterator[tuple[str | Non
 LAYOUT = Layout(
     name="parallel-lists",
     about="a prompt, a list of answers, and a list of ranks or scores; or a list for each person",
-    columns="`prompt`, `responses[]`, and `ranks[]`, `scores[]` or `ratings[]`; `rankings[[]]`, `annotators[]`",
+    columns="`prompt`, `responses[]`, and `ranks[]`, `scores[]` or `ratings[]`; or `rankings[[]]`, "
+    "`annotators[]`",
     fits=_fits,
     rows=_rows,
     own=COMMON | {*PROMPTS, *LISTS, *_JUDGED, *_PEOPLE, *_MODELS, "system"},

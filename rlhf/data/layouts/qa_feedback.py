@@ -1,5 +1,5 @@
-"""QA feedback (Wu et al. 2023, FineGrainedRLHF): four answers to a question, compared pair by pair, a reference
-and an edit of the first answer."""
+"""QA feedback (Wu et al. 2023, FineGrainedRLHF): four answers to a question, compared pair by pair, a
+reference, and an edit of the first answer."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
@@ -18,10 +19,7 @@ def _fits(columns: Mapping[str, str]) -> bool:
 def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
     for record in records:
         columns = record.columns
-        sentences, targets = columns.get("source"), columns.get("target")
-        for name, texts in (("source", sentences), ("target", targets)):
-            if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-                raise DataError(f"column {name!r} is {ascii(texts)[:40]}; it must be a list of texts")
+        sentences, targets = _texts(columns, "source"), _texts(columns, "target")
         notes.say(
             "the prompt is the abstract and the cue 'TL;DR:'; the first target is its author's summary, the "
             "others come from reviews; paper_id and title are kept in extra"
@@ -37,6 +35,13 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
                     "extra": as_extra(extra) if extra else None,
                 },
             )
+
+
+def _texts(columns: Mapping[str, Any], name: str) -> list[str]:
+    texts = columns.get(name)
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"column {name!r} is {ascii(texts)[:40]}; it must be a list of texts")
+    return texts
 
 
 LAYOUT = Layout(
