@@ -1,4 +1,4 @@
-"""What the rows of every layout become, worked out by hand: direction, ties, strength, people, conversations."""
+"""What the rows of every layout become, worked out by hand: direction, ties, people, conversations."""
 
 from __future__ import annotations
 
