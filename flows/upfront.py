@@ -20,11 +20,11 @@ from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import (
     by_form,
     conversations_too_long,
+    counts_of,
     gate_warning,
     problems_of_data,
     too_long,
     without_cue,
-    without_labeler,
 )
 from tasks.runtime.places import state_dir
 from tasks.runtime.preflight import cautions, contradictions
@@ -88,13 +88,12 @@ def doom(settings: Settings, tables: dict[str, list[dict[str, Any]]] | None, nee
         texts, talks = by_form(settings, tables)
         prompts, context = [row["prompt"] for row in texts], settings.base.context
         for problem in (
-            without_labeler(tables["comparisons"]),
             without_cue(settings, tables["demonstrations"]),
             too_long(settings, prompts, context, lambda: [len(p.split()) for p in prompts]),
             conversations_too_long(settings, talks, context, lambda: [_words(row) for row in talks]),
         ):
             problems += [problem] if problem else []
-        problems += problems_of_data(settings, tables)
+        problems += problems_of_data(settings, counts_of(tables))
     return [problem.text for problem in problems if problem.stage in needed]
 
 

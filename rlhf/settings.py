@@ -122,6 +122,19 @@ class Prepare(Section):
     )
 
 
+class Validate(Section):
+    """What becomes of rows that break a rule; `python -m tasks.rules` lists the rules."""
+
+    rules: dict[str, Literal["stop", "warn", "quarantine"]] = param(
+        {},
+        "rule -> what a breach does, where it is not as the rule says itself, such as {personal_data: stop}; "
+        "quarantine: prepare takes the rows out and writes them beside, with file, row and rule",
+    )
+    thresholds: dict[str, float] = param(
+        {}, "rule -> its threshold, where it is not the rule's own, such as {ties: 0.8}"
+    )
+
+
 class Lora(Section):
     """Low-rank adapters (Hu et al. 2021) that are trained in place of all weights."""
 
@@ -619,6 +632,7 @@ class Settings(Section):
     )
     ingest: Ingest = Ingest()
     prepare: Prepare = Prepare()
+    validate_: Validate = Field(Validate(), alias="validate")
     base: Base = Scratch()
     sft: Sft = Sft()
     collect: Collect = Collect()

@@ -1,7 +1,8 @@
 """Check what may enter with Great Expectations: `python -m tasks.validate prepared|comparisons`.
 
-`prepared` checks data/prepared before any training, `comparisons` the collected data/comparisons. Writes Data
-Docs to reports/validation/<what>/index.html, whether rows pass or not, and metrics when they do.
+`prepared` checks data/prepared before any training, `comparisons` the collected data/comparisons, by the
+rules of `tasks.rules`. Writes Data Docs to reports/validation/<what>/index.html and what was found to
+findings.json beside it, whether rows pass or not, and metrics when they do.
 """
 
 from __future__ import annotations
@@ -11,22 +12,29 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import great_expectations as gx
-import pandas as pd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rlhf.data.base_files import local_folder
-from rlhf.data.contracts import COMPARISON, CORPUS, DEMONSTRATION, PROMPT, VOTE
-from rlhf.data.files import write_json, written_beside
+from rlhf.data.contracts import CORPUS, DEMONSTRATION, TABLES
+from rlhf.data.files import write_json
 from rlhf.data.table import read_table
 from rlhf.settings import Pretrained, Scratch, Settings
-from tasks import suites
-from tasks.data_docs import SECTIONS, make_self_contained
+from tasks.rules.catalogue import refuse_unknown, rules_of
+from tasks.rules.checking import Finding, compute
+from tasks.rules.expectations import decide
+from tasks.rules.labels import preferences
+from tasks.rules.rule import Asked
+from tasks.rules.view import View, numpy, views
 from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import (
+    WITHOUT_DEMONSTRATIONS,
+    Counts,
     by_form,
     conversations_too_long,
     gate_warning,
@@ -35,17 +43,20 @@ from tasks.runtime.feasibility import (
     turn_counts,
     without_cue,
 )
+from tasks.runtime.preflight import Problem
 from tasks.runtime.stage import Stage, run
-from tasks.suites import Rule
 
 if TYPE_CHECKING:
     from rlhf.models.template import Template
 
+# Most tokens that a chat template is expected to add to a conversation, and to each of its turns: rows that
+# fit with them are not tokenised at all.
+_TEMPLATE, _TURN = 512, 16
 STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
 
 
 def main(stage: Stage) -> dict[str, float]:
-    """Run the suites of the stage; returns rows and the number of expectations.
+    """Check the tables of the stage; returns rows, rules and warnings of each.
 
     Raises:
         StageError: a rule is broken, in a line that names dataset, rule, rows and an example; or the rows
@@ -54,82 +65,178 @@ def main(stage: Stage) -> dict[str, float]:
     what = next(what for what, name in STAGES.items() if name == stage.name)
     metrics = Path("metrics") / f"{stage.name.replace('validate', 'validation')}.json"
     metrics.unlink(missing_ok=True)  # An earlier verdict must not outlive a failure.
-    settings, collect = stage.settings.prepare, stage.settings.collect
-    tables = {
-        "demonstrations": read_table("data/prepared/demonstrations.parquet", DEMONSTRATION),
-        "prompts": read_table("data/prepared/prompts.parquet", PROMPT),
-    }
-    votes = read_table("data/prepared/votes.parquet", VOTE)
-    known = set(collect.groups)
-    if what == "prepared":
-        tables["comparisons"] = read_table("data/prepared/comparisons.parquet", COMPARISON)
-        # An empty table passes every rule, so the metrics and the base model do not change with the labelers.
-        groups = known if collect.labelers == "simulated" or not tables["comparisons"] else None
-        rules = {
-            "demonstrations": suites.demonstrations(settings),
-            "prompts": suites.prompts(settings),
-            "comparisons": suites.comparisons(
-                settings, groups, required=collect.labelers == "given" and not votes
-            ),
-        }
-    else:
-        tables["comparisons"] = read_table("data/comparisons/comparisons.parquet", COMPARISON)
-        groups = known if collect.labelers == "simulated" else None
-        rules = {"comparisons": suites.comparisons(settings, groups, required=not votes)}
-
+    settings = stage.settings
+    refuse_unknown(settings.validate_.rules, settings.validate_.thresholds)
+    tables = views_of(what)
+    asked = asks(settings, tables, what)
+    names = list(tables) if what == "prepared" else ["comparisons"]
     docs = Path("reports/validation") / what
-    frames = {name: suites.frame(name, tables) for name in rules}
-    failures = check(frames, rules, docs)
-    if failures:
-        more = f" (and {len(failures) - 1} more rules are broken)" if len(failures) > 1 else ""
-        raise StageError(f"{failures[0]}{more}; see {docs}/index.html")
-    refuse_infeasible(stage.settings, tables | {"votes": votes}, collected=what == "comparisons")
-    figures = {
-        name: {"rows": len(frames[name]), "expectations": len(rules[name]), "failed": 0} for name in rules
-    }
-    write_json(metrics, figures)
-    for name, counts in figures.items():
-        print(f"{name}: {counts['rows']} rows meet all {counts['expectations']} expectations")
+    findings, rules = check({name: tables[name] for name in names}, asked, docs)
+    write_json(docs / "findings.json", [finding.as_dict() for finding in findings])
+    refuse([finding for finding in findings if finding.severity != "warn"], docs)
+    refuse_infeasible(settings, tables, collected=what == "comparisons")
+    for finding in findings:
+        print(f"warning: {finding.line()}")
+    write_json(metrics, {name: {"rows": tables[name].size, "failed": 0} for name in names})
+    figures: dict[str, float] = {}
+    for name in names:
+        warned = [finding for finding in findings if finding.table == name]
+        but = f", but for {len(warned)} warning{'s' * (len(warned) > 1)}" if warned else ""
+        print(f"{name}: {tables[name].size} rows meet all {rules[name]} rules{but}")
+        figures |= {f"{name}/rows": tables[name].size, f"{name}/rules": rules[name]}
+        figures[f"{name}/warnings"] = len(warned)
+        figures |= {f"{name}/{finding.rule}": finding.rows for finding in warned if finding.rows is not None}
     print(f"Data Docs: {docs}/index.html")
-    return {f"{name}/{key}": value for name, counts in figures.items() for key, value in counts.items()}
+    return figures
 
 
-def refuse_infeasible(settings: Settings, tables: dict[str, Any], collected: bool) -> None:
+def views_of(what: str) -> dict[str, View]:
+    """The tables that a stage checks, and those that it checks them beside."""
+    tables = {
+        name: read_table(f"data/prepared/{name}.parquet", TABLES[name])
+        for name in ("demonstrations", "prompts", "comparisons", "votes", "corpus")
+    }
+    if what == "comparisons":
+        tables["comparisons"] = read_table("data/comparisons/comparisons.parquet", TABLES["comparisons"])
+    return views(tables)
+
+
+def asks(settings: Settings, tables: Mapping[str, View], what: str) -> Asked:
+    """What the parameters say of the rules for these tables."""
+    collect, votes = settings.collect, tables["votes"].size
+    comparisons = tables["comparisons"].size
+    if what == "prepared":
+        # An empty table passes every rule, so that what is checked does not change with the labelers.
+        listed = collect.labelers == "simulated" or not comparisons
+        required = ["comparisons"] if collect.labelers == "given" and not votes else ["prompts"]
+    else:
+        listed, required = collect.labelers == "simulated", [] if votes else ["comparisons"]
+    return Asked(
+        prepare=settings.prepare,
+        severities=settings.validate_.rules,
+        thresholds=settings.validate_.thresholds,
+        groups=set(collect.groups) if listed else None,
+        required=required,
+    )
+
+
+def check(tables: Mapping[str, View], asked: Asked, docs: Path) -> tuple[list[Finding], dict[str, int]]:
+    """Check tables by their rules and write the Data Docs.
+
+    Returns:
+        what was found, and table -> how many rules it was asked.
+    """
+    checked = [compute(view, rules_of(name, asked), asked) for name, view in tables.items()]
+    return decide(checked, asked, docs), {table.view.name: len(table.rules) for table in checked}
+
+
+def refuse(broken: Sequence[Finding], docs: Path) -> None:
+    """Refuse rows that break a rule.
+
+    Raises:
+        StageError: the first breach, and how many more there are.
+    """
+    if broken:
+        more = f" (and {len(broken) - 1} more rules are broken)" if len(broken) > 1 else ""
+        raise StageError(f"{broken[0].line()}{more}; see {docs}/index.html")
+
+
+def refuse_infeasible(settings: Settings, tables: Mapping[str, View], collected: bool) -> None:
     """Refuse data that the parameters cannot use, and say where the gate can let nothing through.
 
     Raises:
         StageError: with what is wrong and how to mend it.
     """
-    problems = problems_of_data(settings, tables, collected)
+    counts = counts_of_views(tables)
+    problems = problems_of_data(settings, counts, collected)
+    if not any(counts.demonstrations.values()):
+        problems = [problem for problem in problems if problem.text != WITHOUT_DEMONSTRATIONS]
+        if not collected:
+            print(f"warning: {WITHOUT_DEMONSTRATIONS}")
     if not collected:
-        texts, talks = by_form(settings, tables)
-        context, template = reach(settings.base, tables["demonstrations"])
-        in_turns = not talks or has_template(template())
-        if not in_turns:
-            texts, talks = by_form(settings, tables, in_turns)
-        for problem in (
-            without_cue(settings, tables["demonstrations"], in_turns),
-            too_long(
-                settings,
-                [row["prompt"] for row in texts],
-                context,
-                lambda: [len(ids) for ids in template().prompts(texts)],
-            ),
-            conversations_too_long(settings, talks, context, lambda: turn_counts(template(), talks)),
-        ):
-            problems += [problem] if problem else []
+        problems += _of_lengths(settings, tables)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise StageError(f"{problems[0].text}{more}")
-    held_out = len({row["prompt"] for row in tables["demonstrations"] if row["split"] == "test"})
-    warning = None if collected else gate_warning(settings, held_out)
+    demonstrations = tables["demonstrations"]
+    test = numpy(pc.equal(demonstrations.column("split"), "test"))
+    held_out = len(np.unique(demonstrations.prompts[test]))
+    warning = gate_warning(settings, held_out) if held_out and not collected else None
     if warning:
         print(f"warning: {warning}")
 
 
-def reach(
-    base: Scratch | Pretrained, demonstrations: Sequence[dict[str, Any]]
-) -> tuple[int, Callable[[], Template]]:
+def counts_of_views(tables: Mapping[str, View]) -> Counts:
+    """How many rows each split has."""
+    splits = {
+        name: {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
+        for name in ("demonstrations", "comparisons", "votes")
+        if (counted := pc.value_counts(tables[name].column("split"))) is not None
+    }
+    comparisons = tables["comparisons"]
+    preferring = pa.array(np.unique(preferences(comparisons).row), pa.int64())
+    rankings = pc.value_counts(comparisons.column("split").take(preferring)).to_pylist()
+    return Counts(
+        splits["demonstrations"],
+        splits["comparisons"],
+        {entry["values"]: entry["counts"] for entry in rankings},
+        splits["votes"],
+    )
+
+
+def _of_lengths(settings: Settings, tables: Mapping[str, View]) -> list[Problem]:
+    """What the context of the base cannot hold, and conversations that it would read as plain text."""
+    context, template = reach(settings.base)
+    turns = sum(
+        int((~batch.plain).sum())
+        for name in ("prompts", "demonstrations")
+        for batch in tables[name].batches(["messages"])
+    )
+    in_turns = not turns or has_template(template())
+    long = {name: list(_suspects(tables[name], settings, context)) for name in ("prompts", "demonstrations")}
+    texts, talks = by_form(settings, long, in_turns)
+    every = len(np.unique(tables["prompts"].prompts))
+    problems = (
+        without_cue(settings, _talks(tables["demonstrations"]), in_turns),
+        too_long(
+            settings,
+            [row["prompt"] for row in texts],
+            context,
+            lambda: [len(ids) for ids in template().prompts(texts)],
+            every,
+        ),
+        conversations_too_long(settings, talks, context, lambda: turn_counts(template(), talks), turns),
+    )
+    return [problem for problem in problems if problem]
+
+
+def _suspects(view: View, settings: Settings, context: int) -> Iterator[dict[str, Any]]:
+    """The rows that may be too long: a token is a byte at least, and a template adds some of its own."""
+    length = max(settings.ppo.response_length, settings.evaluate.response_length)
+    room = context - length - (0 if isinstance(settings.base, Scratch) else _TEMPLATE)
+    longest = settings.ppo.max_prompt_length
+    for batch in view.batches():
+        sizes = numpy(pc.fill_null(pc.binary_length(batch["prompt"]), 0)).astype(np.int64)
+        turns = numpy(pc.fill_null(pc.binary_length(batch.contents.values), 0))
+        several = np.bincount(batch.contents.rows, turns + _TURN, minlength=batch.size)
+        if batch.has("completion"):
+            answers = numpy(pc.fill_null(pc.binary_length(batch["completion"]), 0))
+            several += np.maximum(answers - length, 0)
+        suspect = np.maximum(sizes, several) > room
+        if longest is not None:
+            suspect |= several > longest
+        for number in np.flatnonzero(suspect):
+            yield batch.row(int(number))
+
+
+def _talks(view: View) -> Iterator[dict[str, Any]]:
+    """The conversations of a table, a row at a time."""
+    for batch in view.batches():
+        for number in np.flatnonzero(~batch.plain):
+            yield batch.row(int(number))
+
+
+def reach(base: Scratch | Pretrained) -> tuple[int, Callable[[], Template]]:
     """The context of the base that the stage `base` will make, and what gives its template.
 
     Of a pretrained base only config and tokenizer are fetched, so that a prompt that does not fit is known
@@ -139,7 +246,7 @@ def reach(
         DataError: a base that is not there, or cannot be used.
     """
     if isinstance(base, Scratch):
-        return base.context, lambda: scratch_template(base, demonstrations)
+        return base.context, lambda: scratch_template(base)
     from rlhf.models.base import read_text  # here, since it loads torch
     from rlhf.models.base_checks import check_options, known_config
     from rlhf.models.base_source import find
@@ -158,7 +265,7 @@ def has_template(template: Template) -> bool:
     return bool(template.tokenizer.chat_template)
 
 
-def scratch_template(base: Scratch, demonstrations: Sequence[dict[str, Any]]) -> Template:
+def scratch_template(base: Scratch) -> Template:
     """The template over the tokenizer that the stage `base` will train."""
     from rlhf.models.scratch import tokenizer_texts, train_tokenizer  # here, since it loads torch
     from rlhf.models.template import template_of
@@ -166,78 +273,9 @@ def scratch_template(base: Scratch, demonstrations: Sequence[dict[str, Any]]) ->
     texts: Iterable[str] = []  # a closed vocabulary has a token for each word, known or not
     if base.tokenizer == "bpe":
         corpus = read_table("data/prepared/corpus.parquet", CORPUS)
+        demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
         texts = tokenizer_texts(corpus, demonstrations)
     return template_of(train_tokenizer(texts, base.tokenizer, base.vocab_size, base.template == "chatml"))
-
-
-def check(frames: dict[str, pd.DataFrame], rules: dict[str, list[Rule]], docs: Path) -> list[str]:
-    """Check each table against its rules and write the Data Docs; returns a line for each broken rule."""
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    failures = []
-    with written_beside(docs) as beside:
-        for name in list(context.get_site_names()):
-            context.delete_data_docs_site(name)
-        context.add_data_docs_site(
-            "validation",
-            {
-                "class_name": "SiteBuilder",
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "site_section_builders": SECTIONS,
-                "store_backend": {
-                    "class_name": "TupleFilesystemStoreBackend",
-                    "base_directory": str(beside.absolute()),
-                },
-            },
-        )
-        source = context.data_sources.add_pandas("parquet")
-        for name, frame in frames.items():
-            failures += _check_table(context, source, name, frame, rules[name])
-        context.build_data_docs()
-        make_self_contained(beside)
-    return failures
-
-
-def _check_table(context: Any, source: Any, name: str, frame: pd.DataFrame, rules: list[Rule]) -> list[str]:
-    for number, rule in enumerate(rules):
-        rule.expectation.description = rule.text
-        rule.expectation.meta = {"rule": number}
-    suite = context.suites.add(gx.ExpectationSuite(name, expectations=[rule.expectation for rule in rules]))
-    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all rows")
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name=name, data=batch, suite=suite)
-    )
-    outcome = definition.run(
-        batch_parameters={"dataframe": frame},
-        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": ["row"]},
-    )
-    broken = {
-        result.expectation_config.meta["rule"]: result for result in outcome.results if not result.success
-    }
-    return [f"{name}: {_sentence(rules[number], broken[number], frame)}" for number in sorted(broken)]
-
-
-def _sentence(rule: Rule, result: Any, frame: pd.DataFrame) -> str:
-    """Which rule is broken, by how many rows, the first of them, and how to mend it."""
-    details = result.result
-    if not details:  # the check itself failed
-        reasons = [error["exception_message"] for error in result.exception_info.values()]
-        return f"rule that could not be checked: {rule.text} ({' '.join(reasons[0].split())})"
-    if rule.show is None:
-        missing = details.get("partial_missing_list")
-        detail = (
-            f"missing: {', '.join(map(str, missing))}" if missing else f"found {details['observed_value']}"
-        )
-        return f"broken rule: {rule.text} ({detail}); {rule.mend}"
-    number = min(int(place["row"]) for place in details["partial_unexpected_index_list"])
-    row = frame.iloc[number - 1]
-    value = ascii(row[rule.show])
-    value = value if len(value) <= 60 else value[:57] + "..."
-    count = details["unexpected_count"]
-    return (
-        f"broken rule: {rule.text}; {count} row{'s' * (count != 1)}, such as row {number} of {row['source']} "
-        f"({rule.show} {value}); {rule.mend}"
-    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +19,18 @@ if TYPE_CHECKING:
 
 _FEW = 10_000  # with more prompts a tie in place of a win never narrows the interval enough to matter
 Rows = list[dict[str, Any]]
+WITHOUT_DEMONSTRATIONS = (
+    "there are no demonstrations, and PPO and the evaluation need them: bring some, or run until the reward "
+    "model (`python -m flows.run --until reward`)"
+)
 
 
 def too_long(
-    settings: Settings, prompts: Sequence[str], context: int | None, count: Callable[[], Sequence[int]]
+    settings: Settings,
+    prompts: Sequence[str],
+    context: int | None,
+    count: Callable[[], Sequence[int]],
+    every: int | None = None,
 ) -> Problem | None:
     """Prompts that the context cannot hold beside a response and that ppo.max_prompt_length does not cut.
 
@@ -29,6 +39,7 @@ def too_long(
         prompts: of all splits.
         context: most tokens of a sequence; None where nobody knows them yet.
         count: how many tokens each prompt has, or has at least; asked only where it may matter.
+        every: how many prompts there are, where those that surely fit were left out.
     """
     length = max(settings.ppo.response_length, settings.evaluate.response_length)
     longest = settings.ppo.max_prompt_length or math.inf
@@ -51,7 +62,7 @@ def too_long(
     worst = max(over, key=counts.__getitem__)
     return Problem(
         "ppo",
-        f"{len(over)} of {len(prompts)} prompts are too long: base.context {context} leaves "
+        f"{len(over)} of {every or len(prompts)} prompts are too long: base.context {context} leaves "
         f"{room} tokens beside a response of {length}, and {ascii(prompts[worst])[:40]} has "
         f"{counts[worst]:.0f}; set ppo.max_prompt_length to {room} to cut their start, raise base.context, "
         "or shorten them",
@@ -75,7 +86,11 @@ def by_form(settings: Settings, tables: Mapping[str, Rows], has_template: bool =
 
 
 def conversations_too_long(
-    settings: Settings, rows: Rows, context: int | None, count: Callable[[], Sequence[tuple[int, int]]]
+    settings: Settings,
+    rows: Rows,
+    context: int | None,
+    count: Callable[[], Sequence[tuple[int, int]]],
+    every: int | None = None,
 ) -> Problem | None:
     """Conversations that the context, or ppo.max_prompt_length, cannot hold beside their answer. They are
     never cut, because a cut would take the beginning of a turn.
@@ -86,6 +101,7 @@ def conversations_too_long(
         context: most tokens of a sequence; None where nobody knows them yet.
         count: how many tokens each conversation and its completion have, or have at least; asked only where
             it may matter.
+        every: how many conversations there are, where those that surely fit were left out.
     """
     length = max(settings.ppo.response_length, settings.evaluate.response_length)
     base, longest = settings.base, settings.ppo.max_prompt_length or math.inf
@@ -114,7 +130,7 @@ def conversations_too_long(
         limit = f"base.context is {context}; raise it, or shorten them"
     return Problem(
         "sft",
-        f"{len(over(counts))} of {len(rows)} conversations are too long, and none is cut: "
+        f"{len(over(counts))} of {every or len(rows)} conversations are too long, and none is cut: "
         f"{ascii(rows[worst]['prompt'])[:40]} has {prompt} tokens, its answer up to {max(answer, length)}, "
         f"and {limit}",
     )
@@ -130,19 +146,9 @@ def turn_counts(template: Template, rows: Rows) -> list[tuple[int, int]]:
     ]
 
 
-def without_labeler(comparisons: Rows) -> Problem | None:
-    """Rankings of which nobody knows who gave them, which the rules of the stage `validate` refuse."""
-    nameless = [row for row in comparisons if row["labeler_id"] is None]
-    if not nameless:
-        return None
-    return Problem(
-        "validate",
-        f"{len(nameless)} of {len(comparisons)} comparisons have no labeler_id, such as that of "
-        f"{ascii(nameless[0]['prompt'])[:40]}: name who ranked each, or one name for all if nobody knows",
-    )
-
-
-def without_cue(settings: Settings, demonstrations: Rows, has_template: bool = True) -> Problem | None:
+def without_cue(
+    settings: Settings, demonstrations: Iterable[Mapping[str, Any]], has_template: bool = True
+) -> Problem | None:
     """Conversations that the base would read as plain text: their transcript ends with what was asked, and
     nothing says that an answer begins.
 
@@ -187,24 +193,51 @@ def most_tokens(kind: str, text: str) -> int:
     return len(re.findall(r"[\w']+|[^\w']", text)) if kind == "word" else len(text.encode())
 
 
-def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: bool = False) -> list[Problem]:
+@dataclass(frozen=True)
+class Counts:
+    """Rows by split.
+
+    Attributes:
+        demonstrations, comparisons, votes: of these tables.
+        rankings: the comparisons that prefer a completion to another.
+    """
+
+    demonstrations: Mapping[str, int]
+    comparisons: Mapping[str, int]
+    rankings: Mapping[str, int]
+    votes: Mapping[str, int]
+
+
+def counts_of(tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> Counts:
+    """The counts of tables with their splits; votes may be missing."""
+    splits = {
+        name: Counter(row["split"] for row in tables.get(name, ()))
+        for name in ("demonstrations", "comparisons", "votes")
+    }
+    rankings = Counter(
+        row["split"] for row in tables["comparisons"] if len(set(row["ranking"] or ()) - {None}) > 1
+    )
+    return Counts(splits["demonstrations"], splits["comparisons"], rankings, splits["votes"])
+
+
+def problems_of_data(settings: Settings, counts: Counts, collected: bool = False) -> list[Problem]:
     """What the rows that `prepare` makes cannot do for these parameters, in the order of the stages.
 
     Args:
         settings: every parameter.
-        tables: demonstrations, comparisons and perhaps votes, with their splits.
+        counts: of the rows.
         collected: whether the comparisons are all there will be, whoever gave them.
     """
-    demonstrations, comparisons = _by_split(tables["demonstrations"]), tables["comparisons"]
-    votes = _by_split(list(tables.get("votes", ())))
-    rankings = _by_split([row for row in comparisons if len(set(row["ranking"] or ())) > 1])
-    ranked, ppo = collected or settings.collect.labelers == "given", settings.ppo
-    judged = (
-        _by_split([*comparisons, *tables.get("votes", ())]) if ranked else demonstrations
-    )  # whose split `judge` a judge learns from
+    demonstrations, comparisons, votes = counts.demonstrations, counts.comparisons, counts.votes
+    rankings, ppo = counts.rankings, settings.ppo
+    ranked = collected or settings.collect.labelers == "given"
+    # The rows whose split `judge` a judge learns from.
+    judging = comparisons.get("judge", 0) + votes.get("judge", 0) if ranked else demonstrations.get("judge")
     asks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None
+    told = any(demonstrations.values())
     empty = [split for split in ("train", "validation", "test") if not demonstrations.get(split)]
-    ties = len(comparisons) - sum(rankings.values())
+    every = sum(comparisons.values())
+    ties = every - sum(rankings.values())
     lacks = [] if demonstrations.get("judge") else ["no demonstrations"]
     unranked = not rankings.get("judge") and not votes.get("judge")
     lacks += ["no rankings with a preference"] if ranked and unranked else []
@@ -215,19 +248,24 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
                 "validate",
                 "collect.labelers is given, and the data has no comparisons and no votes: add some, or set "
                 "it to store where people label",
-                ranked and not comparisons and not votes,
+                ranked and not every and not any(votes.values()),
             ),
             (
                 "validate",
                 f"there are no demonstrations in split {' and '.join(empty)}: give rows a split, raise "
                 "prepare.test_share and prepare.validation_share, or bring more rows",
-                bool(empty),
+                told and bool(empty),
             ),
             (
                 "reward",
-                f"no ranking in split train prefers one text to another, {ties} of all {len(comparisons)} "
+                f"no ranking in split train prefers one text to another, {ties} of all {every} "
                 "rankings are ties: the reward model would learn nothing; bring rankings with a preference",
-                ranked and bool(comparisons) and not rankings.get("train") and not votes.get("train"),
+                ranked and bool(every) and not rankings.get("train") and not votes.get("train"),
+            ),
+            (
+                "ppo",
+                WITHOUT_DEMONSTRATIONS,
+                not told,
             ),
             (
                 "ppo",
@@ -235,25 +273,19 @@ def problems_of_data(settings: Settings, tables: dict[str, Rows], collected: boo
                 f"{demonstrations.get('validation', 0)}: raise prepare.validation_share, or set "
                 "ppo.judge_tolerance to null to train without it",
                 asks
-                and (ppo.judge == "simulated" or bool(judged.get("judge")))
+                and told
+                and (ppo.judge == "simulated" or bool(judging))
                 and demonstrations.get("validation", 0) < 2,
             ),
             (
                 "evaluate",
                 f"evaluate.judges has reward-model, and split judge has {' and '.join(lacks)} to learn from: "
                 "raise prepare.judge_share or bring more rows",
-                "reward-model" in settings.evaluate.judges and bool(lacks),
+                told and "reward-model" in settings.evaluate.judges and bool(lacks),
             ),
         )
         if holds
     ]
-
-
-def _by_split(rows: Rows) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row["split"]] = counts.get(row["split"], 0) + 1
-    return counts
 
 
 def gate_warning(settings: Settings, prompts: int) -> str | None:

@@ -33,8 +33,10 @@ from rlhf.data.errors import DataError
 from rlhf.data.folder import files
 from rlhf.data.table import read_table, write_table
 from rlhf.settings import Prepare
-from tasks import suites, validate
+from tasks import validate
 from tasks.prepare import SPLIT_TABLES, prepare
+from tasks.rules.rule import Asked
+from tasks.rules.view import views
 
 pytestmark = pytest.mark.slow
 TEXT = (ROOT / "README.md").read_text()
@@ -269,13 +271,10 @@ def check(folder: Path) -> None:
         write_table(folder / "raw.parquet", TABLES[name], rows)
         raw[name] = read_table(folder / "raw.parquet", TABLES[name])
     tables = prepare(raw, settings, 17)
-    rules = {
-        "demonstrations": suites.demonstrations(settings),
-        "comparisons": suites.comparisons(settings, None, required=True),
-    }
-    split = {name: tables[name] for name in SPLIT_TABLES}
-    frames = {name: suites.frame(name, split) for name in rules}
-    broken = validate.check(frames, rules, folder / "docs")
+    split = {name: InMemory(tables[name], TABLES[name]) for name in (*SPLIT_TABLES, "corpus")}
+    asked = Asked(prepare=settings, required=["comparisons"])
+    findings, _ = validate.check(views(split), asked, folder / "docs")
+    broken = [finding.line() for finding in findings if finding.severity == "stop"]
     if broken:
         raise DataError(broken[0])
 
