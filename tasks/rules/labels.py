@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from rlhf.data.unnamed import UNKNOWN
 from rlhf.measures.rates import wilson
 from tasks.rules.rule import Figure, Mask, Rule
-from tasks.rules.view import Batch, View, text_hashes
+from tasks.rules.view import Batch, View, numpy, text_hashes
 
 _FEW = 30  # of fewer preferences a share says nothing
-UNKNOWN = "unknown"  # the labeler of a row that names none
+_UNNAMED = rf"^{UNKNOWN}(-\d+)?$"  # what labelers are called whom a file does not name
 
 
 class Preferences(NamedTuple):
@@ -71,10 +73,8 @@ def _labelers(view: View) -> tuple[Any, list[str]]:
     """A number for each row's labeler, -1 for one whom nobody named, and the names."""
     column = pc.fill_null(view.column("labeler_id"), UNKNOWN)
     codes, names = pd.factorize(column.to_numpy())
-    names = list(names)
-    if UNKNOWN in names:
-        codes = np.where(codes == names.index(UNKNOWN), -1, codes)
-    return codes, names
+    unnamed = np.array([bool(re.match(_UNNAMED, name)) for name in names], bool)
+    return np.where(unnamed[codes], -1, codes) if len(codes) else codes, list(names)
 
 
 def _ties(view: View, _: Any) -> Figure | None:
@@ -209,8 +209,8 @@ RULES = (
         "give labeler_id, or leave it so: such labels all count alike",
         severity="warn",
         show=("prompt",),
-        batch=lambda batch, _: pc.fill_null(pc.equal(batch["labeler_id"], UNKNOWN), True).to_numpy(
-            zero_copy_only=False
+        batch=lambda batch, _: numpy(
+            pc.fill_null(pc.match_substring_regex(batch["labeler_id"], _UNNAMED), True)
         ),
     ),
     Rule(

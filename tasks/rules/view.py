@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rlhf.data.columns import rows_of
 from rlhf.data.contracts import TABLES, Contract, row_id
 
 ROWS = 16_384  # of a batch: what the rules derive of it lies in memory beside it
@@ -107,7 +108,7 @@ class Batch:
     def own_ids(self) -> list[str]:
         """The id of each row by its content."""
         names = [*self.contract.content, *(["messages"] if self.has("messages") else [])]
-        return [row_id(self.contract, row) for row in self._columns.select(names).to_pylist()]
+        return [row_id(self.contract, row) for row in rows_of(self._columns.select(names))]
 
     def of_rows(self, flat: Flat, mask: Any) -> Numbers:
         """The rows of which at least one item is in a mask."""

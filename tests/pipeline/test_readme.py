@@ -36,7 +36,7 @@ from rlhf.settings import Prepare
 from tasks import validate
 from tasks.prepare import SPLIT_TABLES, prepare
 from tasks.rules.rule import Asked
-from tasks.rules.view import views
+from tasks.rules.view import InMemory, views
 
 pytestmark = pytest.mark.slow
 TEXT = (ROOT / "README.md").read_text()
