@@ -77,6 +77,10 @@ def _labelers(view: View) -> tuple[Any, list[str]]:
     return np.where(unnamed[codes], -1, codes) if len(codes) else codes, list(names)
 
 
+def _unnamed(batch: Batch, _: Any) -> Mask:
+    return numpy(pc.fill_null(pc.match_substring_regex(batch["labeler_id"], _UNNAMED), True))
+
+
 def _ties(view: View, _: Any) -> Figure | None:
     if view.size < _FEW:
         return None
