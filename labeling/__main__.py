@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from labeling import people
 from labeling.address import store_address
-from labeling.candidates import read_candidates
+from labeling.candidates import MOST_OUTPUTS, read_candidates
 from labeling.exports import FORMATS, export
 from labeling.first_operator import ensure_operator, print_login
 from labeling.imports.files import read_labels
-from labeling.imports.label import Fields
+from labeling.imports.flags import add_flags, by_flags, reading_of
 from labeling.imports.storing import store_labels
 from labeling.items import Filling, add_items
 from labeling.progress import queue_progress
@@ -88,11 +88,15 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--since", type=int, default=0, help="leave out labels up to this version")
     out.set_defaults(run=export_labels)
 
-    into = verbs.add_parser("import", help="read labels: contracts, Argilla, Label Studio, qa-feedback")
+    into = verbs.add_parser(
+        "import",
+        help="read labels from a file of any layout",
+        description="Layouts are those of the pipeline's ingest: pairs, rankings, votes, exports of Argilla, "
+        "Label Studio and Prodigy, and more (docs/data.md).",
+    )
     into.add_argument("project", help="made if it is new")
     into.add_argument("file", type=Path)
-    into.add_argument("--prompt-field", help="the field of a record that is the prompt")
-    into.add_argument("--output-fields", default="", help="the fields that are outputs, with commas")
+    add_flags(into)
     into.set_defaults(run=import_labels)
 
     status = verbs.add_parser("status", help="projects, queues, labels, and how many are in no version yet")
@@ -150,8 +154,8 @@ def _items_command(verbs: Verbs) -> None:
         "items",
         "fill a queue from a file",
         description="Columns: prompt (or messages, the turns of a conversation) and completions (or output), "
-        "optionally policies, reference, ranking, scores, split, source, expected and explanation. The "
-        "comparisons of `collect` fit as they are.",
+        "optionally policies, reference, ranking, scores, split, source, expected and explanation; or any "
+        "layout that `import` reads. The comparisons of `collect` fit as they are.",
     )
     fill.add_argument("project")
     fill.add_argument("queue")
@@ -163,6 +167,7 @@ def _items_command(verbs: Verbs) -> None:
     fill.add_argument("--shared-overlap", type=int, default=3, help="labels per item of the pool")
     fill.add_argument("--repeats", type=float, default=0.0, help="share that comes back, hidden")
     fill.add_argument("--seed", type=int, default=0)
+    add_flags(fill)
     fill.set_defaults(run=fill_queue)
 
 
@@ -227,7 +232,11 @@ def new_queue(store: Store, arguments: argparse.Namespace) -> None:
 
 def fill_queue(store: Store, arguments: argparse.Namespace) -> None:
     """`items add`."""
-    candidates = read_candidates(arguments.file)
+    notes: list[str] = []
+    try:
+        candidates = read_candidates(arguments.file, notes=notes, **reading_of(arguments))
+    except DataError as error:
+        raise DataError(by_flags(str(error))) from None
     filling = Filling(
         arguments.role,
         arguments.sampling,
@@ -240,7 +249,12 @@ def fill_queue(store: Store, arguments: argparse.Namespace) -> None:
     with store.write() as tx:
         queue = queue_row(tx, arguments.project, arguments.queue)
         number = add_items(tx, queue, candidates, filling, WHO)
-    print(f"{number} new items")
+    long = sum(len(candidate.outputs) > MOST_OUTPUTS for candidate in candidates)
+    if queue.kind == "rank" and long:
+        notes.append(
+            f"{long} rows have more than {MOST_OUTPUTS} outputs: they are ranked in parts that share outputs"
+        )
+    print(*map(by_flags, notes), f"{number} new items", sep="\n")
 
 
 def list_users(store: Store, _: argparse.Namespace) -> None:
@@ -292,15 +306,14 @@ def export_labels(store: Store, arguments: argparse.Namespace) -> None:
 
 def import_labels(store: Store, arguments: argparse.Namespace) -> None:
     """`import`."""
-    fields = Fields(arguments.prompt_field, tuple(filter(None, arguments.output_fields.split(","))))
     notes: list[str] = []
-    labels = read_labels(arguments.file, fields, notes)
+    labels = read_labels(arguments.file, notes=notes, **reading_of(arguments))
     with store.write() as tx:
         try:
             project_id(tx, arguments.project)
         except DataError:
             add_project(tx, arguments.project, WHO)
-        counts = store_labels(tx, arguments.project, labels, arguments.file.name, WHO)
+        counts = store_labels(tx, arguments.project, labels, arguments.file.name, WHO, notes)
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     print(*notes, f"{sum(counts.values())} new of {len(labels)} labels: {kinds}", sep="\n")
 

@@ -1,42 +1,50 @@
 """Candidates: rows of a file, prompts with outputs, that may become items of a queue.
 
-The comparisons that the stage `collect` writes fit as they are, and so does any JSONL, JSON, CSV or Parquet
-with the columns of `CANDIDATE`. Messages may stand for the prompt.
+The comparisons that the stage `collect` writes fit as they are, and so does any file with the columns of
+`CANDIDATE`, or in a layout that the pipeline reads. Messages may stand for the prompt.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from labeling.rows import clean, clean_output, clean_prompt, dumps
-from rlhf.data.contracts import COMPARISON, Contract
+from rlhf.data.contracts import COMPARISON, exact
+from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
-from rlhf.data.readers import read_rows
+from rlhf.data.formats.parts import parts
+from rlhf.data.formats.records import records
+from rlhf.data.layouts.layout import Notes, Options
+from rlhf.data.rankings import dense_ranks
+from rlhf.data.reading import Source, read
 
 MOST_OUTPUTS = 9  # digits on a keyboard
-CANDIDATE = Contract(
-    "candidate row",
-    pa.schema(
-        [
-            *COMPARISON.schema,
-            ("output", pa.string()),  # one output in place of `completions`
-            ("policy", pa.string()),
-            ("reference", pa.string()),
-            ("scores", pa.list_(pa.list_(pa.float64()))),  # a list for each scorer, a number for each output
-            ("expected", pa.string()),  # JSON: the known answer of gold and onboarding items
-            ("explanation", pa.string()),
-        ]
-    ),
-    ("prompt", "completions"),
-    ("prompt",),
-)
+SHARED_OUTPUTS = 3  # outputs that two parts of a longer row have in common, so that one order follows
+_TEXTS, _NUMBERS = pa.list_(pa.string()), pa.list_(pa.float64())
+# What makes an item besides prompt and messages: `output` and `policy` stand for lists of one; `scores` has a
+# list for each scorer, or is the list of one; `expected` is JSON, the known answer of gold and onboarding.
+CANDIDATE = {
+    "completions": _TEXTS,
+    "output": pa.string(),
+    "policies": _TEXTS,
+    "policy": pa.string(),
+    "reference": pa.string(),
+    "scores": pa.list_(_NUMBERS),
+    "expected": pa.string(),
+    "explanation": pa.string(),
+    "split": pa.string(),
+    "source": pa.string(),
+    "prompt": pa.string(),
+    "messages": COMPARISON.schema.field("messages").type,
+}
+_ASKED = {"prompt", "messages"}
 
 
 @dataclass(frozen=True)
@@ -56,33 +64,114 @@ class Candidate:
     messages: list[dict[str, str]] | None = None
 
 
-def read_candidates(path: Path | str, source: str | None = None) -> list[Candidate]:
+def read_candidates(
+    path: Path | str,
+    source: str | None = None,
+    notes: list[str] | None = None,
+    *,
+    options: Options | None = None,
+    layout: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> list[Candidate]:
     """The candidates of a file. Rows with the same prompt and outputs are one candidate, and the ranking of
     each row is a scorer of it.
+
+    Args:
+        path: the file.
+        source: what items carry as their source where a row names none; None takes the name of the file.
+        notes: gets lines for a person to see, such as columns that are not read.
+        options, layout, columns: see `labeling.imports.files.read_labels`.
 
     Raises:
         DataError: the file or a row cannot be used.
     """
     candidates: dict[tuple[str, str, tuple[str, ...]], Candidate] = {}
-    for number, row in enumerate(read_rows(path, CANDIDATE), start=1):
+    said = Notes()
+    asked = Source(str(path), layout=layout, columns=columns or {}, options=options or Options())
+    for where, row in _rows(asked, said):
         try:
             new = _candidate(row, source or Path(path).name)
         except DataError as error:
-            raise DataError(f"{path}: row {number}: {error}") from None
+            raise DataError(f"{where}: {error}") from None
         key = new.prompt, dumps(new.messages), new.outputs
         if key in candidates:
             new = replace(new, scores=candidates[key].scores + new.scores)
         candidates[key] = new
+    if notes is not None:
+        notes += said.lines()
     return list(candidates.values())
 
 
-def _candidate(row: dict[str, Any], source: str) -> Candidate:
+def _rows(source: Source, notes: Notes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The rows of a file with where they stand: candidates as they are, or what a layout makes of them."""
+    files = [file for part in parts(source.path) for file in part.files]
+    first = {name for file in files for record in islice(records(file), 1) for name in record.columns}
+    as_they_are = bool(_ASKED & first and {"output", "completions"} & first) and "preferred" not in first
+    if source.layout or source.columns or not as_they_are:
+        for number, item in enumerate(read(source, notes), start=1):
+            yield f"{source.path}: row {number}", _of_layout(item.table, item.row)
+        return
+    for file in files:
+        for where, columns in records(file):
+            left = [name for name in columns if name not in (*CANDIDATE, *COMPARISON.schema.names)]
+            if left:
+                notes.say(f"{file}: columns {', '.join(map(ascii, left))} are not read")
+            try:
+                yield where, _typed(columns)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from None
+
+
+def _of_layout(table: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of a contract as a candidate's: whatever a model or a person answered is an output."""
+    answer = row.get("completion", row.get("text"))
+    if table in ("demonstrations", "votes") and answer is not None:
+        return {**row, "output": answer}
+    if table == "comparisons":
+        return {**row, "scores": row.get("scores") and [row["scores"]]}
+    if table in ("edits", "judgments"):
+        return row
+    raise DataError(f"a row of {table} has no output to label")
+
+
+def _typed(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate's columns, each value checked against its column; cells of a CSV hold lists as JSON.
+
+    Raises:
+        DataError: a value that its column cannot hold.
+    """
+    row = {name: _cell(name, value) for name, value in columns.items()}
+    scores = row.get("scores")
+    if isinstance(scores, list) and scores and not isinstance(scores[0], list):
+        row["scores"] = [scores]
+    row = as_columns(row, ends_answered=False)
+    if isinstance(row.get("ranking"), list):
+        row["ranking"] = dense_ranks(row["ranking"])
+    for name, kind in CANDIDATE.items():
+        try:
+            row[name] = exact(row.get(name), kind)
+        except ValueError:
+            raise DataError(f"column {name!r}: {ascii(row[name])[:60]} is no {kind}") from None
+    return row
+
+
+def _cell(name: str, value: Any) -> Any:
+    lists = name == "ranking" or (name in CANDIDATE and pa.types.is_list(CANDIDATE[name]))
+    if value == "" and name in CANDIDATE:
+        return None
+    if not (lists and isinstance(value, str)):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise DataError(f"column {name!r}: {value[:40]!r} is no list written as JSON") from None
+
+
+def _candidate(row: Mapping[str, Any], source: str) -> Candidate:
     outputs = row.get("completions") or ([row["output"]] if row.get("output") is not None else [])
     if not outputs:
         raise DataError("it has neither 'completions' nor 'output'")
-    if len(outputs) > MOST_OUTPUTS:
-        raise DataError(f"it has {len(outputs)} outputs; at most {MOST_OUTPUTS} can be shown")
-    prompt, messages = clean_prompt(row["prompt"] or "", row.get("messages"))
+    prompt, messages = clean_prompt(row.get("prompt") or "", row.get("messages"))
     texts = tuple(clean_output(text or "", "an output", messages) for text in outputs)
     if len({text.strip() for text in texts}) < len(texts):
         raise DataError("two of its outputs are the same text")
@@ -118,7 +207,8 @@ def _candidate(row: dict[str, Any], source: str) -> Candidate:
 
 
 def units(kind: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates as items of one kind: pairs to compare, whole rows to rank, else one output each.
+    """Candidates as items of one kind: pairs to compare, whole rows to rank (or parts of a row that has more
+    outputs than can be shown), else one output each.
 
     Raises:
         DataError: nothing of this kind can be made of them.
@@ -127,7 +217,7 @@ def units(kind: str, candidates: Sequence[Candidate]) -> list[Candidate]:
     for row in candidates:
         subsets: list[tuple[int, ...]]
         if kind == "rank":
-            subsets = [tuple(range(len(row.outputs)))] if len(row.outputs) > 1 else []
+            subsets = _ranked_parts(len(row.outputs)) if len(row.outputs) > 1 else []
         elif kind == "compare":
             subsets = list(combinations(range(len(row.outputs)), 2))
         else:
@@ -148,3 +238,17 @@ def units(kind: str, candidates: Sequence[Candidate]) -> list[Candidate]:
         needs = {"judge": "a reference and another output", "compare": "two outputs", "rank": "two outputs"}
         raise DataError(f"no item to {kind}: a row needs a prompt and {needs.get(kind, 'an output')}")
     return items
+
+
+def _ranked_parts(number: int) -> list[tuple[int, ...]]:
+    """The places of outputs that are ranked together: all of them, or as many as can be shown, in parts that
+    share outputs with the next.
+
+        >>> [part[0] for part in _ranked_parts(12)], [len(part) for part in _ranked_parts(12)]
+        ([0, 3], [9, 9])
+    """
+    if number <= MOST_OUTPUTS:
+        return [tuple(range(number))]
+    step = MOST_OUTPUTS - SHARED_OUTPUTS
+    starts = [min(start, number - MOST_OUTPUTS) for start in range(0, number - SHARED_OUTPUTS, step)]
+    return [tuple(range(start, start + MOST_OUTPUTS)) for start in dict.fromkeys(starts)]

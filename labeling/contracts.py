@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from labeling.projects import project_id
 from labeling.rows import dumps
 from labeling.schema import items, labels, queues, users, version_labels, versions
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, Contract, with_ids
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, VOTE, Contract, with_ids
 from rlhf.data.errors import DataError
 
 _TEXT = pa.string()
@@ -54,8 +54,15 @@ LABEL = Contract(
 )
 
 
-TABLES = {"comparisons": COMPARISON, "demonstrations": DEMONSTRATION, "judgments": JUDGMENT, "labels": LABEL}
+TABLES = {
+    "comparisons": COMPARISON,
+    "demonstrations": DEMONSTRATION,
+    "judgments": JUDGMENT,
+    "votes": VOTE,
+    "labels": LABEL,
+}
 SOURCE = "feedback"  # where an item names none; it is in the hashes of old versions, so the name stays
+_LATER = ("scores", "margin", "both_bad", "note", "extra")  # columns that the hash of rankings leaves out
 TRAINABLE = ("work", "shared")  # gold, onboarding and repeated items measure people
 
 
@@ -133,14 +140,16 @@ def _label_row(label: sa.Row[Any]) -> dict[str, Any]:
 
 
 def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
-    """A label as rows of the contracts, each as (table, row): a comparison or a judgment, or for an edit a
-    demonstration and the comparison (edited > original). Votes are in `labels` only."""
+    """A label as rows of the contracts, each as (table, row): a comparison, a judgment or a vote, or for an
+    edit a demonstration and the comparison (edited > original). A ranking has only the outputs that were
+    ranked, and none where fewer than two were; `labels` has all of them."""
     answer = label.answer
     common = {
         "prompt": label.prompt,
         "messages": label.messages,
         "split": label.split,
         "source": label.source,
+        "extra": answer.get("extra"),
     }
     compared = common | {
         "labeler_id": label.labeler,
@@ -148,18 +157,27 @@ def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
         "strength": label.strength,
         "seconds": label.seconds,
         "guideline_version": label.guideline_version,
+        "note": label.note or None,
     }
     if label.kind == "judge":
         judgment = {"reference": label.reference, "output": label.outputs[0], "policy": label.policies[0]}
-        judgment |= {"preferred": answer["preferred"], "judge_id": label.labeler, "judge_kind": "human"}
-        return [("judgments", common | judgment | {"shown_order": label.shown_order})]
+        judgment |= {"preferred": answer["preferred"], "judge_id": label.labeler}
+        judgment["judge_kind"] = answer.get("judge_kind", "human")
+        return [("judgments", common | judgment | {"shown_order": label.shown_order or None})]
     if label.kind in ("compare", "rank"):
         ranked = [k for k, rank in enumerate(answer["ranking"]) if rank is not None]
+        if len(ranked) < 2:
+            return []
+        scores = answer.get("scores")
         comparison: dict[str, Any] = {
             "completions": [label.outputs[k] for k in ranked],
             "policies": [label.policies[k] for k in ranked],
             "ranking": [answer["ranking"][k] for k in ranked],
-            "shown_order": [ranked.index(k) for k in label.shown_order if k in ranked],
+            # an imported label may not say in which order its outputs were shown
+            "shown_order": [ranked.index(k) for k in label.shown_order if k in ranked] or None,
+            "scores": scores and [scores[k] for k in ranked],
+            "margin": answer.get("margin"),
+            "both_bad": answer.get("both_bad") or None,
         }
         return [("comparisons", compared | comparison)]
     if label.kind == "edit":
@@ -174,7 +192,8 @@ def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
             }
             rows.append(("comparisons", compared | comparison))
         return rows
-    return []
+    vote = {"completion": label.outputs[0], "label": answer["vote"] == "up", "labeler_id": label.labeler}
+    return [("votes", common | vote | {"labeler_group": label.labeler_group})]
 
 
 def _ordered(contract: Contract, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -188,11 +207,16 @@ def _ordered(contract: Contract, rows: list[dict[str, Any]]) -> list[dict[str, A
 def rows_hash(rows: Sequence[dict[str, Any]]) -> str:
     """SHA-256 (hex) of a table's rows, as the manifest has it.
 
-    Rows of plain text are hashed without the column `messages`, so that versions pinned before there was one
-    keep their hash.
+    Versions pinned before there were newer columns keep their hash: rows of plain text are hashed without
+    `messages`, rows that train without `_LATER`, and no shown order as an empty one.
     """
-    lines = [
-        dumps({name: value for name, value in row.items() if name != "messages" or value is not None}) + "\n"
-        for row in rows
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join(dumps(_hashed(row)) + "\n" for row in rows).encode()).hexdigest()
+
+
+def _hashed(row: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in row.items() if "answer" in row or name not in _LATER}
+    if kept.get("messages", 0) is None:
+        del kept["messages"]
+    if kept.get("shown_order", 0) is None:
+        kept["shown_order"] = []
+    return kept

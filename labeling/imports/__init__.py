@@ -1,1 +1,1 @@
-"""Labels in: from files of the data contracts, from Argilla, Label Studio and the QA-feedback data."""
+"""Labels in: from files of every layout that the pipeline reads."""

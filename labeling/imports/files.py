@@ -1,102 +1,111 @@
-"""Reading the labels of a file: its layout is recognised by its fields.
+"""Reading the labels of a file: the layouts of `rlhf.data.layouts`, as the pipeline's ingest reads them.
 
-contract      comparisons, demonstrations or judgments (`rlhf.data.contracts`) as JSONL, CSV, Parquet
-argilla       `dataset.records.to_json(...)`: fields, and responses by question
-label-studio  the JSON export: tasks with data and annotations
-qa-feedback   `dev_feedback.json` of FineGrainedRLHF (Wu et al. 2023)
+The QA-feedback data alone have a reader of their own, because a ranking of four outputs cannot say all that
+their six preferences say.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from labeling.imports.argilla import labels_of_record
-from labeling.imports.contracts import contract_of, labels_of_rows
-from labeling.imports.label import Fields, ImportedLabel
-from labeling.imports.label_studio import labels_of_task
+from labeling.imports.flags import by_flags
+from labeling.imports.label import UNNAMED, ImportedLabel, label_of
 from labeling.imports.qa_feedback import labels_of_question
 from rlhf.data.errors import DataError
 from rlhf.data.formats.text_files import read_text
-
-Reader = Callable[[dict[str, Any]], Iterable[ImportedLabel]]  # the labels of one record
+from rlhf.data.layouts.layout import Notes, Options
+from rlhf.data.reading import Source, read
 
 
 def read_labels(
-    path: Path | str, fields: Fields | None = None, notes: list[str] | None = None
+    path: Path | str,
+    options: Options | None = None,
+    notes: list[str] | None = None,
+    *,
+    layout: str | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> list[ImportedLabel]:
-    """The labels of a file, whatever its layout.
+    """The labels of a file, whatever its type and layout.
 
     Args:
         path: the file.
-        fields: which fields of a record are the prompt and the outputs.
-        notes: gets lines for a person to see, such as how rankings were read.
+        options: what its columns do not say.
+        notes: gets lines for a person to see: how rankings were read, what was passed over and how often.
+        layout: the name of its layout; None recognises it.
+        columns: column of a contract -> the file's column.
 
     Raises:
-        DataError: the file cannot be read, its layout is unknown, or a row cannot be used.
+        DataError: the file cannot be read, its layout is unknown, a row cannot be used, or none is a label.
     """
-    path, fields = Path(path), fields or Fields()
-    if path.suffix not in (".json", ".jsonl"):
-        return labels_of_rows(path, contract_of(_columns(path)), notes)
-    records = _records(path)
-    names = set(records[0]) if records and isinstance(records[0], dict) else set()
-    readers: list[tuple[set[str], Reader]] = [
-        ({"passages", "preference", "feedback"}, labels_of_question),
-        ({"fields", "responses"}, partial(labels_of_record, fields=fields)),
-        ({"data", "annotations"}, partial(labels_of_task, fields=fields)),
-    ]
-    for needed, reader in readers:
-        if needed <= names:
-            return _labels_of_records(path, records, reader)
-    return labels_of_rows(path, contract_of(names), notes)
+    path, said = Path(path), Notes()
+    if questions := _qa_feedback(path):
+        return questions
+    source = Source(str(path), layout=layout, columns=columns or {}, options=options or Options())
+    labels = []
+    try:
+        for number, item in enumerate(read(source, said), start=1):
+            try:
+                labels.append(label_of(item.table, item.row))
+            except DataError as error:
+                raise DataError(f"{path}: row {number}: {error}") from None
+    except DataError as error:
+        raise DataError(by_flags(str(error))) from None
+    labels = list(_told_apart(labels, said))
+    nothing = sum(_says_nothing(label) for label in labels)
+    if nothing:
+        said.say(f"{nothing} labels rank fewer than two outputs: they are kept, and train nothing")
+    if notes is not None:
+        notes += map(by_flags, said.lines())
+    return labels
 
 
-def _labels_of_records(path: Path, records: list[Any], reader: Reader) -> list[ImportedLabel]:
+def _told_apart(labels: Iterable[ImportedLabel], notes: Notes) -> Iterable[ImportedLabel]:
+    """Labels of which those without a name are of people of their own where they are about the same outputs:
+    a second label of one person would replace the first."""
+    seen: Counter[Any] = Counter()
+    unnamed = 0
+    for label in labels:
+        if label.labeler == UNNAMED:
+            about = (label.kind, label.prompt, json.dumps(label.messages), label.outputs, label.reference)
+            seen[about] += 1
+            unnamed += 1
+            if seen[about] > 1:
+                label = replace(label, labeler=f"{UNNAMED}-{seen[about]}")
+        yield label
+    if unnamed:
+        again = (
+            "" if max(seen.values()) < 2 else f", {UNNAMED}-2 ... where several are about the same outputs"
+        )
+        notes.say(f"{unnamed} labels name no labeler; they are of {UNNAMED!r}{again}")
+
+
+def _says_nothing(label: ImportedLabel) -> bool:
+    ranking = label.answer.get("ranking") or []
+    return None in ranking and len(ranking) - ranking.count(None) < 2
+
+
+def _qa_feedback(path: Path) -> list[ImportedLabel]:
+    """The labels of `dev_feedback.json`; none where the file is something else, which the driver reads."""
+    if path.suffix != ".json" or not path.is_file():
+        return []
+    try:
+        records = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        return []
+    first = records[0] if isinstance(records, list) and records else None
+    if not isinstance(first, dict) or not {"passages", "preference", "feedback"} <= first.keys():
+        return []
     labels: list[ImportedLabel] = []
     for number, record in enumerate(records, start=1):
         try:
-            if not isinstance(record, dict):
-                raise DataError("not an object")
-            labels += reader(record)
+            labels += labels_of_question(record)
         except DataError as error:
             raise DataError(f"{path}: record {number}: {error}") from None
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise DataError(f"{path}: record {number}: not of the expected shape: {error!r}") from None
     return labels
-
-
-def _records(path: Path) -> list[Any]:
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    text = read_text(path)
-    try:
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}: not valid JSON ({error.msg} at line {error.lineno}); is it cut off?"
-        ) from None
-    if not isinstance(records, list) or not records:
-        raise DataError(f"{path}: expected a list of records with at least one")
-    return records
-
-
-def _columns(path: Path) -> set[str]:
-    """Column names of a CSV or Parquet file."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return set(pq.read_schema(path).names)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: not a Parquet file: {error}") from None
-    if path.suffix != ".csv":
-        raise DataError(f"{path}: unknown file type {path.suffix!r}; use .jsonl, .json, .csv or .parquet")
-    return set(read_text(path).split("\n", 1)[0].strip().split(","))

@@ -1,20 +1,22 @@
-"""A label as a file has it, whatever its layout, and the fields in which foreign records keep their texts."""
+"""A label as a file has it, whatever its layout, and how the rows of a layout become labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf.data.conversations import Messages, as_columns
+from rlhf.data.conversations import Messages
 from rlhf.data.errors import DataError
 
-PROMPT_FIELDS = ("prompt", "instruction", "question", "context", "input", "text")
+UNNAMED = "unknown"  # a person of whom the file says no name
 
 
 @dataclass(frozen=True)
 class ImportedLabel:
-    """One label of a file. `answer` is as `labeling.answers` stores it; `messages` are the turns of a
-    conversation, None where the prompt is plain text."""
+    """One label of a file. `answer` is as `labeling.answers` stores it, with what else a comparison says of
+    its ranking (`scores`, `margin`, `extra`); `messages` are the turns of a conversation, None where the
+    prompt is plain text; `source` is the row's own, None takes the file's name."""
 
     kind: str
     prompt: str
@@ -31,36 +33,112 @@ class ImportedLabel:
     split: str | None = None
     note: str = ""
     messages: Messages | None = None
+    source: str | None = None
 
 
-@dataclass(frozen=True)
-class Fields:
-    """Which fields of a record are the prompt and the outputs; by default their names and order decide."""
+def label_of(table: str, row: Mapping[str, Any]) -> ImportedLabel:
+    """The label that a row of a contract is.
 
-    prompt: str | None = None
-    outputs: tuple[str, ...] = ()
+    Args:
+        table: the row's; see `rlhf.data.layouts.layout.Item`.
+        row: its columns.
 
-    def texts(self, record: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """The `prompt`, with the `messages` of a conversation, and the outputs by field name.
-
-        Raises:
-            DataError: no field is the prompt, its messages make no sense, or an output has no text.
-        """
-        texts = {name: value for name, value in record.items() if isinstance(value, str)}
-        chats = {name: value for name, value in record.items() if _is_chat(value)}
-        names = (*chats, *(name for name in PROMPT_FIELDS if name in texts))
-        prompt = self.prompt or next(iter(names), None)
-        if prompt is None or prompt not in texts | chats:
-            raise DataError(f"no field for the prompt among {', '.join(record)}; say --prompt-field")
-        missing = [name for name in self.outputs if name not in texts]
-        if missing:
-            raise DataError(f"no text field {missing[0]!r} among {', '.join(record)}")
-        chosen = self.outputs or tuple(name for name in texts if name != prompt)
-        asked = as_columns({"prompt": record[prompt]}, ends_answered=False)
-        return asked, {name: texts[name] for name in chosen}
+    Raises:
+        DataError: the row is no label, or what it says makes no sense.
+    """
+    if table not in _LABELS:
+        raise DataError(f"a row of {table} is no label; `items add` fills a queue with such rows")
+    return _LABELS[table](row)
 
 
-def _is_chat(value: Any) -> bool:
-    """Whether a field is a list of messages, as a chat field of Argilla is."""
-    turns = value if isinstance(value, list) else []
-    return bool(turns) and all(isinstance(turn, dict) and "role" in turn for turn in turns)
+def _common(row: Mapping[str, Any], labeler: str | None, group: str | None = None) -> dict[str, Any]:
+    return {
+        "prompt": row.get("prompt") or "",
+        "messages": row.get("messages"),
+        "labeler": labeler or UNNAMED,
+        "group": group or row.get("labeler_group") or "imported",
+        "seconds": row.get("seconds"),
+        "shown_order": tuple(row["shown_order"]) if row.get("shown_order") else None,
+        "guideline_version": row.get("guideline_version"),
+        "split": row.get("split"),
+        "source": row.get("source"),
+        "note": row.get("note") or "",
+    }
+
+
+def _said(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What a row says under these names, without those that are not set."""
+    return {name: row[name] for name in names if row.get(name) is not None}
+
+
+def _ranked(row: Mapping[str, Any]) -> ImportedLabel:
+    outputs, ranking = row["completions"] or [], row["ranking"] or []
+    if len(outputs) != len(ranking) or len(outputs) < 2:
+        raise DataError(
+            f"{len(outputs)} completions and {len(ranking)} ranks; it needs two or more, one rank each"
+        )
+    if ranking.count(None) == len(ranking):
+        raise DataError(f"ranking {ranking} ranks nothing; leave the row out")
+    pair = len(outputs) == 2 and None not in ranking
+    answer: dict[str, Any] = {"ranking": list(ranking)}
+    if pair:
+        answer["both_bad"] = bool(row.get("both_bad"))
+    elif row.get("both_bad"):
+        answer["both_bad"] = True
+    return ImportedLabel(
+        kind="compare" if pair else "rank",
+        outputs=tuple(outputs),
+        answer=answer | _said(row, "scores", "margin", "extra"),
+        policies=tuple(policy or "" for policy in row.get("policies") or ()),
+        strength=row.get("strength"),
+        **_common(row, row.get("labeler_id")),
+    )
+
+
+def _written(row: Mapping[str, Any]) -> ImportedLabel:
+    answer = {"text": row["completion"]} | _said(row, "extra")
+    return ImportedLabel(kind="edit", outputs=(), answer=answer, **_common(row, row.get("writer_id")))
+
+
+def _edited(row: Mapping[str, Any]) -> ImportedLabel:
+    output = row.get("output")
+    return ImportedLabel(
+        kind="edit",
+        outputs=() if output is None else (output,),
+        policies=() if output is None else (row.get("policy") or "",),
+        answer={"text": row["text"]} | _said(row, "extra"),
+        **_common(row, row.get("labeler_id")),
+    )
+
+
+def _judged(row: Mapping[str, Any]) -> ImportedLabel:
+    if row["preferred"] not in ("output", "reference", "tie"):
+        raise DataError(f"preferred is {row['preferred']!r}; it is output, reference or tie")
+    # People are the rule here; of any other judge the export must say that it was none of them.
+    kind = {} if row.get("judge_kind") in (None, "human") else {"judge_kind": row["judge_kind"]}
+    return ImportedLabel(
+        kind="judge",
+        outputs=(row["output"],),
+        answer={"preferred": row["preferred"], **kind} | _said(row, "extra"),
+        policies=(row["policy"] or "",),
+        reference=row["reference"],
+        **_common(row, row.get("judge_id"), row.get("judge_kind")),
+    )
+
+
+def _voted(row: Mapping[str, Any]) -> ImportedLabel:
+    return ImportedLabel(
+        kind="vote",
+        outputs=(row["completion"],),
+        answer={"vote": "up" if row["label"] else "down"} | _said(row, "extra"),
+        **_common(row, row.get("labeler_id")),
+    )
+
+
+_LABELS: dict[str, Callable[[Mapping[str, Any]], ImportedLabel]] = {
+    "comparisons": _ranked,
+    "demonstrations": _written,
+    "edits": _edited,
+    "judgments": _judged,
+    "votes": _voted,
+}

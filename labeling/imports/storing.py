@@ -14,13 +14,18 @@ from labeling.imports.label import ImportedLabel
 from labeling.people import add_user
 from labeling.projects import project_id
 from labeling.queues import add_queue
-from labeling.rows import clean, clean_output, clean_prompt, content_hash, dumps, insert, record
+from labeling.rows import clean, clean_prompt, content_hash, dumps, insert, record
 from labeling.schema import items, labels, queues, users
 from rlhf.data.errors import DataError
 
 
 def store_labels(
-    tx: sa.Connection, project: str, imported: Sequence[ImportedLabel], source: str, who: str
+    tx: sa.Connection,
+    project: str,
+    imported: Sequence[ImportedLabel],
+    source: str,
+    who: str,
+    notes: list[str] | None = None,
 ) -> dict[str, int]:
     """Store the labels of a file in a project; returns how many of each kind are new.
 
@@ -30,6 +35,7 @@ def store_labels(
         imported: the labels.
         source: the name of the file.
         who: whoever imports them, for the audit log.
+        notes: gets a line where labels of the file are replaced by later ones of it.
 
     Raises:
         DataError: no such project, or a label that cannot be stored.
@@ -39,10 +45,13 @@ def store_labels(
     counts = dict.fromkeys(kinds, 0)
     user_of: dict[str, int] = dict(tx.execute(sa.select(users.c.name, users.c.id)).tuples().all())
     item_of, known_keys, newest_of = _stored(tx, queue_of.values())
+    stored_here: set[tuple[int, int]] = set()
+    replaced = 0
     for place, label in enumerate(imported):
         try:
             prompt, messages = clean_prompt(label.prompt, label.messages)
-            outputs = [clean_output(text, "an output", messages) for text in label.outputs]
+            # As they are, not as `clean_output` makes them: the first indent of a program is part of it.
+            outputs = [clean(text, "an output") for text in label.outputs]
             if "text" in label.answer:
                 clean(label.answer["text"], "the edited text")
         except DataError as error:
@@ -60,6 +69,8 @@ def store_labels(
         if label.labeler not in user_of:
             user_of[label.labeler] = add_user(tx, label.labeler, None, "labeler", label.group, who)
         user = user_of[label.labeler]
+        replaced += (item, user) in stored_here
+        stored_here.add((item, user))
         superseded, revision = newest_of.get((item, user), (None, 0))
         values = {
             "item_id": item,
@@ -83,6 +94,8 @@ def store_labels(
         }
         newest_of[item, user] = insert(tx, labels, values), revision + 1
         counts[label.kind] += 1
+    if replaced and notes is not None:
+        notes.append(f"{replaced} labels replace earlier ones of the same person about the same outputs")
     record(tx, who, "import labels", project=project, source=source, new=counts)
     return counts
 
@@ -138,7 +151,7 @@ def _add_item(
         "policies": list(label.policies) or [""] * len(shown["outputs"]),
         "reference": label.reference,
         "split": label.split,
-        "source": source,
+        "source": clean(label.source or source, "the source", 200),
         "sampling": "all",
         "propensity": 1.0,
         "target": 0,

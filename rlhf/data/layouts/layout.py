@@ -78,7 +78,7 @@ class UnknownWords(DataError):
         told = "; ".join(f"question {q!r}: {v}" for q, v in zip(questions, values, strict=True) if v)
         first = ascii(next(iter(self.met))[1])[:40]
         super().__init__(
-            f"answers that name no output: {told}; map them in ingest.words, such as {{{first}: first}} (or "
+            f"answers that name no output: {told}; map them by ingest.words, such as {{{first}: first}} (or "
             f"second, tie, both_bad, skip), or say ingest.edit: {questions[0]} where that text is an edit"
         )
 
