@@ -108,8 +108,8 @@ def _rows(source: Source, notes: Notes) -> Iterator[tuple[str, Mapping[str, Any]
     first = {name for file in files for record in islice(records(file), 1) for name in record.columns}
     as_they_are = bool(_ASKED & first and {"output", "completions"} & first) and "preferred" not in first
     if source.layout or source.columns or not as_they_are:
-        for number, item in enumerate(read(source, notes), start=1):
-            yield f"{source.path}: row {number}", _of_layout(item.table, item.row)
+        for item in read(source, notes):
+            yield item.where, _of_layout(item.table, item.row)
         return
     for file in files:
         for where, columns in records(file):

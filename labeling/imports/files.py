@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from labeling.imports.flags import by_flags
-from labeling.imports.label import UNNAMED, ImportedLabel, label_of
+from labeling.imports.label import KINDS_OF, ImportedLabel, label_of
 from labeling.imports.qa_feedback import labels_of_question
 from rlhf.data.errors import DataError
 from rlhf.data.formats.text_files import read_text
 from rlhf.data.layouts.layout import Notes, Options
 from rlhf.data.reading import Source, read
+from rlhf.data.unnamed import UNKNOWN
 
 
 def read_labels(
@@ -48,14 +49,19 @@ def read_labels(
     source = Source(str(path), layout=layout, columns=columns or {}, options=options or Options())
     labels = []
     try:
-        for number, item in enumerate(read(source, said), start=1):
+        for item in read(source, said):
+            if item.table not in KINDS_OF:
+                said.pass_over(f"rows of {item.table}, which are no labels", item.where)
+                continue
             try:
                 labels.append(label_of(item.table, item.row))
             except DataError as error:
-                raise DataError(f"{path}: row {number}: {error}") from None
+                raise DataError(f"{item.where}: {error}") from None
     except DataError as error:
         raise DataError(by_flags(str(error))) from None
-    labels = list(_told_apart(labels, said))
+    if not labels:
+        raise DataError(f"{path}: nothing in it is a label: {'; '.join(said.lines())}")
+    labels = list(_told_apart(labels))
     nothing = sum(_says_nothing(label) for label in labels)
     if nothing:
         said.say(f"{nothing} labels rank fewer than two outputs: they are kept, and train nothing")
@@ -64,24 +70,17 @@ def read_labels(
     return labels
 
 
-def _told_apart(labels: Iterable[ImportedLabel], notes: Notes) -> Iterable[ImportedLabel]:
+def _told_apart(labels: Iterable[ImportedLabel]) -> Iterable[ImportedLabel]:
     """Labels of which those without a name are of people of their own where they are about the same outputs:
-    a second label of one person would replace the first."""
+    a second label of one person would replace the first. The driver names those of comparisons and votes."""
     seen: Counter[Any] = Counter()
-    unnamed = 0
     for label in labels:
-        if label.labeler == UNNAMED:
+        if label.labeler == UNKNOWN:
             about = (label.kind, label.prompt, json.dumps(label.messages), label.outputs, label.reference)
             seen[about] += 1
-            unnamed += 1
             if seen[about] > 1:
-                label = replace(label, labeler=f"{UNNAMED}-{seen[about]}")
+                label = replace(label, labeler=f"{UNKNOWN}-{seen[about]}")
         yield label
-    if unnamed:
-        again = (
-            "" if max(seen.values()) < 2 else f", {UNNAMED}-2 ... where several are about the same outputs"
-        )
-        notes.say(f"{unnamed} labels name no labeler; they are of {UNNAMED!r}{again}")
 
 
 def _says_nothing(label: ImportedLabel) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 
 from rlhf.data.conversations import Messages
 from rlhf.data.errors import DataError
-
-UNNAMED = "unknown"  # a person of whom the file says no name
+from rlhf.data.unnamed import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,20 @@ def label_of(table: str, row: Mapping[str, Any]) -> ImportedLabel:
     """The label that a row of a contract is.
 
     Args:
-        table: the row's; see `rlhf.data.layouts.layout.Item`.
-        row: its columns.
+        table: a key of `KINDS_OF`.
+        row: its columns; see `rlhf.data.layouts.layout.Item`.
 
     Raises:
-        DataError: the row is no label, or what it says makes no sense.
+        DataError: what the row says makes no sense.
     """
-    if table not in _LABELS:
-        raise DataError(f"a row of {table} is no label; `items add` fills a queue with such rows")
-    return _LABELS[table](row)
+    return KINDS_OF[table](row)
 
 
 def _common(row: Mapping[str, Any], labeler: str | None, group: str | None = None) -> dict[str, Any]:
     return {
         "prompt": row.get("prompt") or "",
         "messages": row.get("messages"),
-        "labeler": labeler or UNNAMED,
+        "labeler": labeler or UNKNOWN,
         "group": group or row.get("labeler_group") or "imported",
         "seconds": row.get("seconds"),
         "shown_order": tuple(row["shown_order"]) if row.get("shown_order") else None,
@@ -135,7 +132,8 @@ def _voted(row: Mapping[str, Any]) -> ImportedLabel:
     )
 
 
-_LABELS: dict[str, Callable[[Mapping[str, Any]], ImportedLabel]] = {
+# Tables whose rows are labels, with what makes one of a row.
+KINDS_OF: dict[str, Callable[[Mapping[str, Any]], ImportedLabel]] = {
     "comparisons": _ranked,
     "demonstrations": _written,
     "edits": _edited,

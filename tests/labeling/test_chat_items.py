@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from label_app import answer, candidates, filled, person
+from layout_reading import read_path
 
 import labeling
 from labeling.candidates import Candidate, read_candidates
@@ -28,11 +29,12 @@ from labeling.store import Store
 from labeling.versions import cut_version
 from labeling.web.turns import turns
 from labeling.work import next_work
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, row_id
+from rlhf.data.contracts import COMPARISON, row_id
 from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
-from rlhf.data.folder import files
-from rlhf.data.readers import read_rows
+from rlhf.data.files_source import files
+from rlhf.data.layouts.layout import Options
+from rlhf.data.reading import Source
 
 TURNS = [
     {"role": "system", "content": "Be brief."},
@@ -72,23 +74,30 @@ def label_each_kind(store: Store) -> None:
     assert work.messages is None
 
 
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, as the pipeline's ingest reads them."""
+    return [item.row for item in read_path(path)[0]]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_what_the_app_exports_the_pipeline_reads(form: str, store: Store, tmp_path: Path) -> None:
     label_each_kind(store)
     with store.read() as tx:
         export(tx, "p", tmp_path / "out", form)
-    rows = read_rows(tmp_path / f"out/comparisons.{form}", COMPARISON)
+    rows = rows_of(tmp_path / f"out/comparisons.{form}")
     assert len(rows) == 4
     for row in rows:
         assert row["messages"] == (TURNS if row["prompt"] == PROMPT else None)
         assert row["id"] == row_id(COMPARISON, row)
     texts = {text for row in rows if row["messages"] for text in row["completions"]}
     assert texts == {*ANSWERS, "answer 2", "Very well."}
-    [edited] = read_rows(tmp_path / f"out/demonstrations.{form}", DEMONSTRATION)
+    [edited] = rows_of(tmp_path / f"out/demonstrations.{form}")
     assert (edited["messages"], edited["completion"]) == (TURNS, "Very well.")
-    [judgment] = read_rows(tmp_path / f"out/judgments.{form}", JUDGMENT)
+    [judgment] = rows_of(tmp_path / f"out/judgments.{form}")
     assert (judgment["messages"], judgment["reference"]) == (TURNS, "I am well.")
-    assert files(tmp_path / "out").tables["demonstrations"][0]["messages"] == TURNS  # what `ingest` reads
+    assert (
+        files([Source(str(tmp_path / "out"))], "r").tables["demonstrations"][0]["messages"] == TURNS
+    )  # what `ingest` reads
     # and another store takes them in as the same items
     other = Store(f"sqlite:///{tmp_path / 'other.db'}")
     with other.write() as tx:
@@ -163,12 +172,12 @@ def test_argilla_chat_fields_are_conversations(tmp_path: Path) -> None:
     }
     path = tmp_path / "records.json"
     path.write_text(json.dumps([{"fields": fields, "responses": responses}]))
-    compared, edited = read_labels(path)
+    edited, compared = read_labels(path, Options(edit="edit"))
     assert (compared.prompt, compared.messages, compared.outputs) == (PROMPT, TURNS, ANSWERS)
     assert compared.answer["ranking"] == [2, 1]
     assert (edited.messages, edited.answer) == (TURNS, {"text": "Very well."})
     path.write_text(json.dumps([{"fields": fields | {"chat": TURNS[:3]}, "responses": responses}]))
-    with pytest.raises(DataError, match="record 1: the last message is the assistant's"):
+    with pytest.raises(DataError, match="row 1: the last message is the assistant's"):
         read_labels(path)
 
 

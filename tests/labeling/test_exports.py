@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from label_app import answer, candidates, filled, person
+from layout_reading import read_path
 
 from labeling.answers import Choice
 from labeling.candidates import Candidate
@@ -23,8 +24,8 @@ from labeling.versions import cut_version, new_labels
 from labeling.work import next_work
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, row_id
 from rlhf.data.errors import DataError
-from rlhf.data.folder import files
-from rlhf.data.readers import read_rows
+from rlhf.data.files_source import files
+from rlhf.data.reading import Source
 from rlhf.data.table import read_table
 
 
@@ -58,7 +59,7 @@ def test_export_speaks_the_contracts(store: Store, tmp_path: Path) -> None:
     [demonstration] = read_table(tmp_path / "out/demonstrations.parquet", DEMONSTRATION)
     assert demonstration["completion"] == "better"
     assert demonstration["id"] == row_id(DEMONSTRATION, demonstration)
-    assert len(files(tmp_path / "out").tables["comparisons"]) == 3  # what `ingest` reads
+    assert len(files([Source(str(tmp_path / "out"))], "r").tables["comparisons"]) == 3  # what `ingest` reads
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -69,9 +70,9 @@ def test_the_same_labels_are_the_same_bytes(form: str, sqlite: Store, tmp_path: 
         export(tx, "p", tmp_path / "a", form)  # over itself
         assert export(tx, "p", tmp_path / "b", form) == first
     names = sorted(f.name for f in (tmp_path / "a").iterdir())
-    assert names == [*(f"{name}.{form}" for name in sorted(TABLES)), "manifest.json"]
+    assert names == sorted([*(f"{name}.{form}" for name in TABLES), "manifest.json"])
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
-    assert len(read_rows(tmp_path / f"a/comparisons.{form}", COMPARISON)) == 3
+    assert len(read_path(tmp_path / f"a/comparisons.{form}")[0]) == 3
     # another store with the same labels, given in another order
     other = Store(f"sqlite:///{tmp_path / 'other.db'}")
     rows = read_labels(tmp_path / f"a/comparisons.{form}")

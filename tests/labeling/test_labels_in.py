@@ -1,4 +1,4 @@
-"""Labels in: every layout of a file, and files that cannot be used."""
+"""Labels in: rows of every table become labels of their kind, and files that cannot be used are one line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 from label_app import DATA
+from layout_reading import case
 
+from labeling.__main__ import main
 from labeling.contracts import tables
 from labeling.imports.files import read_labels
-from labeling.imports.label import Fields
 from labeling.imports.storing import store_labels
 from labeling.store import Store
 from rlhf.data.errors import DataError
+from rlhf.data.layouts.layout import Options
 
 
 @pytest.mark.skipif(not DATA.exists(), reason=f"no data at {DATA}")
@@ -37,67 +39,157 @@ def test_qa_feedback_comes_in_whole(sqlite: Store) -> None:
     assert 480 < len(edits) <= 487  # an edit that changes nothing is no preference
 
 
-def record(**responses: Any) -> dict[str, Any]:
-    fields = {"instruction": "Say hi", "response-1": "hi", "response-2": "go away"}
-    return {"id": "1", "fields": fields, "responses": responses, "suggestions": {}, "metadata": {}}
+def written(folder: Path, rows: list[dict[str, Any]], name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
-def test_argilla(tmp_path: Path) -> None:
-    path = tmp_path / "records.json"
-    records = [
-        record(preference=[{"value": "response-2", "user_id": "u1"}, {"value": "tie", "user_id": "u2"}]),
-        record(order=[{"value": ["response-2", "response-1"], "user_id": "u1"}]),
-        record(order=[{"value": [{"value": f"response-{i}", "rank": 1} for i in (1, 2)], "user_id": "u"}]),
-        record(
-            correction=[{"value": "hello there", "user_id": "u1"}], rating=[{"value": 4, "user_id": "u1"}]
+ASKED = {"prompt": "Say hi", "source": "letters", "split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "answer", "outputs"),
+    [
+        (
+            {"completions": ["a", "b"], "ranking": [2, 1], "labeler_id": 7},
+            "compare",
+            {"ranking": [2, 1], "both_bad": False},
+            ("a", "b"),
         ),
-    ]
-    path.write_text(json.dumps(records))
-    imported = read_labels(path)
-    assert [label.answer.get("ranking") for label in imported] == [[2, 1], [1, 1], [2, 1], [1, 1], None]
-    assert [label.kind for label in imported] == ["compare", "compare", "rank", "rank", "edit"]
-    assert imported[0].prompt == "Say hi"
-    assert imported[0].outputs == ("hi", "go away")
-    assert imported[0].labeler == "argilla-u1"
-    assert imported[4].answer == {"text": "hello there"}
+        (
+            {"completions": ["a", "b"], "ranking": [1, 1], "both_bad": True, "scores": [0.5, 0.5]},
+            "compare",
+            {"ranking": [1, 1], "both_bad": True, "scores": [0.5, 0.5]},
+            ("a", "b"),
+        ),
+        (
+            {"completions": ["a", "b", "c"], "ranking": [3, None, 1.5]},
+            "rank",
+            {"ranking": [2, None, 1]},
+            ("a", "b", "c"),
+        ),
+        ({"completions": ["a", "b"], "ranking": [1, None]}, "rank", {"ranking": [1, None]}, ("a", "b")),
+        ({"chosen": "a", "rejected": "b", "margin": 1.5}, "compare", None, ("a", "b")),
+        ({"completion": "\n    return 1\n"}, "edit", {"text": "\n    return 1\n"}, ()),
+        ({"completion": "a", "label": False}, "vote", {"vote": "down"}, ("a",)),
+        (
+            {"reference": "r", "output": "o", "policy": "sft", "preferred": "tie", "judge_kind": "model"},
+            "judge",
+            {"preferred": "tie", "judge_kind": "model"},
+            ("o",),
+        ),
+    ],
+)
+def test_a_row_of_each_table_is_a_label(
+    row: dict[str, Any], kind: str, answer: dict[str, Any] | None, outputs: tuple[str, ...], tmp_path: Path
+) -> None:
+    [label] = read_labels(written(tmp_path, [ASKED | row]))
+    assert (label.kind, label.outputs, label.prompt, label.split) == (kind, outputs, "Say hi", "test")
+    assert label.source == "letters"
+    if answer is not None:
+        assert label.answer == answer
+    else:
+        assert (label.answer["ranking"], label.answer["margin"]) == ([1, 2], 1.5)
+    assert label.labeler == ("7" if "labeler_id" in row else "unknown")
 
 
-def test_label_studio(tmp_path: Path) -> None:
-    def task(result: dict[str, Any], cancelled: bool = False, **data: Any) -> dict[str, Any]:
-        by = {"completed_by": {"id": 7, "email": "a@b.c"}, "lead_time": 4.5, "was_cancelled": cancelled}
-        data = {"prompt": "Say hi", "answer1": "hi", "answer2": "go away"} | data
-        return {"id": 1, "data": data, "annotations": [{"result": [result]} | by]}
+def test_what_a_comparison_says_besides_is_kept(tmp_path: Path) -> None:
+    said = {"note": "Kinder.", "strength": 7, "seconds": 3.5, "shown_order": [1, 0], "policies": ["x", "y"]}
+    said |= {"guideline_version": "g2", "labeler_group": "expert", "labeler_id": "ann"}
+    [label] = read_labels(written(tmp_path, [ASKED | {"completions": ["a", "b"], "ranking": [1, 2]} | said]))
+    assert (label.note, label.strength, label.seconds, label.shown_order) == ("Kinder.", 7, 3.5, (1, 0))
+    assert (label.policies, label.guideline_version) == (("x", "y"), "g2")
+    assert (label.labeler, label.group) == ("ann", "expert")
 
-    listed = [{"id": key, "body": f"text {key}"} for key in ("x", "y", "z")]
-    path = tmp_path / "project.json"
-    pair = {"type": "pairwise", "value": {"selected": "right"}, "from_name": "pw", "to_name": "a,b"}
-    tasks = [
-        task(pair),
-        task(pair, cancelled=True),
-        task({"type": "ranker", "value": {"ranker": {"rank": ["z", "x", "y"]}}}, items=listed),
-        task({"type": "textarea", "value": {"text": ["hello"]}}),
+
+def tool_record(value: str, comment: str = "Too short.") -> dict[str, Any]:
+    fields = {"instruction": "Say hi", "response-1": "hi", "response-2": "go away"}
+    answers = {"better": [{"value": value, "user_id": "u"}], "why": [{"value": comment, "user_id": "u"}]}
+    return {"fields": fields, "responses": answers}
+
+
+def test_an_edit_of_an_output_keeps_it(tmp_path: Path, sqlite: Store) -> None:
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps([tool_record("response-2")]))
+    [compared] = read_labels(path)
+    assert (compared.kind, compared.note) == ("compare", "Too short.")
+    edited, compared = read_labels(path, Options(edit="why"))
+    assert (edited.kind, edited.outputs, edited.answer) == ("edit", ("hi",), {"text": "Too short."})
+    assert (compared.kind, compared.note) == ("compare", "")
+    with sqlite.write() as tx:
+        store_labels(tx, "p", [edited], "f", "test")
+        exported = tables(tx, "p")
+    assert [row["completion"] for row in exported["demonstrations"]] == ["Too short."]
+    assert exported["comparisons"][0]["completions"] == ["Too short.", "hi"]
+
+
+def test_people_without_a_name_stay_apart_and_replaced_labels_are_counted(
+    sqlite: Store, tmp_path: Path
+) -> None:
+    pair = {"prompt": "p", "completions": ["a", "b"]}
+    rows = [pair | {"ranking": ranking} for ranking in ([1, 2], [2, 1], [1, 2])]
+    rows += [pair | {"ranking": ranking, "labeler_id": "ann"} for ranking in ([1, 2], [2, 1])]
+    notes: list[str] = []
+    labels = read_labels(written(tmp_path, rows), notes=notes)
+    assert [label.labeler for label in labels] == ["unknown", "unknown-2", "unknown-3", "ann", "ann"]
+    with sqlite.write() as tx:
+        assert store_labels(tx, "p", labels, "f", "test", notes) == {"compare": 5}
+        assert store_labels(tx, "p", labels, "f", "test") == {"compare": 0}
+        exported = tables(tx, "p")["comparisons"]
+    assert sorted((row["labeler_id"], row["ranking"]) for row in exported) == [
+        ("ann", [2, 1]),
+        ("unknown", [1, 2]),
+        ("unknown-2", [2, 1]),
+        ("unknown-3", [1, 2]),
     ]
-    path.write_text(json.dumps(tasks))
-    imported = read_labels(path)
-    assert [label.answer for label in imported] == [
-        {"ranking": [2, 1], "both_bad": False},
-        {"ranking": [2, 3, 1]},
-        {"text": "hello"},
-    ]
-    assert imported[0].outputs == ("hi", "go away")
-    assert (imported[0].labeler, imported[0].seconds) == ("label-studio-a@b.c", 4.5)
-    assert imported[1].outputs == ("text x", "text y", "text z")
-    left_out = task({"type": "ranker", "value": {"ranker": {"rank": ["gone", "z", "x"]}}}, items=listed)
-    path.write_text(json.dumps([left_out]))
-    assert read_labels(path)[0].answer == {"ranking": [2, None, 1]}  # no rank is skipped
-    path.write_text(
-        json.dumps([task({"type": "ranker", "value": {"ranker": {"rank": "zxy"}}}, items=listed)])
-    )
-    with pytest.raises(DataError, match="record 1: a ranker's result is a list of items, not 'zxy'"):
-        read_labels(path)
-    path.write_text(json.dumps(tasks))
-    swapped = read_labels(path, Fields("prompt", ("answer2", "answer1")))
-    assert swapped[0].outputs == ("go away", "hi")
+    assert any("3 rows name no labeler" in note for note in notes)
+    assert "1 labels replace earlier ones of the same person about the same outputs" in notes
+
+
+def test_demonstrations_of_nobody_all_stay(sqlite: Store, tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "completion": text} for text in ("a", "b")]
+    labels = read_labels(written(tmp_path, rows))
+    with sqlite.write() as tx:
+        store_labels(tx, "p", labels, "f", "test")
+        assert len(tables(tx, "p")["demonstrations"]) == 2
+
+
+def test_a_ranking_of_one_output_is_kept_and_trains_nothing(sqlite: Store, tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{i}", "completions": ["a", "b"], "ranking": [1, None]} for i in range(3)]
+    notes: list[str] = []
+    labels = read_labels(written(tmp_path, rows), notes=notes)
+    assert "3 labels rank fewer than two outputs: they are kept, and train nothing" in notes
+    with sqlite.write() as tx:
+        store_labels(tx, "p", labels, "f", "test")
+        exported = tables(tx, "p")
+    assert (len(exported["labels"]), exported["comparisons"]) == (3, [])
+
+
+def test_the_command_says_how_its_flags_mend_a_file(tmp_path: Path, capsys: Any) -> None:
+    db = ["--db", f"sqlite:///{tmp_path / 'x.db'}"]
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps([tool_record("first is better"), tool_record("second is better")]))
+    main([*db, "init"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main([*db, "import", "q", str(path)])
+    said = capsys.readouterr()
+    assert (caught.value.code, said.out, said.err.count("\n")) == (1, "", 1)
+    assert "'second is better' (1)" in said.err
+    assert "--word 'first is better=first'" in said.err
+    assert "ingest." not in said.err
+    words = ["--word", "first is better=first", "--word", "second is better=response-2"]
+    main([*db, "import", "q", str(path), *words])
+    assert "2 new of 2 labels: 2 compare" in capsys.readouterr().out
+    for flags, line in (
+        (["--word", "first"], "--word first: write it as NAME=VALUE"),
+        (["--aspect", "better=much"], "--aspect better=much: 'much' is no number"),
+        (["--layout", "pears"], "there is no layout 'pears'"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*db, "import", "q", str(path), *flags])
+        assert line in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -105,27 +197,51 @@ def test_label_studio(tmp_path: Path) -> None:
     [
         (
             "a.jsonl",
-            '{"prompt": "p", "completions": ["a", "b"], "ranking": [1, null]}',
-            "row 1: ranking .* says nothing: it needs the ranks of two",
+            '{"prompt": "p", "completions": ["a", "b"], "ranking": [null, null]}',
+            "row 1: .* nothing",
         ),
         (
             "a.jsonl",
             '{"prompt": "p", "completions": ["a"], "ranking": [1]}',
-            "row 1: 1 completions and 1 ranks",
+            "row 1: 1 completions and 1 rank",
         ),
-        ("a.jsonl", '{"prompt": "p"}', "not comparisons"),
-        ("a.jsonl", '{"prompt": ', "not valid JSON"),
-        ("a.json", '[{"fields": {"q": "x"}, "responses": {"r": [{}]}}]', "record 1: .*--prompt-field"),
+        ("a.jsonl", '{"prompt": "p"}', "nothing in it is a label: passed over: 1 rows of prompts"),
+        ("a.jsonl", '{"prompt": ', "row 1: not valid JSON"),
         (
             "a.json",
-            '[{"fields": {"prompt": "x", "a": "y"}, "responses": {"r": [{}]}}]',
-            "record 1: not of the",
+            '[{"fields": {"q": "x"}, "responses": {"r": [{"value": "x"}]}}]',
+            "row 1: .*--prompt-field",
         ),
-        ("a.txt", "x", "unknown file type"),
+        ("a.json", '[{"fields": {"prompt": "x"}, "responses": {"r": ["x"]}}]', "row 1: .*list of objects"),
+        ("a.json", '[{"fields": {"prompt": "x", "a": "y"}, "responses": {"r": [{}]}}]', "1 empty answers"),
+        ("a.doc", "x", "unknown file type"),
+        ("gone.json", None, "no such file"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_line(name: str, text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(text)
+def test_a_file_that_cannot_be_used_is_one_line(
+    name: str, text: str | None, said: str, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=said) as caught:
         read_labels(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("numid.jsonl", ["compare"] * 4),
+        ("nolab2.jsonl", ["compare"] * 8),
+        ("k12.comparisons.jsonl", ["rank"] * 8),
+        ("kto.jsonl", ["vote"] * 6),
+        ("code.demonstrations.jsonl", ["edit"] * 6),
+        ("hh.jsonl", ["compare"] * 5),
+    ],
+)
+def test_cases(name: str, kinds: list[str], sqlite: Store) -> None:
+    labels = read_labels(case(name))
+    assert [label.kind for label in labels] == kinds
+    with sqlite.write() as tx:
+        assert sum(store_labels(tx, "p", labels, name, "test").values()) == len(kinds)
+        assert len(tables(tx, "p")["labels"]) == len(kinds)

@@ -152,6 +152,7 @@ def test_prepare_puts_all_spellings_of_a_prompt_into_one_split() -> None:
     raw: dict[str, list[dict[str, Any]]] = {
         "corpus": [],
         "prompts": [],
+        "votes": [],
         "demonstrations": [empty["demonstrations"] | row for row in demonstrations],
         "comparisons": [empty["comparisons"] | row for row in comparisons],
     }

@@ -78,7 +78,10 @@ def _named(path: str, say: Callable[[str], None]) -> tuple[Path, list[Path], lis
                 continue
             if any(file.is_relative_to(folder) for folder in inside) or not file.is_file():
                 continue
-            kind = format_of(file)[1]
+            stem, kind = format_of(file)
+            if stem == "labels" and (file.parent / "manifest.json").is_file():
+                say(f"{file}: not read: an export of the label app; what trains is in the tables beside it")
+                continue
             if kind in SUFFIXES and kind != ".txt":
                 files.append(file)
             else:
