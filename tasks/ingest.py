@@ -13,18 +13,19 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-import json
+from pathlib import Path
 
 from rlhf.data.contracts import GOLD, JUDGMENT, TABLES
 from rlhf.data.errors import DataError
 from rlhf.data.files import written_beside
-from rlhf.data.files_source import files
+from rlhf.data.files_source import QUARANTINE, Written, files, write_files
+from rlhf.data.hub import local_path
 from rlhf.data.judgments import read_judgments
 from rlhf.data.layouts.layout import Options
 from rlhf.data.qa_feedback import qa_feedback
 from rlhf.data.reading import Source
-from rlhf.data.sources import Raw, source_hash
-from rlhf.data.table import write_table
+from rlhf.data.sources import Raw, Rows, source_hash
+from rlhf.data.table import read_table, write_table
 from rlhf.settings import FileSource, Ingest
 from rlhf.world.source import builtin
 from tasks.runtime.stage import Stage, run
@@ -35,37 +36,42 @@ HUMAN = "data/human"  # where people put their judgments
 def main(stage: Stage) -> dict[str, float]:
     """Read source and judgments, write their rows and say how many there are; returns the counts."""
     settings = stage.settings.ingest
-    raw = load(settings, stage.settings.seed)
-    said: list[str] = []
-    judgments = [*raw.judgments, *read_judgments(HUMAN, said.append)]
     with written_beside("data/raw") as folder:
-        for name, contract in TABLES.items():
-            write_table(folder / f"{name}.parquet", contract, raw.tables.get(name, []))
-        if raw.quarantine:
-            (folder / "quarantine.jsonl").write_text(
-                "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in raw.quarantine)
-            )
+        told, gold, revision = _write(settings, stage.settings.seed, folder)
+        said: list[str] = []
+        judgments = [*told.judgments, *read_judgments(HUMAN, said.append)]
     with written_beside("data/gold") as folder:
-        write_table(folder / "facts.parquet", GOLD, raw.gold)
+        write_table(folder / "facts.parquet", GOLD, gold)
     with written_beside("data/people") as folder:
         write_table(folder / "judgments.parquet", JUDGMENT, judgments)
 
-    counts = {name: len(rows) for name, rows in raw.tables.items()}
-    print(
-        f"source {settings.source}, {raw.revision}: " + ", ".join(f"{n} {name}" for name, n in counts.items())
-    )
+    rows = ", ".join(f"{count} {name}" for name, count in told.rows.items())
+    print(f"source {settings.source}, {revision}: {rows}")
     if judgments:
         print(f"{len(judgments)} judgments by people")
-    if raw.quarantine:
-        print(f"{len(raw.quarantine)} rows in quarantine, in data/raw/quarantine.jsonl")
-    for note in (*raw.notes, *said):
+    if told.quarantined:
+        print(f"{told.quarantined} rows in quarantine, in data/raw/{QUARANTINE}")
+    for note in (*told.notes, *said):
         print(note)
-    written = {f"data/raw/{name}.parquet": rows for name, rows in raw.tables.items()}
-    written["data/people/judgments.parquet"] = judgments
-    for path, rows in written.items():
-        if rows:
-            stage.log_dataset(path, rows, context="ingest")
-    return {f"rows/{name}": count for name, count in (counts | {"judgments": len(judgments)}).items()}
+    contracts = {f"data/raw/{name}.parquet": contract for name, contract in TABLES.items()}
+    for path, contract in (contracts | {"data/people/judgments.parquet": JUDGMENT}).items():
+        if table := read_table(path, contract):
+            stage.log_dataset(path, table, context="ingest")
+    counts = told.rows | {"judgments": len(judgments), "quarantined": told.quarantined}
+    return {f"rows/{name}": count for name, count in counts.items()}
+
+
+def _write(settings: Ingest, seed: int, folder: Path) -> tuple[Written, Rows, str]:
+    """Write the tables of the source; returns what was written, the true facts, and what tells its state."""
+    if settings.source == "files":
+        revision = f"sha256 {_pinned(settings)}"
+        return write_files(file_sources(settings), folder), [], revision
+    raw = load(settings, seed)
+    tables = {name: raw.tables.get(name, []) for name in TABLES}
+    for name, contract in TABLES.items():
+        write_table(folder / f"{name}.parquet", contract, tables[name])
+    counts = {name: len(rows) for name, rows in tables.items()}
+    return Written(counts, raw.judgments, 0, raw.notes), raw.gold, raw.revision
 
 
 def load(settings: Ingest, seed: int) -> Raw:
@@ -80,6 +86,18 @@ def load(settings: Ingest, seed: int) -> Raw:
                 "ingest.path and ingest.sha256 are for sources that read files; builtin reads none"
             )
         return builtin(settings, seed)
+    revision = _pinned(settings)
+    if settings.source == "qa-feedback":
+        return qa_feedback(file_sources(settings)[0].path)
+    return files(file_sources(settings), revision)
+
+
+def _pinned(settings: Ingest) -> str:
+    """The hash of the data, which is the one that the settings pin, if they pin one.
+
+    Raises:
+        DataError: nothing is there, or it is other data.
+    """
     if settings.chat:
         raise DataError(
             f"ingest.chat tells the posts of builtin as conversations; source {settings.source} says itself "
@@ -92,16 +110,14 @@ def load(settings: Ingest, seed: int) -> Raw:
             f"{paths[0]}: sha256 is {revision}, ingest.sha256 says {settings.sha256}: the data changed; "
             "put the new hash there if that is meant"
         )
-    if settings.source == "qa-feedback":
-        return qa_feedback(paths[0])
-    return files(file_sources(settings), revision)
+    return revision
 
 
 def file_sources(settings: Ingest) -> list[Source]:
     """The sources that the settings name: those of `ingest.sources`, or that of `ingest.path`.
 
     Raises:
-        DataError: both are set, or neither.
+        DataError: both are set, or neither; or a data set on the Hub cannot be fetched.
     """
     if settings.sources and settings.path is not None:
         raise DataError("ingest.path and ingest.sources both name data; keep one of them")
@@ -110,8 +126,8 @@ def file_sources(settings: Ingest) -> list[Source]:
     named: list[Ingest | FileSource] = [*settings.sources] or [settings]
     return [
         Source(
-            path=str(entry.path),
-            name=getattr(entry, "name", None),
+            path=local_path(str(entry.path), entry.revision),
+            name=getattr(entry, "name", None) or (str(entry.path) if entry.revision else None),
             layout=entry.layout,
             columns=entry.columns,
             split=getattr(entry, "split", None),

@@ -1,4 +1,4 @@
-"""A server that speaks as much of the Hugging Face Hub as fetching a model needs, from folders."""
+"""A server that speaks as much of the Hugging Face Hub as fetching models and data needs, from folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @dataclass
 class Repository:
-    """A model on the server.
+    """A model or a data set on the server.
 
     Attributes:
         sizes: file -> the size that the server claims in place of the true one.
@@ -46,7 +46,7 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def add(self, name: str, folder: Path, **more) -> str:
-        """Serve a folder as the model `name`; returns its commit."""
+        """Serve a folder as the model `name`, or the data set `datasets/name`; returns its commit."""
         commit = hashlib.sha1(name.encode()).hexdigest()
         self.repositories[name] = Repository(folder, commit, **more)
         return commit
@@ -65,8 +65,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         hub, path = self.server, unquote(urlsplit(self.path).path)
         hub.requests.append((self.command, path, self.headers.get("Range")))
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        path = path.replace("/api/datasets/", "/api/models/datasets/")
+        api = re.fullmatch(r"/api/models/((?:datasets/)?[^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
+        file = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         name, commit = (api[1], api[3]) if api else (file[1], file[2]) if file else ("", None)
         repository = hub.repositories.get(name)
         if repository is None:
@@ -77,7 +78,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(200, json.dumps(self.tree(repository)).encode())
         if api:
             return self.reply(
-                200, json.dumps({"id": name, "sha": repository.commit, "siblings": []}).encode()
+                200,
+                json.dumps(
+                    {"id": name.removeprefix("datasets/"), "sha": repository.commit, "siblings": []}
+                ).encode(),
             )
         if repository.gated and self.headers.get("Authorization") != "Bearer accepted":
             status = 403 if "Authorization" in self.headers else 401

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rlhf.data.contracts import JUDGMENT, TABLES, row_id
@@ -12,12 +15,74 @@ from rlhf.data.formats.parts import parts
 from rlhf.data.layouts.layout import Item, Notes
 from rlhf.data.reading import PutAside, Quarantined, Source, read
 from rlhf.data.sources import Raw, Rows
+from rlhf.data.table import TableWriter, read_table
 
 _CONTRACTS = {**TABLES, "judgments": JUDGMENT}
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `write_files` wrote.
+
+    Attributes:
+        rows: table -> how many.
+        judgments: rows of the JUDGMENT contract, which are few and have a place of their own.
+        quarantined: records that were put aside, in `QUARANTINE`.
+        notes: lines that a person should see.
+    """
+
+    rows: dict[str, int]
+    judgments: Rows
+    quarantined: int
+    notes: tuple[str, ...]
+
+
+def write_files(sources: Sequence[Source], folder: Path) -> Written:
+    """Write all rows of sources into a folder as they are read, so that memory does not grow with them.
+
+    Args:
+        sources: in the order of the rows.
+        folder: gets a Parquet file for each name of `contracts.TABLES`, and `QUARANTINE` where records were
+            put aside. Without a corpus the demonstrations serve as one.
+
+    Raises:
+        DataError: what cannot be read, naming file and row; or all of it was passed over.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    notes, judgments, aside = Notes(), [], 0
+    with ExitStack() as stack:
+        quarantine = stack.enter_context((folder / QUARANTINE).open("w", encoding="utf-8", errors="replace"))
+
+        def put_aside(row: Quarantined) -> None:
+            nonlocal aside
+            aside += 1
+            quarantine.write(json.dumps(_aside(row), ensure_ascii=False, default=str) + "\n")
+
+        writers = {
+            name: stack.enter_context(TableWriter(folder / f"{name}.parquet", contract))
+            for name, contract in TABLES.items()
+        }
+        counts = dict.fromkeys(writers, 0)
+        for item in mixed(sources, notes, put_aside):
+            if item.table == "judgments":
+                judgments.append(item.row)
+            else:
+                counts[item.table] += 1
+                writers[item.table].write((item.row,))
+        _refuse_nothing(sources, notes, bool(judgments) or any(counts.values()))
+    if not aside:
+        (folder / QUARANTINE).unlink()
+    if not counts["corpus"] and counts["demonstrations"]:
+        demonstrations = read_table(folder / "demonstrations.parquet", TABLES["demonstrations"])
+        counts["corpus"] = len(demonstrations)
+        with TableWriter(folder / "corpus.parquet", TABLES["corpus"]) as corpus:
+            corpus.write(_as_corpus(demonstrations))
+    return Written(counts, judgments, aside, tuple(notes.lines()))
 
 
 def files(sources: Sequence[Source], revision: str) -> Raw:
-    """All rows of sources. Without a corpus the demonstrations serve as one.
+    """All rows of sources, in hand: for few of them. Without a corpus the demonstrations serve as one.
 
     Args:
         sources: in the order of the rows.
@@ -31,16 +96,18 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
     notes = Notes()
     for item in mixed(sources, notes, quarantine.append):
         tables[item.table].append(item.row)
-    if not any(tables.values()) and notes.passed_over:
-        read_from = ", ".join(source.path for source in sources)
-        raise DataError(f"{read_from}: nothing in it could be read: {'; '.join(notes.lines())}")
+    _refuse_nothing(sources, notes, any(tables.values()))
     judgments = tables.pop("judgments")
     if not tables["corpus"]:
-        tables["corpus"] = [
-            {"text": _whole(row), "source": row["source"]} for row in tables["demonstrations"]
-        ]
+        tables["corpus"] = list(_as_corpus(tables["demonstrations"]))
     aside = [_aside(row) for row in quarantine]
     return Raw(tables, [], f"sha256 {revision}", tuple(notes.lines()), judgments, aside)
+
+
+def _refuse_nothing(sources: Sequence[Source], notes: Notes, read_any: bool) -> None:
+    if not read_any:
+        read_from, lines = ", ".join(source.path for source in sources), "; ".join(notes.lines())
+        raise DataError(f"{read_from}: nothing in it could be read" + (f": {lines}" if lines else ""))
 
 
 def mixed(sources: Sequence[Source], notes: Notes, put_aside: PutAside) -> Iterator[Item]:
@@ -134,6 +201,10 @@ def as_tables(item: Item) -> list[Item]:
             )
         )
     return rows
+
+
+def _as_corpus(demonstrations: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return ({"text": _whole(row), "source": row["source"]} for row in demonstrations)
 
 
 def _whole(row: dict[str, Any]) -> str:

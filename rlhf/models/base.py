@@ -20,9 +20,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
+from rlhf.data.hub_errors import first_line
 from rlhf.data.model_folder import weights_hash
 from rlhf.models.base_checks import FLOATS, self_checks
-from rlhf.models.base_source import INDEX, Source, first_line
+from rlhf.models.base_source import INDEX, Source
 from rlhf.models.policy import Policy, grow_embeddings, settle_pad
 from rlhf.models.settled import SETTLED, Settled
 from rlhf.models.template import Template, load_tokenizer, template_of

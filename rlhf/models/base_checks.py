@@ -19,8 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from rlhf.data.errors import DataError
+from rlhf.data.hub_errors import first_line
 from rlhf.models.adapters import layers_to_adapt, linear_layers
-from rlhf.models.base_source import Source, first_line
+from rlhf.models.base_source import Source
 from rlhf.models.logprobs import check_head
 from rlhf.models.packing import check_scores
 from rlhf.models.policy import context_length

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from glob import escape
 from math import prod
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.hub_errors import first_line, one_line
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 # Configs, tokenizer, vocabulary, chat template, and what tells the licence; not the subfolders of a model.
@@ -73,7 +73,7 @@ def find(name: str, revision: str | None, folder: Path | None) -> Source:
         if revision:
             raise DataError(f"{name}: a folder has no revision; set base.revision to null")
         return _look(name, None, folder, {f.name: f.stat().st_size for f in folder.iterdir() if f.is_file()})
-    with one_line(name, revision):
+    with one_line(name, revision, "model", "base"):
         if revision is None:
             raise DataError(f"{name}: base.revision is not set; {_newest(name)}")
         from huggingface_hub import get_cached_repo_tree, snapshot_download
@@ -107,7 +107,7 @@ def fetch(source: Source) -> Source:
     from huggingface_hub import snapshot_download
 
     patterns = [*SMALL, *map(escape, source.weights)]
-    with one_line(source.name, source.revision):
+    with one_line(source.name, source.revision, "model", "base"):
         snapshot_download(
             source.name, revision=source.revision, allow_patterns=patterns, ignore_patterns="*/*"
         )
@@ -180,54 +180,3 @@ def _newest(name: str) -> str:
         raise
     except (HTTPError, OSError, OfflineModeIsEnabled):
         return f"it is no folder here, and of a Hub id a full commit is wanted, as {pages} shows"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, at most 200 characters of it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
-
-
-@contextmanager
-def one_line(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what the client of the Hub raises into one line that says what to do."""
-    from huggingface_hub import constants, errors, get_token
-
-    place = f"{constants.ENDPOINT}/{name}"
-    try:
-        yield
-    except errors.GatedRepoError:
-        token = (
-            "the account of your token" if get_token() else "an account, and set HF_TOKEN to a token of it"
-        )
-        raise DataError(f"{name} is gated: accept its licence at {place} with {token}") from None
-    except errors.RevisionNotFoundError:
-        raise DataError(
-            f"{name} has no commit {revision}; take one from {place}/commits/main for base.revision"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise DataError(
-            f"{name}: no such folder, and no such model at {constants.ENDPOINT}, or it is private; check "
-            "base.path, or set HF_TOKEN to a token that may read it"
-        ) from None
-    except errors.HFValidationError:
-        raise DataError(f"{name}: no such folder, and no id of a model on the Hub; check base.path") from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        command = f"`hf download {name} --revision {revision}`"
-        if constants.is_offline_mode():
-            raise DataError(
-                f"{name} is not whole in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE keeps from fetching "
-                f"it: unset that, or run {command} where there is a network and bring the folder here"
-            ) from None
-        raise DataError(
-            f"{name} is not whole in {constants.HF_HUB_CACHE}, and {constants.ENDPOINT} does not answer "
-            f"({first_line(error.__cause__ or error)}); try again, or run {command} where there is a network"
-        ) from None
-    except errors.HfHubHTTPError as error:
-        raise DataError(
-            f"{name}: {constants.ENDPOINT} answers {first_line(error)}; try again later"
-        ) from None
-    except (errors.HTTPError, OSError) as error:  # no connection, no space, a broken download
-        raise DataError(
-            f"{name} could not be fetched from {constants.ENDPOINT}: {first_line(error)}"
-        ) from None

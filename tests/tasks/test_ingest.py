@@ -39,6 +39,7 @@ def test_ingest_and_prepare_write_the_same_bytes_again(workspace: Workspace) -> 
         "rows/comparisons": 0,
         "rows/votes": 0,
         "rows/judgments": 0,
+        "rows/quarantined": 0,
     }
     figures = workspace.stage("prepare")
     assert figures["demonstrations/test"] == 40

@@ -69,7 +69,8 @@ def _rows(path: Path, document: Any, say: Callable[[str], None]) -> list[Any]:
         left = f"; beside it {', '.join(map(ascii, beside))}, not read" if beside else ""
         say(f"{path}: its rows are the list {name!r}{left}")
         return rows
-    if len(tables) == len(document) > 1 and len({frozenset(rows[0]) for rows in tables.values()}) == 1:
+    alike = len({frozenset(rows[0]) for rows in tables.values()}) == 1
+    if len(tables) == len(document) > 1 and alike and not any(splits.values()):
         first = next(iter(tables))
         say(f"{path}: its rows are those of all its {len(tables)} lists, such as {first!r}")
         return [row for rows in tables.values() for row in rows]

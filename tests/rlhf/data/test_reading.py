@@ -75,7 +75,7 @@ def test_jsonl_may_hold_line_separators_byte_order_marks_and_windows_ends(tmp_pa
         ("d.json", b'{"prompt": "a"}', "row 1: column 'completion' is missing"),
         ("d.json", b'"a"', "expected a list of rows"),
         ("d.json", b'{"a": {"0": 1}, "b": {"0": 2}}', "an object of columns; write a list of rows"),
-        ("d.json", b'{"a": [{"x": 1}], "b": [{"x": 2}]}', "several lists of rows, a, b"),
+        ("d.json", b'{"a": [{"x": 1}], "b": [{"y": 2}]}', "several lists of rows, a, b"),
         ("d.jsonl", b'[{"prompt": "a", "completion": "b"}]', "let its name end in .json"),
         ("d.jsonl", b'{\n"prompt": "a"}', "row 1: not valid JSON"),
         (
