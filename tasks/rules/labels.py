@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.unnamed import UNKNOWN
@@ -24,15 +25,14 @@ class Preferences(NamedTuple):
     Attributes:
         row: the row of each pair.
         better, worse: 64-bit hashes of the texts.
-        better_place, worse_place: which completions of the row they are.
+        before: 1 where the better text was shown before the worse, 0 where behind it, NaN where nobody knows.
         longer: 1 where the better text has more characters, 0 where it has fewer, NaN where as many.
     """
 
     row: Any
     better: Any
     worse: Any
-    better_place: Any
-    worse_place: Any
+    before: Any
     longer: Any
 
 
@@ -45,11 +45,11 @@ def preferences(view: View) -> Preferences:
     if kept is not None:
         return kept
     parts, before = [], 0
-    for batch in view.batches():
+    for batch in view.batches(["completions", "ranking", "shown_order"]):
         part = _of_batch(batch)
         parts.append(part._replace(row=part.row + before))
         before += batch.size
-    empty = Preferences(*(np.zeros(0, kind) for kind in (int, np.uint64, np.uint64, int, int, float)))
+    empty = Preferences(*(np.zeros(0, kind) for kind in (int, np.uint64, np.uint64, float, float)))
     told = Preferences(*map(np.concatenate, zip(*parts, strict=True))) if parts else empty
     view.__dict__["preferences"] = told
     return told
@@ -59,14 +59,36 @@ def _of_batch(batch: Batch) -> Preferences:
     texts, ranks, rows = batch.ranked
     keys = text_hashes(texts)
     lengths = pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False)
-    places = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    shown = _shown_places(batch, rows)
     order = np.lexsort((ranks, rows))
     a, b = order[:-1], order[1:]
     ordered = (rows[a] == rows[b]) & (ranks[a] < ranks[b])  # NaN is less than nothing
     a, b = a[ordered], b[ordered]
     gap = np.sign(lengths[a] - lengths[b]) if len(a) else np.zeros(0)
     longer = np.where(gap == 0, np.nan, (gap > 0).astype(float))
-    return Preferences(rows[a], keys[a], keys[b], places[a], places[b], longer)
+    before = np.where(np.isnan(shown[a] - shown[b]), np.nan, (shown[a] < shown[b]).astype(float))
+    return Preferences(rows[a], keys[a], keys[b], before, longer)
+
+
+def _shown_places(batch: Batch, rows: Any) -> Any:
+    """For each completion of these rows where it stood on the screen, NaN where nobody knows.
+
+    Args:
+        batch: the rows.
+        rows: the row of each completion, those of a row one behind the other.
+    """
+    flat, lengths = batch.flat("shown_order"), batch.lengths["shown_order"]
+    known = (lengths > 0) & (lengths == batch.lengths["completions"])
+    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+    positions = np.arange(len(flat.rows)) - starts[flat.rows]
+    shown = numpy(pc.cast(pc.fill_null(flat.values, -1), pa.int64()))
+    fits = known[flat.rows] & (shown >= 0) & (shown < lengths[flat.rows])
+    first = np.full(batch.size, -1)
+    first[rows[::-1]] = np.arange(len(rows))[::-1]  # where the completions of each row begin
+    places = np.full(len(rows), np.nan)
+    fits &= first[flat.rows] >= 0
+    places[first[flat.rows][fits] + shown[fits]] = positions[fits]
+    return places
 
 
 def _labelers(view: View) -> tuple[Any, list[str]]:
@@ -106,32 +128,18 @@ def _length(view: View, _: Any) -> Figure | None:
     return _away_from_half(longer[~np.isnan(longer)], "the longer answer is preferred")
 
 
-def _positions(view: View) -> Any:
-    """For each pair whether the better answer was shown before the worse, NaN where nobody knows."""
-    orders = view.column("shown_order").to_pylist()
-    told = preferences(view)
-    before = np.full(len(told.row), np.nan)
-    for number, (row, a, b) in enumerate(
-        zip(told.row.tolist(), told.better_place.tolist(), told.worse_place.tolist(), strict=True)
-    ):
-        order = orders[row]
-        if order and len(order) > max(a, b) and a in order and b in order:
-            before[number] = order.index(a) < order.index(b)
-    return before
-
-
 def _position(view: View, _: Any) -> Figure | None:
-    before = _positions(view)
-    _, first = np.unique(preferences(view).row, return_index=True)
-    points = before[first]
+    told = preferences(view)
+    _, first = np.unique(told.row, return_index=True)
+    points = told.before[first]
     return _away_from_half(points[~np.isnan(points)], "the answer shown first is preferred")
 
 
 def _constant(view: View, least: float) -> Mask:
     """Rows of labelers who always prefer the answer at one place of the screen, or never prefer any."""
     codes, names = _labelers(view)
-    told, before = preferences(view), _positions(view)
-    frame = pd.DataFrame({"labeler": codes[told.row], "before": before}).dropna()
+    told = preferences(view)
+    frame = pd.DataFrame({"labeler": codes[told.row], "before": told.before}).dropna()
     frame = frame[frame["labeler"] >= 0]
     by_labeler = frame.groupby("labeler")["before"].agg(["size", "mean"])
     constant = by_labeler[(by_labeler["size"] >= least) & by_labeler["mean"].isin([0.0, 1.0])].index
@@ -145,7 +153,7 @@ def _show_labeler(view: View, number: int) -> str:
     labeler = view.column("labeler_id")[number].as_py()
     codes, names = _labelers(view)
     rows = np.flatnonzero(codes == names.index(labeler))
-    before = _positions(view)[np.isin(preferences(view).row, rows)]
+    before = preferences(view).before[np.isin(preferences(view).row, rows)]
     before = before[~np.isnan(before)]
     what = "a tie" if not len(before) else "the answer shown " + ("first" if before[0] else "last")
     return f"labeler {labeler!a}: all {len(rows)} rankings say {what}"

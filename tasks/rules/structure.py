@@ -59,9 +59,8 @@ def _answers_have_text(batch: Batch, _: Any) -> Mask:
     return batch.of_rows(batch.answers, empty | (batch.plain[rows] & ~spaced))
 
 
-def _own(batch: Batch, _: Any) -> Mask:
-    ids = batch["id"].to_pylist()
-    return np.array([written != own for written, own in zip(ids, batch.own_ids, strict=True)], bool)
+def _other_id(view: View, _: Any) -> Mask:
+    return view.hashes("id") != view.own_ids
 
 
 def _repeats(view: View, _: Any) -> Mask:
@@ -508,6 +507,6 @@ RULES = (
         "an id of other content is that of a row which was changed afterwards",
         "leave the ids out to have them filled in",
         show=("id",),
-        batch=_own,
+        rows=_other_id,
     ),
 )

@@ -61,7 +61,7 @@ def _show_personal(view: View, number: int) -> str:
 
 def _looping(batch: Batch, most: float) -> Mask:
     """Rows with an answer whose last characters it has said more often than the threshold allows."""
-    texts = batch.answers.values.to_pylist()
+    texts = batch.answer_texts
     looping = np.array(
         [text is not None and len(text) > _TAIL * 2 and text.count(text[-_TAIL:]) > most for text in texts],
         bool,
@@ -70,12 +70,12 @@ def _looping(batch: Batch, most: float) -> Mask:
 
 
 def _tells_the_prompt(batch: Batch, _: Any) -> Mask:
-    prompts = batch["prompt"].to_pylist()
+    prompts = batch.prompt_texts
     told = np.array(
         [
             text is not None and (asked := prompts[row]) is not None and len(asked) >= _CONTAINED
             and asked in text
-            for text, row in zip(batch.answers.values.to_pylist(), batch.answers.rows.tolist(), strict=True)
+            for text, row in zip(batch.answer_texts, batch.answers.rows.tolist(), strict=True)
         ],
         bool,
     )  # fmt: skip

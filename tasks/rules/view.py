@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rlhf.data.columns import rows_of
+from rlhf.data.columns import rows_of, values_of
 from rlhf.data.contracts import TABLES, Contract, row_id
 
 ROWS = 16_384  # of a batch: what the rules derive of it lies in memory beside it
@@ -59,6 +59,16 @@ class Batch:
         return Flat(self["completion"], np.arange(self.size))
 
     @cached_property
+    def answer_texts(self) -> list[str | None]:
+        """The completions of all rows as Python's texts."""
+        return values_of(self.answers.values)
+
+    @cached_property
+    def prompt_texts(self) -> list[str | None]:
+        """The prompts as Python's texts."""
+        return values_of(self["prompt"])
+
+    @cached_property
     def ranks(self) -> Flat:
         """The ranks of all rows, as floats in which NaN is no rank."""
         flat = self.flat("ranking")
@@ -78,7 +88,7 @@ class Batch:
         """Column -> the number of items of each list, 0 for null."""
         return {
             field.name: numpy(pc.fill_null(pc.list_value_length(self[field.name]), 0))
-            for field in self.contract.schema
+            for field in self._columns.schema
             if pa.types.is_list(field.type)
         }
 
@@ -202,10 +212,10 @@ class View:
 
     @cached_property
     def own_ids(self) -> Numbers:
-        """The id of each row by its content, as 64-bit numbers."""
+        """A 64-bit hash of the id that each row has by its content."""
         names = [*self.contract.content, *(["messages"] if "messages" in self.contract.schema.names else [])]
-        own = [int(own_id, 16) for batch in self.batches(names) for own_id in batch.own_ids]
-        return np.array(own, np.uint64)
+        parts = [text_hashes(pa.array(batch.own_ids, pa.string())) for batch in self.batches(names)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
     @cached_property
     def prompts(self) -> Numbers:
