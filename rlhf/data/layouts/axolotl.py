@@ -26,7 +26,7 @@ def _fits_named(columns: Mapping[str, str]) -> bool:
     texts = is_a(columns, "chosen", "text") and is_a(columns, "rejected", "text")
     return (
         texts
-        and columns["chosen"] != "transcript"
+        and "transcript" not in (columns["chosen"], columns["rejected"])
         and not columns.keys() & {"prompt", "messages", "conversations"}
         and any(is_a(columns, name, "text") for name in _PROMPTS)
     )

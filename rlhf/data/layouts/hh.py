@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, text_of
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.pairs import judged
 from rlhf.data.layouts.turns import Turns, in_transcript, parted
 from rlhf.data.layouts.values import COMMON
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
-    return columns.get("chosen") == columns.get("rejected") == "transcript"
+    both = is_a(columns, "chosen", "text") and is_a(columns, "rejected", "text")
+    return both and "transcript" in (columns["chosen"], columns["rejected"])
 
 
 def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:

@@ -32,9 +32,9 @@ def kinds(records: Sequence[Record]) -> dict[str, str]:
 
 def _most(seen: Counter[str]) -> str:
     del seen["empty"]
-    # Where only some texts tell a conversation or are numbers, they are texts. Where some of the
-    # conversations wait for an answer, the others say what the column is for.
-    broader = (("transcript", "text"), ("numeral", "text"), ("messages", "answered"))
+    # Where only some texts are numbers, they are texts. Where some of the conversations wait for an answer,
+    # the others say what the column is for.
+    broader = (("numeral", "text"), ("messages", "answered"))
     for some, all_of_them in broader:
         if all_of_them in seen:
             seen[all_of_them] += seen.pop(some, 0)

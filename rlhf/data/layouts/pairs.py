@@ -18,7 +18,10 @@ _OTHER_PROMPTS = {"instruction", "question", "input", "conversations", "context"
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
-    if not {"chosen", "rejected"} <= columns.keys() or columns["chosen"] == "transcript":
+    if not {"chosen", "rejected"} <= columns.keys() or "transcript" in (
+        columns["chosen"],
+        columns["rejected"],
+    ):
         return False
     both = [is_a(columns, name, kind) for kind in ("text", "messages") for name in ("chosen", "rejected")]
     if not (all(both[:2]) or all(both[2:]) or _objects(columns)):

@@ -142,7 +142,7 @@ def in_transcript(text: str) -> Turns | None:
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text tells a conversation as hh-rlhf does."""
+    """Whether a text tells a conversation as hh-rlhf does: a paragraph of each speaker."""
     return (
         "Assistant:" in text
         and "Human:" in text

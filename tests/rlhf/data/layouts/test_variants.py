@@ -1,0 +1,344 @@
+"""Layouts as people vary them: several turns, other names and scales, gaps, and what is uncertain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layout_fixtures import FIXTURES, assistant, human, user
+from layout_reading import rankings, read_path, read_records
+
+from rlhf.data.errors import DataError
+
+FIRST, SECOND, TIE = [1, 2], [2, 1], [1, 1]
+ASK, A, B = "How do I boil rice?", "Slowly.", "Somehow."
+
+
+def read_csv(folder: Path, *lines: str, **options: Any) -> list[list[int | None]]:
+    path = folder / "table.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return rankings(read_path(path, **options)[0])
+
+
+def refused(folder: Path, records: list[dict[str, Any]], **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        read_records(folder, records, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- transcripts
+
+
+def test_a_transcript_of_several_turns_with_a_system_text_and_markers_inside_words(tmp_path: Path) -> None:
+    front = "Be kind.\n\nHuman: Hi, I am Human: a being\n\nAssistant: Hello.\n\nSecond part."
+    asked = "\n\nHuman: Why?\n\nAssistant:"
+    items, _ = read_records(
+        tmp_path, [{"chosen": f"{front}{asked} So. Assistant: me.", "rejected": f"{front}{asked}"}]
+    )
+    row = items[0].row
+    assert row["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        user("Hi, I am Human: a being"),
+        assistant("Hello.\n\nSecond part."),
+        user("Why?"),
+    ]
+    assert row["completions"] == ["So. Assistant: me.", ""]
+
+
+def test_transcripts_that_part_early_keep_all_later_turns(tmp_path: Path) -> None:
+    more = "\n\nHuman: And then?\n\nAssistant: Wait."
+    items, notes = read_records(
+        tmp_path, [{"chosen": human(2, A) + more, "rejected": human(2, B)}, *FIXTURES["hh-rlhf"][1]]
+    )
+    assert items[0].row["completions"] == [f"{A}\n\nUser: And then?\n\nAssistant: Wait.", B]
+    assert items[0].row["messages"] == [user(ASK)]
+    assert any("several turns" in note for note in notes)
+
+
+def test_a_transcript_without_an_answer_is_one_line(tmp_path: Path) -> None:
+    records = [*FIXTURES["hh-rlhf"][1], {"chosen": human(1, A), "rejected": "\n\nHuman: Hi"}]
+    assert "row 6: column 'rejected' does not end with a paragraph" in refused(tmp_path, records)
+
+
+def test_a_prompt_that_is_a_transcript_becomes_turns(tmp_path: Path) -> None:
+    prompt = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
+    items, _ = read_records(tmp_path, [{"prompt": prompt, "chosen": " So.", "rejected": " No."}])
+    assert items[0].row["messages"] == [user("Hi"), assistant("Hello"), user("Why?")]
+    assert items[0].row["completions"] == [" So.", " No."]
+
+
+# --- ranks and scores
+
+
+@pytest.mark.parametrize(
+    ("ranks", "ranking"),
+    [
+        ([0, 1, 2], [1, 2, 3]),
+        ([1.5, 1.5, 3.0], [1, 1, 2]),
+        ([1, 4, 4], [1, 2, 2]),
+        ([2, 0.5, None], [2, 1, None]),
+    ],
+)
+def test_ranks_of_answers_from_0_as_means_and_with_gaps(
+    ranks: list[Any], ranking: list[Any], tmp_path: Path
+) -> None:
+    answers = [{"answer": f"text {n}", "model": "m", "rank": rank} for n, rank in enumerate(ranks)]
+    items, _ = read_records(tmp_path, [{"prompt": ASK, "answers": answers}])
+    assert rankings(items) == [ranking]
+    items, _ = read_records(tmp_path, [{"prompt": ASK, "answers": answers}], direction="higher")
+    highest = max(rank for rank in ranks if rank is not None)
+    assert rankings(items)[0][ranks.index(highest)] == 1
+
+
+def test_ultrafeedback_by_aspects(tmp_path: Path) -> None:
+    records = FIXTURES["ultrafeedback"][1]
+    items, notes = read_records(tmp_path, records, aspects={"helpfulness": 1})
+    assert rankings(items)[0] == [1, 2, 3]
+    items, notes = read_records(tmp_path, records, aspects={"helpfulness": 0.5, "honesty": 1})
+    assert rankings(items) == [[3, 2, 1]] * 4 + [[2, 1, None]]  # one has no rating
+    assert items[0].row["scores"] == [3.5, 4.0, 4.5]
+    assert any("0.5 helpfulness + honesty decides" in note for note in notes)
+    assert "no rating of 'truth'; there are helpfulness, honesty" in refused(
+        tmp_path, records, aspects={"truth": 1}
+    )
+
+
+def test_ratings_by_aspect_with_weights_wherever_the_rows_stand(tmp_path: Path) -> None:
+    records = FIXTURES["helpsteer2"][1]
+    records = [*records[::2], *records[1::2]]
+    items, _ = read_records(tmp_path, records, aspects={"helpfulness": 1, "verbosity": -1})
+    assert rankings(items) == [FIRST] * 5  # 1 - 0 or 3 - 0 against 3 - 4
+    items, notes = read_records(tmp_path, records[:6])
+    assert len(items) == 1
+    assert any("4 prompts with a single rated answer" in note for note in notes)
+
+
+def test_ratings_of_two_people_are_compared_within_each(tmp_path: Path) -> None:
+    records = [
+        {"prompt": ASK, "response": text, "rating": rating, "annotator": who}
+        for who, ratings in (("ann", (1, 5)), (7, (4, 4)))
+        for text, rating in zip((A, B), ratings, strict=True)
+    ]
+    items, _ = read_records(tmp_path, records)
+    assert [(item.row["labeler_id"], item.row["ranking"]) for item in items] == [("ann", SECOND), ("7", TIE)]
+
+
+@pytest.mark.parametrize(
+    ("names", "cells", "ranking"),
+    [
+        (("rank_1", "rank_2"), "1,2", FIRST),
+        (("rank_1", "rank_2"), "2,1", SECOND),
+        (("score_1", "score_2"), "1,2", SECOND),
+        (("rating_1", "rating_2"), "4.5,4.5", TIE),
+        (("answer_1_rank", "answer_2_rank"), "0,3.5", FIRST),
+        (("Rating 1", "Rating 2"), "5,1", FIRST),
+    ],
+)
+def test_columns_of_ranks_and_scores(
+    names: tuple[str, str], cells: str, ranking: list[int], tmp_path: Path
+) -> None:
+    head = f"prompt,answer_1,answer_2,{','.join(names)}"
+    assert read_csv(tmp_path, head, f"{ASK},{A},{B},{cells}") == [ranking]
+
+
+def test_numbers_under_another_name_are_asked_for(tmp_path: Path) -> None:
+    lines = ("prompt,answer_1,answer_2,value_1,value_2", f"{ASK},{A},{B},1,2")
+    with pytest.raises(DataError, match="lower or higher numbers of 'value_1' are better is not certain"):
+        read_csv(tmp_path, *lines)
+    assert read_csv(tmp_path, *lines, direction="lower") == [FIRST]
+    assert read_csv(tmp_path, *lines, direction="higher") == [SECOND]
+
+
+# --- verdicts
+
+
+@pytest.mark.parametrize(
+    ("head", "word", "ranking"),
+    [
+        ("prompt,response_a,response_b,preference", "A", FIRST),
+        ("prompt,response_a,response_b,preference", "b", SECOND),
+        ("prompt,response_a,response_b,preference", "response_b", SECOND),
+        ("prompt,response_a,response_b,winner", "Response A", FIRST),
+        ("prompt,response_a,response_b,winner", "B is better", SECOND),
+        ("prompt,response_a,response_b,winner", "Tie", TIE),
+        ("prompt,response_a,response_b,winner", "Both bad", TIE),
+        ("prompt,response_a,response_b,winner", "A>B", FIRST),
+        ("prompt,response_a,response_b,winner", "A << B", SECOND),
+        ("prompt,response_a,response_b,winner", "A = B", TIE),
+        ("prompt,answer_1,answer_2,choice", "2", SECOND),
+        ("prompt,answer_0,answer_1,choice", "1", SECOND),
+        ("prompt,answer_1,answer_2,better", "answer 1", FIRST),
+        ("prompt,left,right,verdict", "right", SECOND),
+        ("question,left_answer,right_answer,preferred", "left", FIRST),
+        ("Prompt,Answer 1,Answer 2,Which is better", "first", FIRST),
+        ("instruction,Output A,Output B,human_preference", "second", SECOND),
+        ("prompt,model_a_response,model_b_response,winner", "model_b", SECOND),
+    ],
+)
+def test_verdicts(head: str, word: str, ranking: list[int], tmp_path: Path) -> None:
+    assert read_csv(tmp_path, head, f"{ASK},{A},{B},{word}") == [ranking]
+
+
+def test_a_verdict_may_name_the_model(tmp_path: Path) -> None:
+    head = "prompt,model_a,model_b,response_a,response_b,winner"
+    rows = (f"{ASK},gpt,llama,{A},{B},llama", f"{ASK},llama,gpt,{A},{B},llama")
+    assert read_csv(tmp_path, head, *rows) == [SECOND, FIRST]
+    with pytest.raises(DataError, match="'gpt'"):
+        read_csv(tmp_path, head, f"{ASK},gpt,gpt,{A},{B},gpt")
+
+
+def test_zero_and_one_for_a_and_b_are_asked_for(tmp_path: Path) -> None:
+    lines = ("prompt,response_a,response_b,label", f"{ASK},{A},{B},1", f"{ASK}?,{A},{B},0", f"Q,{A},{B},")
+    with pytest.raises(DataError, match=r"'1' \(1\), '0' \(1\); map them in ingest.words"):
+        read_csv(tmp_path, *lines)
+    assert read_csv(tmp_path, *lines, words={"1": "first", "0": "second"}) == [FIRST, SECOND]
+    assert read_csv(tmp_path, *lines, words={"1": "response_b", "0": "tie"}) == [SECOND, TIE]
+
+
+def test_rows_without_a_verdict_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"prompt,answer_1,answer_2,choice\n{ASK},{A},{B},1\n{ASK}?,{A},{B},\n")
+    items, notes = read_path(path)
+    assert rankings(items) == [FIRST]
+    assert any("1 rows without a verdict" in note for note in notes)
+
+
+def test_several_people_a_row(tmp_path: Path) -> None:
+    asked = {"prompt": ASK, "response_a": A, "response_b": B}
+    shapes: list[dict[str, Any]] = [
+        {"votes": ["A", "B", "tie"], "annotators": ["x", "y", "z"]},
+        {"votes": {"x": "A", "y": "B", "z": "tie"}},
+        {"annotations": [{"annotator": w, "choice": c} for w, c in (("x", "A"), ("y", "B"), ("z", "tie"))]},
+    ]
+    for shape in shapes:
+        items, _ = read_records(tmp_path, [asked | shape])
+        told = [(item.row["labeler_id"], item.row["ranking"]) for item in items]
+        assert told == [("x", FIRST), ("y", SECOND), ("z", TIE)], shape
+    assert "lists 1 people, votes 2 verdicts" in refused(
+        tmp_path, [asked | {"votes": ["A", "B"], "annotators": ["x"]}]
+    )
+
+
+def test_four_answers_and_an_order(tmp_path: Path) -> None:
+    asked = {"prompt": ASK} | {f"answer_{mark}": f"text {mark}" for mark in "abcd"}
+    for said, ranking in (
+        ("B > A = D > C", [2, 1, 3, 2]),
+        (["B", "A", "D", "C"], [2, 1, 4, 3]),
+        ([2, 1, 4, 2], [2, 1, 3, 2]),
+    ):
+        items, _ = read_records(tmp_path, [asked | {"ranking": said}])
+        assert rankings(items) == [ranking], said
+
+
+# --- battles, trees, labels
+
+
+def test_a_battle_of_several_turns(tmp_path: Path) -> None:
+    sides = {
+        "conversation_a": [user(ASK), assistant(A), user("Why?"), assistant("So.")],
+        "conversation_b": [user(ASK), assistant(B), user("Why?"), assistant("No.")],
+    }
+    items, _ = read_records(tmp_path, [sides | {"winner": "model_b", "model_a": "x", "model_b": "y"}])
+    row = items[0].row
+    assert (row["messages"], row["ranking"]) == ([user(ASK)], SECOND)
+    assert row["completions"][1] == f"{B}\n\nUser: Why?\n\nAssistant: No."
+    assert "winner is 'x2'" in refused(tmp_path, [sides | {"winner": "x2"}])
+
+
+def test_trees_with_deleted_and_unranked_replies_in_any_order(tmp_path: Path) -> None:
+    records = [dict(record) for record in FIXTURES["oasst"][1]][:4]
+    records[1]["deleted"] = True
+    items_or = refused(tmp_path, records)
+    assert "1 deleted messages" in items_or
+    assert "1 answers that are ranked alone" in items_or
+    records = list(reversed([dict(record) for record in FIXTURES["oasst"][1]]))
+    items, notes = read_records(tmp_path, records)
+    assert rankings(items) == [FIRST] * 5  # the replies stand the other way round
+    assert any("5 answers without a rank" in note for note in notes)
+    assert "the parent 'm4' of a message is not in the file" in refused(tmp_path, records[:2])
+
+
+@pytest.mark.parametrize(
+    ("label", "good"), [(True, True), ("false", False), (1, True), ("0", False), ("thumbs up", True)]
+)
+def test_thumbs(label: Any, good: bool, tmp_path: Path) -> None:
+    items, _ = read_records(tmp_path, [{"prompt": ASK, "completion": A, "label": label}])
+    assert items[0].row["label"] is good
+
+
+def test_a_label_that_is_no_thumb_is_refused(tmp_path: Path) -> None:
+    assert "column 'label' is 'spam'" in refused(
+        tmp_path, [{"prompt": ASK, "completion": A, "label": "spam"}]
+    )
+
+
+def test_shp_labels_as_texts(tmp_path: Path) -> None:
+    record = FIXTURES["shp"][1][0]
+    for label, ranking in (("1", FIRST), ("0", SECOND), ("B", SECOND), (1.0, FIRST)):
+        items, _ = read_records(tmp_path, [record | {"labels": label}])
+        assert rankings(items) == [ranking]
+    assert "labels is 2" in refused(tmp_path, [record | {"labels": 2}])
+
+
+def test_the_safer_answer(tmp_path: Path) -> None:
+    items, notes = read_records(tmp_path, FIXTURES["pku"][1], aspects={"safer": 1})
+    assert rankings(items) == [FIRST] * 5
+    assert any("safer_response_id decides" in note for note in notes)
+    assert "{better: 1} or {safer: 1}" in refused(
+        tmp_path, FIXTURES["pku"][1], aspects={"safer": 1, "better": 1}
+    )
+
+
+# --- conversations
+
+
+def test_turns_of_other_tools(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "clock"}]}
+    told = {"role": "tool", "content": "12:00", "tool_call_id": "c1"}
+    parts = {"role": "user", "content": [{"type": "text", "text": "Now?"}], "name": "ann"}
+    turns = [{"role": "developer", "content": "Be brief."}, parts, call, told, assistant("Noon.")]
+    items, notes = read_records(tmp_path, [{"messages": turns, "tools": [{"name": "clock"}]}])
+    row = items[0].row
+    assert [turn["role"] for turn in row["messages"]] == ["system", "user", "assistant", "tool"]
+    assert row["messages"][1]["content"] == "Now?"
+    assert row["messages"][2]["content"] == '[{"name": "clock"}]'
+    assert row["completion"] == "Noon."
+    said = "\n".join(notes)
+    assert "keys 'name' of turns" in said
+    assert "keys 'tool_call_id' of turns" in said
+    assert "'tools' not read" in said
+
+
+def test_a_picture_or_an_unknown_speaker_is_one_line(tmp_path: Path) -> None:
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, assistant("A cat.")]
+    assert "message 1 holds something other than text" in refused(tmp_path, [{"messages": picture}])
+    narrator = [{"role": "narrator", "content": "Once."}, assistant("Yes.")]
+    assert "message 1 has the role 'narrator'" in refused(tmp_path, [{"messages": narrator}])
+
+
+def test_history_and_system_of_llama_factory(tmp_path: Path) -> None:
+    row = {"instruction": "And you?", "input": "", "output": "Well.", "system": "Be brief."}
+    items, _ = read_records(tmp_path, [row | {"history": [["Hi", "Hello."]]}])
+    assert items[0].row["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        user("Hi"),
+        assistant("Hello."),
+        user("And you?"),
+    ]
+
+
+def test_a_column_of_people_is_kept_under_any_of_its_names(tmp_path: Path) -> None:
+    for name in ("labeler_id", "annotator", "worker_id", "rater", "judge"):
+        items, _ = read_records(tmp_path, [{"prompt": ASK, "chosen": A, "rejected": B, name: 12}])
+        assert items[0].row["labeler_id"] == "12"
+
+
+def test_rows_that_name_nobody_are_numbered_only_where_they_judge_the_same(tmp_path: Path) -> None:
+    pair = {"prompt": ASK, "completions": [A, B]}
+    turned = {"prompt": ASK, "completions": [B, A], "ranking": SECOND}
+    records = [pair | {"ranking": FIRST}, turned, pair | {"prompt": "Q", "ranking": FIRST}]
+    items, notes = read_records(tmp_path, records)
+    assert [item.row["labeler_id"] for item in items] == ["unknown", "unknown-2", "unknown"]
+    assert any("1 of them judge answers that an earlier row judges too" in note for note in notes)
