@@ -191,7 +191,7 @@ def test_a_verdict_may_name_the_model(tmp_path: Path) -> None:
 
 def test_zero_and_one_for_a_and_b_are_asked_for(tmp_path: Path) -> None:
     lines = ("prompt,response_a,response_b,label", f"{ASK},{A},{B},1", f"{ASK}?,{A},{B},0", f"Q,{A},{B},")
-    with pytest.raises(DataError, match=r"'1' \(1\), '0' \(1\); map them in ingest.words"):
+    with pytest.raises(DataError, match=r"'1' \(1\), '0' \(1\); map them (in|by) ingest.words"):
         read_csv(tmp_path, *lines)
     assert read_csv(tmp_path, *lines, words={"1": "first", "0": "second"}) == [FIRST, SECOND]
     assert read_csv(tmp_path, *lines, words={"1": "response_b", "0": "tie"}) == [SECOND, TIE]
