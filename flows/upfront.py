@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
     return [*lines, warning] if warning else lines
 
 
-def doom(settings: Settings, tables: dict[str, list[dict[str, Any]]] | None, needed: set[str]) -> list[str]:
+def doom(
+    settings: Settings, tables: Mapping[str, Sequence[dict[str, Any]]] | None, needed: set[str]
+) -> list[str]:
     """What dooms a run, however its trainings go: a line each that says how to mend it.
 
     Args:
@@ -122,7 +125,7 @@ def _refuse_missing(settings: Settings, needed: set[str]) -> None:
         raise DataError(NO_JUDGMENTS)
 
 
-def rows_to_come(settings: Settings) -> dict[str, list[dict[str, Any]]] | None:
+def rows_to_come(settings: Settings) -> Mapping[str, Sequence[dict[str, Any]]] | None:
     """The user's rows as `prepare` will make them; None for the built-in task, for data that cannot be read
     (the stage `ingest` says why), and for more data than `MOST_BYTES`."""
     ingest = settings.ingest

@@ -116,6 +116,13 @@ class Prepare(Section):
     test_share: float = param(
         0.0, "share of prompts for evaluation where the source has no test split", ge=0, le=0.5
     )
+    near_duplicates: float | None = param(
+        0.85,
+        "prompts with this share of words in common (intersection over union) are in one split; null looks "
+        "for equal prompts only",
+        ge=0.5,
+        le=1,
+    )
     max_prompt_chars: int = param(4000, "longer prompts fail validation", "characters", ge=50, le=1_000_000)
     max_completion_chars: int = param(
         2000, "longer completions fail validation", "characters", ge=10, le=1_000_000

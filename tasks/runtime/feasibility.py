@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlhf.models.template import Template
 
 _FEW = 10_000  # with more prompts a tie in place of a win never narrows the interval enough to matter
-Rows = list[dict[str, Any]]
+Rows = Sequence[dict[str, Any]]
 WITHOUT_DEMONSTRATIONS = (
     "there are no demonstrations, and PPO and the evaluation need them: bring some, or run until the reward "
     "model (`python -m flows.run --until reward`)"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Workspace
+from own_rows import own, prepared, rankings, rows_of
 
 from rlhf.data.contracts import DEMONSTRATION, TABLES, row_id
 from rlhf.data.errors import DataError
@@ -62,6 +66,38 @@ def test_a_split_given_once_holds_for_the_prompt() -> None:
     assert tables["demonstrations"][0]["split"] == "test"
     assert tables["comparisons"][0]["split"] == "judge"  # contradicts: for `validate` to find
     assert len(tables["prompts"]) == 1
+
+
+ANSWER = "The harbour was closed for the winter, and no ship came in until the ice broke."
+
+
+def test_references_stay_out_of_the_corpus_and_near_duplicates_in_one_split() -> None:
+    question = "Tell me in some detail what happened in the harbour of the town in the winter of the year {}?"
+    tables = prepare(
+        raw_tables(
+            demonstrations=[{"prompt": "q", "completion": ANSWER, "split": "test"}],
+            prompts=[{"prompt": question.format(1801), "split": "test"}, {"prompt": question.format("1802")}],
+            corpus=[{"text": f"News: {ANSWER.upper()} So it was."}, {"text": "The harbour was closed."}],
+        ),
+        Prepare(),
+        seed=1,
+    )
+    assert [row["text"] for row in tables["corpus"]] == ["The harbour was closed."]
+    assert [row["split"] for row in tables["prompts"]] == ["test"] * 3
+
+
+def test_the_figures_say_what_was_dropped_and_why(workspace: Workspace) -> None:
+    own(workspace, rows_of(40), rankings(40))
+    texts = ["question 1 answer", "kept", "", "kept", ANSWER]
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (workspace.path / "own/corpus.jsonl").write_text(lines)
+    held = {"prompt": "question 1", "completion": ANSWER, "split": "test", "writer_id": "w"}
+    with (workspace.path / "own/demonstrations.jsonl").open("a") as file:
+        file.write(json.dumps(held) + "\n")
+    prepared(workspace)
+    corpus = json.loads(Path("metrics/prepare.json").read_text())["corpus"]
+    assert corpus["why"] == {"empty": 1, "held out": 2, "repeated": 1}
+    assert (corpus["rows"], corpus["dropped"]) == (1, 4)
 
 
 def user(content: str) -> dict[str, str]:

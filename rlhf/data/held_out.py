@@ -1,0 +1,141 @@
+"""What is held out for evaluation, and which texts give it away.
+
+A text gives a held-out text away if it holds all its words in order, whatever their case, punctuation and
+white space, and whatever stands around them. Held-out texts of fewer than `LEAST` words are looked for only
+at the beginning of a text: short answers are met by chance.
+
+One run of `LEAST` words of each held-out text is looked up by its hash, as in Brown et al. 2020 (appendix C);
+where it is met, the words around it are compared as well. So of a held-out text four numbers are kept.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from rlhf.data.columns import values_of
+from rlhf.data.conversations import transcript
+from rlhf.data.near_duplicates import words_of
+from rlhf.data.table import Table
+
+LEAST = 8
+_TRIED = 5  # runs of each held-out text, of which the rarest is looked up, since many texts share a beginning
+_BITS = 24  # of a table that tells in one look that most runs are no held-out text's
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Runs:
+    """Held-out texts as runs of words within other texts.
+
+    Args:
+        texts: the held-out texts; those of fewer than `LEAST` words are left out.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        tried: list[tuple[int, int, int]] = []  # offset, words, hash of all words
+        words: list[int] = []  # hashes of the words of the tried runs, LEAST for each
+        for text in texts:
+            hashes = [hash(word) for word in words_of(text)]
+            if len(hashes) >= LEAST:
+                whole = hash(tuple(hashes))
+                for offset in np.linspace(0, len(hashes) - LEAST, _TRIED).astype(int).tolist():
+                    words += hashes[offset : offset + LEAST]
+                    tried.append((offset, len(hashes), whole))
+        runs = _hashes(np.array(words, np.int64))[::LEAST]
+        _, which, counts = np.unique(runs, return_inverse=True, return_counts=True)
+        often = counts[which].reshape(-1, _TRIED)
+        rarest = often.argmin(axis=1) + np.arange(len(often)) * _TRIED
+        self._looked_up: dict[int, set[tuple[int, int, int]]] = {}
+        for number in rarest.tolist():
+            self._looked_up.setdefault(int(runs[number]), set()).add(tried[number])
+        self._may_be = np.zeros(2**_BITS, bool)
+        self._may_be[_place(runs[rarest])] = True
+
+    def within(self, texts: Sequence[str]) -> np.ndarray:
+        """Whether each text holds one of them."""
+        held = np.zeros(len(texts), bool)
+        if not self._looked_up:
+            return held
+        hashes = [[hash(word) for word in words_of(text)] for text in texts]
+        ends = np.cumsum([len(words) for words in hashes])
+        runs = _hashes(np.array(list(chain.from_iterable(hashes)), np.int64))
+        for at in np.flatnonzero(self._may_be[_place(runs)]).tolist():
+            text = int(np.searchsorted(ends, at, side="right"))
+            words, place = hashes[text], at - int(ends[text]) + len(hashes[text])
+            held[text] |= any(
+                offset <= place and hash(tuple(words[place - offset : place - offset + count])) == whole
+                for offset, count, whole in self._looked_up.get(int(runs[at]), ())
+            )
+        return held
+
+
+class Openings:
+    """Held-out texts as beginnings of other texts, letter for letter.
+
+    Args:
+        texts: the held-out texts, of any length.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._sorted: list[str] = []
+        for text in sorted(filter(None, set(texts))):
+            # One that begins with another needs no look; so in order none stands between a text and the one
+            # that it begins with.
+            if not (self._sorted and text.startswith(self._sorted[-1])):
+                self._sorted.append(text)
+
+    def begin(self, text: str) -> bool:
+        """Whether one of them is the beginning of a text."""
+        at = bisect_right(self._sorted, text)
+        return at > 0 and text.startswith(self._sorted[at - 1])
+
+
+class HeldOut:
+    """The prompts of split `test` and their references.
+
+    Args:
+        prepared: name -> table, in normal form and with splits; prompts and demonstrations.
+    """
+
+    def __init__(self, prepared: Mapping[str, Table]) -> None:
+        prompts = list(_spellings(prepared["prompts"].where("split", "test")))
+        self._openings = Openings(prompts)
+        self._runs = Runs(chain(prompts, _references(prepared["demonstrations"].where("split", "test"))))
+
+    def given_away(self, texts: Sequence[str | None]) -> np.ndarray:
+        """Whether each text gives one of them away."""
+        plain = [text or "" for text in texts]
+        return self._runs.within(plain) | np.fromiter(map(self._openings.begin, plain), bool, len(plain))
+
+
+def _spellings(prompts: Table) -> Iterator[str]:
+    """The texts with which another would give a prompt away: the prompt, its transcript, and that without the
+    words of the system, which other tellings of it need not have."""
+    for batch in prompts.batches(["prompt", "messages"]):
+        for prompt, turns in zip(*map(values_of, batch.columns), strict=True):
+            if prompt:
+                yield prompt
+                told = [turns or [], [turn for turn in turns or [] if turn["role"] != "system"]]
+                yield from (transcript(messages).strip() for messages in told if messages)
+
+
+def _references(demonstrations: Table) -> Iterator[str]:
+    for batch in demonstrations.batches(["completion"]):
+        yield from filter(None, values_of(batch.column("completion")))
+
+
+def _hashes(words: np.ndarray) -> np.ndarray:
+    """The hash of the `LEAST` words from each word on; of the last words, of those that are left."""
+    runs = np.zeros(len(words), np.uint64)
+    for i in range(min(LEAST, len(words))):
+        shifted = np.zeros(len(words), np.uint64)
+        shifted[: len(words) - i] = words[i:].view(np.uint64)
+        runs = runs * _FACTOR + shifted
+    return runs
+
+
+def _place(runs: np.ndarray) -> np.ndarray:
+    return (runs >> np.uint64(64 - _BITS)).astype(np.int64)

@@ -1,0 +1,124 @@
+"""The normal form of rows, and their ids, a batch at a time.
+
+Texts are stripped and completions stand behind one space, as a plain prompt wants them; a conversation and
+its answers keep their white space, which is part of code, and templates differ in what they strip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rlhf.data.columns import values_of
+from rlhf.data.contracts import Contract
+from rlhf.data.table import Table
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def normal(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch of any contract with its texts in normal form; columns that it lacks are not needed."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for name in ("text", "prompt"):
+        if name in columns:
+            columns[name] = stripped(columns[name])
+    turns = columns.get("messages")
+    plain = pa.array(np.ones(batch.num_rows, bool)) if turns is None else turns.is_null()
+    if turns is not None and turns.null_count < len(turns):
+        columns["messages"] = _inside(turns, _turns)
+    if "completion" in columns:
+        columns["completion"] = _answers(columns["completion"], plain)
+    if "completions" in columns:
+        texts = columns["completions"]
+        parents = pc.list_parent_indices(texts)
+        columns["completions"] = _inside(texts, lambda inside: _answers(inside, plain.take(parents)))
+    return pa.RecordBatch.from_arrays([columns[name] for name in batch.schema.names], schema=batch.schema)
+
+
+def stripped(texts: pa.Array) -> pa.Array:
+    """Texts with line feeds for line ends, and no white space around them."""
+    return pc.utf8_trim_whitespace(_lines(texts))
+
+
+def _lines(texts: pa.Array) -> pa.Array:
+    return pc.replace_substring(texts, pattern="\r\n", replacement="\n")
+
+
+def _answers(texts: pa.Array, plain: pa.Array) -> pa.Array:
+    """Completions: after one space behind a plain prompt, as they are behind a conversation."""
+    after_a_space = pc.binary_join_element_wise(pa.scalar(""), stripped(texts), pa.scalar(" "))
+    return after_a_space if pc.all(plain).as_py() else pc.if_else(plain, after_a_space, _lines(texts))
+
+
+def _turns(turns: pa.Array) -> pa.Array:
+    role, content = (turns.field(name) for name in ("role", "content"))
+    return pa.StructArray.from_arrays([role, _lines(content)], fields=list(turns.type), mask=turns.is_null())
+
+
+def _inside(lists: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Lists with their items changed, each into another."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pa.ListArray.from_arrays(ends, change(lists.flatten()), type=lists.type, mask=lists.is_null())
+
+
+def ids_of(contract: Contract, batch: pa.RecordBatch) -> list[str]:
+    """The ids of rows, equal to `contracts.row_id` of each."""
+    content = [values_of(batch.column(name)) for name in contract.content]
+    turns = values_of(batch.column("messages")) if "messages" in batch.schema.names else None
+    return [_id(row) for row in _with_turns(zip(*content, strict=True), turns)]
+
+
+class Ids:
+    """The ids of a table's rows: that of their content, but for ids that rows bring.
+
+    An id that a row brought and that was right moves with the normal form; rows that share it still do.
+
+    Args:
+        contract: of the rows.
+        raw: the table before the normal form.
+    """
+
+    def __init__(self, contract: Contract, raw: Table) -> None:
+        self.contract = contract
+        self._moved: dict[str, str] = {}
+        turns = ["messages"] if "messages" in contract.schema.names else []
+        for batch in raw.batches([*contract.content, *turns, "id"]):
+            brought = batch.column("id")
+            if brought.null_count < len(brought):
+                batch = batch.filter(brought.is_valid())
+                old = values_of(batch.column("id"))
+                new = ids_of(contract, normal(batch))
+                for was, own, now in zip(old, ids_of(contract, batch), new, strict=True):
+                    if was == own != now:
+                        self._moved[was] = now
+
+    def of_rows(self, batch: pa.RecordBatch) -> pa.Array:
+        """The ids of rows in normal form."""
+        brought = batch.column("id") if "id" in batch.schema.names else pa.nulls(batch.num_rows)
+        if brought.null_count == len(brought):
+            return pa.array(ids_of(self.contract, batch), pa.string())
+        own = ids_of(self.contract, batch)
+        moved = [self._moved.get(was, was) or now for was, now in zip(values_of(brought), own, strict=True)]
+        return pa.array(moved, pa.string())
+
+
+def _with_turns(rows: Iterator[tuple[Any, ...]], turns: list[Any] | None) -> Iterator[Any]:
+    if turns is None:
+        yield from rows
+        return
+    for row, messages in zip(rows, turns, strict=True):
+        if messages is None:
+            yield row
+        else:
+            yield (*row, [[turn["role"], turn["content"]] for turn in messages])
+
+
+def _id(content: Any) -> str:
+    return hashlib.sha256(_encode(content).encode()).hexdigest()[:16]
