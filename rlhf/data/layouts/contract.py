@@ -16,6 +16,7 @@ from rlhf.data.contracts import (
     DEMONSTRATION,
     JUDGMENT,
     PROMPT,
+    TABLES,
     VOTE,
     Contract,
 )
@@ -28,6 +29,11 @@ from rlhf.data.rankings import dense_ranks
 
 _GOOD = ("true", "good", "up", "yes", "1", "thumbs up", "thumbs_up", "like", "positive", "desirable")
 _BAD = ("false", "bad", "down", "no", "0", "thumbs down", "thumbs_down", "dislike", "negative", "undesirable")
+
+
+# The columns of each table; a schema makes a new list of its names each time that it is asked.
+_KNOWN = {name: frozenset(contract.schema.names) for name, contract in TABLES.items()}
+_KNOWN["judgments"] = frozenset(JUDGMENT.schema.names)
 
 
 def _fits(contract: Contract, columns: Mapping[str, str]) -> bool:
@@ -47,16 +53,18 @@ def _fits(contract: Contract, columns: Mapping[str, str]) -> bool:
 def _rows(
     contract: Contract, table: str, records: Sequence[Record], options: Options, notes: Notes
 ) -> Iterator[Item]:
+    known = _KNOWN[table]
     for record in records:
-        row = {name: value for name, value in record.columns.items() if name in contract.schema.names}
+        row = {name: value for name, value in record.columns.items() if name in known}
         for name in ("messages", "prompt"):
             if isinstance(row.get(name), list):
                 row[name] = turns_of(row[name], record.where, notes)
-        if "messages" in contract.schema.names:
-            row = as_columns(row, ends_answered="completion" in contract.schema.names)
-        if "labeler_id" in contract.schema.names:
-            names = [name for name in LABELERS if filled(record.columns.get(name))]
-            row["labeler_id"] = who_is(record.columns[names[0]]) if names else None
+        if "messages" in known:
+            row = as_columns(row, ends_answered="completion" in known)
+        if "labeler_id" in known:
+            row["labeler_id"] = next(
+                (who_is(record.columns[name]) for name in LABELERS if filled(record.columns.get(name))), None
+            )
         for column in contract.required:
             if column not in row:
                 if column == "completion" and row.get("messages"):
