@@ -8,6 +8,7 @@ changed in params.yaml.
 
 from __future__ import annotations
 
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlhf.data.files import written_beside
 from rlhf.data.sources import source_hash
 from rlhf.judges.endpoints import key_for, load_allowed
 from rlhf.settings import (
+    Ingest,
     Pretrained,
     Section,
     Settings,
@@ -37,7 +39,7 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
 
     Args:
         recipe: name of a folder in `recipes/`, or a path to a params file; None takes params.yaml.
-        data: file or folder that `ingest` reads; its hash becomes a parameter.
+        data: file or folder that `ingest` reads in place of `ingest.path`; its hash becomes a parameter.
         changes: dotted keys and the values to set.
 
     Raises:
@@ -52,6 +54,8 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
         _set(values, key, changes[key])
     if changes.keys() & {"base.path", "base.template"} and "sha256" in values["base"]:
         values["base"]["sha256"] = changes.get("base.sha256")  # that of another folder
+    if changes.keys() & {"ingest.path", "ingest.revision", "ingest.sources"}:
+        values["ingest"]["sha256"] = changes.get("ingest.sha256")  # that of other data
     origin = f"{path} with --set" if changes else str(path)
     settings = with_files(check_settings(values, origin), data, origin)
     check_endpoint(settings)
@@ -85,9 +89,15 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
             raise SettingsError(f"--data {data}: no such file or folder")
         if source == "builtin":
             raise SettingsError(f"--data {data}: {origin} reads no file (ingest.source is builtin)")
-        pinned = settings.ingest.model_copy(update={"path": str(path), "sha256": source_hash(path)})
+        if settings.ingest.sources:
+            raise SettingsError(f"--data {data}: {origin} names its data in ingest.sources; keep one of them")
+        pinned = settings.ingest.model_copy(
+            update={"path": str(path), "revision": None, "sha256": source_hash(path)}
+        )
         settings = settings.model_copy(update={"ingest": pinned})
-    if source != "builtin" and not settings.ingest.path:
+    elif settings.ingest.sources:
+        settings = settings.model_copy(update={"ingest": _pinned(settings.ingest)})
+    if source != "builtin" and not settings.ingest.path and not settings.ingest.sources:
         raise SettingsError(f"{origin}: ingest.source {source} needs data: add --data PATH")
     base = settings.base
     if isinstance(base, Pretrained):
@@ -100,6 +110,32 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
             update["sha256"] = local_hash(base)
         settings = settings.model_copy(update={"base": base.model_copy(update=update)})
     return settings
+
+
+def _pinned(ingest: Ingest) -> Ingest:
+    """The settings of several sources with whole paths to those on this machine, and the hash of these.
+
+    Sources on the Hub are pinned by their commits; where there is one, the hash of all is not known before it
+    is fetched.
+
+    Raises:
+        SettingsError: a path that is not there.
+    """
+    sources = []
+    for source in ingest.sources:
+        path = Path(source.path).expanduser()
+        if source.revision is None and not has_magic(source.path) and not path.exists():
+            raise SettingsError(f"ingest.sources: {source.path}: no such file or folder")
+        whole = source.path if source.revision else str(Path.cwd() / path)
+        sources.append(source.model_copy(update={"path": whole}))
+    pins = (
+        {}
+        if any(source.revision for source in sources)
+        else {"sha256": source_hash([s.path for s in sources])}
+    )
+    if ingest.sha256 not in (None, pins.get("sha256")):
+        pins = {}  # the stage says that the data changed
+    return ingest.model_copy(update={"sources": sources, **pins})
 
 
 def check_endpoint(settings: Settings) -> None:
@@ -192,6 +228,8 @@ def _differences(old: Section, new: Section, prefix: str = "") -> dict[str, tupl
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     return value.model_dump(by_alias=True) if isinstance(value, Section) else value
 
 

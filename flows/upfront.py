@@ -11,10 +11,11 @@ from typing import Any
 
 from rlhf.data.contracts import TABLES
 from rlhf.data.errors import DataError
+from rlhf.data.formats.parts import parts
 from rlhf.data.judgments import read_judgments
 from rlhf.settings import Settings, SettingsError
 from tasks.graph import stages
-from tasks.ingest import HUMAN, load
+from tasks.ingest import HUMAN, file_sources, load
 from tasks.judging import NO_JUDGMENTS
 from tasks.prepare import prepare
 from tasks.runtime.errors import StageError
@@ -129,13 +130,13 @@ def rows_to_come(settings: Settings) -> Mapping[str, Sequence[dict[str, Any]]] |
     """The user's rows as `prepare` will make them; None for the built-in task, for data that cannot be read
     (the stage `ingest` says why), and for more data than `MOST_BYTES`."""
     ingest = settings.ingest
-    if ingest.source == "builtin" or not ingest.path or not Path(ingest.path).exists():
-        return None
-    path = Path(ingest.path)
-    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
-    if sum(file.stat().st_size for file in files) > MOST_BYTES:
+    on_the_hub = ingest.revision or any(source.revision for source in ingest.sources)
+    if ingest.source == "builtin" or on_the_hub:
         return None
     try:
+        told = [part for source in file_sources(ingest) for part in parts(source.path)]
+        if sum(file.stat().st_size for part in told for file in part.files) > MOST_BYTES:
+            return None
         raw = load(ingest, settings.seed).tables
     except DataError:
         return None

@@ -79,8 +79,14 @@ class FileSource(Reading):
     split: Literal["train", "validation", "judge", "test"] | None = param(
         None, "split of all its rows; null for what the data say"
     )
+    # At most 1: a row that is repeated is a row that says the same as another, which validation refuses, and
+    # only the ratio of the weights matters.
     weight: float = param(
-        1.0, "how many times its training rows count: 2 repeats each, 0.5 takes half", gt=0, le=100
+        1.0,
+        "share of its rows that are taken, each by the hash of what it says; rows that say that they are "
+        "held out are all taken",
+        gt=0,
+        le=1,
     )
 
 

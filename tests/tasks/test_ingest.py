@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Workspace
 
+from flows.params import plan, write_params
 from rlhf.data.contracts import GOLD, TABLES
 from rlhf.data.errors import DataError
 from rlhf.data.table import read_table
-from rlhf.settings import Ingest, Prepare
+from rlhf.settings import Ingest, Prepare, SettingsError, load_settings
 from tasks.ingest import load
 from tasks.prepare import prepare
 
@@ -78,3 +81,93 @@ def test_the_built_in_world_told_as_chat_passes_validation_with_its_facts(worksp
 def test_only_the_built_in_world_is_told_as_chat(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ingest\.chat tells the posts of builtin as conversations"):
         load(Ingest(source="files", path=str(tmp_path), chat=True), seed=1)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def pairs(name: str, count: int, **more: Any) -> list[dict[str, Any]]:
+    return [{"prompt": f"{name} {i}?", "chosen": "Yes.", "rejected": "No."} | more for i in range(count)]
+
+
+def test_several_sources_are_mixed_each_under_its_name(workspace: Workspace) -> None:
+    write(Path("a/pairs.jsonl"), pairs("a", 200))
+    write(Path("b/pairs.jsonl"), pairs("b", 40) + pairs("held out", 10, split="test"))
+    write(Path("c.jsonl"), [{"frage": "c?", "antwort": "Ja.", "falsch": "Nein."}])
+    columns = {"prompt": "frage", "chosen": "antwort", "rejected": "falsch"}
+    sources = [
+        {"path": "a", "name": "large", "weight": 0.25},
+        {"path": "b", "weight": 0.5},
+        {"path": "c.jsonl", "columns": columns, "split": "validation"},
+    ]
+    workspace.set({"ingest.source": "files", "ingest.sources": sources})
+    settings = plan(None, None, {})
+    write_params(Path("params.yaml"), settings)
+    assert load_settings() == settings
+    assert workspace.stage("ingest")["rows/comparisons"] == len(mixed_rows())
+    rows = mixed_rows()
+    taken = Counter(row["source"] for row in rows)
+    assert taken["large"] in range(30, 71)  # 50 expected, and 3 standard deviations of 6
+    assert sum(row["source"] == "pairs.jsonl" and row["split"] is None for row in rows) in range(10, 31)
+    assert sum(row["split"] == "test" for row in rows) == 10
+    assert [row["split"] for row in rows if row["prompt"] == "c?"] == ["validation"]
+    # Which rows are taken depends on nothing else: neither order nor the other sources.
+    before = {row["prompt"] for row in rows if row["source"] == "large"}
+    write(Path("a/pairs.jsonl"), pairs("a", 200)[::-1])
+    workspace.set({"ingest.sources": sources[:1], "ingest.sha256": None})
+    workspace.stage("ingest")
+    assert {row["prompt"] for row in mixed_rows()} == before
+
+
+def mixed_rows() -> list[dict[str, Any]]:
+    return list(read_table("data/raw/comparisons.parquet", TABLES["comparisons"]))
+
+
+def test_sources_are_pinned_by_what_they_hold(workspace: Workspace) -> None:
+    write(Path("a.jsonl"), pairs("a", 3))
+    write(Path("b.jsonl"), pairs("b", 3))
+    named = {"ingest.source": "files", "ingest.sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}]}
+    first = plan(None, None, named)
+    assert [source.path for source in first.ingest.sources] == [
+        str(Path("a.jsonl").resolve()),
+        str(Path("b.jsonl").resolve()),
+    ]
+    write(Path("b.jsonl"), pairs("b", 4))
+    assert plan(None, None, named).ingest.sha256 != first.ingest.sha256
+    with pytest.raises(DataError, match="the data changed"):
+        load(first.ingest, seed=1)
+    with pytest.raises(SettingsError, match=r"ingest\.sources: c\.jsonl: no such file or folder"):
+        plan(None, None, named | {"ingest.sources": [{"path": "c.jsonl"}]})
+    with pytest.raises(SettingsError, match=r"--data a\.jsonl: .* names its data in ingest\.sources"):
+        plan(None, "a.jsonl", named)
+    with pytest.raises(DataError, match=r"ingest\.path and ingest\.sources both name data"):
+        load(Ingest(source="files", path="a.jsonl", sources=first.ingest.sources), seed=1)
+
+
+def test_a_weight_above_one_would_repeat_rows_and_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(SettingsError, match=r"ingest\.sources.*weight.*2"):
+        plan(None, None, {"ingest.source": "files", "ingest.sources": [{"path": "a", "weight": 2}]})
+
+
+def test_rows_that_cannot_be_read_are_put_aside_where_params_say_so(workspace: Workspace) -> None:
+    good = [json.dumps(row) for row in pairs("a", 4)]
+    bad = ["{", '{"prompt": "p", "chosen": "x"}', '{"prompt": 5, "chosen": "x", "rejected": "y"}', "[1]"]
+    Path("d.jsonl").write_text("\n".join([*good[:2], *bad, *good[2:]]))
+    workspace.set({"ingest.source": "files", "ingest.path": "d.jsonl"})
+    with pytest.raises(DataError, match=r"d\.jsonl: row 3: not valid JSON"):
+        workspace.stage("ingest")
+    assert not Path("data/raw").exists()
+    workspace.set({"ingest.unreadable": "quarantine"})
+    figures = workspace.stage("ingest")
+    assert (figures["rows/comparisons"], figures["rows/quarantined"]) == (4, 4)
+    lines = Path("data/raw/quarantine.jsonl").read_text().splitlines()
+    aside = sorted(map(json.loads, lines), key=lambda row: row["row"])
+    assert [(row["file"], row["row"]) for row in aside] == [("d.jsonl", f"row {n}") for n in (3, 4, 5, 6)]
+    assert all(row["rule"] == "readable" and row["why"] for row in aside)
+    assert (aside[0]["record"], aside[1]["record"]) == ("{\n", {"prompt": "p", "chosen": "x"})
+    Path("d.jsonl").write_text("\n".join(bad))
+    with pytest.raises(DataError, match=r"d\.jsonl"):
+        workspace.stage("ingest")
+    assert len(mixed_rows()) == 4  # the earlier result stays whole
