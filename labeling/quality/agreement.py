@@ -47,6 +47,8 @@ def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
         texts = row["completions"]
         keys = [sha256(text.encode()).hexdigest()[:16] for text in texts]
         for a, b in combinations(range(len(texts)), 2):
+            if None in (row["ranking"][a], row["ranking"][b]):
+                continue
             if keys[a] > keys[b]:
                 a, b = b, a
             gap = row["ranking"][a] - row["ranking"][b]

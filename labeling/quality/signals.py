@@ -87,7 +87,7 @@ def _signals(
         place = {index: at for at, index in enumerate(row["shown_order"])} if row.get("shown_order") else {}
         lengths = [len(text.split()) for text in texts]
         truth = gold.get((row["prompt"], tuple(texts)))
-        for a, b in combinations(range(len(texts)), 2):
+        for a, b in combinations([k for k, rank in enumerate(ranking) if rank is not None], 2):
             pairs += 1
             if truth is not None and truth[a] != truth[b]:
                 same = (ranking[a] - ranking[b]) * (truth[a] - truth[b])

@@ -55,7 +55,7 @@ class Votes:
 
 
 def votes(rows: Sequence[dict[str, Any]]) -> Votes:
-    """All pairs of all rankings.
+    """All pairs of outputs that all rankings rank.
 
     Raises:
         DataError: a row without `labeler_id`.
@@ -71,7 +71,7 @@ def votes(rows: Sequence[dict[str, Any]]) -> Votes:
         order = row.get("shown_order")
         place = {index: position for position, index in enumerate(order)} if order else None
         for a, b in combinations(range(len(ids)), 2):
-            if ids[a] == ids[b]:
+            if ids[a] == ids[b] or None in (row["ranking"][a], row["ranking"][b]):
                 continue
             if ids[a] > ids[b]:
                 a, b = b, a

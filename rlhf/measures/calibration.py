@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rlhf.data.rankings import pairs as ordered
 from rlhf.measures.rates import clustered_wilson, difference_interval
 
 
@@ -209,7 +210,7 @@ def reward_quality(
     margins, lengths, groups, prompts = [], [], [], []
     for row, own in zip(rankings, scores, strict=True):
         lengths_of_row = [len(text.split()) for text in row["completions"]]
-        for better, worse in _ordered(row["ranking"]):
+        for better, worse in sorted(ordered(row["ranking"])):
             margins.append(own[better] - own[worse])
             lengths.append(lengths_of_row[better] - lengths_of_row[worse])
             groups.append(row["labeler_group"] or "unknown")
@@ -230,18 +231,12 @@ def reward_quality(
     }
 
 
-def _ordered(ranking: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs (better, worse) of a ranking's places, ties left out."""
-    places = range(len(ranking))
-    return [(i, j) for i in places for j in places if ranking[i] < ranking[j]]
-
-
 def _orders_alike(rankings: Sequence[Mapping[str, Any]]) -> list[float]:
     """For every two labelers who ranked the same texts, and every pair of these that neither tied: 1 where
     they ordered it alike, 0 where they did not."""
     ranked: dict[tuple[str, ...], list[set[tuple[int, int]]]] = {}
     for row in rankings:
-        ranked.setdefault((row["prompt"], *row["completions"]), []).append(set(_ordered(row["ranking"])))
+        ranked.setdefault((row["prompt"], *row["completions"]), []).append(set(ordered(row["ranking"])))
     alike = []
     for same_texts in ranked.values():
         for first, second in combinations(same_texts, 2):

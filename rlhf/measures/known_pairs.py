@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf.data.rankings import pairs as ordered
+
 _CONTROLS = (
     "shuffled words",
     "another prompt's reference",
@@ -86,18 +88,16 @@ def labelled_pairs(rankings: Sequence[Mapping[str, Any]], splits: Sequence[str])
         rankings: rows of the contract COMPARISON; `policies` says which text is the `reference`.
         splits: those whose prompts trained neither the judge nor the reward model.
     """
-    pairs = []
+    known = []
     for row in rankings:
         if row["split"] not in splits:
             continue
-        texts, ranks = row["completions"], row["ranking"]
+        texts = row["completions"]
         sources = row.get("policies") or [None] * len(texts)
-        for i, better in enumerate(texts):
-            for j, worse in enumerate(texts):
-                if ranks[i] < ranks[j]:
-                    side = {sources[i]: "better", sources[j]: "worse"}.get("reference")
-                    pairs.append(KnownPair(row["prompt"], better, worse, side))
-    return pairs
+        for i, j in sorted(ordered(row["ranking"])):
+            side = {sources[i]: "better", sources[j]: "worse"}.get("reference")
+            known.append(KnownPair(row["prompt"], texts[i], texts[j], side))
+    return known
 
 
 def labelers_of(rankings: Sequence[Mapping[str, Any]]) -> str:

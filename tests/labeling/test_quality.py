@@ -58,6 +58,13 @@ def planted(
 # ---- votes ----
 
 
+def test_what_was_not_ranked_is_no_opinion() -> None:
+    partial, whole = row("ann", [2, None, 1]), row("ben", [1, 2])
+    assert len(votes([partial, whole]).first) == 2
+    assert [answer.value for answer in answers([partial])] in (["first"], ["second"])
+    assert signals([partial])["ann"].tie_rate == 0
+
+
 def test_votes_are_the_pairs_of_a_ranking_with_the_side_each_was_shown_on() -> None:
     cast = votes([row("ann", [2, 1, 2], shown_order=[2, 0, 1])])
     assert list(zip(cast.first, cast.second, strict=True)) == [(0, 1), (0, 2), (1, 2)]
