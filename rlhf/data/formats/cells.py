@@ -26,6 +26,9 @@ _TEXTS = {field.name for field in _FIELDS if pa.types.is_string(field.type)} | {
     *("model", "labeler", "annotator", "worker", "rater", "judge", "user", "author", "writer", "subject"),
 }
 _VALUES = {field.name for field in _FIELDS} - _TEXTS
+# Texts about a row, which no conversation can be.
+_ABOUT = ("note", "extra", "source", "split", "id", "labeler_id", "labeler_group", "writer_id", "policy")
+_TURN = frozenset(("role", "from", "speaker", "content", "value", "text"))
 _VALUE = re.compile(r"(.*[_ ])?(score|rank|ranking|rating|margin|strength|seconds|completions)s?([_ ].*)?")
 _LAST = re.compile(r"[ _.-]*(?:[a-z]|\d+)$")  # `response_a`, `answer 2`
 _STRUCTURE = re.compile(r"\s*[\[{]")
@@ -57,13 +60,15 @@ def _converter(name: str, cells: Iterable[str]) -> Convert | None:
     if not cells or any(isinstance(item, str) for item in values):
         return None
     if name in _TEXTS or _LAST.sub("", name) in _TEXTS:
-        turns = all(isinstance(item, dict) or _objects(item) for item in values)
+        turns = name not in _ABOUT and all(_turns(item) for item in values)
         return _structure if turns else None
     return value
 
 
-def _objects(item: Any) -> bool:
-    return isinstance(item, list) and bool(item) and all(isinstance(inner, dict) for inner in item)
+def _turns(item: Any) -> bool:
+    """Whether a value is a turn of a conversation, or a list of them: text that is JSON is a text."""
+    turns = item if isinstance(item, list) else [item]
+    return bool(turns) and all(isinstance(turn, dict) and bool(_TURN & turn.keys()) for turn in turns)
 
 
 def value(cell: str) -> Any:
