@@ -13,6 +13,7 @@ from rlhf.data.contracts import JUDGMENT, TABLES, row_id
 from rlhf.data.errors import DataError
 from rlhf.data.formats.parts import parts
 from rlhf.data.layouts.layout import Item, Notes
+from rlhf.data.lone_turns import in_turns
 from rlhf.data.reading import PutAside, Quarantined, Source, read
 from rlhf.data.sources import Raw, Rows
 from rlhf.data.table import TableWriter, read_table
@@ -78,6 +79,11 @@ def write_files(sources: Sequence[Source], folder: Path) -> Written:
         counts["corpus"] = len(demonstrations)
         with TableWriter(folder / "corpus.parquet", TABLES["corpus"]) as corpus:
             corpus.write(_as_corpus(demonstrations))
+    if changed := in_turns(folder):
+        notes.say(
+            f"{changed} rows whose prompt is a text ask what others ask as a lone turn of a conversation; "
+            "they are read as that conversation, too"
+        )
     return Written(counts, judgments, aside, tuple(notes.lines()))
 
 
