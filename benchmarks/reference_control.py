@@ -34,10 +34,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rlhf.data.contracts import DEMONSTRATION
 from rlhf.data.errors import DataError
 from rlhf.data.formats.json_files import read_jsonl
-from rlhf.data.readers import read_rows
+from rlhf.data.layouts.layout import Notes
+from rlhf.data.reading import Source, read
 from rlhf.judges.chat_completions import Endpoint
 from rlhf.judges.judge import Judge, ScoringJudge, blind_pairs, same
 from rlhf.judges.language_model import LlmJudge
@@ -88,7 +88,8 @@ def _scitldr(path: Path) -> list[tuple[str, str]] | None:
 
 
 def _demonstrations(path: Path) -> list[tuple[str, str]]:
-    return [(row["prompt"], row["completion"]) for row in read_rows(path, DEMONSTRATION)]
+    items = read(Source(str(path), layout="demonstrations", named_splits=False), Notes())
+    return [(item.row["prompt"], item.row["completion"]) for item in items]
 
 
 def draw_pairs(references: References, seed: int) -> dict[str, dict[str, list[Any]]]:

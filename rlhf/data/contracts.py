@@ -1,7 +1,7 @@
 """The row types that travel between stages: their columns, and the id of a row.
 
 Every row carries `source` and an `id`, the hash of its content columns. Stages write and read tables with
-`rlhf.data.table`; what people bring is read by `rlhf.data.readers`.
+`rlhf.data.table`; what people bring is read by `rlhf.data.reading`.
 """
 
 from __future__ import annotations

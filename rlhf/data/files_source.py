@@ -14,7 +14,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.formats.parts import parts
 from rlhf.data.layouts.layout import Item, Notes
 from rlhf.data.lone_turns import in_turns
-from rlhf.data.reading import PutAside, Quarantined, Source, read
+from rlhf.data.reading import PutAside, Quarantined, Source, passed_over, read
 from rlhf.data.sources import Raw, Rows
 from rlhf.data.table import TableWriter, read_table
 
@@ -112,8 +112,8 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
 
 def _refuse_nothing(sources: Sequence[Source], notes: Notes, read_any: bool) -> None:
     if not read_any:
-        read_from, lines = ", ".join(source.path for source in sources), "; ".join(notes.lines())
-        raise DataError(f"{read_from}: nothing in it could be read" + (f": {lines}" if lines else ""))
+        read_from = ", ".join(source.path for source in sources)
+        raise DataError(f"{read_from}: nothing in it could be read{passed_over(notes)}")
 
 
 def mixed(sources: Sequence[Source], notes: Notes, put_aside: PutAside) -> Iterator[Item]:

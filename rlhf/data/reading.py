@@ -98,12 +98,14 @@ def recognised(
     """
     notes = notes or Notes()
     for part in parts(source.path, notes.say):
+        if part.split is not None and source.named_splits and source.split is None:
+            notes.say(f"{part.files[0]}: split {part.split}, by the name {part.said!r}")
         every = _records(part, source, notes, put_aside)
         sample = list(islice(every, SAMPLE))
         if not sample:
             if put_aside is not None:
                 continue  # all of it is put aside
-            raise DataError(f"{part.files[0]}: no rows{_so_far(notes)}")
+            raise DataError(f"{part.files[0]}: no rows")
         columns = kinds(sample)
         try:
             layout = layout_of(columns, source.layout, part.table, notes.say)
@@ -159,7 +161,7 @@ def read(
     for line in unnamed.lines(source.path):
         notes.say(line)
     if not read_any:
-        raise DataError(f"{source.path}: nothing in it could be read{_so_far(notes)}")
+        raise DataError(f"{source.path}: nothing in it could be read{passed_over(notes)}")
 
 
 def _all_words(
@@ -177,9 +179,10 @@ def _all_words(
     return UnknownWords(met)
 
 
-def _so_far(notes: Notes) -> str:
-    lines = "; ".join(notes.lines())
-    return f": {lines}" if lines else ""
+def passed_over(notes: Notes) -> str:
+    """What was passed over, as the end of a line that says that nothing is left."""
+    lines = [line for line in notes.lines() if line.startswith("passed over: ")][:5]
+    return f": {'; '.join(lines)}" if lines else ""
 
 
 def _records(part: Part, source: Source, notes: Notes, put_aside: PutAside | None) -> Iterator[Record]:

@@ -90,7 +90,7 @@ def test_a_system_is_preferred_by_mean_rating_and_equal_means_are_a_tie(tmp_path
         ([row("1", "a", [1, True])], "row 1: ratings must be numbers"),
         ([row("1", "a", ["good"])], "row 1: ratings must be numbers"),
         ([{**row("1", "a", [1]), "prompts": {"grammar": {}}}], "no ratings on 'overall'; it has grammar"),
-        ([], "no rows"),
+        ([], "the file is empty"),
     ],
 )
 def test_unusable_ratings_end_in_one_line(tmp_path, capsys, rows, message):

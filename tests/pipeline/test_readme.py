@@ -30,7 +30,8 @@ from conftest import PATIENCE, ROOT, SMALL, free_port
 from flows.services.settings import Config, load_config
 from rlhf.data.contracts import TABLES
 from rlhf.data.errors import DataError
-from rlhf.data.folder import files
+from rlhf.data.files_source import files
+from rlhf.data.reading import Source
 from rlhf.data.table import read_table, write_table
 from rlhf.settings import Prepare
 from tasks import validate
@@ -267,13 +268,13 @@ def check(folder: Path) -> None:
     """
     settings = Prepare(judge_share=0.2, test_share=0.2)
     raw = {}
-    for name, rows in files(folder).tables.items():
-        write_table(folder / "raw.parquet", TABLES[name], rows)
-        raw[name] = read_table(folder / "raw.parquet", TABLES[name])
+    for name, rows in files([Source(str(folder))], "").tables.items():
+        write_table(folder / ".checked" / f"{name}.parquet", TABLES[name], rows)
+        raw[name] = read_table(folder / ".checked" / f"{name}.parquet", TABLES[name])
     tables = prepare(raw, settings, 17)
     split = {name: InMemory(tables[name], TABLES[name]) for name in (*SPLIT_TABLES, "corpus")}
     asked = Asked(prepare=settings, required=["comparisons"])
-    findings, _ = validate.check(views(split), asked, folder / "docs")
+    findings, _ = validate.check(views(split), asked, folder / ".checked" / "docs")
     broken = [finding.line() for finding in findings if finding.severity == "stop"]
     if broken:
         raise DataError(broken[0])

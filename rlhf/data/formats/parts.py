@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 
 from rlhf.data.contracts import TABLES
@@ -49,7 +49,7 @@ def parts(path: Path | str, say: Callable[[str], None] = lambda line: None) -> l
 
     Args:
         path: what a user names.
-        say: gets what a person should see: files that are not read, splits that names say.
+        say: gets what a person should see, such as files that are not read.
 
     Raises:
         DataError: nothing is there, a shard is missing, or one table lies there in two types of file.
@@ -59,7 +59,7 @@ def parts(path: Path | str, say: Callable[[str], None] = lambda line: None) -> l
     told += _grouped(root, files)
     if not told:
         raise DataError(f"{path}: no file of a known type; it may end in {', '.join(SUFFIXES)}")
-    return _splits(told, say)
+    return told
 
 
 def _named(path: str, say: Callable[[str], None]) -> tuple[Path, list[Path], list[Saved]]:
@@ -71,7 +71,7 @@ def _named(path: str, say: Callable[[str], None]) -> tuple[Path, list[Path], lis
     if place.is_dir():
         whole = list(saved_in(place))
         inside = [saved.folder for saved in whole]
-        files = []
+        files, others = [], []
         for file in sorted(place.rglob("*")):
             name = file.relative_to(place)
             if any(part.startswith((".", "_")) for part in name.parts) or _ABOUT.fullmatch(file.name):
@@ -85,7 +85,10 @@ def _named(path: str, say: Callable[[str], None]) -> tuple[Path, list[Path], lis
             if kind in SUFFIXES and kind != ".txt":
                 files.append(file)
             else:
-                say(f"{file}: not read, its type is none of {', '.join(SUFFIXES)}")
+                others.append(name)
+        if others:
+            shown = ", ".join(map(str, others[:3])) + (f" and {len(others) - 3} more" if others[3:] else "")
+            say(f"{path}: not read, because of their type: {shown}")
         return place, files, whole
     if not has_magic(path):
         raise DataError(f"{path}: no such file or folder")
@@ -147,8 +150,10 @@ def _grouped(root: Path, files: Iterable[Path]) -> list[Part]:
         shards = sorted(next(iter(by_kind.values())))
         total = totals.get((folder, stem), 0)
         if missing := sorted(set(range(total)) - {number for number, _ in shards}):
+            beside = list(folder.glob(f"{escape(stem)}-{missing[0]:05d}-of-*"))
+            mend = f"name the folder, or {stem}-*" if beside else "bring the file"
             raise DataError(
-                f"{shards[0][1]}: shard {missing[0]} of {total} is missing (counted from 0); bring the file"
+                f"{shards[0][1]}: shard {missing[0]} of {total} is missing (counted from 0); {mend}"
             )
         inner = folder.relative_to(root).parts if folder.is_relative_to(root) else ()
         name = stem or "/".join(inner[-1:]) or shards[0][1].stem
@@ -161,13 +166,6 @@ def _grouped(root: Path, files: Iterable[Path]) -> list[Part]:
 def _saved(folder: Path, files: tuple[Path, ...], split: str | None) -> Part:
     name = folder.name
     return Part(name, files, _table(name) or _table(folder.parent.name), split and split_named(split), split)
-
-
-def _splits(told: list[Part], say: Callable[[str], None]) -> list[Part]:
-    for part in told:
-        if part.split is not None:
-            say(f"{part.files[0]}: split {part.split}, by the name {part.said!r}")
-    return told
 
 
 def _table(name: str) -> str | None:
