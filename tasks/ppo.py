@@ -45,6 +45,8 @@ from rlhf.settings import Ppo
 from rlhf.training.curves import write_curve
 from rlhf.training.loop import arguments, train
 from rlhf.world.panel import Panel
+from tasks.runtime.errors import StageError
+from tasks.runtime.preflight import WITHOUT_DEMONSTRATIONS
 from tasks.runtime.stage import Stage, launch, run
 
 OWN_REWARD = Path("data/reward-model")
@@ -123,6 +125,8 @@ def train_policy(stage: Stage) -> None:
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
     policy = load_policy("models/sft")
+    if not demonstrations:
+        raise StageError(WITHOUT_DEMONSTRATIONS)
     refuse_unsound(policy, demonstrations.where("split", "train"), "models/sft")
     trained = reward_at(Path("models/reward"), policy)
     own = params.reward_model == "given"  # a reward model that the user brought

@@ -126,13 +126,19 @@ def refuse_empty(
 ) -> None:
     """Check that a split has something to train on.
 
+    The judge learns from references, too, and PPO starts where the references score 0; a reward model that is
+    all a run is for needs none.
+
     Raises:
-        DataError: it has no comparisons and no votes, or no references.
+        DataError: it has no comparisons and no votes, or no references where there are some elsewhere.
     """
     rows = sum(row["split"] == split for row in [*comparisons, *votes])
     references = sum(row["split"] == split for row in demonstrations)
-    if not rows or not references:
+    needed = split == "judge" or len(demonstrations) > 0
+    if not rows or (needed and not references):
         hint = "; set prepare.judge_share above 0" if split == "judge" else ""
+        if not demonstrations:
+            hint = "; bring demonstrations, or set prepare.judge_share to 0" if split == "judge" else ""
         raise DataError(f"split {split!r} has {rows} comparisons and votes and {references} references{hint}")
 
 
@@ -151,7 +157,9 @@ def trained(
 ) -> tuple[RewardModel, list[dict[str, float]]]:
     """The model that was trained on a split, shifted by the references there, and its loss curve."""
     reward = load_reward(stage.checkpoints / split / TRAINED)
-    shift_to_references(reward, [row for row in demonstrations if row["split"] == split])
+    references = [row for row in demonstrations if row["split"] == split]
+    if references:
+        shift_to_references(reward, references)
     return reward, read_json(stage.checkpoints / split / CURVE)
 
 
@@ -206,7 +214,8 @@ def fit(
     contrast = contrasts(references, params.judge_contrast, settings.seed) if split == "judge" else []
     counts += [1.0] * len(contrast)
     reward = reward_from_policy("models/sft", settings.seed)
-    refuse_unsound(reward, references, "models/sft")
+    if references:
+        refuse_unsound(reward, references, "models/sft")
     curve = train_reward(
         reward,
         rows + contrast,

@@ -34,6 +34,8 @@ def main(stage: Stage) -> dict[str, float | None]:
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    if not demonstrations:
+        return hand_on(stage)
     stage.log_dataset("data/prepared/demonstrations.parquet", demonstrations, "sft")
 
     base = load_policy("models/pretrained")
@@ -57,6 +59,19 @@ def main(stage: Stage) -> dict[str, float | None]:
         ],
         "samples",
     )
+    write_json("metrics/sft.json", figures)
+    return figures
+
+
+def hand_on(stage: Stage) -> dict[str, float | None]:
+    """Without demonstrations the base is the SFT policy: a reward model can be trained on it as well."""
+    print("there are no demonstrations: the base model is handed on as it is")
+    policy = load_policy("models/pretrained")
+    if stage.settings.base.lora:
+        policy.adapters = add_adapters(policy.model, stage.settings.base.lora)  # which add nothing yet
+    save_model(policy, "models/sft")
+    write_curve("plots/sft.csv", [])
+    figures = dict.fromkeys(("loss", "validation_loss", "validation_loss_before"))
     write_json("metrics/sft.json", figures)
     return figures
 

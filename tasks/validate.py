@@ -33,7 +33,6 @@ from tasks.rules.rule import Asked
 from tasks.rules.view import View, numpy, views
 from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import (
-    WITHOUT_DEMONSTRATIONS,
     Counts,
     by_form,
     conversations_too_long,
@@ -43,7 +42,7 @@ from tasks.runtime.feasibility import (
     turn_counts,
     without_cue,
 )
-from tasks.runtime.preflight import Problem
+from tasks.runtime.preflight import WITHOUT_DEMONSTRATIONS, Problem
 from tasks.runtime.stage import Stage, run
 
 if TYPE_CHECKING:

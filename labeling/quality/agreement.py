@@ -51,6 +51,8 @@ def answers(rows: Sequence[dict[str, Any]]) -> list[Answer]:
                 continue
             if keys[a] > keys[b]:
                 a, b = b, a
+            if None in (row["ranking"][a], row["ranking"][b]):
+                continue  # one of them was not ranked
             gap = row["ranking"][a] - row["ranking"][b]
             value = "tie" if gap == 0 else "first" if gap < 0 else "second"
             unit = f"{row['prompt']}\0{keys[a]}\0{keys[b]}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rlhf.data.table import TableWriter, read_table
 
 _CONTRACTS = {**TABLES, "judgments": JUDGMENT}
 QUARANTINE = "quarantine.jsonl"
+MOST_LIKED = 50_000  # texts of a corpus that is made of preferences
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def write_files(sources: Sequence[Source], folder: Path) -> Written:
     Args:
         sources: in the order of the rows.
         folder: gets a Parquet file for each name of `contracts.TABLES`, and `QUARANTINE` where records were
-            put aside. Without a corpus the demonstrations serve as one.
+            put aside. Without a corpus the demonstrations serve as one, and without those what people preferred.
 
     Raises:
         DataError: what cannot be read, naming file and row; or all of it was passed over.
@@ -74,11 +76,14 @@ def write_files(sources: Sequence[Source], folder: Path) -> Written:
         _refuse_nothing(sources, notes, bool(judgments) or any(counts.values()))
     if not aside:
         (folder / QUARANTINE).unlink()
-    if not counts["corpus"] and counts["demonstrations"]:
-        demonstrations = read_table(folder / "demonstrations.parquet", TABLES["demonstrations"])
-        counts["corpus"] = len(demonstrations)
+    if not counts["corpus"]:
+        told = {
+            name: read_table(folder / f"{name}.parquet", TABLES[name])
+            for name in ("demonstrations", "comparisons", "votes")
+        }
         with TableWriter(folder / "corpus.parquet", TABLES["corpus"]) as corpus:
-            corpus.write(_as_corpus(demonstrations))
+            corpus.write(_as_corpus(told["demonstrations"] or liked(told["comparisons"], told["votes"])))
+        counts["corpus"] = len(read_table(folder / "corpus.parquet", TABLES["corpus"]))
     if changed := in_turns(folder):
         notes.say(
             f"{changed} rows whose prompt is a text ask what others ask as a lone turn of a conversation; "
@@ -88,7 +93,7 @@ def write_files(sources: Sequence[Source], folder: Path) -> Written:
 
 
 def files(sources: Sequence[Source], revision: str) -> Raw:
-    """All rows of sources, in hand: for few of them. Without a corpus the demonstrations serve as one.
+    """All rows of sources, in hand: for few of them. The corpus is as `write_files` makes it.
 
     Args:
         sources: in the order of the rows.
@@ -105,9 +110,31 @@ def files(sources: Sequence[Source], revision: str) -> Raw:
     _refuse_nothing(sources, notes, any(tables.values()))
     judgments = tables.pop("judgments")
     if not tables["corpus"]:
-        tables["corpus"] = list(_as_corpus(tables["demonstrations"]))
+        told = tables["demonstrations"] or liked(tables["comparisons"], tables["votes"])
+        tables["corpus"] = list(_as_corpus(told))
     aside = [_aside(row) for row in quarantine]
     return Raw(tables, [], f"sha256 {revision}", tuple(notes.lines()), judgments, aside)
+
+
+def liked(
+    comparisons: Iterable[Mapping[str, Any]], votes: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """What people preferred, as demonstrations: the best answer of each ranking, and each that was voted up.
+
+    The first `MOST_LIKED` are enough of a corpus where nobody brought one.
+    """
+    return islice(_liked(comparisons, votes), MOST_LIKED)
+
+
+def _liked(
+    comparisons: Iterable[Mapping[str, Any]], votes: Iterable[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    for row in comparisons:
+        if row["completions"] and 1 in (row["ranking"] or ()):
+            yield {**row, "completion": row["completions"][row["ranking"].index(1)]}
+    for row in votes:
+        if row["label"]:
+            yield dict(row)
 
 
 def _refuse_nothing(sources: Sequence[Source], notes: Notes, read_any: bool) -> None:

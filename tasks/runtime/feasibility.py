@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.data.conversations import transcript
 from rlhf.settings import Scratch, Settings
-from tasks.runtime.preflight import Problem
+from tasks.runtime.preflight import WITHOUT_DEMONSTRATIONS, Problem
 
 if TYPE_CHECKING:
     from rlhf.models.template import Template
 
 _FEW = 10_000  # with more prompts a tie in place of a win never narrows the interval enough to matter
 Rows = Sequence[dict[str, Any]]
-WITHOUT_DEMONSTRATIONS = (
-    "there are no demonstrations, and PPO and the evaluation need them: bring some, or run until the reward "
-    "model (`python -m flows.run --until reward`)"
-)
 
 
 def too_long(

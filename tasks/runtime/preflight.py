@@ -15,6 +15,10 @@ from rlhf.settings import Pretrained, Scratch, Settings
 
 GROUPS = ("expert", "novice", "spammer")  # the simulated labelers
 PEOPLE = 20  # simulated labelers in all
+WITHOUT_DEMONSTRATIONS = (
+    "there are no demonstrations, and PPO and the evaluation need them: bring some, or run until the reward "
+    "model (`python -m flows.run --until reward`)"
+)
 
 
 @dataclass(frozen=True)
