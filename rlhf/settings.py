@@ -505,6 +505,16 @@ class Llm(Section):
         "OPENAI_API_KEY",
         "environment variable with the API key, which services.yaml has to allow; unset sends none",
     )
+    temperature: float | None = param(
+        0.0, "sampling temperature of its replies; null leaves it out, as some models refuse one", ge=0, le=2
+    )
+    reply_tokens: int | None = param(
+        500,
+        "longest reply; a model that thinks first needs more; null leaves the limit out",
+        "tokens",
+        ge=1,
+        le=1_000_000,
+    )
     max_requests: int = param(
         10_000, "requests a run may send; every pair is asked in both orders", "requests", ge=1, le=10_000_000
     )

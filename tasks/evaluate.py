@@ -21,7 +21,7 @@ from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, PROMPT, SNA
 from rlhf.data.distinct import near_copies
 from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table, write_table
-from rlhf.judges.judge import Judge, Row, blind_pairs
+from rlhf.judges.judge import Explains, Judge, Row, blind_pairs
 from rlhf.measures.alpha_spending import outcome
 from rlhf.measures.by_prompt import preference_by_prompt
 from rlhf.measures.caveats import caveats
@@ -180,7 +180,12 @@ def summarise(
     settings, seed = stage.settings.evaluate, stage.settings.seed
     confidence, first = settings.confidence, settings.gate_judge
     if not judged[first]["ppo"]:
-        raise StageError(f"the judge {first} judged no output of PPO; name another first in evaluate.judges")
+        asked = judges[first]
+        faults = asked.faults() if isinstance(asked, Explains) else ""
+        raise StageError(
+            f"the judge {first} judged no output of PPO{faults and f': {faults}'}; name another first in "
+            "evaluate.judges"
+        )
     by_judge = {
         name: {"kind": judge.kind, "name": judge.name, "tie_rule": TIE_RULE, "trust": trust[name].as_dict()}
         | rates(judged[name], confidence, trust[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.data.table import read_table
-from rlhf.judges.judge import Judge, PairedJudge, Row, blind_pairs
+from rlhf.judges.judge import Explains, Judge, PairedJudge, Row, blind_pairs
 from rlhf.judges.people import HumanJudge
 from rlhf.judges.reward_model import model_judge
 from rlhf.measures.judge_trust import Trust, asking, measure
@@ -62,7 +63,13 @@ def load_judge(name: str, settings: Settings, rows: Sequence[Row] = ()) -> Judge
     llm = settings.evaluate.llm
     if not llm.url or not llm.model:
         raise DataError("the judge llm needs evaluate.llm.url and evaluate.llm.model in params.yaml")
-    endpoint = Endpoint(llm.url, llm.model, key_variable=llm.key_variable)
+    endpoint = Endpoint(
+        llm.url,
+        llm.model,
+        key_variable=llm.key_variable,
+        temperature=llm.temperature,
+        reply_tokens=llm.reply_tokens,
+    )
     answers = state_dir() / "llm-judge.jsonl"
     return LlmJudge(endpoint, answers, max_requests=llm.max_requests, max_tokens=llm.max_tokens)
 
@@ -97,7 +104,7 @@ def trust_in(
         # the answers are in the judge's file, so asking again costs nothing
         asked = judge.in_both_orders([pair for asked_of in pairs.values() for pair in asked_of])
         consistent = [len(set(choices)) == 1 for choices in asked if None not in choices]
-    return measure(
+    trust = measure(
         asking(judge, str(rows[0]["source"]), seed, [*rankings, *rows]),
         rows,
         labelled,
@@ -106,6 +113,8 @@ def trust_in(
         labelers=labelers_of(rankings),
         consistent=consistent,
     )
+    faults = judge.faults() if isinstance(judge, Explains) else ""
+    return replace(trust, reason=f"{trust.reason}; {faults}") if faults else trust
 
 
 def judge_policy(stage: Stage, folder: Path, rows: list[Row]) -> list[Row]:

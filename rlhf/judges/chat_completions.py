@@ -12,6 +12,9 @@ import httpx
 from rlhf.data.errors import DataError
 from rlhf.judges.endpoints import DEFAULT_KEY, Allowed, key_for, load_allowed
 
+LIMIT = "max_tokens"  # what most models call the most tokens of a reply
+_OTHER_LIMIT = "max_completion_tokens"  # what those call it that think first
+_thinking: set[tuple[str, str]] = set()  # (url, model) of those that asked for the other name
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 
 
@@ -84,9 +87,14 @@ def post(client: httpx.Client, url: str, key: str, request: dict[str, Any]) -> t
         DataError: it will not answer this request.
     """
     try:
-        response = client.post(
-            url.rstrip("/") + "/chat/completions", json=request, headers={"Idempotency-Key": key}
-        )
+        place, named = url.rstrip("/") + "/chat/completions", {"Idempotency-Key": key}
+        asked, model = request, (url, str(request.get("model")))
+        if model in _thinking:
+            asked = _renamed(request)
+        response = client.post(place, json=asked, headers=named)
+        if response.status_code == 400 and LIMIT in asked and _OTHER_LIMIT in response.text:
+            _thinking.add(model)
+            response = client.post(place, json=_renamed(request), headers=named)
     except (httpx.UnsupportedProtocol, httpx.InvalidURL):
         raise DataError(
             f"{url}: no such kind of URL; give one that begins with http:// or https://"
@@ -99,17 +107,30 @@ def post(client: httpx.Client, url: str, key: str, request: dict[str, Any]) -> t
     if response.status_code in _RETRIED:
         raise Unavailable(f"status {response.status_code} ({said})", _retry_after(response))
     if response.status_code != 200:
-        raise DataError(
-            f"{url}: status {response.status_code} ({said}); check the URL, the model's name and the key"
-        )
+        mend = "check the URL, the model's name and the key"
+        if response.status_code == 400 and "temperature" in response.text:
+            mend = "evaluate.llm.temperature: null leaves the temperature out"
+        raise DataError(f"{url}: status {response.status_code} ({said}); {mend}")
     try:
         body = response.json()
-        text = body["choices"][0]["message"]["content"]
-        text = text if isinstance(text, str) else ""  # no text: a refusal
+        if "choices" not in body and body.get("error"):
+            raise Unavailable(f"status 200 with an error ({said})")
+        text = _text(body["choices"][0]["message"]["content"])
         tokens = int((body.get("usage") or {}).get("total_tokens") or _guess(request, text))
     except (ValueError, LookupError, TypeError, AttributeError):
         raise Unavailable("an answer that is no chat completion") from None
     return text, tokens
+
+
+def _renamed(request: dict[str, Any]) -> dict[str, Any]:
+    return {_OTHER_LIMIT if name == LIMIT else name: value for name, value in request.items()}
+
+
+def _text(content: Any) -> str:
+    """The text of a reply, which may come in parts; none of a refusal."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if isinstance(part, dict) and part.get("text"))
+    return content if isinstance(content, str) else ""
 
 
 def _guess(request: dict[str, Any], reply: str) -> int:

@@ -71,6 +71,15 @@ class PairedJudge(Protocol):
         ...
 
 
+@runtime_checkable
+class Explains(Protocol):
+    """A judge that can say what went wrong when it was asked."""
+
+    def faults(self) -> str:
+        """What went wrong so far, in one line for people; empty where nothing did."""
+        ...
+
+
 def blind_pairs(
     policy: str,
     prompts: Sequence[Mapping[str, Any]],

@@ -2,7 +2,8 @@
 
 Each answer is on disk, flushed and synced, before it is used: the file gets one line an answer, keyed by the
 hash of all that was asked, and nothing in it is ever asked again. A run that was killed goes on where it
-stood. What was on its way when the process died is asked again, under the same `Idempotency-Key`.
+stood. What was on its way when the process died is asked again, under the same `Idempotency-Key`. An empty
+reply (a model that ran out of tokens while it was thinking) counts for its run and is not kept.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class KeptAnswers:
         for line in raw.split(b"\n"):
             try:
                 answer = json.loads(line)
-                self.replies[answer["key"]] = answer["reply"]
-            except (ValueError, LookupError, TypeError):
+                if answer["reply"].strip():
+                    self.replies[answer["key"]] = answer["reply"]
+            except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # a line that was torn when a run was killed: its answer is asked again
         if raw and not raw.endswith(b"\n"):
             self._write(b"\n")
@@ -53,10 +55,12 @@ class KeptAnswers:
         self._file.close()
 
     def add(self, key: str, model: str, prompt_version: str, reply: str, tokens: int) -> None:
-        """Keep an answer for good."""
+        """Keep an answer for good; an empty one for this run."""
+        self.replies[key] = reply
+        if not reply.strip():
+            return
         answer = {"key": key, "model": model, "prompt": prompt_version, "reply": reply, "tokens": tokens}
         self._write(json.dumps(answer, ensure_ascii=True).encode() + b"\n")
-        self.replies[key] = reply
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

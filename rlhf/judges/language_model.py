@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,9 +22,10 @@ import httpx
 
 from rlhf.data.conversations import speaker
 from rlhf.data.errors import DataError
-from rlhf.judges.chat_completions import Endpoint, Unavailable, headers, post
+from rlhf.judges.chat_completions import LIMIT, Endpoint, Unavailable, headers, post
 from rlhf.judges.judge import Row, judged, same
 from rlhf.judges.kept_answers import KeptAnswers
+from rlhf.judges.verdicts import read_verdict
 
 PROMPT_VERSION = "1"  # raise it with any change of the texts below: it is part of the judge's name
 SYSTEM = """You compare two responses to the same prompt and say which one is better: truer to the prompt,
@@ -60,7 +60,6 @@ The prompt is a conversation, one turn after another. The responses are what the
 TURN = """[turn {number}, {speaker} {mark}]
 {text}
 [end of turn {number} {mark}]"""
-_VERDICT = re.compile(r"^\W*verdict\W*(A|B|tie)\W*$", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass
@@ -75,6 +74,8 @@ class Usage:
         unparsable: replies without a readable verdict, whether fresh or from disk.
         disagreements: pairs whose two orders did not agree: ties for want of a winner.
         unjudged: pairs left without a judgment because of an unparsable reply.
+        replies: that were read, whether fresh or from disk.
+        unparsable_reply: the first of those that could not be read.
     """
 
     requests: int = 0
@@ -84,6 +85,8 @@ class Usage:
     unparsable: int = 0
     disagreements: int = 0
     unjudged: int = 0
+    replies: int = 0
+    unparsable_reply: str | None = None
 
 
 @dataclass
@@ -110,6 +113,19 @@ class LlmJudge:
     def name(self) -> str:
         """The model and the version of the prompt: another prompt is another judge."""
         return f"llm:{self.endpoint.model}:prompt-{PROMPT_VERSION}"
+
+    def faults(self) -> str:
+        """See `rlhf.judges.judge.Explains.faults`."""
+        usage = self.usage
+        if not usage.unparsable:
+            return ""
+        said = " ".join((usage.unparsable_reply or "").split())
+        such = (
+            f"such as {ascii(said)[:120]}"
+            if said
+            else "all of them empty: its tokens may not suffice to answer"
+        )
+        return f"{usage.unparsable} of {usage.replies} replies could not be read, {such}"
 
     def judge(self, pairs: Sequence[Row]) -> list[Row]:
         """See `rlhf.judges.judge.Judge.judge`; `shown_order` is the order that was asked first.
@@ -148,8 +164,13 @@ class LlmJudge:
             missing = {key: request for key, request in asked.items() if key not in answers.replies}
             self.usage.cached += len(asked) - len(missing)
             self._ask(missing, answers)
-            verdicts = {key: read_verdict(answers.replies[key]) for key in asked}
-        self.usage.unparsable += sum(verdict is None for verdict in verdicts.values())
+            replies = {key: answers.replies[key] for key in asked}
+        verdicts = {key: read_verdict(reply) for key, reply in replies.items()}
+        unread = [replies[key] for key, verdict in verdicts.items() if verdict is None]
+        self.usage.replies += len(replies)
+        self.usage.unparsable += len(unread)
+        if unread and not self.usage.unparsable_reply:
+            self.usage.unparsable_reply = max(unread, key=len)  # an empty one says the least
         return [[_preferred(verdicts[key], order) for key, order in ways] or ["tie"] for ways in orders]
 
     def _request(self, pair: Row, order: Sequence[int]) -> dict[str, Any]:
@@ -171,7 +192,7 @@ class LlmJudge:
         request = {
             "model": self.endpoint.model,
             "temperature": self.endpoint.temperature,
-            "max_tokens": self.endpoint.reply_tokens,
+            LIMIT: self.endpoint.reply_tokens,
             "messages": [
                 {"role": "system", "content": system.format(mark=mark)},
                 {"role": "user", "content": USER.format(mark=mark, prompt=prompt, a=a, b=b)},
@@ -248,12 +269,6 @@ class LlmJudge:
                     f"the llm judge reached its limit of {limit} {what}; raise max_{what} and run again, "
                     f"the answers so far are kept in {self.cache}"
                 )
-
-
-def read_verdict(reply: str) -> str | None:
-    """`A`, `B` or `tie` as the reply says, None where it says none or several different ones."""
-    verdicts = {verdict.upper() for verdict in _VERDICT.findall(reply)}
-    return {"A": "A", "B": "B", "TIE": "tie"}[verdicts.pop()] if len(verdicts) == 1 else None
 
 
 def _preferred(verdict: str | None, order: Sequence[int]) -> str | None:

@@ -160,3 +160,4 @@ def test_a_judge_whose_replies_cannot_be_read_is_not_believed(server, tmp_path, 
     measured = trust(make(server, tmp_path), held_out[:10], ["some output"] * 10)
     assert not measured.decides
     assert "10 of 10 replies could not be read" in measured.reason
+    assert measured.reason.endswith("replies could not be read, such as 'I cannot compare these.'")

@@ -18,7 +18,7 @@ def test_judgments_meet_their_contract_and_orders_are_drawn_by_seed(tmp_path):
     first = judge.judge(pairs(["p"], [" short"], [" much longer"]))
     write_table(tmp_path / "judgments.parquet", JUDGMENT, first)
     (row,) = read_table(tmp_path / "judgments.parquet", JUDGMENT)
-    assert row == first[0]
+    assert row == first[0] | {"extra": None}
     assert row["id"] == row_id(JUDGMENT, row)
     assert (row["preferred"], row["judge_id"], row["judge_kind"]) == ("output", "length", "model")
 

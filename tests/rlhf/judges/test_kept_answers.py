@@ -48,6 +48,20 @@ def test_the_limit_on_spending_holds_and_a_later_run_goes_on(server, tmp_path, l
     assert (judge.usage.requests, judge.usage.cached) == (0, 20)
 
 
+def test_an_empty_reply_is_not_kept_and_asked_again(server, tmp_path):
+    server.behave = lambda request, attempt: (200, {}, completion(None if attempt == 0 else "Verdict: tie"))
+    judge = make(server, tmp_path)
+    assert judge.judge(pairs(3)) == []
+    assert (tmp_path / "answers.jsonl").read_text() == ""
+    # a file of an earlier version may hold some
+    (tmp_path / "answers.jsonl").write_text(
+        "".join(json.dumps({"key": key, "reply": " "}) + "\n" for key in server.seen)
+    )
+    again = make(server, tmp_path)
+    assert [row["preferred"] for row in again.judge(pairs(3))] == ["tie"] * 3
+    assert (again.usage.cached, again.usage.requests) == (0, 6)
+
+
 def test_another_prompt_model_or_server_is_another_question(server, tmp_path):
     make(server, tmp_path).judge(pairs(1))
     other = LlmJudge(Endpoint(server.url, "judge-2"), tmp_path / "answers.jsonl")

@@ -9,7 +9,7 @@ import pytest
 from chat_server import completion, make, pairs, responses, verdict_by_length
 
 from rlhf.data.contracts import JUDGMENT, row_id
-from rlhf.judges.language_model import read_verdict
+from rlhf.judges.verdicts import read_verdict
 
 
 def test_both_orders_are_asked_blind_and_the_winner_of_both_is_preferred(server, tmp_path):
@@ -67,13 +67,25 @@ def test_a_reply_without_a_verdict_is_counted_and_nobody_wins(server, tmp_path):
         ("Verdict: A\nVerdict: A", "A"),
         ("Verdict: A\nVerdict: B", None),
         ("Verdict: A or B", None),
-        ("The verdict: A wins", None),
         ("A", None),
         ("", None),
     ],
 )
 def test_only_a_clear_verdict_is_one(reply, verdict):
     assert read_verdict(reply) == verdict
+
+
+def test_a_judge_that_cannot_be_read_says_so_with_a_reply(server, tmp_path):
+    server.behave = lambda request, attempt: (200, {}, completion("I cannot\ncompare these."))
+    judge = make(server, tmp_path)
+    assert judge.faults() == ""
+    assert judge.judge(pairs(3)) == []
+    assert judge.faults() == "6 of 6 replies could not be read, such as 'I cannot compare these.'"
+    server.behave = lambda request, attempt: (200, {}, completion(None))
+    (tmp_path / "answers.jsonl").unlink()
+    judge = make(server, tmp_path)
+    judge.judge(pairs(3))
+    assert judge.faults().startswith("6 of 6 replies could not be read, all of them empty")
 
 
 def test_a_response_cannot_speak_for_the_judge(server, tmp_path):
