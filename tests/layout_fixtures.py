@@ -303,7 +303,7 @@ FIXTURES: dict[str, tuple[str, Records]] = {
         ],
     ),
     "llama-factory-kto": (
-        "kto-tags",
+        "thumbs",
         [{"instruction": ASK[i], "input": "", "output": _turned(i)[0], "kto_tag": i % 2 == 0} for i in FIVE],
     ),
     "axolotl-response": (

@@ -1,4 +1,4 @@
-"""Pairs under the names of Axolotl's and LLaMA-Factory's DPO sets, and LLaMA-Factory's thumbs.
+"""Pairs under the names of Axolotl's and LLaMA-Factory's DPO sets.
 
 The prompt is an instruction with an optional input, a question, an input alone, or `conversations`.
 """
@@ -6,18 +6,15 @@ The prompt is an instruction with an optional input, a question, an input alone,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from rlhf.data.errors import DataError
-from rlhf.data.layouts.contract import thumb
 from rlhf.data.layouts.instructions import instructed
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
-from rlhf.data.layouts.pairs import judged
-from rlhf.data.layouts.turns import asked, parted, turns_of
-from rlhf.data.layouts.values import COMMON, common
+from rlhf.data.layouts.pairs import BESIDE, judged
+from rlhf.data.layouts.turns import parted, turns_of
+from rlhf.data.layouts.values import COMMON
 
 _PROMPTS = ("instruction", "question", "input", "query")
-_BESIDE = {"system", "system_prompt", "history", "margin", "score_chosen", "score_rejected"}
+_BESIDE = BESIDE | {"system", "system_prompt", "history"}
 
 
 def _fits_named(columns: Mapping[str, str]) -> bool:
@@ -63,28 +60,6 @@ def _rows_shared(records: Sequence[Record], options: Options, notes: Notes) -> I
         yield judged(*parted(ends, notes), columns, notes)
 
 
-def _fits_thumbs(columns: Mapping[str, str]) -> bool:
-    return "kto_tag" in columns and (
-        "output" in columns or any(is_a(columns, name, "messages") for name in ("conversations", "messages"))
-    )
-
-
-def _rows_thumbs(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
-    for record in records:
-        columns, where = record.columns, record.where
-        turns = columns.get("conversations") or columns.get("messages")
-        prompt: dict[str, Any]
-        if turns:
-            *front, last = turns_of(turns, where, notes)
-            if last["role"] != "assistant":
-                raise DataError("the turns do not end with the assistant's, which kto_tag is about")
-            prompt, answer = asked(front, where, notes, columns.get("system")), last["content"]
-        else:
-            prompt, answer = instructed(record, notes), text_of(columns.get("output"), "output")
-        vote = {"completion": answer, "label": thumb(columns["kto_tag"])}
-        yield Item("votes", prompt | common(columns) | vote)
-
-
 LAYOUTS = (
     Layout(
         name="instruction-pairs",
@@ -104,13 +79,5 @@ LAYOUTS = (
         fits=_fits_shared,
         rows=_rows_shared,
         own=COMMON | _BESIDE | {"conversations", "chosen", "rejected"},
-    ),
-    Layout(
-        name="kto-tags",
-        about="an answer and whether it is good (LLaMA-Factory)",
-        columns="`instruction`, `input`, `output`, `kto_tag`; or `conversations`, `kto_tag`",
-        fits=_fits_thumbs,
-        rows=_rows_thumbs,
-        own=COMMON | _BESIDE | {*_PROMPTS, "prompt", "output", "conversations", "messages", "kto_tag"},
     ),
 )

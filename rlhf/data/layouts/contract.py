@@ -22,11 +22,13 @@ from rlhf.data.contracts import (
 )
 from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a
 from rlhf.data.layouts.turns import turns_of
-from rlhf.data.layouts.values import LABELERS, filled, who_is
+from rlhf.data.layouts.values import LABELERS, filled, these, who_is
 from rlhf.data.rankings import dense_ranks
 
+# What corpora say of their texts; any other column may mean that the file is no corpus.
+_ABOUT = these("url timestamp date title lang language license meta metadata domain subset")
 _GOOD = ("true", "good", "up", "yes", "1", "thumbs up", "thumbs_up", "like", "positive", "desirable")
 _BAD = ("false", "bad", "down", "no", "0", "thumbs down", "thumbs_down", "dislike", "negative", "undesirable")
 
@@ -38,7 +40,7 @@ _KNOWN["judgments"] = frozenset(JUDGMENT.schema.names)
 
 def _fits(contract: Contract, columns: Mapping[str, str]) -> bool:
     if contract is CORPUS:
-        return columns.keys() <= {"text", "source", "id", "extra"} and "text" in columns
+        return is_a(columns, "text", "text") and columns.keys() <= {"text", *CORPUS.schema.names, *_ABOUT}
     if contract is PROMPT:
         asked = "prompt" in columns or columns.get("messages") == "messages"
         return asked and columns.keys() <= set(PROMPT.schema.names)
@@ -90,7 +92,7 @@ def _rows(
         yield Item(table, row)
 
 
-def thumb(label: Any) -> Any:
+def thumb(label: Any, column: str = "label") -> bool:
     """A vote as true or false: files also say 1 and 0, or good and bad.
 
     Raises:
@@ -99,7 +101,7 @@ def thumb(label: Any) -> Any:
     word = str(label).strip().lower().removesuffix(".0")
     if word in _GOOD or word in _BAD:
         return word in _GOOD
-    raise DataError(f"column 'label' is {ascii(label)[:40]}; it must be true for a good answer, or false")
+    raise DataError(f"column {column!r} is {ascii(label)[:40]}; it must be true for a good answer, or false")
 
 
 def _layout(contract: Contract, table: str) -> Layout:

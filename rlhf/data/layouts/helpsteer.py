@@ -75,37 +75,49 @@ def _turns(prompt: str) -> Any:
     ]
 
 
+# Names of the answers and of the preference: HelpSteer3's, and those of HelpSteer2's preferences.
+_PREFERRED = (
+    ("response1", "response2", "overall_preference"),
+    ("response_1", "response_2", "preference_strength"),
+)
+
+
 def _fits_preferred(columns: Mapping[str, str]) -> bool:
-    return {"response1", "response2", "overall_preference"} <= columns.keys()
+    return any(set(names) <= columns.keys() for names in _PREFERRED)
 
 
 def _rows_preferred(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
     for record in records:
         columns = record.columns
-        value = columns.get("overall_preference")
+        first, second, column = next(names for names in _PREFERRED if set(names) <= columns.keys())
+        value = columns[column]
         if not filled(value):
-            notes.pass_over("rows without overall_preference", record.where)
+            notes.pass_over(f"rows without {column}", record.where)
             continue
-        preferred = number_of(value, "overall_preference")
+        preferred = number_of(value, column)
         if not -3 <= preferred <= 3:
-            raise DataError(
-                f"overall_preference is {preferred:g}; it must be -3 (response1) to 3 (response2)"
-            )
-        notes.say("overall_preference below 0: response1 is better; its size is kept as margin")
+            raise DataError(f"{column} is {preferred:g}; it must be -3 ({first}) to 3 ({second})")
+        notes.say(f"{column} below 0: {first} is better; its size is kept as margin")
         if columns.get("individual_preference"):
             notes.say(
                 "individual_preference: the rows are of the overall preference; the annotators' own are kept "
                 "in extra"
             )
         yield comparison(
-            asked(columns.get("context", columns.get("prompt")), record.where, notes, column="context"),
-            [text_of(columns.get(name), name) for name in ("response1", "response2")],
+            asked(_turns_or(columns), record.where, notes, column="context"),
+            [text_of(columns.get(name), name) for name in (first, second)],
             ranking=[preferred, -preferred],
             margin=abs(preferred),
             extra=columns.get("individual_preference")
             and {"individual_preference": columns["individual_preference"]},
             **common(columns),
         )
+
+
+def _turns_or(columns: Mapping[str, Any]) -> Any:
+    """The prompt: turns, a text, or HelpSteer2's text with marks."""
+    prompt = columns.get("context") or columns.get("prompt")
+    return _turns(prompt) if isinstance(prompt, str) else prompt
 
 
 LAYOUTS = (
@@ -135,10 +147,11 @@ LAYOUTS = (
     Layout(
         name="helpsteer3",
         about="two answers and a preference from -3 (the first is much better) to 3 (HelpSteer3)",
-        columns="`context`, `response1`, `response2`, `overall_preference`, `individual_preference`",
+        columns="`context`, `response1`, `response2`, `overall_preference`, `individual_preference`; or "
+        "`prompt`, `response_1`, `response_2`, `preference_strength`",
         fits=_fits_preferred,
         rows=_rows_preferred,
-        own=frozenset(("context", "prompt", "response1", "response2", "overall_preference"))
+        own=frozenset(("context", "prompt", *(name for names in _PREFERRED for name in names)))
         | {"individual_preference", *LABELERS, "split", "source"},
     ),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
-from rlhf.data.layouts.pairs import judged
+from rlhf.data.layouts.pairs import BESIDE, judged
 from rlhf.data.layouts.turns import Turns, in_transcript, parted
 from rlhf.data.layouts.values import COMMON
 
@@ -39,5 +39,5 @@ LAYOUT = Layout(
     columns="`chosen`, `rejected`",
     fits=_fits,
     rows=_rows,
-    own=COMMON | {"chosen", "rejected", "prompt", "margin", "score_chosen", "score_rejected"},
+    own=COMMON | BESIDE | {"chosen", "rejected", "prompt"},
 )

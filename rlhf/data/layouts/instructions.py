@@ -8,51 +8,23 @@ from typing import Any
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.turns import asked
-from rlhf.data.layouts.values import common, filled
+from rlhf.data.layouts.values import common, filled, these
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "user")
+_INPUTS = ("input", "context")  # what an instruction or a question is about
 ANSWERS = ("response", "output", "answer", "completion", "target", "summary", "reply", "assistant")
 # Columns by which answers are judged: with any of them a file is more than demonstrations.
-JUDGED = frozenset(
-    [
-        "label",
-        "labels",
-        "kto_tag",
-        "rating",
-        "ratings",
-        "score",
-        "scores",
-        "rank",
-        "ranks",
-        "ranking",
-        "winner",
-        "choice",
-        "preferred",
-        "preference",
-        "verdict",
-        "better",
-        "chosen",
-        "rejected",
-        "chosen_response",
-        "rejected_response",
-        "rejected_messages",
-        "helpfulness",
-        "correctness",
-        "reward",
-        "feedback",
-        "thumbs",
-        "preferred_by",
-        "reference",
-        "policy",
-        "completions",
-        "answers",
-    ]
+JUDGED = these(
+    "label labels kto_tag rating ratings score scores rank ranks ranking winner choice preferred "
+    "preference verdict better chosen rejected chosen_response rejected_response rejected_messages "
+    "helpfulness correctness reward feedback thumbs preferred_by reference policy completions answers "
+    "thumb thumbs_up vote liked is_good good"
 )
 
 
 def instructed(record: Record, notes: Notes) -> dict[str, Any]:
-    """The prompt of a record by the names of instruction sets: an input stands on a line after its
-    instruction; system and history make it a conversation.
+    """The prompt of a record by the names of instruction sets: an input or context stands on a
+    line after its instruction or question; system and history make it a conversation.
 
     Raises:
         DataError: no column is the prompt, or it is no text.
@@ -62,8 +34,9 @@ def instructed(record: Record, notes: Notes) -> dict[str, Any]:
     if name is None:
         raise DataError(f"no column is the prompt among {', '.join(columns)}; name it in ingest.columns")
     prompt = columns[name]
-    if name == "instruction" and filled(columns.get("input")):
-        prompt = f"{text_of(prompt, name)}\n{text_of(columns['input'], 'input')}"
+    for beside in _INPUTS if name in ("instruction", "question") else ():
+        if filled(columns.get(beside)):
+            prompt = f"{text_of(prompt, name)}\n{text_of(columns[beside], beside)}"
     system = columns.get("system") or columns.get("system_prompt")
     past = columns.get("history")
     if past and name in ("instruction", "query", "prompt"):
@@ -84,8 +57,8 @@ def _fits(columns: Mapping[str, str]) -> bool:
         return False
     prompts = [name for name in PROMPTS if is_a(columns, name, "text|messages")]
     answers = [name for name in ANSWERS if is_a(columns, name, "text")]
-    if set(prompts) >= {"instruction", "input"}:
-        prompts.remove("input")
+    if "instruction" in prompts or "question" in prompts:
+        prompts = [name for name in prompts if name not in _INPUTS]
     return len(prompts) == len(answers) == 1
 
 

@@ -14,6 +14,19 @@ from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a,
 from rlhf.data.layouts.turns import asked, in_transcript, parted, turns_of
 from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of
 
+_SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("chosen-rating", "rejected-rating"),
+)
+_MODELS = (
+    ("chosen_model", "rejected_model"),
+    ("chosen-model", "rejected-model"),
+    ("chosen_policy", "rejected_policy"),
+)
+# What a pair may say of itself, under each of its names.
+BESIDE = frozenset(("margin", *(name for pair in (*_SCORES, *_MODELS) for name in pair)))
 _OTHER_PROMPTS = {"instruction", "question", "input", "conversations", "context", "history", "query"}
 
 
@@ -46,12 +59,14 @@ def judged(
     prompt: Mapping[str, Any], answers: Sequence[str], columns: Mapping[str, Any], notes: Notes
 ) -> Item:
     """The comparison of a chosen and a rejected answer, with the margin and the scores of its columns."""
-    scores: list[Any] = [columns.get("score_chosen"), columns.get("score_rejected")]
-    known = all(map(filled, scores))
-    scores = [number_of(score, "score_chosen or score_rejected") for score in scores] if known else []
+    names = next((pair for pair in _SCORES if set(pair) <= columns.keys()), ())
+    scores: list[Any] = [columns[name] for name in names]
+    known = bool(names) and all(map(filled, scores))
+    scores = [number_of(score, name) for score, name in zip(scores, names, strict=True)] if known else []
+    models = next(([columns[a], columns[b]] for a, b in _MODELS if {a, b} <= columns.keys()), [])
     if known and scores[0] == scores[1]:
         # Only a coin chose between equal scores, whatever the columns are called.
-        notes.say("pairs with equal score_chosen and score_rejected are read as ties")
+        notes.say(f"pairs with equal {' and '.join(names)} are read as ties")
     margin = columns.get("margin")
     return comparison(
         prompt,
@@ -59,6 +74,7 @@ def judged(
         ranking=[1, 1] if known and scores[0] == scores[1] else [1, 2],
         scores=scores or None,
         margin=number_of(margin, "margin") if filled(margin) else None,
+        policies=[str(model) for model in models] if all(map(filled, models)) and models else None,
         **common(columns),
     )
 
@@ -81,7 +97,7 @@ def _asked(record: Record, notes: Notes) -> tuple[dict[str, Any], list[str]]:
     if any(len(talk) > 1 and talk[0]["role"] != "assistant" for talk in talks):
         if isinstance(outer, list):  # TRL joins a prompt of messages with what follows it
             front = turns_of(outer, record.where, notes)
-            talks = [talk if talk[: len(front)] == front else [*front, *talk] for talk in talks]
+            talks = [talk if talk[:1] == front[:1] else [*front, *talk] for talk in talks]
         return parted(talks, notes)
     if outer is None:
         raise DataError("chosen and rejected have no turn in common and there is no prompt; add one")
@@ -124,6 +140,5 @@ LAYOUT = Layout(
     "`score_chosen`, `score_rejected`",
     fits=_fits,
     rows=_rows,
-    own=COMMON
-    | {"prompt", "messages", "system", "chosen", "rejected", "margin", "score_chosen", "score_rejected"},
+    own=COMMON | BESIDE | {"prompt", "messages", "system", "chosen", "rejected"},
 )

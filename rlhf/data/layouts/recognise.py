@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts import (
@@ -28,10 +29,11 @@ from rlhf.data.layouts import (
     spreadsheet,
     summaries,
     swift,
+    thumbs,
     webgpt,
 )
 from rlhf.data.layouts.kinds import kinds
-from rlhf.data.layouts.layout import Layout
+from rlhf.data.layouts.layout import Layout, Record
 
 __all__ = ["LAYOUTS", "kinds", "recognise"]
 
@@ -50,8 +52,10 @@ LAYOUTS: tuple[Layout, ...] = (
     *summaries.LAYOUTS,
     pku.LAYOUT,
     arena.LAYOUT,
+    arena.FLAGS,
     *oasst.LAYOUTS,
     *swift.LAYOUTS,
+    thumbs.LAYOUT,
     *argilla.LAYOUTS,
     *label_studio.LAYOUTS,
     *prodigy.LAYOUTS,
@@ -78,8 +82,10 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
         if named is None:
             raise DataError(f"there is no layout {layout!r}; there are {_names(LAYOUTS)}")
         return named
-    fitting = [known for known in LAYOUTS if known.fits(columns)]
-    fitting = [known for known in fitting if not known.general] or fitting
+    fitting = _fitting(columns)
+    small = {small_name(name): kind for name, kind in columns.items()}
+    if not fitting and len(small) == len(columns):
+        fitting = [in_small_letters(known, columns) for known in _fitting(small)]
     if len(fitting) == 1:
         return fitting[0]
     shown = ", ".join(columns) or "(none)"
@@ -88,6 +94,38 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
     raise DataError(
         f"columns {shown}: no known layout; map them in ingest.columns, such as "
         "{prompt: question, chosen: better_answer, rejected: other_answer}; docs/data.md lists the layouts"
+    )
+
+
+def _fitting(columns: Mapping[str, str]) -> list[Layout]:
+    fitting = [known for known in LAYOUTS if known.fits(columns)]
+    return [known for known in fitting if not known.general] or fitting
+
+
+def small_name(name: str) -> str:
+    """A column's name as layouts spell theirs: `Chosen Response` is `chosen_response`."""
+    return "_".join(name.lower().replace("-", " ").split())
+
+
+def in_small_letters(layout: Layout, columns: Iterable[str]) -> Layout:
+    """The layout for a file that spells its columns in another way.
+
+    Args:
+        layout: as it is.
+        columns: the file's.
+    """
+    if layout.own is None:
+        return layout
+    spelled = {name: small_name(name) for name in columns if small_name(name) in layout.own}
+
+    def renamed(records: Iterable[Record]) -> Iterator[Record]:
+        for where, values in records:
+            yield Record(where, {spelled.get(name, name): value for name, value in values.items()})
+
+    return replace(
+        layout,
+        groups=lambda records: layout.groups(renamed(records)),
+        own=layout.own | frozenset(spelled),
     )
 
 

@@ -145,14 +145,24 @@ def _place(word: str, answers: Answers) -> int | None:
     if len(left) != 1 or word.startswith("-"):
         return None
     mark = left[0]
+    if mark.isdigit() and not _counts(answers):
+        return None
     if mark in answers.marks:
         return list(answers.marks).index(mark)
     place = _PLACES.get(mark)
     if place is None and len(mark) == 1 and mark.isalpha():
         place = ord(mark) - ord("a")
-    if place is None and mark.isdigit() and not answers.seen & {"0", "-1"} and "0" not in answers.marks:
+    if place is None and mark.isdigit() and "0" not in answers.marks:
         place = int(mark) - 1
     return place if place is not None and 0 <= place < len(answers.names) else None
+
+
+def _counts(answers: Answers) -> bool:
+    """Whether the numbers among the verdicts count the answers: a scale from -3 to 3 does not, nor do 0 and 1
+    for answers that are called A and B."""
+    first = 0 if "0" in answers.marks else 1
+    numbers = {word for word in answers.seen if re.fullmatch(r"[+-]?[0-9]+([.,][0-9]+)?", word)}
+    return numbers <= {str(number) for number in range(first, first + len(answers.names))}
 
 
 def _listed(value: Sequence[Any], column: str, answers: Answers, options: Options) -> list[Any]:

@@ -342,3 +342,104 @@ def test_rows_that_name_nobody_are_numbered_only_where_they_judge_the_same(tmp_p
     items, notes = read_records(tmp_path, records)
     assert [item.row["labeler_id"] for item in items] == ["unknown", "unknown-2", "unknown"]
     assert any("1 of them judge answers that an earlier row judges too" in note for note in notes)
+
+
+# --- names and shapes near the known ones
+
+
+def test_conversations_beside_their_whole_prompt_or_their_ends(tmp_path: Path) -> None:
+    ends = {"chosen": assistant(A), "rejected": assistant(B)}
+    whole = {"chosen": [user(ASK), assistant(A)], "rejected": [user(ASK), assistant(B)]}
+    shapes: list[dict[str, Any]] = [
+        {"messages": [user(ASK)], **ends},
+        {"messages": [user(ASK), assistant(A)], **whole},
+        {"prompt": [user(ASK)], **whole},
+        {"prompt": ASK, **whole},
+        {"prompt": [user(ASK)], "chosen": A, "rejected": B},
+    ]
+    for shape in shapes:
+        items, _ = read_records(tmp_path, [shape])
+        row = items[0].row
+        told = (row["messages"], row["completions"], row["ranking"])
+        assert told == ([user(ASK)], [A, B], FIRST), shape
+
+
+def test_a_scale_is_not_taken_for_the_number_of_an_answer(tmp_path: Path) -> None:
+    head = "prompt,answer_1,answer_2,preference"
+    for scale in (("-2", "1"), ("3", "1"), ("0", "1"), ("1.5", "1")):
+        with pytest.raises(DataError, match="answers that name no output"):
+            read_csv(tmp_path, head, *(f"{ASK}{word},{A},{B},{word}" for word in scale))
+
+
+def test_preferences_of_helpsteer2(tmp_path: Path) -> None:
+    records = [
+        {"prompt": ASK, "response_1": A, "response_2": B, "preference_strength": strength}
+        for strength in (-2, 0, 3)
+    ]
+    items, _ = read_records(tmp_path, records)
+    assert rankings(items) == [FIRST, TIE, SECOND]
+    assert [item.row["margin"] for item in items] == [2, 0, 3]
+
+
+def test_a_battle_is_read_up_to_the_turn_that_was_judged(tmp_path: Path) -> None:
+    record = {
+        "conversation_a": [user(ASK), assistant(A), user("Why?"), assistant("So.")],
+        "conversation_b": [user(ASK), assistant(B), user("Why?"), assistant("No.")],
+        "winner": "model_a",
+        "judge": "ann",
+    }
+    items, _ = read_records(tmp_path, [record | {"turn": 1}, record | {"turn": 2, "winner": "model_b"}])
+    assert [item.row["completions"][0] for item in items] == [A, f"{A}\n\nUser: Why?\n\nAssistant: So."]
+    assert rankings(items) == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize("said", [lambda text: text, lambda text: [text], lambda text: f'["{text}"]'])
+def test_flags_for_the_winner(said: Any, tmp_path: Path) -> None:
+    texts = {"prompt": said(ASK), "response_a": said(A), "response_b": said(B)}
+    names = ("winner_model_a", "winner_model_b", "winner_tie")
+    records = [
+        texts | {"model_a": "x", "model_b": "y"} | dict(zip(names, flags, strict=True))
+        for flags in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    ]
+    items, _ = read_records(tmp_path, records)
+    assert rankings(items) == [FIRST, SECOND, TIE]
+    assert items[0].row["completions"] == [A, B]
+    assert items[0].row["messages"] == [user(ASK)]
+
+
+def test_logs_of_thumbs(tmp_path: Path) -> None:
+    for column, values in (("liked", (True, False)), ("feedback", ("good", "bad")), ("label", (1, 0))):
+        records = [{"prompt": ASK, "response": A, column: value} for value in values]
+        items, _ = read_records(tmp_path, [*records, {"prompt": ASK, "response": A, column: None}])
+        assert [(item.table, item.row["label"]) for item in items] == [("votes", True), ("votes", False)]
+
+
+def test_an_instruction_with_its_context(tmp_path: Path) -> None:
+    row = {"instruction": "Sum up.", "context": "It rained.", "response": "Rain.", "category": "sum"}
+    items, _ = read_records(tmp_path, [row])
+    assert (items[0].row["prompt"], items[0].row["completion"]) == ("Sum up.\nIt rained.", "Rain.")
+
+
+def test_names_in_other_letters(tmp_path: Path) -> None:
+    items, notes = read_records(tmp_path, [{"Prompt": ASK, "Chosen": A, "Rejected": B, "Colour": "red"}])
+    assert (items[0].row["prompt"], items[0].row["completions"]) == (ASK, [A, B])
+    assert any("'Colour' not read" in note for note in notes)
+    assert not any("'Prompt'" in note for note in notes)
+    items, _ = read_records(tmp_path, [{"Question": ASK, "Answer": A}])
+    assert (items[0].table, items[0].row["completion"]) == ("demonstrations", A)
+    items, _ = read_records(tmp_path, [{"Instruction": ASK, "Chosen Response": A, "Rejected-Response": B}])
+    assert items[0].row["completions"] == [A, B]
+
+
+def test_scores_and_models_of_a_pair_under_other_names(tmp_path: Path) -> None:
+    pair = {"prompt": ASK, "chosen": A, "rejected": B}
+    named = {"chosen-rating": 5, "rejected-rating": 2, "chosen-model": "x", "rejected-model": "y"}
+    items, _ = read_records(tmp_path, [pair | named])
+    assert (items[0].row["scores"], items[0].row["policies"]) == ([5, 2], ["x", "y"])
+
+
+def test_texts_with_what_corpora_say_of_them(tmp_path: Path) -> None:
+    items, notes = read_records(tmp_path, [{"text": A, "url": "x", "timestamp": "y"}])
+    assert (items[0].table, items[0].row["text"]) == ("corpus", A)
+    assert any("'url', 'timestamp' not read" in note for note in notes)
+    assert "no known layout" in refused(tmp_path, [{"text": A, "sentiment": "good"}])

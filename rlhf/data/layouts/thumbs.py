@@ -1,0 +1,63 @@
+"""Answers with a thumb up or down, under the names that people give them, such as `kto_tag` and `liked`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rlhf.data.errors import DataError
+from rlhf.data.layouts.contract import thumb
+from rlhf.data.layouts.instructions import ANSWERS, PROMPTS, instructed
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
+from rlhf.data.layouts.turns import asked, turns_of
+from rlhf.data.layouts.values import COMMON, common, filled
+
+THUMBS = ("kto_tag", "label", "thumb", "thumbs", "thumbs_up", "feedback", "vote", "liked", "is_good", "good")
+_TURNS = ("conversations", "messages")
+
+
+def _fits(columns: Mapping[str, str]) -> bool:
+    if columns.keys() & {"chosen", "rejected", "ranking", "winner"} or {"prompt", "completion", "label"} <= (
+        columns.keys()
+    ):
+        return False
+    thumbs = [n for n in THUMBS if is_a(columns, n, "bool|number|text")]
+    answers = [n for n in ANSWERS if is_a(columns, n, "text")]
+    asks = [n for n in PROMPTS if is_a(columns, n, "text|messages")]
+    turns = [n for n in _TURNS if columns.get(n) == "answered"]
+    if turns == ["messages"] and thumbs == ["label"]:
+        return False  # ms-swift
+    return len(thumbs) == 1 and (len(turns) == 1 or (not turns and len(answers) == 1 and bool(asks)))
+
+
+def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
+    for record in records:
+        columns, where = record.columns, record.where
+        column = next(name for name in THUMBS if name in columns)
+        if not filled(columns[column]):
+            notes.pass_over("answers without a thumb", where)
+            continue
+        turns = next((columns[name] for name in _TURNS if columns.get(name)), None)
+        prompt: dict[str, Any]
+        if turns:
+            *front, last = turns_of(turns, where, notes)
+            if last["role"] != "assistant":
+                raise DataError(f"the turns do not end with the assistant's, which {column} is about")
+            prompt, answer = asked(front, where, notes, columns.get("system")), last["content"]
+        else:
+            name = next(name for name in ANSWERS if name in columns)
+            prompt, answer = instructed(record, notes), text_of(columns.get(name), name)
+        notes.say(f"column {column!r}: true, 1, good or up is a thumb up")
+        kept = common({key: value for key, value in columns.items() if key != column})
+        yield Item("votes", prompt | kept | {"completion": answer, "label": thumb(columns[column], column)})
+
+
+LAYOUT = Layout(
+    name="thumbs",
+    about="an answer and whether it is good (LLaMA-Factory's KTO sets, logs of thumbs)",
+    columns="`instruction`, `input`, `output`, `kto_tag`; `prompt`, `response`, `label` or `liked` or "
+    "`feedback`; `conversations`, `kto_tag`",
+    fits=_fits,
+    rows=_rows,
+    own=COMMON | {*PROMPTS, *ANSWERS, *_TURNS, *THUMBS, "system", "system_prompt", "history"},
+)
