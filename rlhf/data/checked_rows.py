@@ -6,6 +6,7 @@ number. This runs for every value of every row, so what is common is looked at f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -81,10 +82,11 @@ def checked(table: str, row: dict[str, Any]) -> dict[str, Any]:
 
 def _refusal(column: str, value: Any, kind: pa.DataType) -> str:
     shown = ascii(value)[:60]
+    spelled = json.dumps(value, ensure_ascii=False, default=str)
     try:
-        str(value).encode()
+        spelled.encode()
     except UnicodeEncodeError as error:
-        half = str(value)[error.start]
+        half = spelled[error.start]
         return (
             f"column {column!r}: {shown} holds half of a surrogate pair ({ascii(half)[1:-1]}), which no "
             "text can hold; write the whole character"
