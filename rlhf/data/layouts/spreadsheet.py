@@ -8,163 +8,19 @@ columns that differ in the same word.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.kinds import kinds
-from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
+from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, text_of
+from rlhf.data.layouts.table_plan import PEOPLE, VERDICTS, Plan, plan_of
 from rlhf.data.layouts.turns import asked
-from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of, these, who_is, words
+from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of, who_is, words
 from rlhf.data.layouts.verdicts import Answers, direction, plain, ranked, verdict
 
 LOOK = 10_000  # rows in which the values of verdicts are looked at before the first is read
-_SERIES = (
-    tuple("abcdefghijkl"),
-    tuple(map(str, range(1, 13))),
-    tuple(map(str, range(12))),
-    ("left", "right"),
-    ("first", "second", "third", "fourth"),
-    ("one", "two", "three", "four"),
-)
-_MARKS = frozenset(chain.from_iterable(_SERIES))
-_PROMPTS = these("prompt question instruction query post article input context history document conversation")
-_VERDICTS = these(
-    "preference preferred winner choice verdict label better best chosen selected selection "
-    "judgement judgment vote pick picked favorite favourite decision ranking order preferences "
-    "verdicts votes labels choices winners rankings annotations"
-)
-_PEOPLE = these("annotator rater labeler judge worker reviewer evaluator person expert user")
-_NUMBERS = these("rank ranking score rating rate points stars grade quality reward")
-_MODELS = these("model policy system engine generator")
-_LISTS_OF_PEOPLE = frozenset(f"{who}{end}" for who in _PEOPLE for end in ("s", "_ids"))
 _NOTES = dict.fromkeys(("comment", "comments", "note", "notes", "reason", "rationale", "explanation"), "note")
-# Columns that say that the answers are elsewhere.
-_OTHERS = frozenset(("rejected", "messages", "completions"))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the columns of a table are.
-
-    Attributes:
-        prompt: the column of the prompt.
-        answers: the columns of the answers, in order.
-        marks: the word of each that tells it from the others.
-        models: the columns that name who wrote each answer; none where there are none.
-        verdicts: the columns with a verdict; several where there is one a person.
-        people: the columns that name who gave each verdict, or one that lists them.
-        numbers: the columns of a rank or score an answer.
-        flags: a column an answer that says whether it won.
-    """
-
-    prompt: str
-    answers: tuple[str, ...]
-    marks: tuple[str, ...]
-    models: tuple[str, ...] = ()
-    verdicts: tuple[str, ...] = ()
-    people: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> set[str]:
-        """All columns that are read."""
-        several = (*self.answers, *self.models, *self.verdicts, *self.people, *self.numbers, *self.flags)
-        return {self.prompt, *several}
-
-
-def plan_of(columns: Mapping[str, str], options: Options | None = None) -> Plan | None:
-    """The plan of a table with these columns; None where it is none.
-
-    Args:
-        columns: name -> kind.
-        options: the columns that the user names.
-    """
-    options = options or Options()
-    prompt = options.prompt or _prompt(columns)
-    if prompt is None or columns.keys() & _OTHERS:
-        return None
-    sets: dict[str, list[tuple[str, ...]]] = {}  # what the columns of a family are -> families
-    marks_of: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for names, marks, base in _families(columns):
-        marks_of[names] = marks
-        sets.setdefault(_what(names, base, columns, prompt), []).append(names)
-    answers = max(sets.get("answers", [()]), key=len)
-    models = next(iter(sets.get("models", [()])))
-    if not answers and all(is_a(columns, name, "text") for name in models):
-        answers, models = models, ()
-    marks = marks_of.get(answers, ())
-    if options.outputs:
-        answers = tuple(options.outputs)
-        marks = tuple(str(number) for number in range(1, len(answers) + 1))
-    numbers, flags = (next(iter(sets.get(what, [()]))) for what in ("numbers", "flags"))
-    numbers = numbers if len(numbers) == len(answers) else ()
-    verdicts, people = next(iter(sets.get("verdicts", [()]))), next(iter(sets.get("people", [()])))
-    if people and not verdicts:
-        verdicts, people = people, ()
-    taken = {prompt, *answers, *models, *numbers, *flags, *people}
-    if not verdicts:
-        verdicts = tuple(name for name in columns if name not in taken and _is_verdict(name, columns))[:1]
-    people = people or tuple(name for name in columns if name in _LISTS_OF_PEOPLE)[:1]
-    if len(answers) < 2 or not (verdicts or numbers or flags):
-        return None
-    return Plan(prompt, answers, marks, models, verdicts, people, numbers, flags)
-
-
-def _families(columns: Mapping[str, str]) -> list[tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]]:
-    """Columns that differ in one word of a series: their names, these words, and the words they share."""
-    groups: dict[tuple[Any, ...], dict[str, str]] = {}
-    for name in columns:
-        parts = words(name)
-        for place, part in enumerate(parts):
-            if part in _MARKS:
-                groups.setdefault((parts[:place], parts[place + 1 :]), {})[part] = name
-    families = []
-    for (front, behind), named in groups.items():
-        for series in _SERIES:
-            if len(named) >= 2 and tuple(sorted(named, key=_place_in(series))) == series[: len(named)]:
-                marks = series[: len(named)]
-                families.append((tuple(named[mark] for mark in marks), marks, frozenset(front + behind)))
-                break
-    return families
-
-
-def _place_in(series: Sequence[str]) -> Any:
-    return lambda mark: series.index(mark) if mark in series else len(series)
-
-
-def _what(names: Sequence[str], base: frozenset[str], columns: Mapping[str, str], prompt: str) -> str:
-    """What the columns of a family are, by the words they share and what they hold."""
-    texts = all(is_a(columns, name, "text") for name in names)
-    numbers = all(columns[name] in ("number", "numeral", "empty") for name in names)
-    if base & _NUMBERS:
-        return "numbers"
-    if base & {"winner", "win", "wins"}:
-        return "flags"
-    if base & _PEOPLE:
-        return "people"
-    if base & _VERDICTS:
-        return "verdicts"
-    if base & _MODELS and base <= _MODELS | {"name", "id"}:
-        return "models"
-    if numbers:
-        return "numbers"
-    return "answers" if texts and prompt not in names else "other"
-
-
-def _is_verdict(name: str, columns: Mapping[str, str]) -> bool:
-    return bool(set(words(name)) & _VERDICTS) and columns[name] not in ("empty", "messages", "answered")
-
-
-def _prompt(columns: Mapping[str, str]) -> str | None:
-    """The column of the prompt: a name that is just that, else the only one that has such a word."""
-    texts = [name for name in columns if is_a(columns, name, "text|messages")]
-    first = [name for name in texts if words(name) == ("prompt",)]
-    exact = [name for name in texts if len(words(name)) == 1 and words(name)[0] in _PROMPTS]
-    near = [name for name in texts if set(words(name)) & _PROMPTS and not set(words(name)) & _MARKS]
-    return next((names[0] for names in (first, exact, near) if len(names) == 1), None)
 
 
 class Table:
@@ -317,8 +173,8 @@ def _several(value: list[Any], name: str, people: Any, plan: Plan) -> bool:
 
 def _told(item: Mapping[str, Any], column: str, number: int) -> tuple[str | None, str, Any]:
     """A verdict that is an object: who, and what."""
-    who = next((v for k, v in item.items() if set(words(k)) & _PEOPLE), f"annotator-{number}")
-    said = next((k for k in item if set(words(k)) & (_VERDICTS | {"rank", "ranks", "value", "answer"})), None)
+    who = next((v for k, v in item.items() if set(words(k)) & PEOPLE), f"annotator-{number}")
+    said = next((k for k in item if set(words(k)) & (VERDICTS | {"rank", "ranks", "value", "answer"})), None)
     if said is None:
         raise DataError(f"column {column!r} holds {', '.join(item)}, and none of them is a verdict")
     return who_is(who), column, item[said]
