@@ -7,7 +7,10 @@ is three to four times the size on disk and in DVC's cache, and what is mapped c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -66,6 +69,7 @@ class Table(Sequence[dict[str, Any]]):
         self._ends = np.cumsum([0, *counts])  # where groups begin, and the number of rows
         self._numbers: np.ndarray | None = None  # of the rows in the file; None for all of them
         self._last: tuple[int, pa.RecordBatch] | None = None
+        self._lock = threading.Lock()  # of the file, which is read ahead
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._numbers is None else len(self._numbers)
@@ -109,14 +113,22 @@ class Table(Sequence[dict[str, Any]]):
             columns: the columns that are read; None for all.
         """
         names = list(columns or self.contract.schema.names)
+        yield from ahead(partial(self._part, group, rows, names) for group, rows in self._parts())
+
+    def _parts(self) -> Iterator[tuple[int, np.ndarray | None]]:
+        """The groups in the order of the rows, and which of their rows; None for all."""
         if self._numbers is None:
-            yield from (self._group(group, names) for group in range(len(self._ends) - 1))
+            yield from ((group, None) for group in range(len(self._ends) - 1))
             return
         groups = np.searchsorted(self._ends, self._numbers, side="right") - 1
         runs = np.split(np.arange(len(groups)), np.flatnonzero(np.diff(groups)) + 1)
         for run in (run for run in runs if len(run)):
             group = int(groups[run[0]])
-            yield self._group(group, names).take(pa.array(self._numbers[run] - self._ends[group]))
+            yield group, self._numbers[run] - self._ends[group]
+
+    def _part(self, group: int, rows: np.ndarray | None, names: Sequence[str]) -> pa.RecordBatch:
+        whole = self._group(group, names)
+        return whole if rows is None else whole.take(pa.array(rows))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all rows; a conversation's is large, `batches` reads it a part at a time."""
@@ -140,7 +152,8 @@ class Table(Sequence[dict[str, Any]]):
     def _group(self, group: int, names: Sequence[str]) -> pa.RecordBatch:
         present = self._file.schema_arrow.names
         try:
-            read = self._file.read_row_group(group, [name for name in names if name in present])
+            with self._lock:
+                read = self._file.read_row_group(group, [name for name in names if name in present])
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.path}: damaged ({error}); run the stage that writes it again") from None
         schema = self.contract.schema
@@ -150,6 +163,20 @@ class Table(Sequence[dict[str, Any]]):
             for name in names
         ]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
+
+
+def ahead(reads: Iterable[Callable[[], pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """What each call returns, in order; each is made while the one before is worked on. Decoding a group of
+    rows needs no Python, so a second core does it."""
+    with ThreadPoolExecutor(1) as thread:
+        before: Future[pa.RecordBatch] | None = None
+        for read in reads:
+            future = thread.submit(read)
+            if before is not None:
+                yield before.result()
+            before = future
+        if before is not None:
+            yield before.result()
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -200,6 +227,8 @@ class TableWriter:
         self._batches: list[pa.RecordBatch] = []
         self._size = (0, 0)  # rows and bytes of the batches
         self._file: pq.ParquetWriter | None = None
+        self._behind = ThreadPoolExecutor(1)  # compresses a group while the next is made
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> TableWriter:
         beside = self._place.__enter__()
@@ -215,6 +244,9 @@ class TableWriter:
             if kind is None:
                 self._convert(len(self._waiting))
                 self._flush()
+            self._behind.shutdown()
+            if kind is None and self._writing is not None:
+                self._writing.result()
             self._file.close()
         except BaseException as failure:
             self._place.__exit__(type(failure), failure, failure.__traceback__)
@@ -250,8 +282,12 @@ class TableWriter:
         rows, self._waiting = self._waiting[:count], self._waiting[count:]
         if not rows:
             return
-        columns = []
+        columns: list[pa.Array] = []
+        present = set().union(*rows)
         for field in self.contract.schema:
+            if field.name not in present:
+                columns.append(pa.nulls(len(rows), field.type))
+                continue
             values = [row.get(field.name) for row in rows]
             try:
                 columns.append(column_of(values, field.type))
@@ -280,7 +316,10 @@ class TableWriter:
     def _flush(self) -> None:
         if self._batches:
             assert self._file is not None
-            self._file.write_table(pa.Table.from_batches(self._batches).combine_chunks())
+            if self._writing is not None:
+                self._writing.result()
+            group = pa.Table.from_batches(self._batches)
+            self._writing = self._behind.submit(self._file.write_table, group, group.num_rows)
             self._batches, self._size = [], (0, 0)
 
 
