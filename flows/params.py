@@ -39,7 +39,8 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
 
     Args:
         recipe: name of a folder in `recipes/`, or a path to a params file; None takes params.yaml.
-        data: file or folder that `ingest` reads in place of `ingest.path`; its hash becomes a parameter.
+        data: file, folder or pattern that `ingest` reads in place of `ingest.path`; its hash becomes a
+            parameter.
         changes: dotted keys and the values to set.
 
     Raises:
@@ -85,7 +86,7 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
     source = settings.ingest.source
     if data is not None:
         path = Path(data).expanduser().resolve()
-        if not path.exists():
+        if not path.exists() and not has_magic(data):
             raise SettingsError(f"--data {data}: no such file or folder")
         if source == "builtin":
             raise SettingsError(f"--data {data}: {origin} reads no file (ingest.source is builtin)")

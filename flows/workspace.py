@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from glob import glob
 from pathlib import Path
 
 from flows.machine import living
@@ -127,12 +128,14 @@ def link_data(settings: Settings, tree: Path) -> None:
     path = settings.ingest.path
     if settings.ingest.source == "builtin" or not path or Path(path).is_absolute():
         return
-    source, target = Path(path), tree / path
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
-    elif source.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _link(str(source), str(target))
+    named = [path] if Path(path).exists() else sorted(glob(path, recursive=True))
+    for source in map(Path, named):
+        target = tree / source
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=_link, dirs_exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(str(source), str(target))
 
 
 def save_experiment(name: str, stages: list[str], message: str) -> str:

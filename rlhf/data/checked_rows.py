@@ -7,6 +7,7 @@ number. This runs for every value of every row, so what is common is looked at f
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,8 @@ def _refusal(column: str, value: Any, kind: pa.DataType) -> str:
             f"column {column!r}: {shown} holds half of a surrogate pair ({ascii(half)[1:-1]}), which no "
             "text can hold; write the whole character"
         )
+    if isinstance(value, str) and re.fullmatch(r"-?\d+,\d+", value) and str(kind) in ("double", "int64"):
+        return f"column {column!r}: {shown} is no {kind}; write a point for the comma of a decimal number"
     return f"column {column!r}: {shown} is no {kind}; {_MEND.get(str(kind), 'mend it or leave it out')}"
 
 

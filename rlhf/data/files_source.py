@@ -47,7 +47,8 @@ def write_files(sources: Sequence[Source], folder: Path) -> Written:
     Args:
         sources: in the order of the rows.
         folder: gets a Parquet file for each name of `contracts.TABLES`, and `QUARANTINE` where records were
-            put aside. Without a corpus the demonstrations serve as one, and without those what people preferred.
+            put aside. Without a corpus the demonstrations serve as one, and without those what people
+            preferred.
 
     Raises:
         DataError: what cannot be read, naming file and row; or all of it was passed over.

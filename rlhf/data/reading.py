@@ -23,6 +23,7 @@ from rlhf.data.layouts.recognise import kinds
 from rlhf.data.unnamed import Unnamed
 
 SAMPLE = 200  # records whose columns tell the layout
+LATE = 10  # columns behind these that are named, each with its row
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,7 @@ class Beside:
     def __init__(self, told: Recognised, options: Options, notes: Notes) -> None:
         self._own, self._keep, self._notes = told.layout.own, frozenset(options.keep), notes
         self._layout, self._file = told.layout.name, told.part.files[0]
+        self._late = 0
         self._seen: set[str] = set(told.columns)
         self._kept = {name for name in told.columns if self._is_kept(name)}
         left = [name for name in told.columns if self._is_left(name)]
@@ -294,12 +296,16 @@ class Beside:
             return {}
         for record in group:
             if not record.columns.keys() <= self._seen:
-                for name in record.columns.keys() - self._seen:
+                for name in sorted(record.columns.keys() - self._seen):
                     self._seen.add(name)
                     if self._is_kept(name):
                         self._kept.add(name)
                     elif self._is_left(name):
-                        self._notes.say(f"{record.where}: column {name!a} not read as {self._layout}")
+                        self._late += 1
+                        if self._late <= LATE:
+                            self._notes.say(f"{record.where}: column {name!a} not read as {self._layout}")
+                        else:  # keys that are data: there may be more of them than rows
+                            self._notes.say(f"{self._file}: more than {LATE} such columns come later")
         columns = group[0].columns
         return {name: columns[name] for name in self._kept if columns.get(name) is not None}
 

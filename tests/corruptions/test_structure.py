@@ -204,6 +204,9 @@ CASES: dict[str, Case] = {
         "damaged or cut off",
         "zstd -t",
     ),
+    "a packed file that says nothing else": case(
+        "d.gz", gzip.compress(JSONL), b"", "let it end in .jsonl.gz"
+    ),
     "an archive": case(
         "d.tar.gz", gzip.compress(JSONL), b"", "an archive of files; unpack it and name the folder"
     ),
@@ -242,6 +245,16 @@ CASES: dict[str, Case] = {
         "row 4",
         "column 'completions'",
         "write a list",
+    ),
+    "a title above the header": case(
+        "d.csv", b"Preferences\n" + CSV, CSV, "row 1", "4 cells", "is the first line a title?"
+    ),
+    "a decimal comma": case(
+        "d.csv",
+        CSV.replace(b"labeler_id\n", b"labeler_id,seconds\n").replace(b'"ann"\n', b'"ann","1,5"\n'),
+        CSV.replace(b"labeler_id\n", b"labeler_id,seconds\n").replace(b'"ann"\n', b'"ann","1.5"\n'),
+        "row 1",
+        "'1,5' is no double; write a point",
     ),
     # Parquet and Arrow
     "Parquet that is cut off": case(

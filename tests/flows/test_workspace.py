@@ -13,7 +13,7 @@ from flow_repository import STEP, changed
 from flow_results import git
 
 from flows.params import parse_changes, plan, write_params
-from flows.workspace import bring, enter, free_name, snapshot
+from flows.workspace import bring, enter, free_name, link_data, snapshot
 from rlhf.settings import Settings, SettingsError, load_settings
 from tasks.runtime import stage as context
 from tasks.runtime.places import state_dir
@@ -56,6 +56,8 @@ def test_a_worktree_shares_cache_and_checkpoints_and_links_the_users_data(
     tree = enter("one", "id", settings)
     assert (tree / "data/reward-model/config.json").samefile("data/reward-model/config.json")
     assert (tree / "data/incoming/prompts.jsonl").samefile("data/incoming/prompts.jsonl")
+    link_data(plan("files", None, {"ingest.path": "data/incoming/*.jsonl"}), tree / "other")
+    assert (tree / "other/data/incoming/prompts.jsonl").samefile("data/incoming/prompts.jsonl")
     with Repo() as here, Repo(str(tree)) as there:
         assert (
             there.cache.local_cache_dir == here.cache.local_cache_dir == str(small_repository / ".dvc/cache")

@@ -146,6 +146,14 @@ def test_sources_are_pinned_by_what_they_hold(workspace: Workspace) -> None:
         load(Ingest(source="files", path="a.jsonl", sources=first.ingest.sources), seed=1)
 
 
+def test_a_pattern_may_be_named_as_data(workspace: Workspace) -> None:
+    write(Path("own/a.jsonl"), pairs("a", 3))
+    write(Path("own/b.jsonl"), pairs("b", 3))
+    settings = plan(None, "own/*.jsonl", {"ingest.source": "files"})
+    assert settings.ingest.path == str(Path("own/*.jsonl").resolve())
+    assert len(load(settings.ingest, seed=1).tables["comparisons"]) == 6
+
+
 def test_a_weight_above_one_would_repeat_rows_and_is_refused(workspace: Workspace) -> None:
     with pytest.raises(SettingsError, match=r"ingest\.sources.*weight.*2"):
         plan(None, None, {"ingest.source": "files", "ingest.sources": [{"path": "a", "weight": 2}]})

@@ -144,6 +144,11 @@ def _mend(error: csv.Error) -> str:
 def _cells(cells: int, names: int, delimiter: str) -> str:
     if cells < names:
         return f"{cells} cells, fewer than the {names} of the header; is the line cut off?"
+    if names == 1:
+        return (
+            f"{cells} cells, but the header has one name; is the first line a title? the names of the "
+            "columns come first"
+        )
     return (
         f"{cells} cells, more than the {names} of the header; quote the texts in which a "
         f"{DELIMITERS.get(delimiter, delimiter)} stands"

@@ -117,6 +117,8 @@ def _known(file: Path) -> None:
         mend = "a spreadsheet; save it as CSV UTF-8, a file for each sheet"
     elif name.endswith((".bz2", ".xz", ".7z", ".lz4")):
         mend = f"packed in a way that is not read; unpack it, or pack it as {' or '.join(COMPRESSIONS)}"
+    elif name.endswith(COMPRESSIONS):
+        mend = f"its name does not say what is packed in it; let it end in .jsonl{file.suffix} or the like"
     elif name.endswith((".pkl", ".pickle", ".pt", ".bin", ".npy", ".npz")):
         mend = "can hold code and is not opened; write it as Parquet or JSON lines where you trust it"
     else:

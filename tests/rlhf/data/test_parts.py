@@ -235,3 +235,10 @@ def test_a_column_that_comes_late_is_named(tmp_path: Path) -> None:
     notes = Notes()
     list(read(Source(str(path)), notes))
     assert f"{path}: row 301: column 'colour' not read as pairs" in notes.lines()
+    write(
+        path, *[pair(str(i)) for i in range(300)], *[pair(str(i), **{f"key {i}": 1}) for i in range(300, 400)]
+    )
+    notes = Notes()
+    list(read(Source(str(path)), notes))
+    assert sum("not read as pairs" in line for line in notes.lines()) == 10
+    assert f"{path}: more than 10 such columns come later" in notes.lines()
