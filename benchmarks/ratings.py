@@ -93,7 +93,7 @@ def evaluate(rows: list[Rated], reference: str = "reference", confidence: float 
 
     Returns:
         `systems` by falling rate: rate, Wilson interval (low, high), n articles, wins, ties, losses, mean
-        rating of its rows; `agreement` of the annotators over all rows.
+        rating of its rows; `agreement` of the annotators over all rows, None where no text has two.
 
     Raises:
         DataError: no rows of the reference, or none of another system on the same articles.
@@ -132,8 +132,30 @@ def evaluate(rows: list[Rated], reference: str = "reference", confidence: float 
         "tie_rule": "equal mean ratings are a tie and count one half",
         "confidence": confidence,
         "systems": dict(sorted(systems.items(), key=lambda item: -item[1]["rate"])),
-        "agreement": agreement({place: row.ratings for place, row in enumerate(rows)}, confidence).as_dict(),
+        "agreement": _agreement(rows, confidence),
     }
+
+
+def _agreement(rows: list[Rated], confidence: float) -> dict[str, Any] | None:
+    """How far annotators agree on texts that several rated; None where no text has two ratings.
+
+    Files may have a row for each annotator: rows of one annotator each, about one system's text on one
+    article, are one text, as long as nobody rated it twice.
+    """
+    texts: list[dict[str, float]] = []
+    place: dict[tuple[str, str], int] = {}
+    for row in rows:
+        key = row.article, row.system
+        alone = len(row.ratings) == 1
+        if alone and key in place and not row.ratings.keys() & texts[place[key]].keys():
+            texts[place[key]] |= row.ratings
+            continue
+        texts.append(dict(row.ratings))
+        if alone:
+            place[key] = len(texts) - 1
+    if all(len(ratings) < 2 for ratings in texts):
+        return None
+    return agreement(dict(enumerate(texts)), confidence).as_dict()
 
 
 def _better(mine: float, theirs: float) -> str:
@@ -152,12 +174,18 @@ def show(result: dict[str, Any]) -> str:
             f"{name:<12} {number(row['rate']):>9}  {interval_text(row):<14} {row['n']:>5}"
             f" {row['wins']:>5} {row['ties']:>5} {row['losses']:>6} {number(row['mean_rating']):>7}"
         )
-    annotators = result["agreement"]
-    alpha = "undefined" if annotators["alpha"] is None else figure_text(annotators, "alpha")
     lines += [
         "",
         f"Preferred to {result['reference']} (mean rating {number(result['reference_mean_rating'])}); "
         f"judges: people; {result['tie_rule']}.",
+    ]
+    annotators = result["agreement"]
+    if annotators is None:
+        return "\n".join(
+            [*lines, "No text was rated by two annotators, so nothing is known of how far they agree."]
+        )
+    alpha = "undefined" if annotators["alpha"] is None else figure_text(annotators, "alpha")
+    lines += [
         f"{annotators['judges']} annotators, {annotators['n']} texts: raw agreement "
         f"{figure_text(annotators, 'raw')}, Krippendorff's alpha (nominal) {alpha}.",
     ]

@@ -31,7 +31,6 @@ from tasks.runtime.feasibility import (
 from tasks.runtime.places import state_dir
 from tasks.runtime.preflight import cautions, contradictions
 
-REWARD_MODEL = Path("data/reward-model")
 MOST_BYTES = 64 * 2**20  # of data that is read before the run starts; more waits for the stage `validate`
 
 
@@ -118,9 +117,6 @@ def _refuse_missing(settings: Settings, needed: set[str]) -> None:
         config = getattr(settings, stage).accelerate
         if stage in needed and config and settings.processes > 1 and not Path(config).is_file():
             raise DataError(f"{stage}.accelerate: no such file: {config}; deploy/accelerate has some")
-    own_model = "ppo" in needed and settings.ppo.reward_model == "given"
-    if own_model and not (REWARD_MODEL / "config.json").is_file():
-        raise DataError(f"ppo.reward_model is given, and {REWARD_MODEL} holds no model; put one there")
     judgments = read_judgments(HUMAN)
     if "evaluate" in needed and "human" in settings.evaluate.judges and not judgments:
         raise DataError(NO_JUDGMENTS)

@@ -46,10 +46,9 @@ from rlhf.training.curves import write_curve
 from rlhf.training.loop import arguments, train
 from rlhf.world.panel import Panel
 from tasks.runtime.errors import StageError
-from tasks.runtime.preflight import WITHOUT_DEMONSTRATIONS
+from tasks.runtime.preflight import OWN_REWARD, WITHOUT_DEMONSTRATIONS
 from tasks.runtime.stage import Stage, launch, run
 
-OWN_REWARD = Path("data/reward-model")
 JUDGE = Path("models/judge/judge.json")
 FINDINGS = Path("data/snapshots/held-out.json")  # of the early-stopping judge; null if none was asked
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from rlhf.compute import compute_in_float32
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
+from rlhf.data.reward_folder import why_no_reward
 from rlhf.models.adapters import Adapters, load_adapters, put_on, split_head, whole_head
 from rlhf.models.batches import right_pad
 from rlhf.models.logprobs import sequence_scores
@@ -65,11 +66,15 @@ def load_reward(path: Path | str) -> RewardModel:
     """Load a trained reward model, with the model that its adapters sit on if it has some.
 
     Raises:
-        DataError: no such folder, or the base of its adapters is missing or another one.
+        DataError: no such folder, a model that gives no single score, or the base of its adapters is
+            missing or another one.
     """
     path = Path(path)
-    if not (path / "config.json").exists() and load_adapters(path) is None:
-        raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
+    if load_adapters(path) is None:
+        if not (path / "config.json").exists():
+            raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
+        if unfit := why_no_reward(path):
+            raise DataError(unfit)
     return _load(path)
 
 

@@ -11,9 +11,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.data.reward_folder import why_no_reward
 from rlhf.settings import Pretrained, Scratch, Settings
 
 GROUPS = ("expert", "novice", "spammer")  # the simulated labelers
+OWN_REWARD = Path("data/reward-model")  # where a user puts one
 PEOPLE = 20  # simulated labelers in all
 WITHOUT_DEMONSTRATIONS = (
     "there are no demonstrations, and PPO and the evaluation need them: bring some, or run until the reward "
@@ -184,6 +186,7 @@ def _of_lengths(settings: Settings) -> list[tuple[str, str, bool]]:
 def _of_training(settings: Settings) -> list[tuple[str, str, bool]]:
     ppo, functions, processes = settings.ppo, settings.ppo.reward_functions, settings.processes
     asks = bool(ppo.snapshot_every) and ppo.judge_tolerance is not None
+    unfit = why_no_reward(OWN_REWARD) if ppo.reward_model == "given" else None
     return [
         (
             "sft",
@@ -215,6 +218,11 @@ def _of_training(settings: Settings) -> list[tuple[str, str, bool]]:
             "ppo",
             "ppo.value_warmup needs a value network of its own: set ppo.value to separate, or it to 0",
             ppo.value_warmup > 0 and ppo.value == "head",
+        ),
+        (
+            "ppo",
+            f"ppo.reward_model is given, and {unfit}",
+            bool(unfit),
         ),
         (
             "ppo",

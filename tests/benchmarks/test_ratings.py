@@ -102,6 +102,37 @@ def test_unusable_ratings_end_in_one_line(tmp_path, capsys, rows, message):
     assert captured.err.count("\n") == 1
 
 
+def rated(article, system, annotators, values):
+    return {
+        "id": article,
+        "system": system,
+        "annotators": annotators,
+        "prompts": {"overall": {"human": values}},
+    }
+
+
+def test_a_row_for_each_annotator_says_the_same_as_one_for_all(tmp_path, capsys):
+    texts = [("a", "reference", [3, 2]), ("a", "m", [3, 4]), ("b", "reference", [1, 1]), ("b", "m", [1, 2])]
+    files = {
+        "whole": [rated(*text, ["w1", "w2"], values) for *text, values in texts],
+        "apart": [
+            rated(*text, [who], [value])
+            for *text, values in texts
+            for who, value in zip(("w1", "w2"), values, strict=True)
+        ],
+        "alone": [rated(*text, ["w1"], values[:1]) for *text, values in texts],
+    }
+    said = {}
+    for name, rows in files.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert ratings.main([str(path)]) == 0
+        said[name] = capsys.readouterr().out
+    assert said["whole"] == said["apart"]
+    assert "2 annotators, 4 texts: raw agreement 0.25" in said["apart"]
+    assert "No text was rated by two annotators" in said["alone"]
+
+
 def test_commands_end_in_one_line_without_a_file():
     for module in ("benchmarks.ratings", "benchmarks.reference_control"):
         done = subprocess.run(

@@ -226,7 +226,11 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
     with pytest.raises(DataError, match=r"data/human: holds no judgments"):
         refuse(load_settings())
     workspace.set({"evaluate.judges": ["gold"], "ppo.reward_model": "given"})
-    with pytest.raises(DataError, match=r"data/reward-model holds no model"):
+    with pytest.raises(SettingsError, match=r"data/reward-model holds no model"):
+        refuse(load_settings())
+    Path("data/reward-model").mkdir(parents=True)
+    Path("data/reward-model/config.json").write_text("{}")  # two labels are what transformers takes it to say
+    with pytest.raises(SettingsError, match=r"ppo.reward_model is given, and .*the model has 2 labels"):
         refuse(load_settings())
     workspace.set({"ppo.reward_model": "trained", "processes": 2, "sft.accelerate": "gone.yaml"})
     with pytest.raises(DataError, match=r"sft.accelerate: no such file: gone.yaml"):
