@@ -228,7 +228,7 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
     workspace.set({"evaluate.judges": ["gold"], "ppo.reward_model": "given"})
     with pytest.raises(SettingsError, match=r"data/reward-model holds no model"):
         refuse(load_settings())
-    Path("data/reward-model").mkdir(parents=True)
+    Path("data/reward-model").mkdir(parents=True, exist_ok=True)
     Path("data/reward-model/config.json").write_text("{}")  # two labels are what transformers takes it to say
     with pytest.raises(SettingsError, match=r"ppo.reward_model is given, and .*the model has 2 labels"):
         refuse(load_settings())
