@@ -35,8 +35,9 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r command text; do \
 		printf '%-16s %s\n' "$$command" "$$text"; done
 
-run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=)
+run: $(READY)  ## run the pipeline and print the verdict (RECIPE=, DATA=, SET=, SMOKE=1 tries a recipe small)
 	@$(BIN)/python -m flows.run $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--data '$(DATA)') \
+		$(if $(SMOKE),--smoke) \
 		$(foreach change,$(SET),--set '$(change)')
 
 doctor: $(READY)  ## show how a run would read your data and base model, and check both (RECIPE=, DATA=, SET=)

@@ -3,6 +3,7 @@
     python -m flows.run                                      # the built-in task
     python -m flows.run --set ppo.kl_coef=0.1                # another parameter
     python -m flows.run --recipe qa-feedback --data FILE     # a recipe
+    python -m flows.run --recipe tldr --smoke                # a recipe, tiny and on made-up rows
 
 Every run works in a git worktree of its own, `.runs/<name>`, and ends as a DVC experiment; flow run,
 experiment and MLflow run have the same name. The result of a run without a recipe is then put into the
@@ -27,13 +28,16 @@ import sys
 from pathlib import Path
 
 from flows.mlflow_views import mlflow_page
+from flows.needs import check_needs
 from flows.params import parse_changes, plan, recipe_file, recipe_name
 from flows.run_state import read_state
 from flows.services.prefect import prefect_api
 from flows.services.processes import running_environment
+from flows.smoke import smoke
 from flows.upfront import refuse
 from flows.verdict import show_verdict
 from flows.workspace import bring, snapshot, up_to_date
+from rlhf.settings import SettingsError
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.registry import standing
 
@@ -57,6 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
         "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
     )
     parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="try the recipe whole in about a minute: a tiny model, made-up rows; says nothing about quality",
+    )
+    parser.add_argument(
         "--name", help="the run's name in all three tools (default: one that Prefect makes up)"
     )
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
@@ -66,8 +75,17 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
     with one_line_errors():
         # Bad input ends the command here, before a server starts.
-        settings = plan(options.recipe, options.data, parse_changes(options.set))
         recipe = recipe_name(recipe_file(options.recipe)) if options.recipe else None
+        changes, data = parse_changes(options.set), options.data
+        if options.smoke:
+            if recipe is None:
+                raise SettingsError("--smoke tries a recipe: add --recipe NAME")
+            small = smoke(recipe)
+            changes, data = small.changes | changes, data or small.data
+        settings = plan(options.recipe, data, changes)
+        if recipe and not options.smoke:
+            for line in check_needs(recipe, settings):
+                print(line)
         wanted = options.name or options.until or options.aside or recipe
         if not wanted and up_to_date(settings) and not lost_from_registry():
             print(

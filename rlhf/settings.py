@@ -63,6 +63,11 @@ class Reading(Section):
     edit: str | None = param(
         None, "question whose free text is an edit of the first output; other free text is a note"
     )
+    best_answers: Literal["comparisons", "demonstrations"] = param(
+        "comparisons",
+        "demonstrations: the best answer of each comparison is a demonstration as well, for preferences that "
+        "come without any; comparisons: it is not",
+    )
     unreadable: Literal["refuse", "quarantine"] = param(
         "refuse",
         "what becomes of a row that cannot be read: refuse stops; quarantine writes it beside the data with "

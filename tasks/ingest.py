@@ -132,6 +132,7 @@ def file_sources(settings: Ingest) -> list[Source]:
             columns=entry.columns,
             split=getattr(entry, "split", None),
             weight=getattr(entry, "weight", 1.0),
+            best_answers=entry.best_answers,
             unreadable=entry.unreadable,
             options=Options(
                 direction=entry.direction,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.contracts import JUDGMENT, TABLES, row_id
+from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, TABLES, row_id
 from rlhf.data.errors import DataError
 from rlhf.data.formats.parts import parts
 from rlhf.data.layouts.layout import Item, Notes
 from rlhf.data.lone_turns import in_turns
-from rlhf.data.reading import PutAside, Quarantined, Source, passed_over, read
+from rlhf.data.reading import PutAside, Quarantined, Recognised, Source, passed_over, read
 from rlhf.data.sources import Raw, Rows
 from rlhf.data.table import TableWriter, read_table
 
@@ -144,7 +144,12 @@ def _refuse_nothing(sources: Sequence[Source], notes: Notes, read_any: bool) -> 
         raise DataError(f"{read_from}: nothing in it could be read{passed_over(notes)}")
 
 
-def mixed(sources: Sequence[Source], notes: Notes, put_aside: PutAside) -> Iterator[Item]:
+def mixed(
+    sources: Sequence[Source],
+    notes: Notes,
+    put_aside: PutAside,
+    saw: Callable[[Recognised], None] = lambda told: None,
+) -> Iterator[Item]:
     """The rows of all sources as items of tables, source after source.
 
     Of a source with a weight below 1 a row is taken or not by the hash of its content, so that the same rows
@@ -154,13 +159,15 @@ def mixed(sources: Sequence[Source], notes: Notes, put_aside: PutAside) -> Itera
         sources: in the order of the rows.
         notes: gets what a person should see.
         put_aside: gets the records that cannot be read, where a source quarantines them.
+        saw: gets each part with its layout.
 
     Raises:
         DataError: what cannot be read, naming file and row.
     """
+    shown: set[str] = set()
     for source in with_splits(sources, notes):
         left = total = 0
-        for item in read(source, notes, put_aside):
+        for item in read(source, notes, put_aside, saw):
             for row in as_tables(item):
                 if row.table == "comparisons" and prefers_nothing(row.row["ranking"]):
                     what = "comparisons that rank fewer than two completions, so that they prefer nothing"
@@ -171,6 +178,8 @@ def mixed(sources: Sequence[Source], notes: Notes, put_aside: PutAside) -> Itera
                     left += 1
                     continue
                 yield row
+                if row.table == "comparisons" and source.best_answers == "demonstrations":
+                    yield from best_answer(row, shown)
         if left:
             notes.say(
                 f"{source.path}: {left} of {total} rows left out, as its weight {source.weight:g} says; rows "
@@ -210,6 +219,26 @@ def prefers_nothing(ranking: Sequence[int | None] | None) -> bool:
     """Whether a ranking leaves all of its outputs but one, or all, unranked."""
     ranking = ranking or []
     return None in ranking and len(ranking) - ranking.count(None) < 2
+
+
+def best_answer(comparison: Item, shown: set[str]) -> Iterator[Item]:
+    """The best completion of a comparison as a demonstration, for preferences that come without any; none
+    where several share the first rank. What is ranked below never becomes one.
+
+    Args:
+        comparison: a row of that table.
+        shown: ids of the demonstrations so far, so that a pair which several people ranked gives one.
+    """
+    row = comparison.row
+    if row["ranking"].count(1) != 1:
+        return
+    best = row["completions"][row["ranking"].index(1)]
+    kept = {name: row.get(name) for name in ("prompt", "messages", "split", "source")}
+    new = kept | {"completion": best, "writer_id": None}
+    key = row_id(DEMONSTRATION, new)
+    if key not in shown:
+        shown.add(key)
+        yield comparison._replace(table="demonstrations", row=new)
 
 
 def as_tables(item: Item) -> list[Item]:

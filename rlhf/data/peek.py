@@ -14,9 +14,9 @@ from typing import Any
 
 from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
-from rlhf.data.files_source import as_tables, with_splits
+from rlhf.data.files_source import mixed
 from rlhf.data.layouts.layout import Item, Notes
-from rlhf.data.reading import Quarantined, Recognised, Source, read
+from rlhf.data.reading import Quarantined, Recognised, Source
 from rlhf.data.splits import prompt_key
 
 LENGTHS = 20_000  # rows of a table whose lengths are measured, because counting tokens is slow
@@ -108,15 +108,13 @@ def peek(sources: Sequence[Source], measure: Measure | None = None) -> Peek:
 
     parts: list[Recognised] = []
     waiting: dict[str, list[dict[str, Any]]] = {}
-    for source in with_splits(sources, notes):
-        for item in read(source, notes, put_aside, parts.append):
-            if first is None or (first.table not in _PREFERENCES and item.table in _PREFERENCES):
-                first = item
-            for table, row, _ in as_tables(item):
-                counts = tables.setdefault(table, Table())
-                counts.add(row)
-                if counts.rows <= LENGTHS:
-                    waiting.setdefault(table, []).append(row)
+    for item in mixed(sources, notes, put_aside, parts.append):
+        if first is None or (first.table not in _PREFERENCES and item.table in _PREFERENCES):
+            first = item
+        counts = tables.setdefault(item.table, Table())
+        counts.add(item.row)
+        if counts.rows <= LENGTHS:
+            waiting.setdefault(item.table, []).append(item.row)
     if first is None:
         raise DataError("there is nothing to read")
     for table, rows in waiting.items():
@@ -124,7 +122,7 @@ def peek(sources: Sequence[Source], measure: Measure | None = None) -> Peek:
     return Peek(parts, tables, first, aside, examples, "words" if measure is None else "tokens", notes)
 
 
-_PREFERENCES = ("comparisons", "edits", "judgments", "votes")
+_PREFERENCES = ("comparisons", "judgments", "votes")
 
 
 def _digest(text: str) -> bytes:
@@ -158,9 +156,7 @@ def readable(item: Item) -> str:
     row = item.row
     messages = row.get("messages")
     lines = [("prompt", transcript(messages) if messages else row.get("prompt") or row.get("text") or "")]
-    if item.table == "edits":
-        lines += [("edited (better)", row["text"]), ("before", row["output"] or "")]
-    elif item.table == "judgments":
+    if item.table == "judgments":
         lines += [("reference", row["reference"]), ("output", row["output"]), ("preferred", row["preferred"])]
     elif item.table == "votes":
         lines += [("thumb up" if row["label"] else "thumb down", row["completion"])]

@@ -51,6 +51,7 @@ class Source:
         named_splits: whether the names of files and folders say splits.
         weight: share of its rows that are taken, but for rows that say that they are held out.
         unreadable: what becomes of a record that cannot be read.
+        best_answers: whether the best answer of a comparison is a demonstration as well.
         options: what the columns do not say.
     """
 
@@ -62,6 +63,7 @@ class Source:
     named_splits: bool = True
     weight: float = 1.0
     unreadable: Literal["refuse", "quarantine"] = "refuse"
+    best_answers: Literal["comparisons", "demonstrations"] = "comparisons"
     options: Options = field(default_factory=Options)
 
 
