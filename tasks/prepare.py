@@ -53,6 +53,11 @@ def main(stage: Stage) -> dict[str, float]:
         f"corpus: {figures['corpus']['rows']} texts, {figures['corpus']['dropped']} dropped"
         + (f" ({dropped})" if dropped else "")
     )
+    if held_back := figures["held_back"]:
+        print(
+            f"{held_back} prompts that the source has in split train are in others for which the parameters "
+            "ask, since the source has no rows there"
+        )
     if near := figures["near_duplicates"]["prompts"]:
         print(
             f"{near} prompts are near-duplicates of another and in its split; "
@@ -105,7 +110,10 @@ def write_prepared(raw: Mapping[str, Table], folder: Path, settings: Prepare, se
         DataError: one prompt text stands for two conversations.
     """
     assigned = assign_splits({name: raw[name] for name in SPLIT_TABLES}, settings, seed)
-    figures: Figures = {"near_duplicates": {"prompts": assigned.near, "largest": assigned.largest}}
+    figures: Figures = {
+        "near_duplicates": {"prompts": assigned.near, "largest": assigned.largest},
+        "held_back": assigned.held_back,
+    }
     for name in SPLIT_TABLES:
         counts = Counts(TABLES[name])
         with TableWriter(folder / f"{name}.parquet", TABLES[name]) as writer:

@@ -71,6 +71,8 @@ class Assigned:
         of_prompt: number of the split of rows with this prompt that carry none.
         near: prompts that are near-duplicates of an earlier one.
         largest: prompts in the largest group of near-duplicates.
+        held_back: prompts that the source says are for training and that are not, since it has no rows in
+            another split for which the parameters ask.
     """
 
     starts: Mapping[str, int]
@@ -80,6 +82,7 @@ class Assigned:
     of_prompt: np.ndarray
     near: int
     largest: int
+    held_back: int
 
     def batches(
         self, name: str, table: Table, columns: Sequence[str] | None = None
@@ -112,6 +115,9 @@ def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> 
     seeded hash of their first spelling, so that adding prompts moves no other. A conversation that goes on
     from another row's prompt is in that prompt's split, because it tells what was answered there. With
     `settings.near_duplicates`, prompts with that share of words in common go to one split as well.
+
+    Many data sets have splits for training and test alone. Where the parameters ask for a share for another
+    split, and no row is in it, the share is taken of the rows for training.
 
     Args:
         tables: name -> rows with a prompt, before their normal form.
@@ -149,10 +155,21 @@ def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> 
         np.maximum.at(together, group, carried)
         place, carried = place[group], np.where(carried == _NONE, together[group], carried)
         near, largest = int((group != np.arange(count)).sum()), int(np.bincount(group).max())
+    train = SPLITS.index("train")
+    own = _of_training(place, rows.carried, settings)
+    held_back = int(((carried == train) & (own != train)).sum())
+    carried = np.where(carried == train, own, carried)
     by_prompt = np.where(carried == _NONE, _by_place(place, settings), carried)
     of_prompt = by_prompt[key].astype(np.int8)
-    split = np.where(rows.carried == _NONE, of_prompt, rows.carried)
-    return Assigned(starts, prompt, first, split, of_prompt, near, largest)
+    said = np.where(rows.carried == train, own[key], rows.carried)
+    split = np.where(said == _NONE, of_prompt, said)
+    return Assigned(starts, prompt, first, split, of_prompt, near, largest, held_back)
+
+
+def _of_training(place: np.ndarray, carried: np.ndarray, settings: Prepare) -> np.ndarray:
+    """The splits of prompts that the source says are for training: that, unless the source lacks another."""
+    there = {SPLITS[number] for number in np.unique(carried) if number != _NONE} - {"train"}
+    return _by_place(place, settings.model_copy(update={f"{name}_share": 0.0 for name in there}))
 
 
 def _joined(column: str, parts: Sequence[_Rows]) -> np.ndarray:

@@ -68,6 +68,22 @@ def test_other_prompts_move_none_and_a_split_that_a_row_carries_is_kept(assign: 
     assert [row["split"] for row in carried] == ["judge", "train", "judge"]  # the most held-out wins
 
 
+def test_a_split_that_the_source_lacks_is_taken_of_its_rows_for_training(assign: Assign) -> None:
+    """Most published sets have rows for training and for test alone."""
+    rows: Rows = [{"prompt": f"q{i}", "split": "test" if i < 500 else "train"} for i in range(4500)]
+    assigned = assign(rows)
+    assert all(row["split"] == "test" for row in rows[:500])
+    count = {name: sum(row["split"] == name for row in rows) for name in SPLITS}
+    assert count["test"] == 500  # the source has some, so that its share is not taken as well
+    assert abs(count["judge"] - 400) < 76
+    assert abs(count["validation"] - 900) < 104
+    assert assigned.held_back == count["judge"] + count["validation"]
+
+    rows = [{"prompt": f"q{i}", "split": name} for i, name in enumerate([*SPLITS, "train", "train", "train"])]
+    assert assign(rows).held_back == 0
+    assert [row["split"] for row in rows] == [*SPLITS, "train", "train", "train"]
+
+
 def test_a_conversation_is_in_the_split_of_the_prompt_that_it_goes_on_from(assign: Assign) -> None:
     def row(*contents: str, split: str | None = None, prompt: str | None = None) -> dict[str, Any]:
         roles = ["user", "assistant"] * len(contents)
