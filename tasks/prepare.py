@@ -61,7 +61,8 @@ def main(stage: Stage) -> dict[str, float]:
     if near := figures["near_duplicates"]["prompts"]:
         print(
             f"{near} prompts are near-duplicates of another and in its split; "
-            f"{figures['near_duplicates']['largest']} of them in the largest group"
+            f"{figures['near_duplicates']['largest']} of them in the largest group; where prompts are alike only "
+            "because they share a long instruction, raise prepare.near_duplicates or set it to null"
         )
     for name, contract in TABLES.items():
         table = read_table(f"data/prepared/{name}.parquet", contract)
@@ -146,9 +147,9 @@ def _complete(batch: pa.RecordBatch, splits: np.ndarray | None, ids: Ids) -> pa.
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     if splits is not None:
         carried = columns.get("split", pa.nulls(batch.num_rows, pa.string()))
-        columns["split"] = pc.if_else(
-            pc.fill_null(pc.not_equal(carried, ""), False), carried, pa.array(SPLITS).take(pa.array(splits))
-        )
+        # Rows for training may go to a split that the source lacks; a name of no split is for `validate`.
+        kept = pc.invert(pc.is_in(carried, pa.array(["", "train", None], pa.string())))
+        columns["split"] = pc.if_else(kept, carried, pa.array(SPLITS).take(pa.array(splits)))
     columns["id"] = ids.of_rows(batch)
     return pa.RecordBatch.from_pydict(columns)
 
