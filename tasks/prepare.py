@@ -61,8 +61,8 @@ def main(stage: Stage) -> dict[str, float]:
     if near := figures["near_duplicates"]["prompts"]:
         print(
             f"{near} prompts are near-duplicates of another and in its split; "
-            f"{figures['near_duplicates']['largest']} of them in the largest group; where prompts are alike only "
-            "because they share a long instruction, raise prepare.near_duplicates or set it to null"
+            f"{figures['near_duplicates']['largest']} of them in the largest group; where prompts are alike "
+            "only because they share a long instruction, raise prepare.near_duplicates or set it to null"
         )
     for name, contract in TABLES.items():
         table = read_table(f"data/prepared/{name}.parquet", contract)
