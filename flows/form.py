@@ -121,6 +121,8 @@ def _prepare(definitions: dict[str, Any], name: str, values: dict[str, Any]) -> 
             field["anyOf"].sort(key=lambda choice: choice.get("type") != "null")  # folded while it is null
         if inner:
             _prepare(definitions, inner[0], values.get(key) or {})
+        for name_of_item in _references(field.get("items", {})):  # of a list, such as ingest.sources
+            _prepare(definitions, name_of_item, {})
     section["required"] = list(section["properties"])
     section.pop("additionalProperties", None)  # a program may send a parameter that the form shows further up
 

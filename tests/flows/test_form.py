@@ -53,6 +53,7 @@ def test_ten_parameters_are_first_and_none_of_them_is_called_optional(flow) -> N
         places = [definition]
         for part in sections:
             fields = [place["properties"][part] for place in places if part in place["properties"]]
+            fields = [field.get("items", field) for field in fields]
             choices = [choice for field in fields for choice in field.get("anyOf", [field])]
             places = [
                 schema["definitions"][choice["$ref"].removeprefix("#/definitions/")]
