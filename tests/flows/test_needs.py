@@ -19,7 +19,7 @@ def write_needs(text: str) -> None:
 
 
 def test_all_that_is_missing_is_said_in_one_line(workspace: Workspace) -> None:
-    write_needs('{disk_gb: 1.0e9, set: {ingest.path: "the folder of X", seed: "a seed"}}')
+    write_needs('{disk_gb: 1000000000, set: {ingest.path: "the folder of X", seed: "a seed"}}')
     with pytest.raises(DataError) as caught:
         check_needs("mine", Settings())
     line = str(caught.value)

@@ -187,7 +187,7 @@ def test_a_recipe_is_named_by_its_folder_or_a_path(workspace: Workspace) -> None
 def test_a_wrong_name_says_which_recipes_there_are(workspace: Workspace) -> None:
     with pytest.raises(
         SettingsError,
-        match="no such recipe or file; recipes/ has chat, helpful-harmless, .*, tldr, ultrafeedback$",
+        match=r"no such recipe or file; recipes/ has chat, helpful-harmless, .*, tldr, ultrafeedback$",
     ):
         plan("reward_hacking", None, {})
     with pytest.raises(SettingsError, match="no such recipe or file"):
