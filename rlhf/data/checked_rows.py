@@ -92,6 +92,9 @@ def _refusal(column: str, value: Any, kind: pa.DataType) -> str:
             f"column {column!r}: {shown} holds half of a surrogate pair ({ascii(half)[1:-1]}), which no "
             "text can hold; write the whole character"
         )
+    if isinstance(value, str) and value.lstrip().startswith("[") and pa.types.is_list(kind):
+        mend = "write it as JSON does, in double quotes, as json.dumps prints it and pandas does not"
+        return f"column {column!r}: {shown} is no {kind}; {mend}"
     if isinstance(value, str) and re.fullmatch(r"-?\d+,\d+", value) and str(kind) in ("double", "int64"):
         return f"column {column!r}: {shown} is no {kind}; write a point for the comma of a decimal number"
     return f"column {column!r}: {shown} is no {kind}; {_MEND.get(str(kind), 'mend it or leave it out')}"

@@ -134,7 +134,16 @@ def read(
     Raises:
         DataError: what cannot be read, naming file and row; or nothing in the source could be read.
     """
-    aside = put_aside if source.unreadable == "quarantine" else None
+    first_aside: list[Quarantined] = []
+
+    def note_and_put_aside(row: Quarantined) -> None:
+        if not first_aside:
+            first_aside.append(row)
+        assert put_aside is not None
+        put_aside(row)
+
+    quarantines = put_aside is not None and source.unreadable == "quarantine"
+    aside = note_and_put_aside if quarantines else None
     read_any = False
     unnamed = Unnamed()
     for told in recognised(source, notes, aside):
@@ -164,7 +173,8 @@ def read(
     for line in unnamed.lines(source.path):
         notes.say(line)
     if not read_any:
-        raise DataError(f"{source.path}: nothing in it could be read{passed_over(notes)}")
+        why = "".join(f"; the first is {row.where}: {row.why}" for row in first_aside)
+        raise DataError(f"{source.path}: nothing in it could be read{passed_over(notes)}{why}")
 
 
 def _all_words(

@@ -99,7 +99,9 @@ CASES: dict[str, Case] = {
     "a line that is cut off in the middle": case(
         "d.jsonl", text_row(3, '"labeler_id": "ann"}', '"labeler_id": '), JSONL, "row 3", "not valid JSON"
     ),
-    "two rows on a line": case("d.jsonl", JSONL.replace(b"}\n", b"} ", 1), JSONL, "row 1", "Extra data"),
+    "two rows on a line": case(
+        "d.jsonl", JSONL.replace(b"}\n", b"} ", 1), JSONL, "row 1", "write each on a line of its own"
+    ),
     "a trailing comma": case("d.jsonl", text_row(2, "}", ",}"), JSONL, "row 2", "not valid JSON"),
     "single quotes": case("d.jsonl", text_row(2, '"', "'"), JSONL, "row 2", "not valid JSON"),
     "a row over several lines": case(
@@ -244,7 +246,7 @@ CASES: dict[str, Case] = {
         CSV,
         "row 4",
         "column 'completions'",
-        "write a list",
+        "write it as JSON does",
     ),
     "a title above the header": case(
         "d.csv", b"Preferences\n" + CSV, CSV, "row 1", "4 cells", "is the first line a title?"

@@ -52,7 +52,10 @@ def value_of(text: str) -> Any:
         place = f" at column {error.colno}" if error.lineno == 1 else f" at line {error.lineno}"
         end = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip()) - 1
         cut = "; is the line cut off?" if end and text.strip() != "{" else ""
-        cut = "; a row is one object on one line" if text.strip() == "{" else cut
+        if text.strip() == "{":
+            cut = "; a row is one object on one line"
+        elif error.msg == "Extra data":
+            cut = "; more follows than one value: write each on a line of its own, or all of them as a list"
         raise DataError(f"not valid JSON ({error.msg}{place}){cut}") from None
     except _Refused as error:
         raise DataError(str(error)) from None

@@ -58,7 +58,7 @@ def text_lines(file: BinaryIO, path: Path, fault: Fault | None = None) -> Iterat
         except UnicodeDecodeError as error:
             why = f"not UTF-8 (byte 0x{raw[error.start]:02x}); save the file as UTF-8"
             if fault is None:
-                raise DataError(f"{path}: line {number}: {why}") from None
+                raise DataError(f"{path}: line {number}: {why} (a spreadsheet's: CSV UTF-8)") from None
             fault(f"row {number}", why, raw.decode(errors="backslashreplace"))
 
 

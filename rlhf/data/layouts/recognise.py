@@ -88,7 +88,11 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
         fitting = [in_small_letters(known, columns) for known in _fitting(small)]
     if len(fitting) == 1:
         return fitting[0]
-    shown = ", ".join(columns) or "(none)"
+    told = (
+        f"{name} ({kind})" if kind in ("number", "bool", "other", "mixed") else name
+        for name, kind in columns.items()
+    )
+    shown = ", ".join(told) or "(none)"
     if fitting:
         raise DataError(f"columns {shown}: two layouts fit, {_names(fitting)}; say which in ingest.layout")
     raise DataError(
