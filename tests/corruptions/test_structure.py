@@ -238,7 +238,7 @@ CASES: dict[str, Case] = {
         CSV,
         "row 1",
         "column 'completions'",
-        "write a list of texts",
+        "write it as JSON does",
     ),
     "a list that is no JSON in row 4": case(
         "d.csv",
