@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from rensa import RMinHash
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 BANDS, IN_BAND = 14, 6
 HASHES = BANDS * IN_BAND
@@ -90,13 +88,16 @@ def clusters(drawn: np.ndarray, threshold: float, texts_at: TextsAt) -> np.ndarr
     Returns:
         [texts], for each text the first text of its group; its own place where it has no near-duplicate.
     """
-    n = len(drawn)
     left, right = near_pairs(drawn, threshold, texts_at)
-    graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(n, n))
-    group = connected_components(graph, directed=False)[1]
-    first_of = np.full(n, n, np.int64)
-    np.minimum.at(first_of, group, np.arange(n))
-    return first_of[group]
+    first = np.arange(len(drawn))
+    while True:  # each round, a text takes the earliest of what it and its neighbours have
+        before = first.copy()
+        earliest = np.minimum(first[left], first[right])
+        np.minimum.at(first, left, earliest)
+        np.minimum.at(first, right, earliest)
+        first = first[first]  # and what that one has, so that long chains take few rounds
+        if np.array_equal(first, before):
+            return first
 
 
 def near_pairs(drawn: np.ndarray, threshold: float, texts_at: TextsAt) -> tuple[np.ndarray, np.ndarray]:

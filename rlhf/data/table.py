@@ -26,7 +26,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import written_beside
 
 IN_HAND = 1024  # rows that are dicts at one time
-_GROUP_ROWS, _GROUP_BYTES = 16_384, 16 * 2**20  # what a group holds at most, before compression
+_GROUP_ROWS, _GROUP_BYTES = 4096, 4 * 2**20  # what a group holds at most, before compression
 # Texts that differ in every row gain nothing by a dictionary, and building it takes longer than writing them.
 _FEW_VALUES = [
     "labeler_id",
