@@ -32,7 +32,11 @@ from rlhf.data.held_out import HeldOut
 from rlhf.data.normal_form import Ids, normal
 from rlhf.data.splits import Assigned, assign_splits
 from rlhf.data.table import Table, TableWriter, read_table, write_table
-from rlhf.settings import Prepare
+from rlhf.settings import Prepare, Settings
+from tasks.rules.catalogue import refuse_unknown
+from tasks.rules.quarantine import SET_ASIDE, set_aside
+from tasks.rules.rule import Asked
+from tasks.rules.view import text_hashes
 from tasks.runtime.stage import Stage, run
 
 SPLIT_TABLES = ("prompts", "demonstrations", "comparisons", "votes")
@@ -44,6 +48,7 @@ def main(stage: Stage) -> dict[str, float]:
     raw = {name: read_table(f"data/raw/{name}.parquet", contract) for name, contract in TABLES.items()}
     with written_beside("data/prepared") as folder:
         figures = write_prepared(raw, folder, stage.settings.prepare, stage.settings.seed)
+        figures |= without_broken(folder, stage.settings, figures)
     write_json("metrics/prepare.json", figures)
     for name in SPLIT_TABLES:
         rows = ", ".join(f"{figures[name][split]['rows']} {split}" for split in SPLITS)
@@ -69,6 +74,31 @@ def main(stage: Stage) -> dict[str, float]:
         if table:
             stage.log_dataset(f"data/prepared/{name}.parquet", table, context="prepare")
     return {f"{name}/{split}": figures[name][split]["rows"] for name in SPLIT_TABLES for split in SPLITS}
+
+
+def without_broken(folder: Path, settings: Settings, before: Figures) -> Figures:
+    """Set rows aside that break a rule whose severity is quarantine; returns the counts of what is left.
+
+    Args:
+        folder: of the tables.
+        settings: the rules and the longest texts.
+        before: the counts of all rows.
+
+    Raises:
+        SettingsError: the parameters name a rule that there is not.
+    """
+    rules = settings.validate_
+    refuse_unknown(rules.rules, rules.thresholds)
+    taken = set_aside(folder, Asked(settings.prepare, rules.rules, rules.thresholds))
+    figures: Figures = {"set_aside": taken} if taken else {}
+    for name, count in taken.items():
+        print(f"{name}: {count} rows set aside, in data/prepared/{SET_ASIDE}")
+        counts = Counts(TABLES[name])
+        for batch in read_table(folder / f"{name}.parquet", TABLES[name]).batches():
+            prompts = batch.column("text" if name == "corpus" else "prompt")
+            counts.add(batch, text_hashes(prompts).view(np.int64))
+        figures[name] = counts.by_split() if name in SPLIT_TABLES else before[name] | counts.together()
+    return figures
 
 
 def prepare(raw: Mapping[str, Iterable[dict[str, Any]]], settings: Prepare, seed: int) -> dict[str, Table]:

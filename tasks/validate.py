@@ -29,6 +29,7 @@ from tasks.rules.catalogue import refuse_unknown, rules_of
 from tasks.rules.checking import Finding, compute
 from tasks.rules.expectations import decide
 from tasks.rules.labels import preferences
+from tasks.rules.quarantine import findings_of
 from tasks.rules.rule import Asked
 from tasks.rules.view import View, numpy, views
 from tasks.runtime.errors import StageError
@@ -71,10 +72,11 @@ def main(stage: Stage) -> dict[str, float]:
     names = list(tables) if what == "prepared" else ["comparisons"]
     docs = Path("reports/validation") / what
     findings, rules = check({name: tables[name] for name in names}, asked, docs)
-    write_json(docs / "findings.json", [finding.as_dict() for finding in findings])
+    aside = findings_of(Path("data/prepared")) if what == "prepared" else []
+    write_json(docs / "findings.json", [finding.as_dict() for finding in [*findings, *aside]])
     refuse([finding for finding in findings if finding.severity != "warn"], docs)
     refuse_infeasible(settings, tables, collected=what == "comparisons")
-    for finding in findings:
+    for finding in [*aside, *findings]:
         print(f"warning: {finding.line()}")
     write_json(metrics, {name: {"rows": tables[name].size, "failed": 0} for name in names})
     figures: dict[str, float] = {}

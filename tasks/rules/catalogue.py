@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping
 
 from rlhf.settings import SettingsError
-from tasks.rules import labels, structure, texts
+from tasks.rules import labels, leakage, structure, texts
 from tasks.rules.rule import Asked, Rule
 
-RULES: tuple[Rule, ...] = (*structure.RULES, *texts.RULES, *labels.RULES)
+RULES: tuple[Rule, ...] = (*structure.RULES, *leakage.RULES, *texts.RULES, *labels.RULES)
 BY_NAME = {rule.name: rule for rule in RULES}
 
 

@@ -65,9 +65,14 @@ def decide(checked: Sequence[Checked], asked: Asked, docs: Path) -> list[Finding
                 context, source, table, asked
             )
             findings += [broken[rule.name] for rule in table.rules if rule.name in broken]
-        context.build_data_docs()
-        make_self_contained(beside)
+        write_docs(context, beside)
     return findings
+
+
+def write_docs(context: Any, folder: Path) -> None:
+    """Write the Data Docs of what was validated."""
+    context.build_data_docs()
+    make_self_contained(folder)
 
 
 def _broken_rows(context: Any, source: Any, checked: Checked, asked: Asked) -> dict[str, Finding]:
