@@ -95,7 +95,7 @@ def views_of(what: str) -> dict[str, View]:
     """The tables that a stage checks, and those that it checks them beside."""
     tables = {
         name: read_table(f"data/prepared/{name}.parquet", TABLES[name])
-        for name in ("demonstrations", "prompts", "comparisons", "votes", "corpus")
+        for name in ("demonstrations", "comparisons", "votes", "prompts", "corpus")
     }
     if what == "comparisons":
         tables["comparisons"] = read_table("data/comparisons/comparisons.parquet", TABLES["comparisons"])
