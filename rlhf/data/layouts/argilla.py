@@ -79,7 +79,7 @@ def _items(
     if not answers:
         notes.pass_over("records without a submitted answer", record.where)
         return
-    seen, extra = shown(fields, options, notes), _kept(record, options, notes)
+    seen, extra = shown(fields, options, notes, record.where), _kept(record, options, notes)
     yield from together(
         items_of(
             seen,
@@ -156,14 +156,14 @@ LAYOUTS = (
     Layout(
         name="argilla",
         about="records of Argilla, version 1 or 2: fields, and answers of several people by question",
-        columns="fields, responses, metadata, suggestions",
+        columns="`fields`, `responses`, `metadata`, `suggestions`",
         fits=_fits,
         rows=_rows,
     ),
     Layout(
         name="argilla-flat",
         about="records of Argilla as `datasets` has them: a column for each field and each question",
-        columns="the fields, QUESTION.responses, QUESTION.responses.users, QUESTION.responses.status",
+        columns="the fields, `QUESTION.responses`, `QUESTION.responses.users`, `QUESTION.responses.status`",
         fits=_fits_flat,
         rows=_rows_flat,
     ),

@@ -15,6 +15,7 @@ from typing import Any
 from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Notes, Options
+from rlhf.data.layouts.turns import role_of, turns_of
 
 PROMPTS = ("prompt", "instruction", "question", "context", "input", "query", "text")
 SYSTEMS = ("system", "systemprompt", "systemmessage")
@@ -59,13 +60,14 @@ def stem_and_suffix(name: str) -> tuple[str, str] | None:
     return (plain(match[1]), match[2].casefold()) if match else None
 
 
-def shown(fields: Mapping[str, Any], options: Options, notes: Notes) -> Shown:
+def shown(fields: Mapping[str, Any], options: Options, notes: Notes, where: str) -> Shown:
     """What a record showed.
 
     Args:
         fields: name -> text or messages; anything else is no field that people read.
         options: `prompt` (a name, or a text with `{name}` in it) and `outputs` win over the names.
         notes: gets the fields that are neither.
+        where: the record.
 
     Raises:
         DataError: nothing, or more than one field, can be the prompt; or an output has no text.
@@ -73,6 +75,9 @@ def shown(fields: Mapping[str, Any], options: Options, notes: Notes) -> Shown:
     texts = {name: value for name, value in fields.items() if isinstance(value, str) and value.strip()}
     chats = {name: value for name, value in fields.items() if is_chat(value)}
     asked, used = _asked(fields, texts, chats, options)
+    if isinstance(asked["prompt"], list):
+        asked["prompt"] = turns_of(asked["prompt"], where, notes)
+    asked = as_columns(asked, ends_answered=False)
     if options.outputs:
         names = tuple(options.outputs)
         return Shown(asked, names, tuple(_text(fields, name) for name in names), ordered=True)
@@ -92,9 +97,9 @@ def shown(fields: Mapping[str, Any], options: Options, notes: Notes) -> Shown:
 
 
 def is_chat(value: Any) -> bool:
-    """Whether a field is a list of messages."""
+    """Whether a field is a list of messages, under whichever names."""
     turns = value if isinstance(value, list) else []
-    return bool(turns) and all(isinstance(turn, Mapping) and "role" in turn for turn in turns)
+    return bool(turns) and all(isinstance(turn, Mapping) and role_of(turn) is not None for turn in turns)
 
 
 def ask_for_outputs(names: Sequence[str]) -> DataError:
@@ -108,7 +113,7 @@ def ask_for_outputs(names: Sequence[str]) -> DataError:
 def _asked(
     fields: Mapping[str, Any], texts: Mapping[str, str], chats: Mapping[str, Any], options: Options
 ) -> tuple[dict[str, Any], set[str]]:
-    """The prompt as columns of a contract, and the fields that it takes."""
+    """The prompt, a text or a list of messages, and the fields that it takes."""
     system = next((name for name in texts if plain(name) in SYSTEMS and name != options.prompt), None)
     used = {system} if system else set()
     if options.prompt is not None and "{" in options.prompt:
@@ -139,10 +144,10 @@ def _asked(
     row: dict[str, Any] = {"prompt": prompt}
     if system is not None:
         turns = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-        if turns and turns[0].get("role") == "system":
+        if turns and role_of(turns[0]) == "system":
             raise DataError(f"field {system!r} and the first message both are the system's; keep one of them")
         row = {"prompt": [{"role": "system", "content": texts[system]}, *turns]}
-    return as_columns(row, ends_answered=False), used
+    return row, used
 
 
 def _families(names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.annotated import Answer, items_of, together
+from rlhf.data.layouts.annotated import Answer, items_of, meaning_of, together
 from rlhf.data.layouts.fields import Shown, ask_for_outputs, plain, shown, stem_and_suffix
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
 
@@ -84,13 +84,13 @@ def _annotated(
         question = str(result.get("from_name") or kind)
         about = tuple(name.strip() for name in str(result.get("to_name") or "").split(",") if name.strip())
         if kind == "ranker":
-            seen, answer = _ranker(data, value.get("ranker"), question, seen, options, notes)
+            seen, answer = _ranker(data, value.get("ranker"), question, seen, options, notes, where)
             if answer is None:
                 notes.pass_over("rankers in which nothing was moved", where)
             else:
                 answers.append(answer)
         elif kind == "pairwise":
-            seen = _pair(data, about, options, notes)
+            seen = _pair(data, about, options, notes, where)
             order = {"shown_order": [0, 1]}
             answers.append(Answer(question, value.get("selected")))
         elif kind in _VALUES:
@@ -104,11 +104,11 @@ def _annotated(
             notes.pass_over(f"results of type {kind!r}, question {question!r}", where)
     if not answers:
         return
-    seen = seen or shown(_fields(data), options, notes)
+    seen = seen or shown(_fields(data), options, notes, where)
     yield from items_of(seen, answers, options, notes, where, **common, **order)
 
 
-def _pair(data: Mapping[str, Any], about: Sequence[str], options: Options, notes: Notes) -> Shown:
+def _pair(data: Mapping[str, Any], about: Sequence[str], options: Options, notes: Notes, where: str) -> Shown:
     """The two outputs of a pair, the left one first.
 
     Raises:
@@ -117,9 +117,9 @@ def _pair(data: Mapping[str, Any], about: Sequence[str], options: Options, notes
     if len(about) == 2 and set(about) <= data.keys():
         # The other fields are no outputs then, so that they cannot be taken for a second pair.
         rest = {name: value for name, value in _fields(data).items() if name not in about}
-        asked = shown(rest, Options(prompt=options.prompt), Notes())
+        asked = shown(rest, Options(prompt=options.prompt), Notes(), where)
         return asked.only(about, data)
-    seen = shown(_fields(data), options, notes)
+    seen = shown(_fields(data), options, notes, where)
     if len(seen.names) != 2 or not seen.ordered:
         raise ask_for_outputs(seen.names)
     if len(about) == 2 and not options.outputs:
@@ -142,6 +142,7 @@ def _ranker(
     seen: Shown | None,
     options: Options,
     notes: Notes,
+    where: str,
 ) -> tuple[Shown, Answer | None]:
     """What a ranker orders: a list of ids, a list under one name, or buckets.
 
@@ -156,8 +157,7 @@ def _ranker(
         )
     buckets = {name: [str(key) for key in ids] for name, ids in value.items()}
     listed = _listed(data, {key for ids in buckets.values() for key in ids})
-    texts = _fields(data)
-    asked = shown(texts, Options(prompt=options.prompt, outputs=()), Notes())
+    asked = shown(_fields(data), Options(prompt=options.prompt), Notes(), where)
     seen = seen or Shown(asked.asked, tuple(listed), tuple(listed.values()), ordered=False)
     if len(buckets) == 1 and _UNTOUCHED not in buckets:
         [ids] = buckets.values()
@@ -224,30 +224,46 @@ def _rows_min(records: Sequence[Record], options: Options, notes: Notes) -> Iter
 
 
 def _parted(columns: Mapping[str, Any], options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data of a flat row, and its answers: these stand between `id` and `annotator`, or are what is
-    neither prompt, output nor known."""
+    """The data of a flat row, and its answers.
+
+    In the tool's own order the answers stand between the task's `id` and `annotator`. In any other order, as
+    of a sorted CSV, they are the columns whose values answer something.
+    """
     names = [name for name in columns if name not in _MIN]
-    # The order of columns is the tool's own, in which the answers follow the task's data and its id.
     every = list(columns)
-    if "id" in every and every.index("id") < every.index("annotator"):
-        between = every[every.index("id") + 1 : every.index("annotator")]
-        before = [name for name in names if name not in between]
-    else:
-        between, before = names, []
-    fields = _fields({name: columns[name] for name in names})
-    quiet = Notes()
+    ordered = "id" in every and every.index("id") < every.index("annotator")
+    between = every[every.index("id") + 1 : every.index("annotator")] if ordered else names
+    fields = _fields({name: columns[name] for name in names if ordered or not _says(columns[name], options)})
     try:
-        seen = shown(fields, options, quiet)
+        seen = shown(fields, options, Notes(), "")
         used = {name for name in fields if fields[name] in (*seen.outputs, seen.asked.get("prompt"))}
     except DataError:
-        if before == []:
+        if set(between) >= set(names):
             raise
-        used = set()
-    if options.prompt in columns:
-        used.add(str(options.prompt))
-    lists = {name for name in names if isinstance(columns[name], list)}
-    answers = {name: columns[name] for name in between if name not in used and name not in lists}
+        seen, used = None, set()
+    used |= {name for name in names if isinstance(columns[name], list) or name == options.prompt}
+    answers = {name: columns[name] for name in between if name not in used}
+    if not ordered and seen is not None:
+        asked = {options.edit, *options.aspects}
+        answers = {
+            name: value
+            for name, value in answers.items()
+            if name in asked
+            or not isinstance(value, str)
+            or _says(value, options)
+            or meaning_of(value, seen, options) is not None
+            or any(plain(output) in plain(name) for output in seen.names)
+        }
     return {name: columns[name] for name in names if name not in answers}, answers
+
+
+def _says(value: Any, options: Options) -> bool:
+    """Whether a value is an answer in any task: a side, a ranker, or a word that the user maps."""
+    return (
+        value in ("left", "right")
+        or isinstance(value, Mapping)
+        or (isinstance(value, str) and value in options.words)
+    )
 
 
 def _result(name: str, value: Any, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,7 +286,7 @@ def _result(name: str, value: Any, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _order_is_said(columns: Mapping[str, Any], data: Mapping[str, Any], options: Options) -> None:
     """Refuse a flat pair whose names count otherwise than its columns stand: left may be either."""
-    seen = shown(_fields(data), options, Notes())
+    seen = shown(_fields(data), options, Notes(), "")
     if not options.outputs and [name for name in columns if name in seen.names] != list(seen.names):
         raise ask_for_outputs(seen.names)
 
@@ -310,14 +326,14 @@ LAYOUTS = (
     Layout(
         name="label-studio",
         about="tasks of Label Studio, exported as JSON: data, and annotations with results",
-        columns="data, annotations, predictions",
+        columns="`data`, `annotations`, `predictions`",
         fits=_fits,
         rows=_rows,
     ),
     Layout(
         name="label-studio-min",
         about="annotations of Label Studio, exported as JSON-MIN or CSV: a row for each",
-        columns="the data, the answers, annotator, annotation_id, lead_time",
+        columns="the data, the answers, `annotator`, `annotation_id`, `lead_time`",
         fits=_fits_min,
         rows=_rows_min,
     ),

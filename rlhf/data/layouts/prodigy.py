@@ -13,6 +13,7 @@ from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.fields import is_chat
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+from rlhf.data.layouts.turns import turns_of
 
 _PROMPTS = ("prompt", "text", "question", "instruction", "messages", "input", "html")
 _NOTES = ("user_input", "comment", "note", "notes", "rationale", "feedback")
@@ -55,7 +56,7 @@ def _choices(records: Sequence[Record], options: Options, notes: Notes) -> Itera
             names = [str(key) for key in accepted] or list(texts)
             yield Item(
                 "edits",
-                _asked(columns, options)
+                _asked(record, options, notes)
                 | {"output": texts.get(names[0]), "policy": names[0], "text": columns[options.edit]}
                 | {"labeler_id": _labeler(columns)},
             )
@@ -71,7 +72,7 @@ def _choices(records: Sequence[Record], options: Options, notes: Notes) -> Itera
             notes.say("chosen options are better than the others; within each of the two kinds they tie")
         chosen = set(map(str, accepted))
         ranking = [1 if key in chosen or len(chosen) == len(texts) else 2 for key in texts]
-        yield _compared(columns, options, list(texts.values()), ranking, list(texts))
+        yield _compared(record, options, notes, list(texts.values()), ranking, list(texts))
 
 
 def _compares(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
@@ -87,17 +88,24 @@ def _compares(records: Sequence[Record], options: Options, notes: Notes) -> Iter
         mapping = columns.get("mapping") or {}
         shown_as = {side: name for name, side in mapping.items()} if isinstance(mapping, Mapping) else {}
         policies = [str(shown_as.get(side, side)) for side in ("accept", "reject")]
-        yield _compared(columns, options, outputs, [1, 2] if answer == "accept" else [2, 1], policies)
+        ranking = [1, 2] if answer == "accept" else [2, 1]
+        yield _compared(record, options, notes, outputs, ranking, policies)
 
 
 def _compared(
-    columns: Mapping[str, Any], options: Options, outputs: list[str], ranking: list[int], policies: list[str]
+    record: Record,
+    options: Options,
+    notes: Notes,
+    outputs: list[str],
+    ranking: list[int],
+    policies: list[str],
 ) -> Item:
+    columns = record.columns
     noted = [str(columns[name]) for name in _NOTES if columns.get(name) and name != options.edit]
     return Item(
         "comparisons",
         {
-            **_asked(columns, options),
+            **_asked(record, options, notes),
             "completions": outputs,
             "ranking": ranking,
             "policies": policies,
@@ -107,14 +115,14 @@ def _compared(
     )
 
 
-def _asked(columns: Mapping[str, Any], options: Options) -> dict[str, Any]:
+def _asked(record: Record, options: Options, notes: Notes) -> dict[str, Any]:
     """The prompt, as text or messages."""
+    columns = record.columns
     names = [options.prompt] if options.prompt else [name for name in _PROMPTS if columns.get(name)]
     if not names or columns.get(names[0]) in (None, ""):
         raise DataError(f"no column for the prompt among {', '.join(columns)}; name it in ingest.prompt")
     value = columns[names[0]]
-    if not is_chat(value):
-        value = _text(value, names[0])
+    value = turns_of(value, record.where, notes) if is_chat(value) else _text(value, names[0])
     return as_columns({"prompt": value}, ends_answered=False)
 
 
@@ -136,7 +144,7 @@ LAYOUTS = (
     Layout(
         name="prodigy-choice",
         about="choices of Prodigy: options, and which of them were accepted",
-        columns="text, options, accept, answer, _annotator_id, _session_id",
+        columns="`text`, `options`, `accept`, `answer`, `_annotator_id`, `_session_id`",
         fits=_fits_choice,
         rows=_choices,
         own=frozenset((*_PROMPTS, *_NOTES, *_UNDERSCORED, "options")),
@@ -144,7 +152,7 @@ LAYOUTS = (
     Layout(
         name="prodigy-compare",
         about="comparisons of Prodigy: the texts under accept and reject, and the answer",
-        columns="input, accept, reject, mapping, answer, _annotator_id, _session_id",
+        columns="`input`, `accept`, `reject`, `mapping`, `answer`, `_annotator_id`, `_session_id`",
         fits=_fits_compare,
         rows=_compares,
         own=frozenset((*_PROMPTS, *_NOTES, *_UNDERSCORED, "reject", "mapping")),

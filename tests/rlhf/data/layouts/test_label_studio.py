@@ -165,9 +165,6 @@ def test_words_that_name_no_output_are_refused_or_mapped(tmp_path: Path) -> None
     assert rankings(items) == [[1, 2], [2, 1]]
 
 
-FLAT = {**DATA, "id": 1, "annotator": 3, "annotation_id": 5, "lead_time": 6.5}
-
-
 def flat(data: dict[str, Any] | None = None, **answers: Any) -> dict[str, Any]:
     row = {**(data or DATA), "id": 1, **answers}
     return row | {"annotator": 3, "annotation_id": 5, "created_at": "2024-01-01", "lead_time": 6.5}
@@ -229,3 +226,39 @@ def test_cases(name: str, ranking: list[int | None], number: int) -> None:
     items, _ = read_path(case(name))
     assert (rankings(items)[0], len(items)) == (ranking, number)
     assert items[0].row["completions"][0].startswith("First look")
+
+
+@pytest.mark.parametrize(
+    ("answers", "ranking"),
+    [
+        ({"pw": "left"}, [1, 2]),
+        ({"choice": "answer2"}, [2, 1]),
+        ({"choice": "tie"}, [1, 1]),
+        ({"rating_answer1": "2", "rating_answer2": "5"}, [2, 1]),
+    ],
+)
+def test_a_csv_with_its_columns_sorted(answers: dict[str, str], ranking: list[int], tmp_path: Path) -> None:
+    row = flat({"topic": "home", **DATA}, **answers)
+    path = tmp_path / "export.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, sorted(row))
+        writer.writeheader()
+        writer.writerow(row)
+    items, _ = read_path(path)
+    assert rankings(items) == [ranking]
+    assert (items[0].row["prompt"], items[0].row["completions"]) == ("Say hi", ["hi", "go away"])
+    assert items[0].row["note"] is None  # the topic is no answer
+
+
+def test_conversations_under_other_names(tmp_path: Path) -> None:
+    chat = [
+        {"from": "human", "value": "Hi"},
+        {"from": "gpt", "value": "Yes?"},
+        {"from": "human", "value": "Go"},
+    ]
+    data = {"dialogue": chat, "answer1": "a", "answer2": "b"}
+    pair = result("pairwise", "answer1,answer2", selected="right")
+    items, _ = read_records(tmp_path, [task(pair, data=data)])
+    roles = ["user", "assistant", "user"]
+    assert [turn["role"] for turn in items[0].row["messages"]] == roles
+    assert rankings(items) == [[2, 1]]
