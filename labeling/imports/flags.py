@@ -70,7 +70,7 @@ def reading_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def by_flags(line: str) -> str:
     """A line about `ingest.*` in the words of these commands."""
-    line = re.sub(r"ingest\.words, such as \{(['\"])(.*?)\1: first\}", r"--word '\2=first'", line)
+    line = re.sub(r"ingest\.words, such as \{(['\"])(.*?)\1: (\w+)\}", r"--word '\2=\3'", line)
     line = re.sub(r"ingest\.(edit|layout): ", lambda match: FLAGS[match[1]] + " ", line)
     return re.sub(r"\bingest\.(\w+)", lambda match: FLAGS.get(match[1], match[0]), line)
 

@@ -144,7 +144,7 @@ def read(
 
     quarantines = put_aside is not None and source.unreadable == "quarantine"
     aside = note_and_put_aside if quarantines else None
-    read_any = False
+    read_any = edited = False
     unnamed = Unnamed()
     for told in recognised(source, notes, aside):
         saw(told)
@@ -169,12 +169,17 @@ def read(
                 if item.table in ("comparisons", "votes") and not item.row.get("labeler_id"):
                     item.row["labeler_id"] = unnamed.name(item.row)
                 read_any = True
+                edited |= item.table == "edits"
                 yield item
     for line in unnamed.lines(source.path):
         notes.say(line)
     if not read_any:
         why = "".join(f"; the first is {row.where}: {row.why}" for row in first_aside)
         raise DataError(f"{source.path}: nothing in it could be read{passed_over(notes)}{why}")
+    if source.options.edit and not edited:
+        raise DataError(
+            f"{source.path}: ingest.edit names {source.options.edit!r}, and no text answers to it"
+        )
 
 
 def _all_words(

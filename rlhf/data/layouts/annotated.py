@@ -39,12 +39,14 @@ class Answer:
         value: as the tool writes it: a text, a number, a list of texts, or ranks by name.
         about: the outputs that the question is about, where the tool says so.
         free: whether the question asks for free text, None where the tool does not say.
+        chosen: whether a list holds what was chosen, in no order.
     """
 
     question: str
     value: Any
     about: tuple[str, ...] = ()
     free: bool | None = None
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,15 @@ def items_of(
     ratings: dict[str, dict[int, float]] = {}
     texts: list[Answer] = []
     edits: list[Item] = []
+    of_one = _about_one_output(seen, answers)
     for answer in answers:
         question, value = answer.question, answer.value
         if value is None or value == "" or value == []:
             notes.pass_over(f"empty answers to question {question!r}", where)
+        elif answer in of_one:
+            notes.pass_over(
+                f"answers to question {question!r}, which is about one output alone", where, value
+            )
         elif options.edit == question:
             edits.append(_edit(seen, answer, common))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -108,6 +115,8 @@ def items_of(
             if order is None:
                 notes.pass_over(f"answers to question {question!r}, which order no outputs", where, value)
             else:
+                if not answer.chosen and not isinstance(value[0], Mapping):
+                    notes.say(f"lists of outputs are rankings, the best first, in question {question!r}")
                 ranked.append(_Ranked(question, order))
         else:
             notes.pass_over(f"answers to question {question!r}", where, value)
@@ -228,12 +237,19 @@ def _ranks(seen: Shown, answer: Answer, options: Options) -> list[int | None] | 
         place = meaning_of(value, seen, options) if isinstance(value, str) else None
         if not isinstance(place, int):
             unknown[answer.question, str(value)] = 1
+        elif answer.chosen:
+            ranks[place] = 1
         elif place in ranks:
             raise DataError(f"question {answer.question!r} ranks {value!r} twice")
         else:
             ranks[place] = rank
     if unknown and ranks:
         raise UnknownWords(unknown)
+    if answer.chosen and ranks:
+        if not seen.sure:
+            raise ask_for_outputs(seen.names)
+        everything = range(len(seen.names))
+        return dense_ranks([ranks.get(place, 2) for place in everything])
     if len(ranks) < (1 if told else 2):
         return None
     return dense_ranks([ranks.get(place) for place in range(len(seen.names))])
@@ -261,6 +277,14 @@ def _aspect(answer: Answer, seen: Shown, place: int) -> str:
     if rest != plain(answer.question):
         return rest or "rating"
     return (stem_and_suffix(answer.question) or (rest, ""))[0]
+
+
+def _about_one_output(seen: Shown, answers: Sequence[Answer]) -> list[Answer]:
+    """Answers in words to questions that are asked of each output by itself, such as whether it is good: they
+    name no output, and no map of words can tell of which they are."""
+    alone = [answer for answer in answers if isinstance(answer.value, str) and not answer.free]
+    alone = [answer for answer in alone if len(answer.about) == 1 and answer.about[0] in seen.names]
+    return alone if len({answer.about for answer in alone}) > 1 else []
 
 
 def _decided(

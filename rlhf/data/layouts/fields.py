@@ -81,7 +81,8 @@ def shown(fields: Mapping[str, Any], options: Options, notes: Notes, where: str)
     if options.outputs:
         names = tuple(options.outputs)
         return Shown(asked, names, tuple(_text(fields, name) for name in names), ordered=True)
-    left = [name for name in texts if name not in used and not _is_id(name)]
+    texts |= {name: value for name, value in fields.items() if value == "" and stem_and_suffix(name)}
+    left = [name for name in fields if name in texts and name not in used and not _is_id(name)]
     families = _families(left)
     if len(families) == 1:
         [names] = families

@@ -99,7 +99,8 @@ def _annotated(
                 said = "\n".join(map(str, said))
             elif isinstance(said, list) and len(said) == 1:
                 said = said[0]
-            answers.append(Answer(question, said, about, free=True if kind == "textarea" else None))
+            free = True if kind == "textarea" else None
+            answers.append(Answer(question, said, about, free=free, chosen=kind == "choices"))
         else:
             notes.pass_over(f"results of type {kind!r}, question {question!r}", where)
     if not answers:
@@ -233,7 +234,10 @@ def _parted(columns: Mapping[str, Any], options: Options) -> tuple[dict[str, Any
     every = list(columns)
     ordered = "id" in every and every.index("id") < every.index("annotator")
     between = every[every.index("id") + 1 : every.index("annotator")] if ordered else names
-    fields = _fields({name: columns[name] for name in names if ordered or not _says(columns[name], options)})
+    before = {name: columns[name] for name in names if name not in between}
+    if ordered and _shows_outputs(before, options):
+        return before, {name: columns[name] for name in between}
+    fields = _fields({name: columns[name] for name in names if not _says(columns[name], options)})
     try:
         seen = shown(fields, options, Notes(), "")
         used = {name for name in fields if fields[name] in (*seen.outputs, seen.asked.get("prompt"))}
@@ -255,6 +259,15 @@ def _parted(columns: Mapping[str, Any], options: Options) -> tuple[dict[str, Any
             or any(plain(output) in plain(name) for output in seen.names)
         }
     return {name: columns[name] for name in names if name not in answers}, answers
+
+
+def _shows_outputs(data: Mapping[str, Any], options: Options) -> bool:
+    """Whether columns hold a prompt and outputs, as texts or as a list."""
+    try:
+        names = shown(_fields(data), options, Notes(), "").names
+    except DataError:
+        return False
+    return len(names) > 1 or any(isinstance(value, list) and _texts_by_id(value) for value in data.values())
 
 
 def _says(value: Any, options: Options) -> bool:

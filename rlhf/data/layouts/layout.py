@@ -76,10 +76,19 @@ class UnknownWords(DataError):
             for question in questions
         ]
         told = "; ".join(f"question {q!r}: {v}" for q, v in zip(questions, values, strict=True) if v)
-        first = ascii(next(iter(self.met))[1])[:40]
+        first = next(iter(self.met))[1]
+        meanings = (
+            ("second", "second"),
+            ("bad", "both_bad"),
+            ("neither", "both_bad"),
+            ("same", "tie"),
+            ("tie", "tie"),
+        )
+        meaning = next((meaning for word, meaning in meanings if word in first.casefold()), "first")
         super().__init__(
-            f"answers that name no output: {told}; map them by ingest.words, such as {{{first}: first}} (or "
-            f"second, tie, both_bad, skip), or say ingest.edit: {questions[0]} where that text is an edit"
+            f"answers that name no output: {told}; map them by ingest.words, such as {{{ascii(first)[:40]}: "
+            f"{meaning}}} (first, second, tie, both_bad, skip, or an output), or say ingest.edit: "
+            f"{questions[0]} where that text is an edit"
         )
 
 

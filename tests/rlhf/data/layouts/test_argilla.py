@@ -229,3 +229,10 @@ def test_cases(name: str, ranking: list[int], number: int) -> None:
     items, _ = read_path(case(name))
     assert (rankings(items)[0], len(items)) == (ranking, number)
     assert {item.table for item in items} == {"comparisons"}
+
+
+def test_an_edit_that_no_question_is_and_an_output_without_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ingest.edit names 'gone', and no text answers to it"):
+        read_records(tmp_path, [record(p="A")], edit="gone")
+    items, _ = read_records(tmp_path, [record(FIELDS | {"response-1": ""}, p="response-2")])
+    assert (items[0].row["completions"], rankings(items)) == (["", "go away"], [[2, 1]])

@@ -262,3 +262,34 @@ def test_conversations_under_other_names(tmp_path: Path) -> None:
     roles = ["user", "assistant", "user"]
     assert [turn["role"] for turn in items[0].row["messages"]] == roles
     assert rankings(items) == [[2, 1]]
+
+
+def test_several_choices_are_chosen_in_no_order(tmp_path: Path) -> None:
+    three = DATA | {"answer3": "good morning"}
+    chosen = [["answer3", "answer1"], ["answer1", "answer2", "answer3"], ["answer2"]]
+    items, _ = read_records(
+        tmp_path, [task(result("choices", choices=names), data=three) for names in chosen]
+    )
+    assert rankings(items) == [[1, 2, 1], [1, 1, 1], [2, 1, 2]]
+
+
+def test_what_is_asked_of_each_output_by_itself_prefers_none(tmp_path: Path) -> None:
+    each = [result("choices", f"answer{k}", f"c{k}", choices=[word]) for k, word in ((1, "good"), (2, "bad"))]
+    with pytest.raises(DataError, match="question 'c1', which is about one output alone"):
+        read_records(tmp_path, [task(*each)], words={"good": "first", "bad": "second"})
+    pair = result("pairwise", "answer1,answer2", selected="right")
+    items, notes = read_records(tmp_path, [task(pair, *each)])
+    assert rankings(items) == [[2, 1]]
+    assert sum("which is about one output alone" in note for note in notes) == 2
+
+
+@pytest.mark.parametrize("data", [{"draft": "x", "final": "y"}, {"u": "1", "v": "2", "w": "3"}])
+def test_a_flat_pair_of_which_nothing_says_the_left_is_asked_about(
+    data: dict[str, str], tmp_path: Path
+) -> None:
+    rows = [flat({"prompt": "p", **data}, pw="left")]
+    with pytest.raises(DataError, match=r"row 1: nothing says which of the fields .* ingest.outputs"):
+        read_records(tmp_path, rows)
+    names = list(data)[1::-1]
+    items, _ = read_records(tmp_path, rows, outputs=names)
+    assert (items[0].row["completions"], rankings(items)) == ([data[name] for name in names], [[1, 2]])
