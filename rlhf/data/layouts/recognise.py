@@ -95,6 +95,11 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
     shown = ", ".join(told) or "(none)"
     if fitting:
         raise DataError(f"columns {shown}: two layouts fit, {_names(fitting)}; say which in ingest.layout")
+    if "completions" in columns:
+        raise DataError(
+            f"columns {shown}: answers that nobody has ranked; add a ranking such as [2, 1], or a score for "
+            "each, or let people rank them in the label app"
+        )
     raise DataError(
         f"columns {shown}: no known layout; map them in ingest.columns, such as "
         "{prompt: question, chosen: better_answer, rejected: other_answer}; docs/data.md lists the layouts"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, text_of
-from rlhf.data.layouts.values import by_key, comparison, filled, weighted, who_is
+from rlhf.data.layouts.values import by_key, comparison, filled, object_of, weighted, who_is
 
 _SPLITS = {"valid1": "validation", "valid2": "validation", "valid": "validation"}
 
@@ -24,8 +24,8 @@ def _prompt(columns: Mapping[str, Any]) -> dict[str, str]:
     """The post as the paper's prompts tell it, with a cue for the summary."""
     if filled(columns.get("prompt")):
         return {"prompt": text_of(columns["prompt"], "prompt")}
-    info = columns.get("info")
-    if not isinstance(info, Mapping) or not (filled(info.get("post")) or filled(info.get("article"))):
+    info = object_of(columns.get("info")) or {}
+    if not (filled(info.get("post")) or filled(info.get("article"))):
         raise DataError("info has neither post nor article; name the prompt in ingest.columns")
     heads = []
     if filled(info.get("subreddit")):
@@ -53,8 +53,7 @@ def _rows_pairs(records: Sequence[Record], options: Options, notes: Notes) -> It
         picked = str(choice).removesuffix(".0")
         if picked not in map(str, range(len(summaries))):
             raise DataError(f"choice is {ascii(choice)[:40]}; it must be the number of a summary, from 0")
-        extra = columns.get("extra") or {}
-        sure: Any = extra.get("confidence") if isinstance(extra, Mapping) else None
+        sure: Any = (object_of(columns.get("extra")) or {}).get("confidence")
         strength = next((number for number in range(1, 10) if number == sure), None)
         if filled(sure) and strength is None:
             notes.pass_over("confidences outside 1 to 9", record.where, sure)

@@ -71,6 +71,16 @@ def number_of(value: Any, column: str) -> float:
     return number
 
 
+def object_of(value: Any) -> Mapping[str, Any] | None:
+    """An object, also where a cell of a table spells it as JSON; None for anything else."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, Mapping) else None
+
+
 def filled(value: Any) -> bool:
     """Whether a cell says something."""
     return value is not None and value != "" and value == value  # NaN is an empty cell of pandas

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, text_of
-from rlhf.data.layouts.values import common, comparison, filled, number_of
+from rlhf.data.layouts.values import common, comparison, filled, number_of, object_of
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
@@ -16,8 +16,8 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
     for record in records:
         columns = record.columns
         question = columns["question"]
-        if isinstance(question, Mapping):
-            question = question.get("full_text", question.get("text"))
+        if told := object_of(question):
+            question = told.get("full_text", told.get("text"))
         scores = [columns.get(name) for name in ("score_0", "score_1")]
         if not all(map(filled, scores)):
             notes.pass_over("rows without both scores", record.where)

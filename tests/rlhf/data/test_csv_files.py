@@ -117,9 +117,9 @@ def test_numbers_in_columns_of_texts_stay_texts() -> None:
 
 def test_lists_and_truth_values_are_read_where_a_column_holds_nothing_else() -> None:
     turns = '[{"role": "user", "content": "a"}]'
-    [row] = as_values({"messages": turns, "chosen": turns, "label": "TRUE", "answers": "[1]", "votes": "[1]"})
+    [row] = as_values({"messages": turns, "chosen": turns, "label": "TRUE", "answer": "[1]", "votes": "[1]"})
     asked = [{"role": "user", "content": "a"}]
-    assert row == {"messages": asked, "chosen": asked, "label": True, "answers": "[1]", "votes": [1]}
+    assert row == {"messages": asked, "chosen": asked, "label": True, "answer": "[1]", "votes": [1]}
     rows = as_values({"winner": "1"}, {"winner": "tie"})
     assert rows == [{"winner": "1"}, {"winner": "tie"}]
 
