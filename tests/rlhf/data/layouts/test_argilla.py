@@ -232,7 +232,7 @@ def test_cases(name: str, ranking: list[int], number: int) -> None:
 
 
 def test_an_edit_that_no_question_is_and_an_output_without_text(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="ingest.edit names 'gone', and no text answers to it"):
+    with pytest.raises(DataError, match=r"ingest.edit names 'gone', and no text answers to it"):
         read_records(tmp_path, [record(p="A")], edit="gone")
     items, _ = read_records(tmp_path, [record(FIELDS | {"response-1": ""}, p="response-2")])
     assert (items[0].row["completions"], rankings(items)) == (["", "go away"], [[2, 1]])
