@@ -80,6 +80,11 @@ def _rows(
         ranking = row.get("ranking")
         if isinstance(ranking, list):
             dense = dense_ranks(ranking)
+            if options.direction == "higher":
+                notes.say("rankings: the highest number is best (ingest.direction)")
+                row["ranking"] = dense_ranks([None if rank is None else -rank for rank in ranking])
+                yield Item(table, row)
+                continue
             if dense != ranking:
                 notes.say(
                     f"{record.where.rsplit(':', 1)[0]}: rankings that were not 1, 2, 3 ... without gaps are "

@@ -41,7 +41,10 @@ def _rows_rated(records: Sequence[Record], options: Options, notes: Notes) -> It
     first = records[0].columns
     name = next(name for name in _ANSWERS if name in first)
     prompt = next((column for column in PROMPTS if filled(first.get(column))), "prompt")
-    default = next((aspect for aspect in (*RATINGS, *ASPECTS) if aspect in first), ASPECTS[0])
+    default = next((aspect for aspect in (*RATINGS, ASPECTS[0]) if aspect in first), "")
+    if not default and not options.aspects:
+        there = ", ".join(aspect for aspect in ASPECTS if aspect in first)
+        raise DataError(f"no overall rating, only {there}; say which count in ingest.aspects")
     answers, scores = [], []
     for record in records:
         answers.append(text_of(record.columns.get(name), name))
@@ -52,12 +55,16 @@ def _rows_rated(records: Sequence[Record], options: Options, notes: Notes) -> It
             "prompts with a single rated answer, which nothing is compared with", records[0].where
         )
         return
+    judged: dict[str, Any] = {"scores": scores}
+    if options.direction == "lower":
+        notes.say("ratings: the lowest is best (ingest.direction)")
+        judged = {"ranking": scores}
     turns = _turns(text_of(first[prompt], prompt)) if isinstance(first[prompt], str) else first[prompt]
     models = [record.columns.get("model") or record.columns.get("policy") or "" for record in records]
     yield comparison(
         asked(turns, records[0].where, notes, first.get("system")),
         answers,
-        scores=scores,
+        **judged,
         policies=models if any(models) else None,
         **common(first),
     )

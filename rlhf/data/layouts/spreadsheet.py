@@ -109,6 +109,8 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
             if told.ranking is None:
                 notes.pass_over("verdicts that ingest.words skips", record.where, value)
                 continue
+            if len(there) > 2 and told.ranking.count(2) == len(there) - 1:
+                notes.say("an answer that is chosen is better than the others, which tie")
             row = {**fixed, "both_bad": told.both_bad, "note": fixed.get("note") or told.note}
             row |= {"labeler_id": who} if who else {}
             yield comparison(prompt, completions, ranking=told.ranking, scores=scores.get("scores"), **row)

@@ -443,3 +443,36 @@ def test_texts_with_what_corpora_say_of_them(tmp_path: Path) -> None:
     assert (items[0].table, items[0].row["text"]) == ("corpus", A)
     assert any("'url', 'timestamp' not read" in note for note in notes)
     assert "no known layout" in refused(tmp_path, [{"text": A, "sentiment": "good"}])
+
+
+# --- directions that the user says
+
+
+def test_rankings_of_the_contract_in_which_the_highest_is_best(tmp_path: Path) -> None:
+    records = [{"prompt": ASK, "completions": [A, B, "No."], "ranking": [0.2, 3, None]}]
+    assert rankings(read_records(tmp_path, records)[0]) == [[1, 2, None]]
+    items, notes = read_records(tmp_path, records, direction="higher")
+    assert rankings(items) == [[2, 1, None]]
+    assert any("the highest number is best" in note for note in notes)
+
+
+def test_ratings_of_which_the_lowest_is_best_or_none_is_overall(tmp_path: Path) -> None:
+    rated = [{"prompt": ASK, "response": text, "score": n} for n, text in enumerate((A, B))]
+    items, _ = read_records(tmp_path, rated, direction="lower")
+    assert rankings(items) == [FIRST]
+    assert items[0].row.get("scores") is None
+    by_aspect = [{"prompt": ASK, "response": text, "coherence": 1, "verbosity": 2} for text in (A, B)]
+    assert "only coherence, verbosity; say which count in ingest.aspects" in refused(tmp_path, by_aspect)
+
+
+def test_a_null_in_a_pair_is_one_line_with_its_row(tmp_path: Path) -> None:
+    pair = {"prompt": ASK, "chosen": A, "rejected": B}
+    for broken in ({"chosen": None}, {"rejected": 3}, {"chosen": None, "rejected": None}):
+        assert "row 3: " in refused(tmp_path, [pair, pair, pair | broken, pair])
+
+
+def test_votes_as_conversations(tmp_path: Path) -> None:
+    row = {"prompt": [user(ASK)], "completion": [assistant(A)], "label": True}
+    items, _ = read_records(tmp_path, [row])
+    told = items[0].row
+    assert (told["messages"], told["completion"], told["label"]) == ([user(ASK)], A, True)
