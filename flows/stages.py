@@ -22,6 +22,7 @@ from prefect.context import TaskRunContext
 from prefect.states import Completed, Failed
 
 from flows.dvc_process import EVENTS, Dvc, Ended
+from flows.findings import findings_markdown
 from flows.progress import progress_shown
 from tasks.graph import stage_key
 from tasks.runtime.registry import standing
@@ -72,6 +73,11 @@ def run_stage(name: str, key: str, dvc: Dvc) -> State:
             logger.info(f"{name}: the registry has no {lost}; registering it again")
             ended = dvc.repro(name, read, force=True)
     seconds = time.monotonic() - started
+    findings = findings_markdown(name)
+    if findings:
+        create_markdown_artifact(
+            key=f"findings-{name}", markdown=findings, description="What the rules found"
+        )
     if ended.state == "Failed":
         return Failed(message=error_line(name, list(printed), ended.error))
     create_markdown_artifact(

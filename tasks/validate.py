@@ -2,7 +2,8 @@
 
 `prepared` checks data/prepared before any training, `comparisons` the collected data/comparisons, by the
 rules of `tasks.rules`. Writes Data Docs to reports/validation/<what>/index.html and what was found to
-findings.json beside it, whether rows pass or not, and metrics when they do.
+metrics/findings.json or metrics/findings-comparisons.json, whether rows pass or not, and other metrics when
+they do.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 # Most tokens that a chat template is expected to add to a conversation, and to each of its turns: rows that
 # fit with them are not tokenised at all.
 _TEMPLATE, _TURN = 512, 16
+FINDINGS = {"prepared": "metrics/findings.json", "comparisons": "metrics/findings-comparisons.json"}
 STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
 
 
@@ -73,7 +75,10 @@ def main(stage: Stage) -> dict[str, float]:
     docs = Path("reports/validation") / what
     findings, rules = check({name: tables[name] for name in names}, asked, docs)
     aside = findings_of(Path("data/prepared")) if what == "prepared" else []
-    write_json(docs / "findings.json", [finding.as_dict() for finding in [*findings, *aside]])
+    told = [finding.as_dict() for finding in [*findings, *aside]]
+    write_json(FINDINGS[what], told)
+    if told:
+        stage.log_samples(told, "findings")
     refuse([finding for finding in findings if finding.severity != "warn"], docs)
     refuse_infeasible(settings, tables, collected=what == "comparisons")
     for finding in [*aside, *findings]:

@@ -42,6 +42,17 @@ GATE = {
 }
 
 
+FINDING = {
+    "table": "demonstrations",
+    "rule": "personal_data",
+    "severity": "warn",
+    "text": "texts hold no e-mail",
+    "rows": 1234,
+    "example": HOSTILE,
+    "mend": "take it out",
+}
+
+
 PAGES = "http://127.0.0.1:8700/older/reports/report.html"
 
 
@@ -171,6 +182,7 @@ def render(
         },
         gate=GATE,
         about=ABOUT,
+        findings=[FINDING],
         params={"collect.labelers": labelers, "ppo.kl_coef": 0.05, "base.scale": "0.1M"}
         | {"ingest.source": "builtin"},
         rankings={"all": {"rankings": 2024}},

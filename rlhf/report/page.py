@@ -14,6 +14,7 @@ from rlhf.measures.summary import judge_label, verdict
 from rlhf.report import policy_tables
 from rlhf.report.base_tables import base_table
 from rlhf.report.curves import CURVES
+from rlhf.report.data_tables import findings_table
 from rlhf.report.judge_tables import judge_tables
 from rlhf.report.reward_tables import metric_tables, reward_tables
 from rlhf.report.templates import page_template
@@ -33,6 +34,7 @@ def render_report(
     rankings: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
+    findings: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The report as HTML.
 
@@ -49,6 +51,7 @@ def render_report(
             with: `version`, `run` and a `link` to its report. What is not known is left out.
         reward, rankings, data, base: metrics of the stages reward, collect, prepare and base, whatever they
             hold.
+        findings: what the rules found in the data; see `rlhf.report.data_tables`.
     """
     policies = evaluation["policies"]
     about = {"name": "", "date": "", "commit": "", "champion": None} | dict(about or {})
@@ -82,6 +85,7 @@ def render_report(
         snapshots=policy_tables.snapshot_table(evaluation),
         hacking=(evaluation.get("overoptimisation") or {}).get("hacking"),
         early_stopping=early_stopping_text(evaluation),
+        findings=findings_table(findings),
         base=base_table(base or {}),
         base_changes=(base or {}).get("changes", []),
         reward_tables=reward_tables(quality, labelers),

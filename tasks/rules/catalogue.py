@@ -58,7 +58,8 @@ def markdown() -> str:
     for rule in RULES:
         limit = f"`{rule.threshold}`" if isinstance(rule.threshold, str) else f"{rule.threshold} {rule.unit}"
         shown = limit if rule.unit or isinstance(rule.threshold, str) else ""
-        text = rule.text.replace("{threshold}", "the threshold").replace("{table}", "rows")
+        number = f"{rule.threshold:g}" if isinstance(rule.threshold, int | float) else limit
+        text = rule.text.replace("{threshold}", number).replace("{table}", "rows")
         where = ", ".join(rule.tables)
         lines.append(
             f"| `{rule.name}` | {text} ({where}) | {rule.reason} | {rule.severity} | {shown.strip()} |"

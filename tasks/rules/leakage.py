@@ -12,6 +12,8 @@ from rlhf.data.held_out import LEAST, Runs
 from tasks.rules.rule import ANSWERS, TEXTS, Mask, Rule
 from tasks.rules.view import Batch, Numbers, View, numpy, text_hashes
 
+_WORDS = 12  # from which a reference is not met by chance
+
 
 def _trained(batch: Batch) -> Numbers:
     """The rows that are not held out."""
@@ -58,7 +60,7 @@ def _references(view: View) -> Numbers:
         for batch in home.batches(["completion", "split"]):
             texts = batch["completion"].filter(pc.equal(batch["split"], "test")).drop_null()
             words = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts)))
-            parts.append(_plain(texts.filter(pc.greater_equal(words, LEAST))))
+            parts.append(_plain(texts.filter(pc.greater_equal(words, _WORDS))))
         home.__dict__["references"] = np.unique(np.concatenate(parts))
     return home.__dict__["references"]
 
@@ -85,7 +87,7 @@ RULES = (
     Rule(
         "leaked_reference",
         ANSWERS,
-        f"no answer beside those of split test is the reference of a test prompt (of {LEAST} words or more)",
+        f"no answer beside those of split test is the reference of a test prompt (of {_WORDS} words or more)",
         "what a policy was trained to say word for word is no sign of what it has learnt",
         "leave the row out, or set validate.rules to {leaked_reference: quarantine}",
         severity="warn",

@@ -55,7 +55,7 @@ def checked(workspace: Workspace, tables: Tables) -> tuple[str | None, list[dict
     assert not list(Path(".").rglob("*.part"))
     assert Path("metrics/validation.json").read_text() != "{}" if error is None else True
     assert error is None or not Path("metrics/validation.json").exists()
-    return error, json.loads(Path("reports/validation/prepared/findings.json").read_text())
+    return error, json.loads(Path("metrics/findings.json").read_text())
 
 
 def test_good_data_break_no_rule(folder: Workspace) -> None:

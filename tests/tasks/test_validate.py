@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Workspace
+from conftest import ROOT, Workspace
+from own_rows import own, rankings, rows_of
 
 from rlhf.data.contracts import COMPARISON, TABLES, with_ids
 from rlhf.data.errors import DataError
@@ -253,3 +254,34 @@ def test_every_rule_says_what_why_and_how_to_mend_it_and_is_in_the_table_of_the_
         assert min(len(rule.text), len(rule.reason), len(rule.mend)) > 10, rule.name
         assert sum(check is not None for check in (rule.batch, rule.rows, rule.figure)) == 1, rule.name
         assert f"| `{rule.name}` | " in table
+    assert table in (ROOT / "docs/data.md").read_text(), "write what `python -m tasks.rules` prints there"
+
+
+def test_rows_are_set_aside_by_any_rule_of_rows(workspace: Workspace) -> None:
+    own(workspace, rows_of(60), rankings(60))
+    with Path("own/demonstrations.jsonl").open("a") as file:
+        for text in ("call (555) 123-4567", "x" * 3000):
+            row = {"prompt": f"what about {text[:4]}", "completion": text, "split": "train"}
+            file.write(json.dumps(row) + "\n")
+    rules = {"personal_data": "quarantine", "completion_length": "quarantine"}
+    workspace.set({"validate.rules": rules})
+    for stage in ("ingest", "prepare"):
+        workspace.stage(stage)
+    aside = [json.loads(line) for line in Path("data/prepared/quarantine.jsonl").read_text().splitlines()]
+    assert {(row["table"], row["where"], row["rule"]) for row in aside} == {
+        ("demonstrations", "row 61 of demonstrations.jsonl", "personal_data"),
+        ("demonstrations", "row 62 of demonstrations.jsonl", "completion_length"),
+        ("corpus", "row 61 of demonstrations.jsonl", "personal_data"),
+    }
+    assert "555" not in str([row["shows"] for row in aside])
+    figures = json.loads(Path("metrics/prepare.json").read_text())
+    assert figures["set_aside"] == {"demonstrations": 2, "corpus": 1}
+    assert sum(split["rows"] for split in figures["demonstrations"].values()) == 60
+    assert figures["corpus"]["rows"] + figures["corpus"]["dropped"] + 1 == 62
+
+    told = workspace.stage("validate")
+    assert told["demonstrations/rows"] == 60
+    findings = json.loads(Path("metrics/findings.json").read_text())
+    assert {(finding["rule"], finding["severity"], finding["rows"]) for finding in findings} >= {
+        ("completion_length", "quarantine", 1)
+    }

@@ -2,10 +2,11 @@
 
 from collections import Counter
 
-from report_page import BASE, CHAT, PAGES, Page, evaluation, extra, render
+from report_page import BASE, CHAT, FINDING, PAGES, Page, evaluation, extra, render
 
 from rlhf.report.charts import preference_chart
 from rlhf.report.curves import curve_charts
+from rlhf.report.data_tables import findings_table
 from rlhf.report.page import facts, render_report
 from rlhf.report.reward_tables import metric_tables
 
@@ -190,3 +191,11 @@ def test_metrics_of_any_shape_become_tables():
         },
     ]
     assert metric_tables({}, "none") == []
+
+
+def test_what_the_rules_found_in_the_data_is_a_table_of_the_report() -> None:
+    assert findings_table([]) is None
+    told = findings_table([FINDING | {"rows": 1234}, FINDING | {"severity": "quarantine", "rows": None}])
+    assert told is not None
+    assert told["rows"][0][:3] == ["demonstrations: texts hold no e-mail", "warning", "1,234"]
+    assert told["rows"][1][1:3] == ["set aside", ""]

@@ -1,0 +1,44 @@
+"""What the rules found in a run's data, as a table for Prefect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlhf.data.files import read_json
+
+FILES = {"validate": "metrics/findings.json", "validate-comparisons": "metrics/findings-comparisons.json"}
+
+
+def findings_markdown(stage: str) -> str | None:
+    """A table of what a stage found, in the working directory; None where it has checked nothing.
+
+    Args:
+        stage: of dvc.yaml.
+    """
+    path = Path(FILES.get(stage, ""))
+    if not path.is_file():
+        return None
+    findings: list[dict[str, Any]] = read_json(path)
+    if not findings:
+        return "Every row keeps every rule."
+    lines = ["| table | what should hold | severity | rows | such as | mend |", "|---|---|---|---|---|---|"]
+    for finding in findings:
+        rows = "" if finding["rows"] is None else finding["rows"]
+        cells = [
+            finding["table"],
+            finding["text"],
+            finding["severity"],
+            rows,
+            finding["example"],
+            finding["mend"],
+        ]
+        lines.append("| " + " | ".join(_plain(str(cell)) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A text whose signs mean nothing in Markdown or HTML: it may come from a row."""
+    for sign in "\\`*_{}[]()#+!|~":
+        text = text.replace(sign, "\\" + sign)
+    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
