@@ -207,8 +207,8 @@ class View:
         source = self.row(number)["source"]
         if source is None:
             return f"row {number + 1} of an unknown source"
-        if self.name == "prompts":  # most are of other tables' rows, and stand here once
-            return f"prompt {number + 1}, of {source}"
+        if self.name in ("prompts", "corpus"):  # most are of other tables' rows, and stand here once
+            return f"{self.contract.name} {number + 1}, of {source}"
         before = pc.equal(self.column("source").slice(0, number + 1), pa.scalar(source, pa.string()))
         return f"row {pc.sum(before).as_py()} of {source}"
 

@@ -271,7 +271,7 @@ def test_rows_are_set_aside_by_any_rule_of_rows(workspace: Workspace) -> None:
     assert {(row["table"], row["where"], row["rule"]) for row in aside} == {
         ("demonstrations", "row 61 of demonstrations.jsonl", "personal_data"),
         ("demonstrations", "row 62 of demonstrations.jsonl", "completion_length"),
-        ("corpus", "row 61 of demonstrations.jsonl", "personal_data"),
+        ("corpus", "text 37, of demonstrations.jsonl", "personal_data"),
     }
     assert "555" not in str([row["shows"] for row in aside])
     figures = json.loads(Path("metrics/prepare.json").read_text())
