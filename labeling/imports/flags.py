@@ -27,15 +27,27 @@ FLAGS = {
 
 def add_flags(command: argparse.ArgumentParser) -> None:
     """Add the flags to a command."""
-    add = partial(command.add_argument, action="append", default=[])
+    add = partial(command.add_argument, action="append", default=[])  # each may be said several times
     command.add_argument("--layout", help="the file's layout, where several fit")
     command.add_argument("--prompt-field", help='the field that is the prompt, or a text such as "{a} {b}"')
-    command.add_argument("--output-fields", default="", help="the fields that are outputs, with commas")
+    command.add_argument(
+        "--output-fields", "--output-field", default="", help="the fields that are outputs, with commas"
+    )
     command.add_argument("--edit", metavar="QUESTION", help="the question whose free text edits an output")
     command.add_argument("--direction", choices=("lower", "higher"), help="the numbers that are better")
-    add("--word", metavar="VALUE=MEANING", help="first, second, tie, both_bad, skip, or an output's field")
-    add("--aspect", metavar="NAME[=WEIGHT]", help="a rating, or the one question, that counts")
-    add("--column", metavar="NAME=COLUMN", help="a column of a contract and the file's, such as prompt=q")
+    add(
+        "--word",
+        "--words",
+        metavar="VALUE=MEANING",
+        help="first, second, tie, both_bad, skip, or an output's field",
+    )
+    add("--aspect", "--aspects", metavar="NAME[=WEIGHT]", help="a rating, or the one question, that counts")
+    add(
+        "--column",
+        "--columns",
+        metavar="NAME=COLUMN",
+        help="a column of a contract and the file's, such as prompt=q",
+    )
     add("--keep", metavar="COLUMN", help="a column that no contract knows and that is kept")
 
 
