@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 _TEXT, _TEXTS, _INTS = pa.string(), pa.list_(pa.string()), pa.list_(pa.int64())
@@ -171,7 +172,25 @@ def row_id(contract: Contract, row: dict[str, Any]) -> str:
     content = [row.get(column) for column in contract.content]
     if row.get("messages") is not None:
         content.append([[turn["role"], turn["content"]] for turn in row["messages"]])
-    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
+    return id_of(content)
+
+
+def id_of(content: Any) -> str:
+    """The id of a row's content: its content columns in order, and its messages where it has some."""
+    return hashlib.sha256(_json(content)).hexdigest()[:16]
+
+
+def _json(value: Any) -> bytes:
+    """JSON as `json.dumps(value, ensure_ascii=False)` writes it. For texts orjson writes the same three times
+    as fast; between items it writes no spaces."""
+    if type(value) is str:
+        try:
+            return orjson.dumps(value)
+        except TypeError:  # half of a surrogate pair: the encoding below refuses it
+            return json.dumps(value, ensure_ascii=False).encode()
+    if type(value) is list or type(value) is tuple:
+        return b"[" + b", ".join(map(_json, value)) + b"]"
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def with_ids(contract: Contract, rows: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:

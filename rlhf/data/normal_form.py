@@ -6,18 +6,15 @@ its answers keep their white space, which is part of code, and templates differ 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
-from rlhf.data.contracts import Contract
+from rlhf.data.contracts import Contract, id_of
 from rlhf.data.table import Table
 
 
@@ -71,7 +68,7 @@ def ids_of(contract: Contract, batch: pa.RecordBatch) -> list[str]:
     """The ids of rows, equal to `contracts.row_id` of each."""
     content = [values_of(batch.column(name)) for name in contract.content]
     turns = values_of(batch.column("messages")) if "messages" in batch.schema.names else None
-    return [_id(row) for row in _with_turns(zip(*content, strict=True), turns)]
+    return [id_of(row) for row in _with_turns(zip(*content, strict=True), turns)]
 
 
 class Ids:
@@ -117,17 +114,3 @@ def _with_turns(rows: Iterator[tuple[Any, ...]], turns: list[Any] | None) -> Ite
             yield row
         else:
             yield (*row, [[turn["role"], turn["content"]] for turn in messages])
-
-
-def _id(content: Any) -> str:
-    return hashlib.sha256(_json(content)).hexdigest()[:16]
-
-
-def _json(value: Any) -> bytes:
-    """JSON as `json.dumps(value, ensure_ascii=False)` writes it: orjson is three times as fast, and its texts
-    are the same, but it writes no spaces between items."""
-    if type(value) is str:
-        return orjson.dumps(value)
-    if type(value) is list or type(value) is tuple:
-        return b"[" + b", ".join(map(_json, value)) + b"]"
-    return json.dumps(value).encode()

@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rlhf.data.columns import rows_of, values_of
-from rlhf.data.contracts import TABLES, Contract, row_id
+from rlhf.data.columns import values_of
+from rlhf.data.contracts import TABLES, Contract
+from rlhf.data.normal_form import ids_of
 
 ROWS = 16_384  # of a batch: what the rules derive of it lies in memory beside it
 Numbers = np.ndarray[Any, Any]
@@ -117,8 +118,7 @@ class Batch:
     @cached_property
     def own_ids(self) -> list[str]:
         """The id of each row by its content."""
-        names = [*self.contract.content, *(["messages"] if self.has("messages") else [])]
-        return [row_id(self.contract, row) for row in rows_of(self._columns.select(names))]
+        return ids_of(self.contract, self._columns)
 
     def of_rows(self, flat: Flat, mask: Any) -> Numbers:
         """The rows of which at least one item is in a mask."""

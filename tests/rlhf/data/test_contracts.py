@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sys
 from typing import Any
 
 import pytest
@@ -17,6 +20,16 @@ def test_ids_are_hashes_of_the_content_alone() -> None:
     assert row_id(DEMONSTRATION, {"prompt": "héllo", "completion": "x"}) == "886cda0f4b633dd3"
     assert row_id(DEMONSTRATION, {**ROW, "split": "test", "source": "a"}) == row_id(DEMONSTRATION, ROW)
     assert row_id(COMPARISON, {**RANKED, "ranking": [1, 2]}) != row_id(COMPARISON, RANKED)
+
+
+def test_ids_are_those_of_json_for_every_character() -> None:
+    text = "".join(chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000)
+    content = [text, [None, "", 'a"\\/'], [1, 2], None]
+    digest = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+    row = dict(zip(COMPARISON.content, content, strict=True))
+    assert row_id(COMPARISON, row) == digest[:16]
+    with pytest.raises(UnicodeEncodeError):
+        row_id(PROMPT, {"prompt": "\ud800"})
 
 
 def test_with_ids_keeps_what_is_given() -> None:
