@@ -24,6 +24,7 @@ from rlhf.data.table import Table
 LEAST = 8
 _TRIED = 5  # runs of each held-out text, of which the rarest is looked up, since many texts share a beginning
 _BITS = 24  # of a table that tells in one look that most runs are no held-out text's
+_TOGETHER = 4096  # texts looked at together
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -36,15 +37,14 @@ class Runs:
 
     def __init__(self, texts: Iterable[str]) -> None:
         tried: list[tuple[int, int, int]] = []  # offset, words, hash of all words
-        words: list[int] = []  # hashes of the words of the tried runs, LEAST for each
+        parts = [np.empty(0, np.int64)]  # hashes of the words of the tried runs, LEAST for each
         for text in texts:
-            hashes = [hash(word) for word in words_of(text)]
-            if len(hashes) >= LEAST:
-                whole = hash(tuple(hashes))
-                for offset in np.linspace(0, len(hashes) - LEAST, _TRIED).astype(int).tolist():
-                    words += hashes[offset : offset + LEAST]
-                    tried.append((offset, len(hashes), whole))
-        runs = _hashes(np.array(words, np.int64))[::LEAST]
+            words = _word_hashes([words_of(text)])
+            if len(words) >= LEAST:
+                for offset in np.linspace(0, len(words) - LEAST, _TRIED).astype(int).tolist():
+                    parts.append(words[offset : offset + LEAST])
+                    tried.append((offset, len(words), hash(words.tobytes())))
+        runs = _hashes(np.concatenate(parts))[::LEAST]
         _, which, counts = np.unique(runs, return_inverse=True, return_counts=True)
         often = counts[which].reshape(-1, _TRIED)
         rarest = often.argmin(axis=1) + np.arange(len(often)) * _TRIED
@@ -56,19 +56,28 @@ class Runs:
 
     def within(self, texts: Sequence[str]) -> np.ndarray:
         """Whether each text holds one of them."""
-        held = np.zeros(len(texts), bool)
         if not self._looked_up:
-            return held
-        hashes = [[hash(word) for word in words_of(text)] for text in texts]
-        ends = np.cumsum([len(words) for words in hashes])
-        runs = _hashes(np.array(list(chain.from_iterable(hashes)), np.int64))
+            return np.zeros(len(texts), bool)
+        number: dict[str, int] = {}  # of each different text
+        which = [number.setdefault(text, len(number)) for text in texts]
+        held = [np.zeros(0, bool)]
+        different = list(number)
+        for start in range(0, len(different), _TOGETHER):
+            held.append(self._within(different[start : start + _TOGETHER]))
+        return np.concatenate(held)[which]
+
+    def _within(self, texts: Sequence[str]) -> np.ndarray:
+        held = np.zeros(len(texts), bool)
+        words = list(map(words_of, texts))
+        ends = np.cumsum([0, *map(len, words)])
+        hashes = _word_hashes(words)
+        runs = _hashes(hashes)
         for at in np.flatnonzero(self._may_be[_place(runs)]).tolist():
-            text = int(np.searchsorted(ends, at, side="right"))
-            words, place = hashes[text], at - int(ends[text]) + len(hashes[text])
-            held[text] |= any(
-                offset <= place and hash(tuple(words[place - offset : place - offset + count])) == whole
-                for offset, count, whole in self._looked_up.get(int(runs[at]), ())
-            )
+            text = int(np.searchsorted(ends, at, side="right")) - 1
+            for offset, count, whole in self._looked_up.get(int(runs[at]), ()):
+                start, end = at - offset, at - offset + count
+                inside = ends[text] <= start and end <= ends[text + 1]
+                held[text] |= inside and hash(hashes[start:end].tobytes()) == whole
         return held
 
 
@@ -125,6 +134,11 @@ def _spellings(prompts: Table) -> Iterator[str]:
 def _references(demonstrations: Table) -> Iterator[str]:
     for batch in demonstrations.batches(["completion"]):
         yield from filter(None, values_of(batch.column("completion")))
+
+
+def _word_hashes(texts: Sequence[list[bytes]]) -> np.ndarray:
+    """The hashes of all words of texts, text after text."""
+    return np.fromiter(map(hash, chain.from_iterable(texts)), np.int64, sum(map(len, texts)))
 
 
 def _hashes(words: np.ndarray) -> np.ndarray:

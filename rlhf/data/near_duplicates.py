@@ -21,7 +21,7 @@ _SEED = 1
 _CHANCE = 1 / 256  # of two bytes to be equal
 _ERROR = 0.13  # three standard errors of an estimate at 0.8; what is nearer to the threshold is looked at
 _MARKS = b".,;:!?\"'`()[]{}<>*_"
-_LONGEST_WORD = 20  # characters; what is longer is a script without spaces, or no word
+_LONG_WORD = 20  # bytes; texts whose words have as many on average are of a script without spaces
 _PIECE = 3
 _TOGETHER = 2048  # texts sketched at a time
 _COMPARED = 65_536  # pairs compared at a time
@@ -37,16 +37,13 @@ def words_of(text: str) -> list[bytes]:
     words = bare.split() if text.isascii() else [word.encode() for word in bare.decode().split()]
     if not words:
         return [plain.strip().encode()]
-    return words if len(max(words, key=len)) <= _LONGEST_WORD else list(_pieces(words))
+    return words if len(bare) < _LONG_WORD * len(words) else list(_pieces(words))
 
 
 def _pieces(words: Iterable[bytes]) -> Iterator[bytes]:
     for word in words:
         text = word.decode()
-        if len(text) <= _LONGEST_WORD:
-            yield word
-        else:
-            yield from (text[i : i + _PIECE].encode() for i in range(len(text) - _PIECE + 1))
+        yield from (text[i : i + _PIECE].encode() for i in range(max(1, len(text) - _PIECE + 1)))
 
 
 def sketches(texts: Iterable[str]) -> np.ndarray:
