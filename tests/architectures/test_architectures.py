@@ -57,7 +57,7 @@ CASES = {
     "gemma3": Case("gemma3_text", "gemma3", sample=True),
     "mistral with a window": Case("mistral", "llama2", {"template": "rlhf/models/chatml.jinja"}),
     "qwen3_moe": Case("qwen3_moe", "qwen3", {"lora": {"rank": 4, "targets": ["q_proj", "v_proj"]}}),
-    "gpt_neox": Case("gpt_neox", None, {"template": "rlhf/models/chatml.jinja", "lora": LORA}, sample=True),
+    "gpt_neox": Case("gpt_neox", None, {"template": "rlhf/models/chatml.jinja", "lora": LORA}),
     "gpt2": Case("gpt2", None, {"template": "rlhf/models/chatml.jinja"}),
 }
 
