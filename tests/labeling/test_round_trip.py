@@ -185,7 +185,7 @@ def own_votes(folder: Path) -> Path:
         for number in range(8)
         for ranking in ([1, 2, 3], [2, 1, None])
     ]
-    path = folder / "votes.jsonl"
+    path = folder / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
