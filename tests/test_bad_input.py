@@ -108,7 +108,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "only blank lines": (edit(DEMOS, lambda raw: b"\n\n"), [DEMOS, "no rows"]),
     "truncated last line": (edit(DEMOS, lambda raw: raw[:-15]), [DEMOS, "row 12", "cut off"]),
     "wrong column": (
-        edit(DEMOS, lambda raw: raw.replace(b'"completion"', b'"answer"')),
+        edit(DEMOS, lambda raw: raw.replace(b'"completion"', b'"colour"')),
         [DEMOS, "row 1", "'completion' is missing"],
     ),
     "unknown split": (
