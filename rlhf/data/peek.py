@@ -147,7 +147,7 @@ def summary(lengths: Sequence[int]) -> str:
     """Lengths in a line: half of them, nineteen in twenty, and the longest."""
     if len(lengths) < 2:
         return str(lengths[0]) if lengths else "none"
-    cuts = quantiles(lengths, n=20)
+    cuts = quantiles(lengths, n=20, method="inclusive")
     return f"median {cuts[9]:.0f}, 95 % up to {cuts[18]:.0f}, longest {max(lengths)}"
 
 

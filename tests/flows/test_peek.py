@@ -61,7 +61,8 @@ def test_a_row_reads_from_best_to_worst(tmp_path: Path) -> None:
 
 def test_lengths_in_a_line() -> None:
     assert summary([5]) == "5"
-    assert summary(list(range(1, 101))) == "median 50, 95 % up to 96, longest 100"
+    assert summary(list(range(1, 101))) == "median 50, 95 % up to 95, longest 100"
+    assert summary([10, 14]) == "median 12, 95 % up to 14, longest 14"
 
 
 def test_the_command_shows_the_preference_the_right_way_round(
