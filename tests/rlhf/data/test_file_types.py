@@ -190,8 +190,7 @@ def test_an_empty_file_and_one_without_rows_are_refused(name: str, tmp_path: Pat
 
 
 def test_rows_of_pandas_come_without_their_numbers(tmp_path: Path) -> None:
-    frame = pd.DataFrame([{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}])
-    frame = frame[frame.prompt == "c"]
+    frame = pd.DataFrame([{"prompt": "c", "completion": "d"}], index=[7])
     frame.to_parquet(tmp_path / "r.parquet")
     frame.to_csv(tmp_path / "r.csv")
     for name in ("r.parquet", "r.csv"):
