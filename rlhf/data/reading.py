@@ -332,8 +332,8 @@ class _Fixed:
 
     def __init__(self, part: Part, source: Source, notes: Notes) -> None:
         file = part.files[0]
-        whole = len(part.files) == 1
-        self._source = source.name or (file.name if whole else part.name + "".join(file.suffixes[-1:]))
+        # Shards and the files of a saved data set have names that say nothing about the rows.
+        self._source = source.name or (file.name if format_of(file)[0] == part.name else part.name)
         self._split = source.split
         self._named = part.split if source.named_splits else None
         self._say = lambda line: notes.say(f"{file}: {line}")

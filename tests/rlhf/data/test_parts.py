@@ -195,6 +195,8 @@ def test_saved_data_sets_keep_their_splits_and_the_order_of_their_files(tmp_path
         tmp_path / "both", num_shards={"train": 3, "test": 1}
     )
     assert splits(tmp_path / "both") == {f"a{i}": "train" for i in range(7)} | {"b": "test"}
+    sources = {row["source"] for row in files([Source(str(tmp_path / "both"))], "").tables["comparisons"]}
+    assert sources == {"train", "test"}
     some = train.select([4, 2])
     some.save_to_disk(tmp_path / "one")
     assert splits(tmp_path / "one") == {"a4": None, "a2": None}
