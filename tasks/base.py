@@ -15,6 +15,7 @@ from typing import Any
 
 from rlhf.compute import deterministic
 from rlhf.data.base_files import local_folder, refuse_other_content
+from rlhf.data.columns import values_of
 from rlhf.data.contracts import CORPUS, DEMONSTRATION
 from rlhf.data.files import write_json
 from rlhf.data.table import read_table
@@ -63,7 +64,7 @@ def train(stage: Stage, base: Scratch) -> dict[str, Any]:
     policy = Policy(new_model(base.scale, tokenizer, base.context), tokenizer)
     curve = pretrain(
         policy,
-        [row["text"] for row in corpus],
+        (text for batch in corpus.batches(["text"]) for text in values_of(batch.column("text"))),
         checkpoints=stage.checkpoints,
         seed=stage.settings.seed,
         curve=stage.log_curve,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from rlhf.data.errors import DataError
+from rlhf.data.portions import portions
+from rlhf.data.table import IN_HAND
 from rlhf.models.batches import right_pad
 from rlhf.models.policy import Policy
 from rlhf.models.template import content_ids
@@ -20,16 +24,20 @@ from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
 
 
-def pieces(tokenizer: PreTrainedTokenizerFast, texts: list[str], longest: int) -> list[list[int]]:
+def pieces(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], longest: int) -> list[np.ndarray]:
     """Ids of every text with its EOS; a text longer than `longest` tokens becomes several pieces.
+
+    Texts are read a thousand at a time, and ids take four bytes, so that a corpus need not fit into memory
+    as text.
 
     Raises:
         DataError: there is no text.
     """
     rows = []
-    for row in content_ids(tokenizer, texts):
-        row = [*row, tokenizer.eos_token_id]
-        rows += [row[i : i + longest] for i in range(0, len(row), longest)]
+    for some in portions(texts, IN_HAND):
+        for row in content_ids(tokenizer, some):
+            ids = np.array([*row, tokenizer.eos_token_id], np.int32)
+            rows += [ids[i : i + longest] for i in range(0, len(ids), longest)]
     rows = [row for row in rows if len(row) > 1]
     if not rows:
         raise DataError("the corpus is empty; bring a corpus or demonstrations")
@@ -42,7 +50,7 @@ class Pretrainer(InOrder, Trainer):
 
 def pretrain(
     policy: Policy,
-    texts: list[str],
+    texts: Iterable[str],
     *,
     checkpoints: Path,
     seed: int,

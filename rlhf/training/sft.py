@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from rlhf.compute import shard_on_cpus
 from rlhf.data.errors import DataError
+from rlhf.data.portions import portions
+from rlhf.data.table import IN_HAND
 from rlhf.models.batches import batch_of, token_batches
 from rlhf.models.logprobs import check_head, response_logprobs
 from rlhf.models.policy import Policy
@@ -93,11 +96,14 @@ def sft(
     Raises:
         DataError: no demonstration to train on, or a batch that the processes cannot share.
     """
-    rows = [row for row in demonstrations if row["split"] == "train"]
-    if not rows:
+    encoded: dict[str, list[np.ndarray]] = {"input_ids": [], "labels": []}
+    training = (row for row in demonstrations if row["split"] == "train")
+    for rows in portions(training, IN_HAND):  # of which only the ids are kept, in four bytes each
+        for name, ids in examples(policy, rows, learn).items():
+            encoded[name] += [np.array(row, np.int32) for row in ids]
+    if not encoded["input_ids"]:
         raise DataError("there are no demonstrations of split 'train' to fine-tune on")
     share = share_of(batch_size, "sft.batch_size")
-    encoded = examples(policy, rows, learn)
     steps = math.ceil(epochs * len(encoded["input_ids"]) / batch_size)
     args = SFTConfig(
         **arguments(checkpoints, seed=seed, save_every=save_every),

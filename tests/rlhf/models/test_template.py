@@ -45,7 +45,7 @@ def test_no_stage_reads_a_special_token_in_a_text(kind: str) -> None:
     row = {"prompt": SPELLED, "completion": SPELLED}
     read = {
         "sampling": policy.template.prompt(row),
-        "pretraining": pieces(tokenizer, [SPELLED], 128)[0],
+        "pretraining": pieces(tokenizer, [SPELLED], 128)[0].tolist(),
         "fine-tuning": examples(policy, [row])["input_ids"][0],
         "rewards": encode(RewardModel(scorer, tokenizer), [row], [SPELLED])[0],
         "log-probabilities": answered(policy.template, [row], [SPELLED], 128)[0][0],

@@ -313,7 +313,7 @@ def test_ties_only_is_one_line(base: Path, tmp_path: Path) -> None:
 def test_a_long_text_becomes_pieces_and_none_is_lost(base: Path) -> None:
     tokenizer = load_policy(base).tokenizer
     text = " and" * 150
-    rows = pieces(tokenizer, [text, " and"], 48)
+    rows = pieces(tokenizer, iter([text, " and"]), 48)
     assert max(map(len, rows)) == 48
     assert tokenizer.decode([i for row in rows for i in row]) == text + "<eos> and<eos>"
     with pytest.raises(DataError, match="the corpus is empty"):
