@@ -109,7 +109,10 @@ def _rows(source: Source, notes: Notes) -> Iterator[tuple[str, Mapping[str, Any]
     as_they_are = bool(_ASKED & first and {"output", "completions"} & first) and "preferred" not in first
     if source.layout or source.columns or not as_they_are:
         for item in read(source, notes):
-            yield item.where, _of_layout(item.table, item.row)
+            try:
+                yield item.where, _of_layout(item.table, item.row)
+            except DataError as error:
+                raise DataError(f"{item.where}: {error}") from None
         return
     for file in files:
         for where, columns in records(file):

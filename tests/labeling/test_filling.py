@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +20,7 @@ from labeling.sampling import disagreement, draw
 from labeling.schema import items
 from labeling.store import Store
 from rlhf.data.errors import DataError
+from rlhf.data.layouts.layout import Options
 
 
 def test_units_of_each_kind() -> None:
@@ -84,3 +87,78 @@ def test_gold_needs_its_answer(sqlite: Store) -> None:
     filled(sqlite, "compare", candidates(1))
     with sqlite.write() as tx, pytest.raises(DataError, match="needs 'expected'"):
         add_items(tx, queue_row(tx, "p", "compare"), candidates(1), Filling("gold"), "test")
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "outputs"),
+    [
+        ({"prompt": "p", "chosen": "a", "rejected": "b"}, "compare", [("a", "b")]),
+        (
+            {"prompt": "p", "completions": ["a", "b"], "ranking": [2, 1], "topic": "home"},
+            "rank",
+            [("a", "b")],
+        ),
+        ({"prompt": [{"role": "user", "content": "p"}], "completions": ["a", "b"]}, "compare", [("a", "b")]),
+        ({"prompt": "p", "completion": "a"}, "vote", [("a",)]),
+        ({"prompt": "p", "completion": "a", "label": True}, "vote", [("a",)]),
+        ({"prompt": "p", "output": "a", "scores": [0.5]}, "edit", [("a",)]),
+        (
+            {"prompt": "p", "reference": "r", "output": "a", "policy": "sft", "preferred": "tie"},
+            "judge",
+            [("a",)],
+        ),
+    ],
+)
+def test_files_of_any_layout_fill_a_queue(
+    row: dict[str, Any], kind: str, outputs: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    notes: list[str] = []
+    items_of = units(kind, read_candidates(path, notes=notes))
+    assert [item.outputs for item in items_of] == outputs
+    assert items_of[0].prompt == "p"
+    if kind == "judge":
+        assert items_of[0].reference == "r"
+    if "topic" in row:
+        assert any("'topic'" in note for note in notes)
+    if "ranking" in row:
+        assert items_of[0].scores == ((-2, -1),)
+
+
+def test_a_csv_fills_a_queue(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('prompt,completions,policies,reference\np,"[""a"", ""b""]","[""x"", ""y""]",\n')
+    [candidate] = read_candidates(path)
+    assert (candidate.outputs, candidate.policies, candidate.reference) == (("a", "b"), ("x", "y"), None)
+    path.write_text("prompt,completions\np,a b\n")
+    with pytest.raises(DataError, match="row 1: column 'completions': 'a b' is no list"):
+        read_candidates(path)
+
+
+def test_more_outputs_than_can_be_shown_are_ranked_in_parts_that_share_outputs() -> None:
+    for number in (9, 10, 12, 16, 21, 40):
+        [candidate] = candidates(1, outputs=number)
+        parts = [set(item.outputs) for item in units("rank", [candidate])]
+        assert set.union(*parts) == set(candidate.outputs)
+        assert max(map(len, parts)) == min(number, 9)
+        assert all(len(part & following) >= 3 for part, following in pairwise(parts))
+    assert len(units("compare", candidates(1, outputs=12))) == 66
+
+
+def test_a_file_of_a_tool_is_read_as_the_user_says(tmp_path: Path) -> None:
+    fields = {"prompt": "p", "draft": "a", "final": "b"}
+    records = [{"fields": fields, "responses": {"better": [{"value": "A", "user_id": "u"}]}}]
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps(records))
+    with pytest.raises(DataError, match="'better': 'A'"):
+        read_candidates(path)
+    [candidate] = read_candidates(path, options=Options(words={"A": "first"}))
+    assert candidate.outputs == ("a", "b")
+
+
+def test_rows_without_an_output_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p"}\n')
+    with pytest.raises(DataError, match=r"row 1: a row of prompts has no output to label"):
+        read_candidates(path)

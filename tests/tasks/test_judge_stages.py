@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import completion
 from conftest import Workspace
 
 from rlhf.data.contracts import SNAPSHOT
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import write_table
+from rlhf.measures.gate_rules import judge_rule
 from rlhf.measures.trust_reasons import USELESS
+from rlhf.report.judge_tables import judge_tables
+from tasks.runtime.errors import StageError
+
+KEY = "OPENAI_API_KEY"  # unset, and not sent to this machine
 
 THINGS = ("boiler", "bicycle", "kettle", "laptop", "garden", "oven", "window", "printer", "camera")
 STEPS = ("switch it off", "wait a minute", "open the lid", "clean the filter", "read the manual", "ask")
@@ -79,6 +85,35 @@ def test_a_judge_of_two_rankings_decides_nothing_about_random_text(
     assert not during["decides"]
     assert read_json("metrics/reward.json")["judge_trust"] == during
     assert {control["n"] for control in during["controls"]} == {10}
+
+
+def test_a_language_model_that_names_what_it_sees_first_decides_nothing(
+    judged: Workspace, server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.behave = lambda request, attempt: (200, {}, completion("Clear enough.\nVerdict: A"))
+    judged.set({"evaluate.judges": ["llm"], "evaluate.prompts": 10})
+    judged.set(
+        {"evaluate.llm.url": server.url, "evaluate.llm.model": "first", "evaluate.llm.key_variable": KEY}
+    )
+    judged.set({"evaluate.llm.control_prompts": 10, "evaluate.llm.control_pairs": 10})
+    judged.stage("evaluate")
+    evaluation = read_json("metrics/evaluation.json")
+    contradicts = "10 of 10 pairs contradict themselves when turned round"
+    assert contradicts in evaluation["judges"]["llm"]["trust"]["reason"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"This decides nothing: {USELESS}: {contradicts}" in said
+    rule = judge_rule(evaluation)
+    assert (rule.held, contradicts in rule.detail) == (False, True)
+    captions = " ".join(table["caption"] for table in judge_tables(evaluation))
+    assert f"Can the judge llm be believed? {USELESS}: {contradicts}" in captions
+    # and a model of which nothing can be read
+    server.behave = lambda request, attempt: (200, {}, completion("I cannot compare these."))
+    judged.set({"evaluate.llm.model": "mute"})
+    with pytest.raises(
+        StageError, match=r"replies could not be read, such as 'I cannot compare these\.'"
+    ) as caught:
+        judged.stage("evaluate")
+    assert "\n" not in str(caught.value)
 
 
 def test_no_judge_needs_a_control_that_is_no_model(workspace: Workspace) -> None:
