@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ _EDIT = pa.schema(
 SCHEMAS: dict[str, pa.Schema] = {name: contract.schema for name, contract in TABLES.items()}
 SCHEMAS |= {"judgments": JUDGMENT.schema, "edits": _EDIT}
 _MOST = 2**63 - 1
+_WHOLE = 2**53  # whole numbers up to this are floats without loss
 
 
 def _text(value: Any) -> Any:
@@ -51,10 +53,19 @@ def _numbers(value: Any) -> Any:
     return exact(value, pa.list_(pa.int64()))
 
 
+def _number(value: Any) -> Any:
+    if type(value) is float and isfinite(value):
+        return value
+    if type(value) is int and -_WHOLE <= value <= _WHOLE:
+        return float(value)
+    return exact(value, pa.float64())
+
+
 _FAST: dict[pa.DataType, Callable[[Any], Any]] = {
     pa.string(): _text,
     pa.list_(pa.string()): _texts,
     pa.list_(pa.int64()): _numbers,
+    pa.float64(): _number,
 }
 
 

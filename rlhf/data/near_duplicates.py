@@ -11,6 +11,7 @@ where it leaves the matter open, the words themselves are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from rensa import RMinHash
@@ -57,7 +58,8 @@ def sketches(texts: Iterable[str]) -> np.ndarray:
     for start in range(0, len(texts), _TOGETHER):
         words = [words_of(text) for text in texts[start : start + _TOGETHER]]
         rows = RMinHash.digest_matrix_from_token_byte_sets(words, num_perm=HASHES, seed=_SEED).to_rows()
-        parts.append(np.array(rows, dtype=np.uint32).astype(np.uint8))  # the lowest byte
+        flat = np.fromiter(chain.from_iterable(rows), np.uint32, len(words) * HASHES)
+        parts.append(flat.astype(np.uint8).reshape(-1, HASHES))  # the lowest bytes
     return np.concatenate(parts)
 
 

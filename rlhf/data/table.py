@@ -2,7 +2,7 @@
 
 A file is memory-mapped and read a group of rows at a time, so that memory does not grow with it, and a stage
 that asks for one column reads that column only. Uncompressed Arrow would be mapped without decoding, but it
-is three to four times the size on disk and in DVC's cache, and what is mapped counts as the process's memory.
+is more than twice the size on disk and in DVC's cache, and what is mapped counts as the process's memory.
 """
 
 from __future__ import annotations
