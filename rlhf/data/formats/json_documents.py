@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.formats.json_files import json_lines, value_of
+from rlhf.data.formats.compressed import opened
+from rlhf.data.formats.json_files import TOO_MUCH, first_value, json_lines, refusal, value_of
 from rlhf.data.formats.split_names import split_named
-from rlhf.data.formats.text_files import Fault, read_text
+from rlhf.data.formats.text_files import CHUNK, Fault, read_text, text_chunks, text_lines
+
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def read_document(path: Path, fault: Fault, say: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
@@ -24,34 +29,76 @@ def read_document(path: Path, fault: Fault, say: Callable[[str], None]) -> Itera
     Raises:
         DataError: the file is no JSON, or nothing in it is a list of rows.
     """
-    text = read_text(path)
-    if _is_lines(text):
+    if _is_list(path):
+        yield from enumerate(_elements(path), start=1)
+    elif _is_lines(path):
         say(f"{path}: JSON lines, although its name ends in .json")
         yield from json_lines(path, fault)
-        return
-    try:
-        document = value_of(text)
-    except DataError as error:
-        raise DataError(f"{path}: {str(error).replace('the line cut off', 'the file cut off')}") from None
-    del text
-    yield from enumerate(_rows(path, document, say), start=1)
+    else:
+        try:
+            document = value_of(read_text(path))
+        except DataError as error:
+            raise _of_file(path, str(error)) from None
+        yield from enumerate(_rows(path, document, say), start=1)
 
 
-def _is_lines(text: str) -> bool:
+def _of_file(path: Path, why: str) -> DataError:
+    line = why if why.startswith(str(path)) else f"{path}: {why}"
+    return DataError(line.replace("is the line cut off?", "is the file cut off?"))
+
+
+def _is_list(path: Path) -> bool:
+    with opened(path) as file:
+        return next(text_chunks(file, path), "").lstrip().startswith("[")
+
+
+def _elements(path: Path) -> Iterator[Any]:
+    """The values of a file that is a list, one after another, so that memory does not grow with the file."""
+    with opened(path) as file:
+        chunks = text_chunks(file, path)
+        text, place, lines, number = next(chunks).lstrip(), 1, 0, 1
+        while True:
+            try:
+                place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+                if number == 1 and text[place : place + 1] == "]":
+                    break
+                value, end = first_value(text, place)
+                end = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+                if text[end : end + 1] not in (",", "]"):
+                    raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
+            except TOO_MUCH as error:
+                # The value may go on in what is not read yet; twice as much each time, so that a long one is
+                # not read anew for every bit of it.
+                more = "".join(islice(chunks, 1 + (len(text) - place) // CHUNK))
+                if not more:
+                    raise _of_file(path, f"row {number}: {refusal(error, text, lines)}") from None
+                lines += text.count("\n", 0, place)
+                text, place = text[place:] + more, 0
+                continue
+            yield value
+            place, number = end + 1, number + 1
+            if text[end] == "]":
+                break
+        rest = text[place + (number == 1) :] + "".join(chunks)
+        if rest.strip():
+            raise DataError(f"{path}: more follows behind the list: {ascii(rest.strip())[:40]}")
+
+
+def _is_lines(path: Path) -> bool:
     """Whether the first line is a whole object and another follows it."""
-    first, _, rest = text.lstrip().partition("\n")
-    if not first.startswith("{") or not rest.strip():
-        return False
+    with opened(path) as file:
+        lines = (line for _, line in text_lines(file, path) if line.strip())
+        first = next(lines, "")
+        if not first.lstrip().startswith("{") or next(lines, None) is None:
+            return False
     try:
         json.loads(first)
-    except (ValueError, RecursionError):
+    except TOO_MUCH:
         return False
     return True
 
 
 def _rows(path: Path, document: Any, say: Callable[[str], None]) -> list[Any]:
-    if isinstance(document, list):
-        return document
     if not isinstance(document, dict):
         raise DataError(f"{path}: expected a list of rows, got {type(document).__name__}")
     tables = {name: rows for name, rows in document.items() if _is_table(rows)}

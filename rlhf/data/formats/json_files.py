@@ -48,19 +48,40 @@ def value_of(text: str) -> Any:
     """
     try:
         return _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        place = f" at column {error.colno}" if error.lineno == 1 else f" at line {error.lineno}"
-        end = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip()) - 1
-        cut = "; is the line cut off?" if end and text.strip() != "{" else ""
-        if text.strip() == "{":
-            cut = "; a row is one object on one line"
-        elif error.msg == "Extra data":
-            cut = "; more follows than one value: write each on a line of its own, or all of them as a list"
-        raise DataError(f"not valid JSON ({error.msg}{place}){cut}") from None
-    except _Refused as error:
-        raise DataError(str(error)) from None
     except TOO_MUCH as error:
-        raise DataError(f"cannot be read ({too_much(error)})") from None
+        raise DataError(refusal(error, text)) from None
+
+
+def first_value(text: str, place: int) -> tuple[Any, int]:
+    """The value that begins at a place of a text, and the place behind it.
+
+    Raises:
+        ValueError, RecursionError: `refusal` says why.
+    """
+    return _DECODER.raw_decode(text, place)
+
+
+def refusal(error: Exception, text: str, lines: int = 0) -> str:
+    """Why a JSON text is refused, in words.
+
+    Args:
+        error: what the decoder raised.
+        text: the text.
+        lines: how many lines stand before it.
+    """
+    if isinstance(error, _Refused):
+        return str(error)
+    if not isinstance(error, json.JSONDecodeError):
+        return f"cannot be read ({too_much(error)})"
+    line = lines + error.lineno
+    place = f" at column {error.colno}" if line == 1 else f" at line {line}"
+    end = error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip()) - 1
+    mend = "; is the line cut off?" if end else ""
+    if text.strip() == "{":
+        mend = "; a row is one object on one line"
+    elif error.msg == "Extra data":
+        mend = "; more follows than one value: write each on a line of its own, or all of them as a list"
+    return f"not valid JSON ({error.msg}{place}){mend}"
 
 
 def json_lines(path: Path, fault: Fault) -> Iterator[tuple[int, Any]]:

@@ -14,6 +14,7 @@ from rlhf.data.formats.compressed import opened
 # What a reader does about a row that cannot be read: `fault("row 3", why, what stands there)` raises, or puts
 # the row aside.
 Fault = Callable[[str, str, Any], None]
+CHUNK = 1 << 20
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # The first bytes of files that are no text, and what to do about each.
 _MAGIC = {
@@ -39,17 +40,9 @@ def text_lines(file: BinaryIO, path: Path, fault: Fault | None = None) -> Iterat
     Raises:
         DataError: the file is no text, or a line is not UTF-8.
     """
-    head = file.peek(8)[:8]  # type: ignore[attr-defined]
-    for magic, mend in _MAGIC.items():
-        if head.startswith(magic):
-            raise DataError(f"{path}: {mend}")
-    if head.startswith(_UTF16):
+    if _checked_head(file, path).startswith(_UTF16):
         yield from _utf16(file, path)
         return
-    if b"\0" in head:
-        raise DataError(
-            f"{path}: not UTF-8, but UTF-16 without a byte order mark, or no text; save it as UTF-8"
-        )
     for number, raw in enumerate(file, start=1):
         if number == 1:
             raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -60,6 +53,43 @@ def text_lines(file: BinaryIO, path: Path, fault: Fault | None = None) -> Iterat
             if fault is None:
                 raise DataError(f"{path}: line {number}: {why} (a spreadsheet's: CSV UTF-8)") from None
             fault(f"row {number}", why, raw.decode(errors="backslashreplace"))
+
+
+def _checked_head(file: BinaryIO, path: Path) -> bytes:
+    head: bytes = file.peek(8)[:8]  # type: ignore[attr-defined]
+    for magic, mend in _MAGIC.items():
+        if head.startswith(magic):
+            raise DataError(f"{path}: {mend}")
+    if b"\0" in head and not head.startswith(_UTF16):
+        raise DataError(
+            f"{path}: not UTF-8, but UTF-16 without a byte order mark, or no text; save it as UTF-8"
+        )
+    return head
+
+
+def text_chunks(file: BinaryIO, path: Path) -> Iterator[str]:
+    """A text in pieces of about `CHUNK` characters, without regard to lines; see `text_lines`.
+
+    Raises:
+        DataError: the file is no text, or it is not UTF-8; the line of the first bad byte is named.
+    """
+    encoding = "utf-16" if _checked_head(file, path).startswith(_UTF16) else "utf-8-sig"
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
+    raw = b"..."
+    while raw:
+        raw = file.read(CHUNK)
+        try:
+            text = decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            line = lines + error.object[: error.start].count(b"\n")
+            raise DataError(
+                f"{path}: line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as "
+                "UTF-8"
+            ) from None
+        lines += text.count("\n")
+        if text:
+            yield text
 
 
 def _utf16(file: BinaryIO, path: Path) -> Iterator[tuple[int, str]]:

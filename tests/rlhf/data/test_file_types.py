@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from rlhf.data.contracts import COMPARISON
 from rlhf.data.errors import DataError
+from rlhf.data.formats import json_documents, text_files
 from rlhf.data.formats.records import records
 from rlhf.data.layouts.layout import Notes
 from rlhf.data.reading import Source, read
@@ -244,13 +245,44 @@ def test_json_that_holds_its_rows(tmp_path: Path) -> None:
             rows(columns)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".arrow"])
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
+def test_a_list_is_read_in_pieces_wherever_they_end(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "CHUNK", chunk)
+    monkeypatch.setattr(json_documents, "CHUNK", chunk)
+    rows = [{"a": "é🙂\n]", "b": [1, 23.5, None, True]}, {"a": "", "c": {"d": []}}, {}]
+    path = tmp_path / "r.json"
+    for indent in (None, 2):
+        for encoding in ("utf-8-sig", "utf-16"):
+            path.write_text(json.dumps(rows, indent=indent, ensure_ascii=False) + "\n", encoding=encoding)
+            assert [record.columns for record in records(path)] == rows
+    for text, said in (
+        ('[{"a": 1}, {"a": 12', "row 2: not valid JSON .*; is the file cut off"),
+        ('[{"a": 1}\n,\n{"a": 1 2}]', "row 2: not valid JSON .* at line 3"),
+        ('[{"a": 1} {"a": 2}]', "row 1: not valid JSON .*Expecting ',' delimiter"),
+        ('[{"a": 1}, {"a": 1, "a": 2}, {}]', "row 2: the key 'a' stands twice"),
+        ('[{"a": 1}]\n[{"a": 2}]', "more follows behind the list"),
+        ('[{"a": 1},]', "row 2: not valid JSON"),
+        ('[{"a": 1}', "row 1: not valid JSON .*; is the file cut off"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=said):
+            list(records(path))
+    path.write_bytes(b'[\n{"a": "\xff"}]')
+    with pytest.raises(DataError, match=r"line 2: not UTF-8 .byte 0xff.; save"):
+        list(records(path))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet", ".arrow"])
 def test_memory_does_not_grow_with_the_file(suffix: str, tmp_path: Path) -> None:
     def most(count: int) -> int:
         rows = [{"prompt": f"{i}", "completion": "x" * 1000} for i in range(count)]
         path = tmp_path / f"{count}{suffix}"
         table = pa.Table.from_pylist(rows)
-        if suffix == ".jsonl":
+        if suffix == ".json":
+            path.write_text(json.dumps(rows))
+        elif suffix == ".jsonl":
             path.write_bytes(as_json_lines(rows))
         elif suffix == ".csv":
             pd.DataFrame(rows).to_csv(path, index=False)
