@@ -134,6 +134,11 @@ class Prepare(Section):
         ge=0.5,
         le=1,
     )
+    too_long: Literal["refuse", "drop", "cut"] = param(
+        "refuse",
+        "rows that the context of the base cannot hold: refuse stops before any training; drop leaves them "
+        "out; cut takes the start of plain prompts, in every table alike",
+    )
     max_prompt_chars: int = param(4000, "longer prompts fail validation", "characters", ge=50, le=1_000_000)
     max_completion_chars: int = param(
         2000, "longer completions fail validation", "characters", ge=10, le=1_000_000

@@ -33,6 +33,7 @@ from rlhf.data.normal_form import Ids, normal
 from rlhf.data.splits import Assigned, assign_splits
 from rlhf.data.table import Table, TableWriter, read_table, write_table
 from rlhf.settings import Prepare, Settings
+from tasks.fitting import fit
 from tasks.rules.catalogue import refuse_unknown
 from tasks.rules.quarantine import SET_ASIDE, set_aside
 from tasks.rules.rule import Asked
@@ -49,6 +50,7 @@ def main(stage: Stage) -> dict[str, float]:
     with written_beside("data/prepared") as folder:
         figures = write_prepared(raw, folder, stage.settings.prepare, stage.settings.seed)
         figures |= without_broken(folder, stage.settings, figures)
+        figures |= within_context(folder, stage.settings)
     write_json("metrics/prepare.json", figures)
     for name in SPLIT_TABLES:
         rows = ", ".join(f"{figures[name][split]['rows']} {split}" for split in SPLITS)
@@ -93,12 +95,29 @@ def without_broken(folder: Path, settings: Settings, before: Figures) -> Figures
     figures: Figures = {"set_aside": taken} if taken else {}
     for name, count in taken.items():
         print(f"{name}: {count} rows set aside, in data/prepared/{SET_ASIDE}")
-        counts = Counts(TABLES[name])
-        for batch in read_table(folder / f"{name}.parquet", TABLES[name]).batches():
-            prompts = batch.column("text" if name == "corpus" else "prompt")
-            counts.add(batch, text_hashes(prompts).view(np.int64))
+        counts = counted(folder, name)
         figures[name] = counts.by_split() if name in SPLIT_TABLES else before[name] | counts.together()
     return figures
+
+
+def within_context(folder: Path, settings: Settings) -> Figures:
+    """Drop or cut what the context of the base cannot hold; returns the counts of what is left."""
+    how = settings.prepare.too_long
+    changed = {} if how == "refuse" else fit(folder, settings)
+    figures: Figures = {"too_long": {"how": how, **changed}} if changed else {}
+    for name, count in changed.items():
+        print(f"{name}: {count} rows {'dropped' if how == 'drop' else 'cut'}, too long for the context")
+        figures[name] = counted(folder, name).by_split()
+    return figures
+
+
+def counted(folder: Path, name: str) -> Counts:
+    """The counts of a table that was written anew."""
+    counts = Counts(TABLES[name])
+    for batch in read_table(folder / f"{name}.parquet", TABLES[name]).batches():
+        prompts = batch.column("text" if name == "corpus" else "prompt")
+        counts.add(batch, text_hashes(prompts).view(np.int64))
+    return counts
 
 
 def prepare(raw: Mapping[str, Iterable[dict[str, Any]]], settings: Prepare, seed: int) -> dict[str, Table]:

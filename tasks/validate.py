@@ -13,19 +13,19 @@ if __name__ == "__main__":  # before a library is loaded
 
     settle()
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rlhf.data.base_files import local_folder
-from rlhf.data.contracts import CORPUS, DEMONSTRATION, TABLES
+from rlhf.data.contracts import TABLES
 from rlhf.data.files import write_json
 from rlhf.data.table import read_table
-from rlhf.settings import Pretrained, Scratch, Settings
+from rlhf.settings import Settings
+from tasks.fitting import answers_too_long, has_template, reach, suspects
 from tasks.rules.catalogue import refuse_unknown, rules_of
 from tasks.rules.checking import Finding, compute
 from tasks.rules.expectations import decide
@@ -47,12 +47,6 @@ from tasks.runtime.feasibility import (
 from tasks.runtime.preflight import WITHOUT_DEMONSTRATIONS, Problem
 from tasks.runtime.stage import Stage, run
 
-if TYPE_CHECKING:
-    from rlhf.models.template import Template
-
-# Most tokens that a chat template is expected to add to a conversation, and to each of its turns: rows that
-# fit with them are not tokenised at all.
-_TEMPLATE, _TURN = 512, 16
 FINDINGS = {"prepared": "metrics/findings.json", "comparisons": "metrics/findings-comparisons.json"}
 STAGES = {"prepared": "validate", "comparisons": "validate-comparisons"}
 
@@ -192,14 +186,14 @@ def counts_of_views(tables: Mapping[str, View]) -> Counts:
 
 def _of_lengths(settings: Settings, tables: Mapping[str, View]) -> list[Problem]:
     """What the context of the base cannot hold, and conversations that it would read as plain text."""
-    context, template = reach(settings.base)
+    context, template = reach(settings.base, Path("data/prepared"))
     turns = sum(
         int((~batch.plain).sum())
         for name in ("prompts", "demonstrations")
         for batch in tables[name].batches(["messages"])
     )
     in_turns = not turns or has_template(template())
-    long = {name: list(_suspects(tables[name], settings, context)) for name in ("prompts", "demonstrations")}
+    long = {name: list(suspects(tables[name], settings, context)) for name in ("prompts", "demonstrations")}
     texts, talks = by_form(settings, long, in_turns)
     every = len(np.unique(tables["prompts"].prompts))
     problems = (
@@ -212,27 +206,9 @@ def _of_lengths(settings: Settings, tables: Mapping[str, View]) -> list[Problem]
             every,
         ),
         conversations_too_long(settings, talks, context, lambda: turn_counts(template(), talks), turns),
+        answers_too_long(settings, tables, Path("data/prepared")),
     )
     return [problem for problem in problems if problem]
-
-
-def _suspects(view: View, settings: Settings, context: int) -> Iterator[dict[str, Any]]:
-    """The rows that may be too long: a token is a byte at least, and a template adds some of its own."""
-    length = max(settings.ppo.response_length, settings.evaluate.response_length)
-    room = context - length - (0 if isinstance(settings.base, Scratch) else _TEMPLATE)
-    longest = settings.ppo.max_prompt_length
-    for batch in view.batches():
-        sizes = numpy(pc.fill_null(pc.binary_length(batch["prompt"]), 0)).astype(np.int64)
-        turns = numpy(pc.fill_null(pc.binary_length(batch.contents.values), 0))
-        several = np.bincount(batch.contents.rows, turns + _TURN, minlength=batch.size)
-        if batch.has("completion"):
-            answers = numpy(pc.fill_null(pc.binary_length(batch["completion"]), 0))
-            several += np.maximum(answers - length, 0)
-        suspect = np.maximum(sizes, several) > room
-        if longest is not None:
-            suspect |= several > longest
-        for number in np.flatnonzero(suspect):
-            yield batch.row(int(number))
 
 
 def _talks(view: View) -> Iterator[dict[str, Any]]:
@@ -240,48 +216,6 @@ def _talks(view: View) -> Iterator[dict[str, Any]]:
     for batch in view.batches():
         for number in np.flatnonzero(~batch.plain):
             yield batch.row(int(number))
-
-
-def reach(base: Scratch | Pretrained) -> tuple[int, Callable[[], Template]]:
-    """The context of the base that the stage `base` will make, and what gives its template.
-
-    Of a pretrained base only config and tokenizer are fetched, so that a prompt that does not fit is known
-    before its weights are.
-
-    Raises:
-        DataError: a base that is not there, or cannot be used.
-    """
-    if isinstance(base, Scratch):
-        return base.context, lambda: scratch_template(base)
-    from rlhf.models.base import read_text  # here, since it loads torch
-    from rlhf.models.base_checks import check_options, known_config
-    from rlhf.models.base_source import find
-    from rlhf.models.policy import context_length
-
-    source = find(base.path, base.revision, local_folder(base))
-    config = known_config(source)
-    check_options(source.name, config, context=base.context)
-    return base.context or context_length(
-        config
-    ), lambda: read_text(source, base.template, base.template_arguments).template
-
-
-def has_template(template: Template) -> bool:
-    """Whether conversations are read as turns, and not as the text that people see of them."""
-    return bool(template.tokenizer.chat_template)
-
-
-def scratch_template(base: Scratch) -> Template:
-    """The template over the tokenizer that the stage `base` will train."""
-    from rlhf.models.scratch import tokenizer_texts, train_tokenizer  # here, since it loads torch
-    from rlhf.models.template import template_of
-
-    texts: Iterable[str] = []  # a closed vocabulary has a token for each word, known or not
-    if base.tokenizer == "bpe":
-        corpus = read_table("data/prepared/corpus.parquet", CORPUS)
-        demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
-        texts = tokenizer_texts(corpus, demonstrations)
-    return template_of(train_tokenizer(texts, base.tokenizer, base.vocab_size, base.template == "chatml"))
 
 
 if __name__ == "__main__":

@@ -205,14 +205,16 @@ def test_a_conversation_longer_than_the_model_reaches_is_not_mended_by_a_context
 def test_conversations_are_counted_with_their_turns_and_answers(tokenizer: str, workspace: Workspace) -> None:
     workspace.set({"base.template": "chatml", "base.tokenizer": tokenizer, "base.context": 128})
     workspace.set({"ppo.response_length": 40, "evaluate.response_length": 40})
+    splits = ["test"] * 10 + ["validation"] * 5 + ["judge"] * 5 + ["train"] * 40
+    split_rows = [row | {"split": split} for row, split in zip(rows_of(60), splits, strict=True)]
     # 128 tokens: 40 of the answer, 8 of both turns' markers, roles and line breaks, and 80 words
-    own(workspace, [*rows_of(60), talk(80)], rankings(60))
+    own(workspace, [*split_rows, talk(80)], rankings(60))
     refuse_infeasible(load_settings(), made(workspace), collected=False)
-    own(workspace, [*rows_of(60), talk(81)], rankings(60))
+    own(workspace, [*split_rows, talk(81)], rankings(60))
     said = r"2 of 2 conversations .* has 89 tokens, its answer up to 40, and base.context is 128; raise it"
     with pytest.raises(StageError, match=said):
         refuse_infeasible(load_settings(), made(workspace), collected=False)
-    own(workspace, [*rows_of(60), talk(5, answer=200)], rankings(60))
+    own(workspace, [*split_rows, talk(5, answer=200)], rankings(60))
     with pytest.raises(
         StageError, match=r"1 of 2 .* has 13 tokens, its answer up to 201, and base.context is"
     ):

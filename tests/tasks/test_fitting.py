@@ -1,0 +1,76 @@
+"""Rows that the context cannot hold: refused before any training, dropped, or cut in every table alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Workspace
+from own_rows import own, rankings, rows_of
+
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, row_id
+from rlhf.data.table import read_table
+from tasks.runtime.errors import StageError
+
+TABLES = {"demonstrations": DEMONSTRATION, "comparisons": COMPARISON, "prompts": PROMPT}
+LONG = "start " + "word " * 230 + "end?"
+
+
+def long_data(workspace: Workspace, **more: Any) -> None:
+    comparison = {"prompt": LONG, "completions": ["good", "bad"], "ranking": [1, 2], "labeler_id": "ann"}
+    own(workspace, [*rows_of(60), {"prompt": LONG, "completion": "a"}], [*rankings(60), comparison | more])
+    workspace.set({"base.context": 232, "ppo.response_length": 12, "evaluate.response_length": 12})
+
+
+def stages(workspace: Workspace) -> dict[str, Any]:
+    for stage in ("ingest", "prepare"):
+        workspace.stage(stage)
+    workspace.stage("validate")
+    return json.loads(Path("metrics/prepare.json").read_text())
+
+
+def test_they_are_refused_unless_params_say_otherwise(workspace: Workspace) -> None:
+    long_data(workspace)
+    with pytest.raises(StageError, match=r"1 of 61 prompts are too long: .* leaves 220"):
+        stages(workspace)
+
+
+def test_they_are_dropped_from_every_table_and_counted(workspace: Workspace) -> None:
+    long_data(workspace)
+    workspace.set({"prepare.too_long": "drop"})
+    figures = stages(workspace)
+    assert figures["too_long"] == {"how": "drop", "demonstrations": 1, "comparisons": 1, "prompts": 1}
+    assert sum(split["rows"] for split in figures["comparisons"].values()) == 60
+    for name, contract in TABLES.items():
+        prompts = read_table(f"data/prepared/{name}.parquet", contract).column("prompt").to_pylist()
+        assert LONG not in prompts
+
+
+@pytest.mark.parametrize("tokenizer", ["word", "bpe"])
+def test_plain_prompts_lose_their_start_alike(tokenizer: str, workspace: Workspace) -> None:
+    long_data(workspace, completions=["good " * 30, "bad"])
+    workspace.set({"prepare.too_long": "cut", "base.tokenizer": tokenizer, "base.vocab_size": 300})
+    figures = stages(workspace)
+    assert figures["too_long"] == {"how": "cut", "demonstrations": 1, "comparisons": 1, "prompts": 1}
+    left = set()
+    for name, contract in TABLES.items():
+        rows = [
+            row for row in read_table(f"data/prepared/{name}.parquet", contract) if "end?" in row["prompt"]
+        ]
+        assert [row["id"] for row in rows] == [row_id(contract, row) for row in rows]
+        left |= {row["prompt"] for row in rows}
+    (prompt,) = left
+    assert LONG.endswith(prompt)
+    if tokenizer == "word":  # the longest answer has 31 tokens with its end, and "end?" has two
+        assert len(prompt.split()) + 1 == 232 - 31
+
+
+def test_an_answer_that_no_prompt_fits_beside_is_refused_before_training(workspace: Workspace) -> None:
+    long_data(workspace, prompt="short", completions=["good " * 300, "bad"])
+    workspace.set({"ppo.max_prompt_length": 100})
+    with pytest.raises(StageError, match=r"1 rows have an answer that does not fit .* of comparisons.jsonl"):
+        stages(workspace)
+    workspace.set({"prepare.too_long": "drop"})
+    assert stages(workspace)["too_long"]["comparisons"] == 1
