@@ -21,9 +21,7 @@ if __name__ == "__main__":  # before a library is loaded
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -72,9 +70,7 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
     from tasks.prepare import prepare
 
     raw = load(settings.ingest, settings.seed)
-    tables = prepare(
-        {name: list(rows) for name, rows in _stored(raw.tables).items()}, settings.prepare, settings.seed
-    )
+    tables = prepare(raw.tables, settings.prepare, settings.seed)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in tables.items() if rows)
     _title("Data")
     print(f"source {settings.ingest.source}: {counts}")
@@ -107,17 +103,6 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
     findings = cheap_checks(policy, demonstrations, policy.tokenizer.name_or_path or None)
     findings += _of_models(policy, demonstrations, tables["comparisons"], settings)
     return _show(findings) and fits
-
-
-def _stored(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows as the next stage reads them: with every column of their contract."""
-    from rlhf.data.contracts import TABLES
-    from rlhf.data.table import read_table, write_table
-
-    with tempfile.TemporaryDirectory() as folder:
-        for name, rows in tables.items():
-            write_table(Path(folder, name), TABLES[name], rows)
-        return {name: read_table(Path(folder, name), TABLES[name]) for name in tables}
 
 
 def base_model(base: Scratch | Pretrained, tables: Mapping[str, Any]) -> tuple[Any, list[str]]:

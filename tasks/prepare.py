@@ -124,7 +124,7 @@ def prepare(raw: Mapping[str, Iterable[dict[str, Any]]], settings: Prepare, seed
     """The tables as `write_prepared` makes them of rows in memory; their files are gone already.
 
     Args:
-        raw: name -> rows, for each name of `contracts.TABLES`.
+        raw: name of `contracts.TABLES` -> rows.
         settings: the shares.
         seed: of the assignment.
 
@@ -134,7 +134,7 @@ def prepare(raw: Mapping[str, Iterable[dict[str, Any]]], settings: Prepare, seed
     with tempfile.TemporaryDirectory() as name:
         before, after = Path(name, "raw"), Path(name, "prepared")
         for table, contract in TABLES.items():
-            write_table(before / f"{table}.parquet", contract, raw[table])
+            write_table(before / f"{table}.parquet", contract, raw.get(table, ()))
         tables = {table: read_table(before / f"{table}.parquet", TABLES[table]) for table in TABLES}
         write_prepared(tables, after, settings, seed)
         return {table: read_table(after / f"{table}.parquet", TABLES[table]) for table in TABLES}
