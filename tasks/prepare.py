@@ -71,6 +71,11 @@ def main(stage: Stage) -> dict[str, float]:
             f"{figures['near_duplicates']['largest']} of them in the largest group; where prompts are alike "
             "only because they share a long instruction, raise prepare.near_duplicates or set it to null"
         )
+    if apart := figures["near_duplicates"]["apart"]:
+        print(
+            f"warning: {apart} prompts stay in the split that their rows say, but a near-duplicate is held "
+            f"out, such as {ascii(figures['near_duplicates']['shown'][0])[:60]}"
+        )
     for name, contract in TABLES.items():
         table = read_table(f"data/prepared/{name}.parquet", contract)
         if table:
@@ -161,7 +166,12 @@ def write_prepared(raw: Mapping[str, Table], folder: Path, settings: Prepare, se
     """
     assigned = assign_splits({name: raw[name] for name in SPLIT_TABLES}, settings, seed)
     figures: Figures = {
-        "near_duplicates": {"prompts": assigned.near, "largest": assigned.largest},
+        "near_duplicates": {
+            "prompts": assigned.near,
+            "largest": assigned.largest,
+            "apart": assigned.apart,
+            "shown": list(assigned.shown),
+        },
         "held_back": assigned.held_back,
     }
     for name in SPLIT_TABLES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain
 from typing import Any
 
@@ -26,6 +26,7 @@ from rlhf.settings import Prepare
 
 _NONE = -1  # a row that carries no split
 _SIZE = 16  # bytes of a hash
+_SHOWN = 3  # examples
 
 
 def prompt_key(prompt: str) -> str:
@@ -73,6 +74,8 @@ class Assigned:
         largest: prompts in the largest group of near-duplicates.
         held_back: prompts that the source says are for training and that are not, since it has no rows in
             another split for which the parameters ask.
+        apart: prompts whose rows say another split than the most held-out one of their near-duplicates.
+        shown: some of them.
     """
 
     starts: Mapping[str, int]
@@ -83,6 +86,8 @@ class Assigned:
     near: int
     largest: int
     held_back: int
+    apart: int
+    shown: tuple[str, ...]
 
     def batches(
         self, name: str, table: Table, columns: Sequence[str] | None = None
@@ -106,6 +111,18 @@ class _Rows:
     carried: np.ndarray
     asked: np.ndarray  # whether the row has a prompt
 
+    @classmethod
+    def room(cls, count: int) -> _Rows:
+        """Room for so many rows."""
+        hashes = [np.empty((count, _SIZE), np.uint8) for _ in range(3)]
+        return cls(*hashes, np.empty(count, np.uint64), np.empty(count, np.int8), np.empty(count, bool))
+
+    def fill(self, begin: int, rows: _Rows) -> None:
+        """Put rows in their place."""
+        for column in fields(self):
+            part = getattr(rows, column.name)
+            getattr(self, column.name)[begin : begin + len(part)] = part
+
 
 def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> Assigned:
     """The splits of all rows.
@@ -128,13 +145,13 @@ def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> 
         DataError: one prompt text stands for two conversations.
     """
     conversations: list[tuple[int, list[bytes]]] = []
-    parts, starts, begin = [], {}, 0
+    starts, begin = {}, 0
+    rows = _Rows.room(sum(map(len, tables.values())))
     for name, table in tables.items():
         starts[name] = begin
         for batch in table.batches(["prompt", "messages", "split"]):
-            parts.append(_read(normal(batch), seed, begin, conversations))
+            rows.fill(begin, _read(normal(batch), seed, begin, conversations))
             begin += batch.num_rows
-    rows = _Rows(*(_joined(column, parts) for column in _Rows.__dataclass_fields__))
     prompt = _numbers(rows.text)
     first = _firsts(prompt) & rows.asked
     _one_conversation_a_prompt(tables, starts, rows, prompt)
@@ -148,11 +165,12 @@ def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> 
     place[key[deciding]] = rows.place[deciding]  # the first of equal keys is written last
     carried = np.full(count, _NONE, np.int8)
     np.maximum.at(carried, key[rows.asked], rows.carried[rows.asked])
-    near, largest = 0, 0
+    near, largest, apart = 0, 0, np.empty(0, np.int64)
     if settings.near_duplicates is not None and count:
         group = _near(tables, key, _firsts(key) & rows.asked, settings.near_duplicates)
         together = np.full(count, _NONE, np.int8)
         np.maximum.at(together, group, carried)
+        apart = np.flatnonzero((carried != _NONE) & (carried != together[group]))
         place, carried = place[group], np.where(carried == _NONE, together[group], carried)
         near, largest = int((group != np.arange(count)).sum()), int(np.bincount(group).max())
     train = SPLITS.index("train")
@@ -163,19 +181,15 @@ def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> 
     of_prompt = by_prompt[key].astype(np.int8)
     said = np.where(rows.carried == train, own[key], rows.carried)
     split = np.where(said == _NONE, of_prompt, said)
-    return Assigned(starts, prompt, first, split, of_prompt, near, largest, held_back)
+    rows_apart = np.sort(np.flatnonzero(_firsts(key))[apart])[:_SHOWN]
+    shown = tuple(chain.from_iterable(_prompts(tables, rows_apart)))
+    return Assigned(starts, prompt, first, split, of_prompt, near, largest, held_back, len(apart), shown)
 
 
 def _of_training(place: np.ndarray, carried: np.ndarray, settings: Prepare) -> np.ndarray:
     """The splits of prompts that the source says are for training: that, unless the source lacks another."""
     there = {SPLITS[number] for number in np.unique(carried) if number != _NONE} - {"train"}
     return _by_place(place, settings.model_copy(update={f"{name}_share": 0.0 for name in there}))
-
-
-def _joined(column: str, parts: Sequence[_Rows]) -> np.ndarray:
-    if parts:
-        return np.concatenate([getattr(part, column) for part in parts])
-    return np.empty((0, _SIZE) if column in ("text", "key", "turns") else 0, np.uint8)
 
 
 def _read(
@@ -251,10 +265,11 @@ def _of_whole_conversations(keys: np.ndarray, conversations: Sequence[tuple[int,
 def _near(tables: Mapping[str, Table], key: np.ndarray, first: np.ndarray, threshold: float) -> np.ndarray:
     """For each key, the first key whose prompt is a near-duplicate of its prompt, or itself."""
     where = np.flatnonzero(first)  # rows, one for each key that has a prompt, in the order of the keys
-    parts = [np.empty((0, HASHES), np.uint8), *map(sketches, _prompts(tables, where))]
-    groups = clusters(
-        np.concatenate(parts), threshold, lambda places: list(chain(*_prompts(tables, where[places])))
-    )
+    drawn, filled = np.empty((len(where), HASHES), np.uint8), 0
+    for prompts in _prompts(tables, where):
+        drawn[filled : filled + len(prompts)] = sketches(prompts)
+        filled += len(prompts)
+    groups = clusters(drawn, threshold, lambda places: list(chain(*_prompts(tables, where[places]))))
     near = np.arange(int(key.max()) + 1)
     near[key[where]] = key[where[groups]]
     return near

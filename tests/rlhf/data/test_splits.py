@@ -119,8 +119,9 @@ def test_near_duplicates_are_in_one_split_the_most_held_out_that_one_of_them_car
 
     carried: Rows = [{"prompt": LONG.format(i), "split": None} for i in range(4)]
     carried[1]["split"], carried[3]["split"] = "validation", "test"
-    assign(carried, near)
+    found = assign(carried, near)
     assert [row["split"] for row in carried] == ["test", "validation", "test", "test"]
+    assert (found.apart, found.shown) == (1, (LONG.format(1),))
 
 
 def test_rows_are_numbered_by_prompt_over_all_tables(tmp_path: Path) -> None:
