@@ -6,16 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.instructions import JUDGED
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
 from rlhf.data.layouts.turns import asked, turns_of
-from rlhf.data.layouts.values import common
+from rlhf.data.layouts.values import common, these
 
 _TURNS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog")
 
+# With any of these, the file says more of the answers than that they are there.
+_PREFERRED = these(
+    "chosen rejected rejected_response rejected_messages completion completions ranking rankings winner "
+    "choice preferred preference verdict label labels kto_tag thumb thumbs thumbs_up vote liked is_good "
+    "good feedback better response1 judgment"
+)
+
 
 def _fits(columns: Mapping[str, str]) -> bool:
-    if columns.keys() & (JUDGED | {"completion", "response1", "rejected_response", "judgment"}):
+    if columns.keys() & _PREFERRED:
         return False
     return len([name for name in _TURNS if columns.get(name) == "answered"]) == 1
 

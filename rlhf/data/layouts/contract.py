@@ -27,8 +27,11 @@ from rlhf.data.layouts.turns import turns_of
 from rlhf.data.layouts.values import LABELERS, filled, these, who_is
 from rlhf.data.rankings import dense_ranks
 
-# What corpora say of their texts; any other column may mean that the file is no corpus.
-_ABOUT = these("url timestamp date title lang language license meta metadata domain subset")
+# What people say of texts and prompts; any other column may mean that the file is more than these.
+_ABOUT = these(
+    "url link timestamp date created_at updated_at title lang language license meta metadata domain subset "
+    "topic category task task_type tags dataset version difficulty tokens num_tokens idx index split name"
+)
 _GOOD = ("true", "good", "up", "yes", "1", "thumbs up", "thumbs_up", "like", "positive", "desirable")
 _BAD = ("false", "bad", "down", "no", "0", "thumbs down", "thumbs_down", "dislike", "negative", "undesirable")
 
@@ -43,7 +46,7 @@ def _fits(contract: Contract, columns: Mapping[str, str]) -> bool:
         return is_a(columns, "text", "text") and columns.keys() <= {"text", *CORPUS.schema.names, *_ABOUT}
     if contract is PROMPT:
         asked = "prompt" in columns or columns.get("messages") == "messages"
-        return asked and columns.keys() <= set(PROMPT.schema.names)
+        return asked and columns.keys() <= {*PROMPT.schema.names, *_ABOUT}
     told = columns.keys() | {"prompt"} if "messages" in columns else columns.keys()
     if contract is COMPARISON and columns.get("completions") == "objects":
         return False  # answers that bring their own ranks or scores

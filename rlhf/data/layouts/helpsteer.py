@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.instructions import PROMPTS
+from rlhf.data.layouts.instructions import PROMPTS, asking, instructed
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.turns import asked
 from rlhf.data.layouts.values import LABELERS, by_key, common, comparison, filled, number_of, weighted
@@ -22,13 +22,13 @@ _TURN = re.compile(r"\n*<extra_id_1>(User|Assistant)\n")
 def _fits_rated(columns: Mapping[str, str]) -> bool:
     answers = [name for name in _ANSWERS if is_a(columns, name, "text")]
     rated = [name for name in (*ASPECTS, *RATINGS) if name in columns]
-    asks = [name for name in PROMPTS if is_a(columns, name, "text|messages")]
-    return len(answers) == 1 and bool(rated) and len(asks) == 1 and "label" not in columns
+    thumbs = columns.keys() & {"label", "kto_tag", "liked", "thumbs_up"}
+    return len(answers) == 1 and bool(rated) and len(asking(columns)) == 1 and not thumbs
 
 
 def _key(columns: Mapping[str, Any]) -> tuple[str, str]:
     """Ratings are compared where they are the same labeler's of answers to the same prompt."""
-    prompt = next((columns[name] for name in PROMPTS if filled(columns.get(name))), None)
+    prompt = [columns[name] for name in PROMPTS if name != "user" and filled(columns.get(name))]
     who = next((columns[name] for name in LABELERS if filled(columns.get(name))), None)
     return str(prompt), str(who)
 
@@ -52,17 +52,24 @@ def _rows_rated(records: Sequence[Record], options: Options, notes: Notes) -> It
         scores.append(weighted(ratings, options, default, notes))
     if len(scores) - scores.count(None) < 2:
         notes.pass_over(
-            "prompts with a single rated answer, which nothing is compared with", records[0].where
+            "prompts with a single rated answer, which nothing is compared with (ingest.layout: instructions "
+            "reads them as demonstrations)",
+            records[0].where,
         )
         return
     judged: dict[str, Any] = {"scores": scores}
     if options.direction == "lower":
         notes.say("ratings: the lowest is best (ingest.direction)")
         judged = {"ranking": scores}
-    turns = _turns(text_of(first[prompt], prompt)) if isinstance(first[prompt], str) else first[prompt]
+    turns = _turns(first[prompt]) if isinstance(first.get(prompt), str) else None
+    question = (
+        asked(turns, records[0].where, notes, first.get("system"))
+        if isinstance(turns, list)
+        else instructed(records[0], notes)
+    )
     models = [record.columns.get("model") or record.columns.get("policy") or "" for record in records]
     yield comparison(
-        asked(turns, records[0].where, notes, first.get("system")),
+        question,
         answers,
         **judged,
         policies=models if any(models) else None,

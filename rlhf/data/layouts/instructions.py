@@ -11,7 +11,8 @@ from rlhf.data.layouts.turns import asked
 from rlhf.data.layouts.values import common, filled, these
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "user")
-_INPUTS = ("input", "context")  # what an instruction or a question is about
+_INPUTS = ("input", "context")  # what a prompt is about
+_ALONE = ("prompt", "instruction", "question", "query")  # prompts that an input may go with
 ANSWERS = ("response", "output", "answer", "completion", "target", "summary", "reply", "assistant")
 # Columns by which answers are judged: with any of them a file is more than demonstrations.
 JUDGED = these(
@@ -20,6 +21,12 @@ JUDGED = these(
     "helpfulness correctness reward feedback thumbs preferred_by reference policy completions answers "
     "thumb thumbs_up vote liked is_good good coherence complexity verbosity overall overall_score quality"
 )
+
+
+def asking(columns: Mapping[str, str]) -> list[str]:
+    """The columns that could be the prompt, without what goes with it: an input, a context, a user's id."""
+    names = [name for name in PROMPTS if is_a(columns, name, "text|messages")]
+    return [name for name in names if name in _ALONE] or names
 
 
 def instructed(record: Record, notes: Notes) -> dict[str, Any]:
@@ -34,8 +41,9 @@ def instructed(record: Record, notes: Notes) -> dict[str, Any]:
     if name is None:
         raise DataError(f"no column is the prompt among {', '.join(columns)}; name it in ingest.columns")
     prompt = columns[name]
-    for beside in _INPUTS if name in ("instruction", "question") else ():
+    for beside in _INPUTS if name in _ALONE and isinstance(prompt, str) else ():
         if filled(columns.get(beside)):
+            notes.say(f"column {beside!r} stands on a line of its own after the {name}")
             prompt = f"{text_of(prompt, name)}\n{text_of(columns[beside], beside)}"
     system = columns.get("system") or columns.get("system_prompt")
     past = columns.get("history")
@@ -55,11 +63,8 @@ def instructed(record: Record, notes: Notes) -> dict[str, Any]:
 def _fits(columns: Mapping[str, str]) -> bool:
     if {"prompt", "completion"} <= columns.keys() or columns.keys() & JUDGED:
         return False
-    prompts = [name for name in PROMPTS if is_a(columns, name, "text|messages")]
     answers = [name for name in ANSWERS if is_a(columns, name, "text")]
-    if "instruction" in prompts or "question" in prompts:
-        prompts = [name for name in prompts if name not in _INPUTS]
-    return len(prompts) == len(answers) == 1
+    return len(asking(columns)) == len(answers) == 1
 
 
 def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:

@@ -41,6 +41,8 @@ def _fits(columns: Mapping[str, str]) -> bool:
         return False
     if "prompt" in columns or is_a(columns, "messages", "messages"):
         return True
+    if all(both[2:]):
+        return "conversations" not in columns  # the prompt is what both begin with, whatever else is there
     return not _objects(columns) and not columns.keys() & _OTHER_PROMPTS
 
 

@@ -43,7 +43,8 @@ def _answered(value: object, record: Record, notes: Notes) -> list[dict[str, str
 
 
 def _fits_thumbs(columns: Mapping[str, str]) -> bool:
-    return columns.get("messages") == "answered" and "label" in columns and "completion" not in columns
+    more = {"completion", "chosen", "rejected", "rejected_response", "rejected_messages"}
+    return columns.get("messages") == "answered" and "label" in columns and not columns.keys() & more
 
 
 def _rows_thumbs(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:

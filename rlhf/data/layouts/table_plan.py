@@ -33,7 +33,7 @@ _NUMBERS = these("rank ranking score rating rate points stars grade quality rewa
 _MODELS = these("model policy system engine generator")
 _LISTS = frozenset(f"{who}{end}" for who in PEOPLE for end in ("s", "_ids"))
 # Columns that say that the answers are elsewhere.
-_OTHERS = frozenset(("rejected", "messages", "completions"))
+_OTHERS = frozenset(("rejected", "completions"))
 
 
 @dataclass(frozen=True)
@@ -155,5 +155,6 @@ def _prompt(columns: Mapping[str, str]) -> str | None:
     texts = [name for name in columns if is_a(columns, name, "text|messages")]
     first = [name for name in texts if words(name) == ("prompt",)]
     exact = [name for name in texts if len(words(name)) == 1 and words(name)[0] in _PROMPTS]
+    asks = [name for name in exact if words(name)[0] in ("question", "instruction", "query")]
     near = [name for name in texts if set(words(name)) & _PROMPTS and not set(words(name)) & _MARKS]
-    return next((names[0] for names in (first, exact, near) if len(names) == 1), None)
+    return next((names[0] for names in (first, asks, exact, near) if len(names) == 1), None)

@@ -27,7 +27,9 @@ def _fits(columns: Mapping[str, str]) -> bool:
     turns = [n for n in _TURNS if columns.get(n) == "answered"]
     if turns == ["messages"] and thumbs == ["label"]:
         return False  # ms-swift
-    return len(thumbs) == 1 and (len(turns) == 1 or (not turns and len(answers) == 1 and bool(asks)))
+    if len(thumbs) != 1 and "kto_tag" not in thumbs:
+        return False
+    return len(turns) == 1 or (not turns and len(answers) == 1 and bool(asks))
 
 
 def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:

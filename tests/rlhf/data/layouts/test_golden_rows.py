@@ -309,6 +309,30 @@ def test_one_unknown_column_stops_no_file(name: str, tmp_path: Path) -> None:
     assert recognise(columns).name == layout
 
 
+ABOUT = {
+    **{
+        "id": 7,
+        "idx": 1,
+        "lang": "en",
+        "category": "x",
+        "topic": "t",
+        "url": "u",
+        "title": "t",
+        "split": "train",
+    },
+    **{"created_at": "2024-01-01", "metadata": {"a": 1}, "tags": ["a"], "task": "qa", "difficulty": 2},
+}
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_what_people_say_of_rows_changes_no_layout(name: str) -> None:
+    layout, records = FIXTURES[name]
+    for column, value in ABOUT.items():
+        if column not in records[0]:
+            columns = kinds([Record("row", record | {column: value}) for record in records])
+            assert recognise(columns).name == layout, column
+
+
 def test_qa_feedback_keeps_ties_that_no_ranking_says(tmp_path: Path) -> None:
     rows, notes = read_fixture("qa-feedback", tmp_path)
     comparisons = [row for table, row in rows if table == "comparisons"]
