@@ -118,7 +118,7 @@ def post(client: httpx.Client, url: str, key: str, request: dict[str, Any]) -> t
         text = _text(body["choices"][0]["message"]["content"])
         tokens = int((body.get("usage") or {}).get("total_tokens") or _guess(request, text))
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Unavailable("an answer that is no chat completion") from None
+        raise Unavailable(f"an answer that is no chat completion ({said})") from None
     return text, tokens
 
 

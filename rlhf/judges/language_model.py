@@ -123,7 +123,7 @@ class LlmJudge:
         such = (
             f"such as {ascii(said)[:120]}"
             if said
-            else "all of them empty: its tokens may not suffice to answer"
+            else "all of them empty: evaluate.llm.reply_tokens may be too few to answer"
         )
         return f"{usage.unparsable} of {usage.replies} replies could not be read, {such}"
 
