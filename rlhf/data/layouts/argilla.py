@@ -52,6 +52,11 @@ def _rows_flat(records: Sequence[Record], options: Options, notes: Notes) -> Ite
         responses = {}
         for question in questions:
             values = columns[question + _RESPONSES] or []
+            if isinstance(values, str):
+                raise DataError(
+                    f"the responses to question {question!r} are the text {ascii(values)[:40]}; write lists "
+                    'as JSON, such as ["response-1"], or export JSON or Parquet'
+                )
             users = columns.get(question + _USERS) or []
             statuses = columns.get(question + _STATUS) or [None] * len(values)
             if not len(values) == len(users) == len(statuses):
@@ -159,6 +164,7 @@ LAYOUTS = (
         columns="`fields`, `responses`, `metadata`, `suggestions`",
         fits=_fits,
         rows=_rows,
+        of_tool=True,
     ),
     Layout(
         name="argilla-flat",
@@ -166,5 +172,6 @@ LAYOUTS = (
         columns="the fields, `QUESTION.responses`, `QUESTION.responses.users`, `QUESTION.responses.status`",
         fits=_fits_flat,
         rows=_rows_flat,
+        of_tool=True,
     ),
 )

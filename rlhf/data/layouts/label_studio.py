@@ -342,6 +342,7 @@ LAYOUTS = (
         columns="`data`, `annotations`, `predictions`",
         fits=_fits,
         rows=_rows,
+        of_tool=True,
     ),
     Layout(
         name="label-studio-min",
@@ -349,5 +350,6 @@ LAYOUTS = (
         columns="the data, the answers, `annotator`, `annotation_id`, `lead_time`",
         fits=_fits_min,
         rows=_rows_min,
+        of_tool=True,
     ),
 )

@@ -155,6 +155,8 @@ class Layout:
         own: the columns that `rows` reads or knowingly leaves out; others are named to the user and left out,
             or kept where `Options.keep` names them. None where the layout takes care of all columns itself.
         general: whether it is for what no other layout knows; it steps back where another fits, too.
+        of_tool: whether its columns are those of one tool's export, which nothing else has; it goes before
+            layouts that fit the fields of such a record, too.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Layout:
     groups: Groups = alone
     own: frozenset[str] | None = None
     general: bool = False
+    of_tool: bool = False
 
 
 # Kinds that are more exactly what another kind says: a transcript is a text, too.

@@ -147,6 +147,7 @@ LAYOUTS = (
         columns="`text`, `options`, `accept`, `answer`, `_annotator_id`, `_session_id`",
         fits=_fits_choice,
         rows=_choices,
+        of_tool=True,
         own=frozenset((*_PROMPTS, *_NOTES, *_UNDERSCORED, "options")),
     ),
     Layout(
@@ -155,6 +156,7 @@ LAYOUTS = (
         columns="`input`, `accept`, `reject`, `mapping`, `answer`, `_annotator_id`, `_session_id`",
         fits=_fits_compare,
         rows=_compares,
+        of_tool=True,
         own=frozenset((*_PROMPTS, *_NOTES, *_UNDERSCORED, "reject", "mapping")),
     ),
 )

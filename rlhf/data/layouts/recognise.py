@@ -108,7 +108,8 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
 
 def _fitting(columns: Mapping[str, str]) -> list[Layout]:
     fitting = [known for known in LAYOUTS if known.fits(columns)]
-    return [known for known in fitting if not known.general] or fitting
+    tools = [known for known in fitting if known.of_tool]
+    return tools or [known for known in fitting if not known.general] or fitting
 
 
 def small_name(name: str) -> str:

@@ -236,3 +236,14 @@ def test_an_edit_that_no_question_is_and_an_output_without_text(tmp_path: Path) 
         read_records(tmp_path, [record(p="A")], edit="gone")
     items, _ = read_records(tmp_path, [record(FIELDS | {"response-1": ""}, p="response-2")])
     assert (items[0].row["completions"], rankings(items)) == (["", "go away"], [[2, 1]])
+
+
+def test_a_flat_record_of_a_prompt_and_a_response_is_no_demonstration(tmp_path: Path) -> None:
+    flat = {"prompt": "Say hi", "response": "hi", "better.responses": ["hello"]}
+    flat |= {"better.responses.users": ["u1"], "better.responses.status": ["submitted"]}
+    items, _ = read_records(tmp_path, [flat], edit="better")
+    row = items[0].row
+    assert (items[0].table, row["output"], row["text"]) == ("edits", "hi", "hello")
+    flat["better.responses"] = "['hello']"
+    with pytest.raises(DataError, match=r"question 'better' are the text .* write lists as JSON"):
+        read_records(tmp_path, [flat], edit="better")

@@ -90,3 +90,10 @@ def test_a_choice_that_is_no_option_is_one_line(tmp_path: Path) -> None:
 def test_cases(name: str) -> None:
     items, _ = read_path(case(name))
     assert rankings(items) == [[1, 2]] * 5
+
+
+def test_a_prompt_under_its_own_name_is_no_instruction_with_an_answer(tmp_path: Path) -> None:
+    record = choice(["b"])
+    record["prompt"] = record.pop("text")
+    items, _ = read_records(tmp_path, [record])
+    assert (rankings(items), items[0].row["prompt"]) == ([[2, 1]], "Say hi")
