@@ -18,6 +18,7 @@ from tasks.graph import stages
 from tasks.ingest import HUMAN, file_sources, load
 from tasks.judging import NO_JUDGMENTS
 from tasks.prepare import prepare
+from tasks.rules.catalogue import refuse_unknown
 from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import (
     by_form,
@@ -51,6 +52,7 @@ def refuse(settings: Settings, last: str | None = None, round_to_come: bool = Fa
         StageError: no stage `last`.
     """
     needed = stages_up_to(last)
+    refuse_unknown(settings.validate_.rules, settings.validate_.thresholds)
     if round_to_come:
         labels = settings.collect.labels.model_copy(update={"version": 1})
         collect = settings.collect.model_copy(update={"labelers": "store", "labels": labels})

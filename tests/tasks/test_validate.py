@@ -12,10 +12,11 @@ import pytest
 from conftest import ROOT, Workspace
 from own_rows import own, rankings, rows_of
 
+from flows.upfront import refuse
 from rlhf.data.contracts import COMPARISON, TABLES, with_ids
 from rlhf.data.errors import DataError
 from rlhf.data.table import write_table
-from rlhf.settings import Prepare
+from rlhf.settings import Prepare, SettingsError, load_settings
 from tasks.rules.catalogue import RULES, markdown, problem_with
 from tasks.rules.rule import Asked
 from tasks.rules.view import InMemory, views
@@ -245,6 +246,12 @@ def test_what_no_rule_can_do_is_refused(severities: Any, thresholds: Any, said: 
     assert problem is not None
     assert said in problem
     assert "\n" not in problem
+
+
+def test_a_rule_that_there_is_not_is_refused_at_second_0(workspace: Workspace) -> None:
+    workspace.set({"validate.rules": {"personal_dat": "stop"}})
+    with pytest.raises(SettingsError, match="did you mean 'personal_data'"):
+        refuse(load_settings())
 
 
 def test_every_rule_says_what_why_and_how_to_mend_it_and_is_in_the_table_of_the_docs() -> None:
