@@ -1,4 +1,4 @@
-"""Exports of Label Studio: full JSON (tasks with data and annotations), and the flat JSON-MIN and CSV.
+"""Exports of Label Studio as JSON: tasks with their data, and annotations with results.
 
 What is left and right of a pair is what `to_name` says, in its order. Buckets of a ranker are ranks in the
 order in which they stand: items of one bucket tie, and what nobody moved (`_`) is unranked. Cancelled
@@ -7,27 +7,22 @@ annotations are skips, and predictions are a machine's; both are passed over and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.annotated import Answer, items_of, meaning_of, together
-from rlhf.data.layouts.fields import Shown, ask_for_outputs, plain, shown, stem_and_suffix
+from rlhf.data.layouts.annotated import Answer, items_of, together
+from rlhf.data.layouts.fields import Shown, ask_for_outputs, shown, stem_and_suffix
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
 
 _UNTOUCHED = "_"
-_MIN = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id", "agreement")
 _TEXTS = ("body", "text", "html", "content", "value", "title")
-_VALUES = {"choices": "choices", "rating": "rating", "number": "number", "textarea": "text"}
+# type of a result -> the key of what it says
+VALUES = {"choices": "choices", "rating": "rating", "number": "number", "textarea": "text"}
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
     return columns.get("data") == "object" and "annotations" in columns
-
-
-def _fits_min(columns: Mapping[str, str]) -> bool:
-    return {"annotation_id", "annotator"} <= columns.keys()
 
 
 def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
@@ -59,13 +54,13 @@ def _annotations(
             notes.pass_over("annotations without a result", where)
         else:
             common = {
-                "labeler_id": _labeler(annotation.get("completed_by")),
+                "labeler_id": labeler_of(annotation.get("completed_by")),
                 "seconds": annotation.get("lead_time"),
             }
-            yield _annotated(data, annotation["result"], options, notes, where, common)
+            yield annotated(data, annotation["result"], options, notes, where, common)
 
 
-def _annotated(
+def annotated(
     data: Mapping[str, Any],
     results: Sequence[Any],
     options: Options,
@@ -73,7 +68,19 @@ def _annotated(
     where: str,
     common: Mapping[str, Any],
 ) -> Iterator[Item]:
-    """What one annotation says: results about items of a list, about a pair, or about the fields."""
+    """What one annotation says: results about items of a list, about a pair, or about the fields.
+
+    Args:
+        data: the task's.
+        results: with `type`, `from_name`, `to_name` and `value`.
+        options: what the user says.
+        notes: gets what was passed over.
+        where: the record.
+        common: columns of what comes out, such as `labeler_id`.
+
+    Raises:
+        DataError: a result of another shape, or one that leaves a choice (see `annotated.items_of`).
+    """
     seen: Shown | None = None
     answers: list[Answer] = []
     order: dict[str, Any] = {}
@@ -93,8 +100,8 @@ def _annotated(
             seen = _pair(data, about, options, notes, where)
             order = {"shown_order": [0, 1]}
             answers.append(Answer(question, value.get("selected")))
-        elif kind in _VALUES:
-            said = value.get(_VALUES[str(kind)])
+        elif kind in VALUES:
+            said = value.get(VALUES[str(kind)])
             if isinstance(said, list) and kind == "textarea":
                 said = "\n".join(map(str, said))
             elif isinstance(said, list) and len(said) == 1:
@@ -105,7 +112,7 @@ def _annotated(
             notes.pass_over(f"results of type {kind!r}, question {question!r}", where)
     if not answers:
         return
-    seen = seen or shown(_fields(data), options, notes, where)
+    seen = seen or shown(fields_of(data), options, notes, where)
     yield from items_of(seen, answers, options, notes, where, **common, **order)
 
 
@@ -117,10 +124,10 @@ def _pair(data: Mapping[str, Any], about: Sequence[str], options: Options, notes
     """
     if len(about) == 2 and set(about) <= data.keys():
         # The other fields are no outputs then, so that they cannot be taken for a second pair.
-        rest = {name: value for name, value in _fields(data).items() if name not in about}
+        rest = {name: value for name, value in fields_of(data).items() if name not in about}
         asked = shown(rest, Options(prompt=options.prompt), Notes(), where)
         return asked.only(about, data)
-    seen = shown(_fields(data), options, notes, where)
+    seen = shown(fields_of(data), options, notes, where)
     if len(seen.names) != 2 or not seen.ordered:
         raise ask_for_outputs(seen.names)
     if len(about) == 2 and not options.outputs:
@@ -158,7 +165,7 @@ def _ranker(
         )
     buckets = {name: [str(key) for key in ids] for name, ids in value.items()}
     listed = _listed(data, {key for ids in buckets.values() for key in ids})
-    asked = shown(_fields(data), Options(prompt=options.prompt), Notes(), where)
+    asked = shown(fields_of(data), Options(prompt=options.prompt), Notes(), where)
     seen = seen or Shown(asked.asked, tuple(listed), tuple(listed.values()), ordered=False)
     if len(buckets) == 1 and _UNTOUCHED not in buckets:
         [ids] = buckets.values()
@@ -181,7 +188,7 @@ def _listed(data: Mapping[str, Any], wanted: set[str]) -> dict[str, str]:
     fitting = []
     for entries in data.values():
         if isinstance(entries, list) and entries:
-            texts = _texts_by_id(entries)
+            texts = texts_by_id(entries)
             if texts and wanted <= texts.keys():
                 fitting.append(texts)
     if len(fitting) != 1:
@@ -193,7 +200,8 @@ def _listed(data: Mapping[str, Any], wanted: set[str]) -> dict[str, str]:
     return fitting[0]
 
 
-def _texts_by_id(entries: Sequence[Any]) -> dict[str, str]:
+def texts_by_id(entries: Sequence[Any]) -> dict[str, str]:
+    """id -> text of the items of a list; empty where they are no such items."""
     texts = {}
     for entry in entries:
         if not isinstance(entry, Mapping) or "id" not in entry:
@@ -207,149 +215,29 @@ def _texts_by_id(entries: Sequence[Any]) -> dict[str, str]:
     return texts
 
 
-def _rows_min(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
-    for record in records:
-        columns = {name: _cell(value) for name, value in record.columns.items()}
-        data, said = _parted(columns, options)
-        common: dict[str, Any] = {
-            "labeler_id": _labeler(columns.get("annotator")),
-            "seconds": _number(columns.get("lead_time")),
-        }
-        results = [_result(name, value, data) for name, value in said.items() if value not in (None, "", [])]
-        if not results:
-            notes.pass_over("rows without an answer", record.where)
-            continue
-        if any(result["type"] == "pairwise" for result in results):
-            _order_is_said(columns, data, options)
-        yield from _annotated(data, results, options, notes, record.where, common)
+def fields_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts and lists of a task's data, which people may have read.
 
-
-def _parted(columns: Mapping[str, Any], options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data of a flat row, and its answers.
-
-    In the tool's own order the answers stand between the task's `id` and `annotator`. In any other order, as
-    of a sorted CSV, they are the columns whose values answer something.
+    Raises:
+        DataError: the data is no object.
     """
-    names = [name for name in columns if name not in _MIN]
-    every = list(columns)
-    ordered = "id" in every and every.index("id") < every.index("annotator")
-    between = every[every.index("id") + 1 : every.index("annotator")] if ordered else names
-    before = {name: columns[name] for name in names if name not in between}
-    if ordered and _shows_outputs(before, options):
-        return before, {name: columns[name] for name in between}
-    fields = _fields({name: columns[name] for name in names if not _says(columns[name], options)})
-    try:
-        seen = shown(fields, options, Notes(), "")
-        used = {name for name in fields if fields[name] in (*seen.outputs, seen.asked.get("prompt"))}
-    except DataError:
-        if set(between) >= set(names):
-            raise
-        seen, used = None, set()
-    used |= {name for name in names if isinstance(columns[name], list) or name == options.prompt}
-    answers = {name: columns[name] for name in between if name not in used}
-    if not ordered and seen is not None:
-        asked = {options.edit, *options.aspects}
-        answers = {
-            name: value
-            for name, value in answers.items()
-            if name in asked
-            or not isinstance(value, str)
-            or _says(value, options)
-            or meaning_of(value, seen, options) is not None
-            or any(plain(output) in plain(name) for output in seen.names)
-        }
-    return {name: columns[name] for name in names if name not in answers}, answers
-
-
-def _shows_outputs(data: Mapping[str, Any], options: Options) -> bool:
-    """Whether columns hold a prompt and outputs, as texts or as a list."""
-    try:
-        names = shown(_fields(data), options, Notes(), "").names
-    except DataError:
-        return False
-    return len(names) > 1 or any(isinstance(value, list) and _texts_by_id(value) for value in data.values())
-
-
-def _says(value: Any, options: Options) -> bool:
-    """Whether a value is an answer in any task: a side, a ranker, or a word that the user maps."""
-    return (
-        value in ("left", "right")
-        or isinstance(value, Mapping)
-        or (isinstance(value, str) and value in options.words)
-    )
-
-
-def _result(name: str, value: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell of a flat row as a result of the full form."""
-    if any(plain(field) in plain(name) for field in data):
-        value = _number(value)  # `rating_answer1`, which a CSV writes as text
-    kind = "choices"
-    if isinstance(value, Mapping) and "choices" in value:
-        value = value["choices"]
-    elif isinstance(value, Mapping):
-        kind = "ranker"
-        value = value.get("ranker", value)
-    elif value in ("left", "right"):
-        kind = "pairwise"
-    elif isinstance(value, (int, float)):
-        kind = "number"
-    key = {"ranker": "ranker", "pairwise": "selected"}.get(kind) or _VALUES[kind]
-    return {"type": kind, "from_name": name, "value": {key: value}}
-
-
-def _order_is_said(columns: Mapping[str, Any], data: Mapping[str, Any], options: Options) -> None:
-    """Refuse a flat pair whose names count otherwise than its columns stand: left may be either."""
-    seen = shown(_fields(data), options, Notes(), "")
-    if not options.outputs and [name for name in columns if name in seen.names] != list(seen.names):
-        raise ask_for_outputs(seen.names)
-
-
-def _number(value: Any) -> Any:
-    """A number that a CSV wrote as text; anything else as it is."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _cell(value: Any) -> Any:
-    """A cell of a CSV, which writes objects and lists as JSON."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, Mapping):
         raise DataError(f"data is {ascii(data)[:40]}; it must be an object of fields")
     return {name: value for name, value in data.items() if isinstance(value, (str, list))}
 
 
-def _labeler(by: Any) -> str | None:
+def labeler_of(by: Any) -> str | None:
     """Who annotated: an e-mail address, or a number."""
     if isinstance(by, Mapping):
         by = by.get("email") or by.get("id")
     return None if by in (None, "") else f"label-studio-{by}"
 
 
-LAYOUTS = (
-    Layout(
-        name="label-studio",
-        about="tasks of Label Studio, exported as JSON: data, and annotations with results",
-        columns="`data`, `annotations`, `predictions`",
-        fits=_fits,
-        rows=_rows,
-        of_tool=True,
-    ),
-    Layout(
-        name="label-studio-min",
-        about="annotations of Label Studio, exported as JSON-MIN or CSV: a row for each",
-        columns="the data, the answers, `annotator`, `annotation_id`, `lead_time`",
-        fits=_fits_min,
-        rows=_rows_min,
-        of_tool=True,
-    ),
+LAYOUT = Layout(
+    name="label-studio",
+    about="tasks of Label Studio, exported as JSON: data, and annotations with results",
+    columns="`data`, `annotations`, `predictions`",
+    fits=_fits,
+    rows=_rows,
+    of_tool=True,
 )
