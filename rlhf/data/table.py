@@ -1,8 +1,9 @@
 """Tables that stages write and read: Parquet with the schema of a contract, a few thousand rows in hand.
 
-A file is memory-mapped and read a group of rows at a time, so that memory does not grow with it, and a stage
-that asks for one column reads that column only. Uncompressed Arrow would be mapped without decoding, but it
-is more than twice the size on disk and in DVC's cache, and what is mapped counts as the process's memory.
+A file is read a group of rows at a time, so that memory does not grow with it, and a stage that asks for one
+column reads that column only. Uncompressed Arrow could be mapped into memory without decoding, but it is more
+than twice the size on disk and in DVC's cache. What is mapped counts as the process's memory once it is read,
+so Parquet is not mapped either: of a million comparisons that took 829 MB in place of 373.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def _opened(path: Path, contract: Contract) -> pq.ParquetFile:
     if not path.exists():
         raise DataError(f"{path}: no such file; run the stage that writes it (dvc repro)")
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from None
     names, own = set(file.schema_arrow.names), set(contract.schema.names)
