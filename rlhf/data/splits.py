@@ -114,8 +114,9 @@ class _Rows:
     @classmethod
     def room(cls, count: int) -> _Rows:
         """Room for so many rows."""
-        hashes = [np.empty((count, _SIZE), np.uint8) for _ in range(3)]
-        return cls(*hashes, np.empty(count, np.uint64), np.empty(count, np.int8), np.empty(count, bool))
+        text, key, turns = (np.empty((count, _SIZE), np.uint8) for _ in range(3))
+        places, carried, asked = (np.empty(count, kind) for kind in (np.uint64, np.int8, np.bool_))
+        return cls(text, key, turns, places, carried, asked)
 
     def fill(self, begin: int, rows: _Rows) -> None:
         """Put rows in their place."""
