@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from labeling import schema
 from rlhf.data.conversations import Messages, check_messages
 from rlhf.data.errors import DataError
+from rlhf.data.normal_form import indented
 
 dumps = partial(json.dumps, ensure_ascii=False, sort_keys=True)
 
@@ -56,13 +57,14 @@ def clean_prompt(prompt: str, messages: Messages | None) -> tuple[str, list[dict
 
 def clean_output(text: str, what: str, messages: Messages | None) -> str:
     """An output that both databases can hold. That of a conversation stays as it is, because it is the next
-    turn's content; that of a plain prompt loses the blanks around it, which only join it to the prompt.
+    turn's content; that of a plain prompt loses the blanks around it, which only join it to the prompt,
+    unless it begins with a line break or an indent, as code does.
 
     Raises:
         DataError: see `clean`.
     """
     text = clean(text, what)
-    return text if messages else text.strip()
+    return text if messages or indented(text) else text.strip()
 
 
 def clean(value: str, what: str, longest: int = 100_000, empty: bool = False) -> str:

@@ -24,6 +24,7 @@ from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, SPLITS, VOTE,
 from rlhf.data.conversations import Messages
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
+from rlhf.data.normal_form import answer_behind
 from rlhf.data.rankings import agreement_on_pairs
 from rlhf.data.splits import prompt_key
 from rlhf.data.table import read_table, write_table
@@ -132,14 +133,9 @@ def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings:
     for i, post in enumerate(posts):
         texts: dict[str, str] = {}
         for text in [post["completion"], *outputs[i * samples : (i + 1) * samples]]:
-            texts.setdefault(text.strip(), _answer(post, text))
+            texts.setdefault(text.strip(), answer_behind(post["messages"] is None, text))
         shown.append([text for stripped, text in texts.items() if stripped])
     return shown
-
-
-def _answer(prompt: Mapping[str, Any], text: str) -> str:
-    """An answer in the normal form of `prepare`: after one space behind plain text, else as it is."""
-    return " " + text.strip() if prompt["messages"] is None else text
 
 
 def stored(stage: Stage) -> list[dict[str, Any]]:
@@ -175,7 +171,10 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
         split = known["split"] if known else row["split"] or "train"
         others += known is not None and not _same_turns(known["messages"], row["messages"])
         row |= {"prompt": prompt, "messages": (known or row)["messages"], "split": split, "id": None}
-        rows.append(row | {"completions": [_answer(row, text) for text in row["completions"]]})
+        rows.append(
+            row
+            | {"completions": [answer_behind(row["messages"] is None, text) for text in row["completions"]]}
+        )
         if known is None:
             unknown.append(rows[-1])
     if len(unknown) == len(rows):

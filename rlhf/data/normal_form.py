@@ -1,11 +1,13 @@
 """The normal form of rows, and their ids, a batch at a time.
 
-Texts are stripped and completions stand behind one space, as a plain prompt wants them; a conversation and
-its answers keep their white space, which is part of code, and templates differ in what they strip.
+Texts are stripped and completions stand behind one space, as a plain prompt wants them. White space that is
+part of code stays: that of conversations and their answers, because templates differ in what they strip, and
+that of completions which begin with a line break or an indent.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,29 @@ import pyarrow.compute as pc
 from rlhf.data.columns import values_of
 from rlhf.data.contracts import Contract, id_of
 from rlhf.data.table import Table
+
+# A completion that begins with a line break, a tab or several spaces, and has text: code, in all likelihood.
+_INDENTED = r"\A(?:[\t\n\r\f\v]|  )\s*\S"
+
+
+def answer_behind(prompt_is_plain: bool, text: str) -> str:
+    """A completion in normal form; see `normal`, which does the same with many.
+
+        >>> answer_behind(True, "Sew it.\\n")
+        ' Sew it.'
+        >>> answer_behind(True, "\\n    return 0\\n")
+        '\\n    return 0\\n'
+
+    Args:
+        prompt_is_plain: whether it answers a text; else it answers turns and stays as it is.
+        text: the completion.
+    """
+    return text if not prompt_is_plain or indented(text) else " " + text.strip()
+
+
+def indented(text: str) -> bool:
+    """Whether a completion begins as code does, so that the white space around it stays."""
+    return re.match(_INDENTED, text) is not None
 
 
 def normal(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -47,9 +72,12 @@ def _lines(texts: pa.Array) -> pa.Array:
 
 
 def _answers(texts: pa.Array, plain: pa.Array) -> pa.Array:
-    """Completions: after one space behind a plain prompt, as they are behind a conversation."""
+    """Completions: after one space behind a plain prompt, as they are behind a conversation or where they
+    begin with a line break or an indent."""
+    lines = _lines(texts)
     after_a_space = pc.binary_join_element_wise(pa.scalar(""), stripped(texts), pa.scalar(" "))
-    return after_a_space if pc.all(plain).as_py() else pc.if_else(plain, after_a_space, _lines(texts))
+    kept = pc.or_(pc.invert(plain), pc.fill_null(pc.match_substring_regex(lines, _INDENTED), False))
+    return pc.if_else(kept, lines, after_a_space) if pc.any(kept).as_py() else after_a_space
 
 
 def _turns(turns: pa.Array) -> pa.Array:

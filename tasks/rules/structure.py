@@ -55,7 +55,7 @@ def _splits(view: View, _: Any) -> Figure | None:
 def _answers_have_text(batch: Batch, _: Any) -> Mask:
     texts, rows = batch.answers
     empty = numpy(blank(texts))
-    spaced = numpy(pc.fill_null(pc.match_substring_regex(texts, r"^ [^\s]"), False))
+    spaced = numpy(pc.fill_null(pc.match_substring_regex(texts, r"^\s"), False))
     return batch.of_rows(batch.answers, empty | (batch.plain[rows] & ~spaced))
 
 
@@ -309,7 +309,7 @@ RULES = (
     Rule(
         "completion_text",
         ANSWERS,
-        "every completion has text, after one space where the prompt is plain text",
+        "every completion has text, after white space where the prompt is plain text",
         "an empty answer teaches that saying nothing is an answer",
         _ROW,
         show=("completion", "completions"),

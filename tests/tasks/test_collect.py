@@ -64,7 +64,7 @@ def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Work
     for r in rows:
         texts = r["completions"]
         assert len(set(texts)) == len(texts) >= 2
-        assert all(text.startswith(" ") and text.strip() for text in texts)
+        assert all(text[0].isspace() and text.strip() for text in texts)
         assert r["policies"][0] == "reference"
         assert sorted(r["shown_order"]) == list(range(len(texts)))
         assert min(r["ranking"]) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, row_id
-from rlhf.data.normal_form import ids_of, normal, stripped
+from rlhf.data.normal_form import answer_behind, ids_of, normal, stripped
 
 TALK = [{"role": "user", "content": " a\r\nb "}]
 
@@ -35,7 +35,7 @@ def test_completions_stand_after_a_space_or_behind_a_conversation_as_they_are() 
     ]
     for start in (0, 1, 2):
         done = normal(batch_of(COMPARISON, rows).slice(start)).to_pylist()
-        assert [row["completions"] for row in done] == [[" x", None, " y"], None, [" x\n"], [], [" z"]][
+        assert [row["completions"] for row in done] == [[" x", None, "\n y"], None, [" x\n"], [], [" z"]][
             start:
         ]
         assert [row["prompt"] for row in done] == ["p", "p", None, "p", "p"][start:]
@@ -44,6 +44,18 @@ def test_completions_stand_after_a_space_or_behind_a_conversation_as_they_are() 
     answers = [{"prompt": "p", "completion": "a\n"}, {"prompt": "p", "messages": TALK, "completion": "a\n"}]
     done = normal(batch_of(DEMONSTRATION, [*answers, {"completion": None}])).to_pylist()
     assert [row["completion"] for row in done] == [" a", "a\n", None]
+
+
+def test_code_keeps_its_line_breaks_and_indents() -> None:
+    """Stripped, the first line would lose its indent and the code would not be valid any more."""
+    code = "\n    def f():\n        return 0\n"
+    texts = [code, "\tx = 1", "  x = 1\n", " one space.\n", "none. ", "  ", "\n"]
+    kept = [code, "\tx = 1", "  x = 1\n", " one space.", " none.", " ", " "]
+    batch = batch_of(DEMONSTRATION, [{"prompt": "p", "completion": text} for text in texts])
+    assert normal(batch).column("completion").to_pylist() == kept
+    assert normal(normal(batch)).equals(normal(batch))
+    assert [answer_behind(True, text) for text in texts] == kept
+    assert answer_behind(False, "none. ") == "none. "
 
 
 def test_ids_are_those_of_the_rows() -> None:
