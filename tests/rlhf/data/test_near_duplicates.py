@@ -40,10 +40,10 @@ def test_pairs_at_the_threshold_are_near_and_pairs_below_are_not() -> None:
             first = len(texts)
             texts += [" ".join(words), " ".join(other)]
             expected += [first, first if changed <= 4 else first + 1]
-    found = groups(texts, 0.8)
-    missed = [i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b]
+    grouped = groups(texts, 0.8)
+    missed = [i for i, (a, b) in enumerate(zip(grouped, expected, strict=True)) if a != b]
     assert len(missed) <= 1, missed  # at .82 one pair in a few hundred shares no band
-    assert all(found[i] == i for i in range(0, len(texts), 2))  # no two of different origin
+    assert all(grouped[i] == i for i in range(0, len(texts), 2))  # no two of different origin
 
 
 def test_groups_are_chains_and_named_by_their_first() -> None:

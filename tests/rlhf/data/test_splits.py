@@ -23,14 +23,14 @@ Assign = Callable[..., Assigned]
 def assign(tmp_path: Path) -> Assign:
     """Assigns the rows of a table, and fills their splits in."""
 
-    def assigned(rows: Rows, settings: Prepare = SHARES) -> Assigned:
+    def assign_rows(rows: Rows, settings: Prepare = SHARES) -> Assigned:
         write_table(tmp_path / "t", PROMPT, rows)
-        found = assign_splits({"prompts": read_table(tmp_path / "t", PROMPT)}, settings, seed=1)
-        for row, number in zip(rows, found.split, strict=True):
+        assigned = assign_splits({"prompts": read_table(tmp_path / "t", PROMPT)}, settings, seed=1)
+        for row, number in zip(rows, assigned.split, strict=True):
             row["split"] = SPLITS[number]
-        return found
+        return assigned
 
-    return assigned
+    return assign_rows
 
 
 def test_splits_are_by_prompt_in_the_shares_asked_for(assign: Assign) -> None:
@@ -112,27 +112,27 @@ def test_near_duplicates_are_in_one_split_the_most_held_out_that_one_of_them_car
     alone = [dict(row) for row in rows]
     assign(alone)
     assert len({row["split"] for row in alone[8:]}) > 1  # else this shows nothing
-    found = assign(rows, near)
-    assert (found.near, found.largest) == (2, 3)
+    assigned = assign(rows, near)
+    assert (assigned.near, assigned.largest) == (2, 3)
     assert [row["split"] for row in rows[:8]] == [row["split"] for row in alone[:8]]
     assert {row["split"] for row in rows[8:]} == {alone[8]["split"]}  # by the hash of the first
 
     carried: Rows = [{"prompt": LONG.format(i), "split": None} for i in range(4)]
     carried[1]["split"], carried[3]["split"] = "validation", "test"
-    found = assign(carried, near)
+    assigned = assign(carried, near)
     assert [row["split"] for row in carried] == ["test", "validation", "test", "test"]
-    assert (found.apart, found.shown) == (1, (LONG.format(1),))
+    assert (assigned.apart, assigned.shown) == (1, (LONG.format(1),))
 
 
 def test_rows_are_numbered_by_prompt_over_all_tables(tmp_path: Path) -> None:
     write_table(tmp_path / "a", PROMPT, [{"prompt": "p"}, {"prompt": None}, {"prompt": "q"}])
     write_table(tmp_path / "b", PROMPT, [{"prompt": "q\r\n"}, {"prompt": "r"}, {"prompt": "Q"}])
     tables = {name: read_table(tmp_path / name, PROMPT) for name in "ab"}
-    found = assign_splits(tables, SHARES, seed=1)
-    assert found.prompt.tolist() == [0, 1, 2, 2, 3, 4]
-    assert found.first.tolist() == [True, False, True, False, True, True]
-    assert found.split[2] == found.split[3] == found.split[5]
-    ((batch, rows),) = found.batches("b", tables["b"], ["prompt"])
+    assigned = assign_splits(tables, SHARES, seed=1)
+    assert assigned.prompt.tolist() == [0, 1, 2, 2, 3, 4]
+    assert assigned.first.tolist() == [True, False, True, False, True, True]
+    assert assigned.split[2] == assigned.split[3] == assigned.split[5]
+    ((batch, rows),) = assigned.batches("b", tables["b"], ["prompt"])
     assert (batch.num_rows, rows) == (3, slice(3, 6))
 
 
