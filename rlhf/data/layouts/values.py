@@ -107,8 +107,8 @@ def comparison(
     row = {"completions": list(completions), "ranking": dense_ranks(ranking)}
     if scores is not None and None not in scores:
         row["scores"] = list(scores)
-    if beside.get("extra"):
-        beside["extra"] = as_extra(beside["extra"])
+    if "extra" in beside:
+        beside["extra"] = as_extra(beside["extra"]) if beside["extra"] else None
     return Item("comparisons", {**asked, **row, **{k: v for k, v in beside.items() if v is not None}})
 
 

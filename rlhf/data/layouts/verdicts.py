@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 from rlhf.data.errors import DataError
@@ -50,6 +51,7 @@ _FILLERS = these(
     "response answer output option model candidate completion summary reply text assistant result "
     "is the was better best wins win won preferred winner version"
 )
+_AMOUNTS = these("little bit lot")
 _DEGREES = these("much slightly clearly significantly strongly somewhat far way bit little lot")
 
 
@@ -139,9 +141,14 @@ def _place(word: str, answers: Answers) -> int | None:
     models = [plain(model) for model in answers.models]
     if models.count(word) == 1:
         return models.index(word)
-    left = [part for part in words(word) if part not in _FILLERS | _DEGREES]
-    if len(left) > 1 and left[-1] in ("a", "than") and left[0] != "a":
-        left = left[:1]
+    said = words(word)
+    # The article of `a little` is no answer's letter.
+    following = zip_longest(said, said[1:])
+    said = tuple(part for part, behind in following if part != "a" or behind not in _AMOUNTS)
+    left = [part for part in said if part not in _FILLERS | _DEGREES]
+    if "than" in left and {"better", "preferred"} & set(said):
+        # Only these words before `than` praise what stands first: of `worse than` it is the other.
+        left = left[: left.index("than")] if len(left) - left.index("than") <= 2 else left
     if len(left) != 1 or word.startswith("-"):
         return None
     mark = left[0]
@@ -184,6 +191,10 @@ def _is_number(item: Any) -> bool:
 def _chain(word: str, value: Any, column: str, answers: Answers, options: Options) -> list[Any]:
     """`A > B = C`: what stands before `>` is better."""
     parts = re.split(r"\s*([<>=]+)\s*", word)
+    if len({sign for signs in parts[1::2] for sign in signs} - {"="}) > 1 or any(
+        len(set(signs)) > 1 for signs in parts[1::2]
+    ):
+        raise _unknown(value, column)  # `A > B < C` leaves A and C open, and `A >= B` whether they tie
     ranking: list[Any] = [None] * len(answers.names)
     rank = 0
     for number, name in enumerate(parts[::2]):

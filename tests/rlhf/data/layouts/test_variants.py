@@ -162,6 +162,10 @@ def test_numbers_under_another_name_are_asked_for(tmp_path: Path) -> None:
         ("prompt,response_a,response_b,preference", "response_b", SECOND),
         ("prompt,response_a,response_b,winner", "Response A", FIRST),
         ("prompt,response_a,response_b,winner", "B is better", SECOND),
+        ("prompt,response_a,response_b,winner", "A is better than B", FIRST),
+        ("prompt,response_a,response_b,winner", "B is slightly better than A", SECOND),
+        ("prompt,response_a,response_b,winner", "A is a bit better", FIRST),
+        ("prompt,response_a,response_b,winner", "B is a little better", SECOND),
         ("prompt,response_a,response_b,winner", "Tie", TIE),
         ("prompt,response_a,response_b,winner", "Both bad", TIE),
         ("prompt,response_a,response_b,winner", "A>B", FIRST),
@@ -179,6 +183,30 @@ def test_numbers_under_another_name_are_asked_for(tmp_path: Path) -> None:
 )
 def test_verdicts(head: str, word: str, ranking: list[int], tmp_path: Path) -> None:
     assert read_csv(tmp_path, head, f"{ASK},{A},{B},{word}") == [ranking]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "B is worse than A",
+        "B is not as good as A",
+        "B loses to A",
+        "B is no better than A",
+        "A >= B",
+        "A > B < A",
+        "not A",
+    ],
+)
+def test_what_only_begins_like_a_verdict_is_asked_for(said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="answers that name no output"):
+        read_csv(tmp_path, "prompt,response_a,response_b,winner", f"{ASK},{A},{B},{said}")
+
+
+def test_of_an_order_that_goes_down_and_up_nothing_is_made(tmp_path: Path) -> None:
+    head = "prompt,response_a,response_b,response_c,order"
+    assert read_csv(tmp_path, head, f"{ASK},{A},{B},No.,A < B = C") == [[2, 1, 1]]
+    with pytest.raises(DataError, match="answers that name no output"):
+        read_csv(tmp_path, head, f"{ASK},{A},{B},No.,A > B < C")
 
 
 def test_a_verdict_may_name_the_model(tmp_path: Path) -> None:
@@ -379,6 +407,14 @@ def test_preferences_of_helpsteer2(tmp_path: Path) -> None:
     items, _ = read_records(tmp_path, records)
     assert rankings(items) == [FIRST, TIE, SECOND]
     assert [item.row["margin"] for item in items] == [2, 0, 3]
+
+
+def test_a_preference_of_helpsteer3_without_those_of_its_annotators(tmp_path: Path) -> None:
+    row = {"context": [user(ASK)], "response1": A, "response2": B, "overall_preference": -1}
+    said = [{"score": -1, "reasoning": "Kinder."}]
+    records = [row | {"individual_preference": individual} for individual in ([], said)]
+    items, _ = read_records(tmp_path, records)
+    assert [(item.row["ranking"], "extra" in item.row) for item in items] == [(FIRST, False), (FIRST, True)]
 
 
 def test_a_battle_is_read_up_to_the_turn_that_was_judged(tmp_path: Path) -> None:
