@@ -138,7 +138,9 @@ def read(
                 kept = beside.of(group)
                 items = [fixed.completed(item, first, kept) for item in layout.rows(group, options, notes)]
             except DataError as error:
-                if aside is None:
+                # A number that counts no output says that others in the file may count something else than
+                # was read; without its row the rest would pass for sure.
+                if aside is None or (isinstance(error, UnknownWords) and error.numbers):
                     if isinstance(error, UnknownWords):
                         error = _all_words(error, layout, groups, options)
                     raise DataError(f"{first.where}: {error}") from None

@@ -8,15 +8,19 @@ annotations are skips, and predictions are a machine's; both are passed over and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.annotated import Answer, items_of, together
 from rlhf.data.layouts.fields import Shown, ask_for_outputs, shown, stem_and_suffix
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+from rlhf.data.layouts.values import these, words
 
 _UNTOUCHED = "_"
 _TEXTS = ("body", "text", "html", "content", "value", "title")
+_BETTER = these("best better good great excellent top relevant preferred accept accepted")
+_WORSE = these("worst worse bad poor terrible bottom irrelevant rejected reject biased unacceptable")
 # type of a result -> the key of what it says
 VALUES = {"choices": "choices", "rating": "rating", "number": "number", "textarea": "text"}
 
@@ -171,16 +175,47 @@ def _ranker(
         [ids] = buckets.values()
         ranks = {key: place for place, key in enumerate(ids, start=1)}
     else:
-        filled = [ids for name, ids in buckets.items() if name != _UNTOUCHED]
-        names = [name for name in buckets if name != _UNTOUCHED]
-        notes.say(
-            f"buckets of the ranker {question!r} are ranks in the order {', '.join(map(repr, names))}: the "
-            "first is best, items of one bucket tie, and what was left in the list is unranked"
-        )
-        ranks = {key: place for place, ids in enumerate(filled, start=1) for key in ids}
+        names = _bucket_names(buckets, question, options, notes, where)
+        ranks = {key: place for place, name in enumerate(names, start=1) for key in buckets[name]}
     if not ranks:
         return seen, None
     return seen, Answer(question, [{"value": key, "rank": rank} for key, rank in ranks.items()])
+
+
+def _bucket_names(
+    buckets: Mapping[str, Sequence[str]], question: str, options: Options, notes: Notes, where: str
+) -> list[str]:
+    """The names of the buckets, the best first.
+
+    Raises:
+        DataError: they stand in another order than in an earlier record, or their names say that the worst
+            comes first: what is better is not certain then.
+    """
+    names = [name for name in buckets if name != _UNTOUCHED]
+    file = where.rpartition(":")[0]
+    for above, below in combinations(names, 2):
+        if notes.first((file, question, *sorted((above, below))), above) != above:
+            raise DataError(
+                f"the buckets of the ranker {question!r} are {', '.join(names)} here, and {below!r} comes "
+                f"before {above!r} in an earlier record; write those of all records in one order"
+            )
+        if options.direction is None and _says(above, _WORSE) and _says(below, _BETTER):
+            raise DataError(
+                f"of the buckets of the ranker {question!r} {above!r} comes before {below!r}; set "
+                "ingest.direction to higher where the later bucket is the better, or to lower where it is not"
+            )
+    order, best = ", ".join(map(repr, names)), "first"
+    if options.direction == "higher":
+        names, best = names[::-1], "last"
+    notes.say(
+        f"buckets of the ranker {question!r} are ranks in the order {order}: the {best} is best, items of "
+        "one bucket tie, and what was left in the list is unranked"
+    )
+    return names
+
+
+def _says(name: str, wanted: frozenset[str]) -> bool:
+    return bool(set(words(name)) & wanted)
 
 
 def _listed(data: Mapping[str, Any], wanted: set[str]) -> dict[str, str]:

@@ -17,6 +17,8 @@ from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
 from rlhf.data.layouts.meanings import meaning_of
 
 _MIN = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id", "agreement")
+_KEYS = {**VALUES, "ranker": "ranker", "pairwise": "selected"}  # type of a result -> the key of what it says
+_KINDS = {key: kind for kind, key in _KEYS.items()}
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
@@ -99,18 +101,16 @@ def _result(name: str, value: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """A cell of a flat row as a result of the full form."""
     if any(plain(field) in plain(name) for field in data):
         value = _number(value)  # `rating_answer1`, which a CSV writes as text
+    if isinstance(value, Mapping) and len(value) == 1 and (kind := _KINDS.get(next(iter(value)))):
+        return {"type": kind, "from_name": name, "value": value}
     kind = "choices"
-    if isinstance(value, Mapping) and "choices" in value:
-        value = value["choices"]
-    elif isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         kind = "ranker"
-        value = value.get("ranker", value)
     elif value in ("left", "right"):
         kind = "pairwise"
     elif isinstance(value, (int, float)):
         kind = "number"
-    key = {"ranker": "ranker", "pairwise": "selected"}.get(kind) or VALUES[kind]
-    return {"type": kind, "from_name": name, "value": {key: value}}
+    return {"type": kind, "from_name": name, "value": {_KEYS[kind]: value}}
 
 
 def _order_is_said(columns: Mapping[str, Any], data: Mapping[str, Any], options: Options) -> None:
@@ -129,12 +129,18 @@ def _number(value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """A cell of a CSV, which writes objects and lists as JSON."""
+    """A cell without its wrapping: a CSV writes objects and lists as JSON, and the tool writes every answer
+    but a lone choice or text as a list of results, such as `[{"rating": 4}]`."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except ValueError:
             return value
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
+        told = [key for key, said in value[0].items() if said is not None and key != "type"]
+        # `text` is a list in an answer, and a text in a list of the task's data.
+        if len(told) == 1 and told[0] in _KINDS and not isinstance(value[0].get("text"), str):
+            return {told[0]: value[0][told[0]]}
     return value
 
 

@@ -6,6 +6,7 @@ that it belongs to. It guesses no direction and drops nothing without counting i
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,11 @@ class UnknownWords(DataError):
             f"{questions[0]} where that text is an edit"
         )
 
+    @property
+    def numbers(self) -> bool:
+        """Whether numbers are among the values."""
+        return any(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", value.strip()) for _, value in self.met)
+
 
 class Notes:
     """What a person should see of a reading: what was understood, and what was passed over and how often."""
@@ -99,6 +105,11 @@ class Notes:
         self._said: dict[str, None] = {}
         self._passed_over: Counter[str] = Counter()
         self._example: dict[str, str] = {}
+        self._first: dict[Any, Any] = {}
+
+    def first(self, what: Any, value: Any) -> Any:
+        """The first value that was met of something that must be the same in all records."""
+        return self._first.setdefault(what, value)
 
     def say(self, line: str) -> None:
         """Add a line, once."""

@@ -46,6 +46,11 @@ def meaning_of(value: str, seen: Shown, options: Options) -> int | str | None:
         return "tie"
     if bare in BOTH_BAD:
         return "both_bad"
+    if bare.isdigit() and any(
+        plain(known).isdigit() and said not in ("tie", "both_bad", "skip")
+        for known, said in options.words.items()
+    ):
+        return None  # where the user says that a 0 is the first, a 1 is not the first as well
     return place_of(bare, seen) if seen.ordered else None
 
 

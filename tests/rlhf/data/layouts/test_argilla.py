@@ -9,6 +9,8 @@ import pytest
 from layout_reading import case, rankings, read_path, read_records
 
 from rlhf.data.errors import DataError
+from rlhf.data.layouts.layout import Notes
+from rlhf.data.reading import Source, read
 
 FIELDS = {"instruction": "Say hi", "response-1": "hi", "response-2": "go away"}
 
@@ -80,6 +82,23 @@ def test_words_are_refused_with_all_that_were_met_or_mapped(tmp_path: Path) -> N
     assert any("passed over: 1 answers to question 'preference' that ingest.words skips" in n for n in notes)
     with pytest.raises(DataError, match=r"ingest.words says that 'no difference' is 'third'"):
         read_records(tmp_path, records, words=words | {"no difference": "third"})
+
+
+def test_numbers_that_count_otherwise_are_never_half_read(tmp_path: Path) -> None:
+    fields = {"prompt": "p", "answer_a": "x", "answer_b": "y"}
+    records = [record(fields, better=value) for value in ("1", "0", "1")]
+    with pytest.raises(DataError, match=r"question 'better': '0' \(1\); map them"):
+        read_records(tmp_path, records)
+    # Put aside, the row with 0 would leave rows in which 1 is taken for the first answer.
+    source = Source(str(tmp_path / "export.json"), unreadable="quarantine")
+    with pytest.raises(DataError, match=r"question 'better': '0' \(1\); map them"):
+        list(read(source, Notes(), lambda row: None))
+    with pytest.raises(DataError, match=r"question 'better': '1' \(2\); map them"):
+        read_records(tmp_path, records, words={"0": "first"})
+    items, _ = read_records(tmp_path, records, words={"0": "first", "1": "second"})
+    assert rankings(items) == [[2, 1], [1, 2], [2, 1]]
+    items, _ = read_records(tmp_path, records, words={"0": "tie"})
+    assert rankings(items) == [[1, 2], [1, 1], [1, 2]]
 
 
 def test_free_text_is_a_note_and_an_edit_only_where_the_user_says_so(tmp_path: Path) -> None:

@@ -188,6 +188,62 @@ def test_flat_exports(tmp_path: Path) -> None:
     assert any(note.startswith("left is 'answer1' and right is 'answer2'") for note in notes)
 
 
+@pytest.mark.parametrize("suffix", [".json", ".csv"])
+@pytest.mark.parametrize(
+    ("data", "answers", "ranking"),
+    [
+        (DATA, {"pw": [{"selected": "right"}]}, [2, 1]),
+        (DATA, {"r_answer1": [{"rating": 2}], "r_answer2": [{"rating": 4}]}, [2, 1]),
+        (
+            DATA,
+            {"n_answer1": [{"number": 2.5}], "n_answer2": [{"number": 1}], "why": {"text": ["a"]}},
+            [1, 2],
+        ),
+        ({"prompt": "Say hi", "items": ITEMS}, {"rank": [{"ranker": ["z", "x", "y"]}]}, [2, 3, 1]),
+        ({"prompt": "Say hi", "items": ITEMS}, {"rank": [{"ranker": {"rank": ["z", "x"]}}]}, [2, None, 1]),
+    ],
+)
+def test_flat_answers_that_are_lists_of_results(
+    data: dict[str, Any], answers: dict[str, Any], ranking: list[int | None], suffix: str, tmp_path: Path
+) -> None:
+    for row in (flat(data, **answers), dict(sorted(flat(data, **answers).items()))):
+        path = tmp_path / f"export{suffix}"
+        if suffix == ".csv":
+            cells = {k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in row.items()}
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(cells))
+                writer.writeheader()
+                writer.writerow(cells)
+        else:
+            path.write_text(json.dumps([row]))
+        items, _ = read_path(path)
+        assert rankings(items) == [ranking]
+
+
+def test_buckets_in_another_order_are_asked_about(tmp_path: Path) -> None:
+    data = {"prompt": "Say hi", "items": ITEMS}
+    buckets: list[dict[str, list[str]]] = [
+        {"good": ["x"], "fair": ["y"], "_": ["z"]},
+        {"fair": ["y"], "_": ["z"]},
+        {"fair": ["y"], "good": ["x"], "_": ["z"]},
+    ]
+    tasks = [task(result("ranker", ranker=ranker), data=data) for ranker in buckets]
+    assert len(rankings(read_records(tmp_path, tasks[:2])[0])) == 2
+    with pytest.raises(
+        DataError, match=r"row 3: the buckets of the ranker 'q' are fair, good .* in one order"
+    ):
+        read_records(tmp_path, tasks)
+
+
+def test_buckets_whose_names_say_that_the_worst_comes_first_are_asked_about(tmp_path: Path) -> None:
+    data = {"prompt": "Say hi", "items": ITEMS}
+    tasks = [task(result("ranker", ranker={"bad": ["x"], "good": ["y", "z"]}), data=data)]
+    with pytest.raises(DataError, match=r"'bad' comes before 'good'; set ingest\.direction to higher"):
+        read_records(tmp_path, tasks)
+    assert rankings(read_records(tmp_path, tasks, direction="higher")[0]) == [[2, 1, 1]]
+    assert rankings(read_records(tmp_path, tasks, direction="lower")[0]) == [[1, 2, 2]]
+
+
 def test_a_flat_pair_in_another_order_is_asked_about(tmp_path: Path) -> None:
     swapped = {"prompt": "Say hi", "answer2": "go away", "answer1": "hi"}
     with pytest.raises(DataError, match=r"which of the fields 'answer1', 'answer2' are the outputs"):
