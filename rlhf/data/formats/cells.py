@@ -8,6 +8,7 @@ it is a number ("4" as an answer) or begins with a bracket (a list in Python).
 from __future__ import annotations
 
 import re
+from ast import literal_eval
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ _TURN = frozenset(("role", "from", "speaker", "content", "value", "text"))
 _VALUE = re.compile(r"(.*[_ ])?(score|rank|ranking|rating|margin|strength|seconds|completions)s?([_ ].*)?")
 _LAST = re.compile(r"(?:[ _.-]+[a-z]|[ _.-]*\d+)$")  # `response_a`, `answer 2`, but not `answers`
 _STRUCTURE = re.compile(r"\s*[\[{]")
+_PYTHON_TURNS = re.compile(rf"\s*\[?\s*\{{\s*'(?:{'|'.join(sorted(_TURN))})'\s*:")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -54,6 +56,8 @@ def converters(rows: Sequence[Mapping[str, str | None]]) -> dict[str, Convert]:
 
 def _converter(name: str, cells: Iterable[str]) -> Convert | None:
     cells = list(cells)
+    if cells and name not in _ABOUT and all(map(_PYTHON_TURNS.match, cells)):
+        return _python_turns
     if name in _VALUES or (_VALUE.fullmatch(name) and name not in _TEXTS):
         return value
     values = [value(cell) for cell in cells]
@@ -69,6 +73,26 @@ def _turns(item: Any) -> bool:
     """Whether a value is a turn of a conversation, or a list of them: text that is JSON is a text."""
     turns = item if isinstance(item, list) else [item]
     return bool(turns) and all(isinstance(turn, dict) and bool(_TURN & turn.keys()) for turn in turns)
+
+
+def _python_turns(cell: str) -> Any:
+    """Turns that pandas wrote as Python shows them, which as a text would be somebody's answer.
+
+    Raises:
+        DataError: the list cannot be read, as one of NumPy, which shows no commas.
+    """
+    if not _PYTHON_TURNS.match(cell):
+        return cell
+    try:
+        turns = literal_eval(cell.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        turns = None
+    if not _turns(turns):
+        raise DataError(
+            f"{ascii(cell)[:40]} is a conversation as Python shows it; save the table as Parquet or JSON "
+            "Lines, or the column as JSON"
+        )
+    return turns
 
 
 def value(cell: str) -> Any:

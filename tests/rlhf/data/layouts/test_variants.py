@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from layout_fixtures import FIXTURES, assistant, human, user
 from layout_reading import rankings, read_path, read_records
@@ -505,6 +507,31 @@ def test_a_null_in_a_pair_is_one_line_with_its_row(tmp_path: Path) -> None:
     pair = {"prompt": ASK, "chosen": A, "rejected": B}
     for broken in ({"chosen": None}, {"rejected": 3}, {"chosen": None, "rejected": None}):
         assert "row 3: " in refused(tmp_path, [pair, pair, pair | broken, pair])
+
+
+def test_conversations_as_python_shows_them_are_no_answers(tmp_path: Path) -> None:
+    path = tmp_path / "pandas.csv"
+    rows = [
+        {
+            "prompt": ASK,
+            "chosen": [
+                assistant("Don't."),
+            ],
+            "rejected": [assistant(B)],
+        }
+    ]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    items, _ = read_path(path)
+    assert items[0].row["completions"] == ["Don't.", B]
+    pd.DataFrame([{"messages": [user(ASK), assistant(A)]}]).to_csv(path, index=False)
+    items, _ = read_path(path)
+    assert (items[0].table, items[0].row["completion"]) == ("demonstrations", A)
+    turns = np.array([user(ASK), assistant(A)], dtype=object)
+    pd.DataFrame({"messages": [turns]}).to_csv(path, index=False)
+    with pytest.raises(
+        DataError, match=r"row 1: column 'messages': .* as Python shows it; save the table as"
+    ):
+        read_path(path)
 
 
 def test_votes_as_conversations(tmp_path: Path) -> None:
