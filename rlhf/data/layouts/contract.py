@@ -50,8 +50,8 @@ def _fits(contract: Contract, columns: Mapping[str, str]) -> bool:
     told = columns.keys() | {"prompt"} if "messages" in columns else columns.keys()
     if contract is COMPARISON and columns.get("completions") == "objects":
         return False  # answers that bring their own ranks or scores
-    if contract is DEMONSTRATION and columns.keys() & {"label", "ranking", "preferred", "kto_tag"}:
-        return False  # a vote, a comparison, a judgment
+    if contract is DEMONSTRATION and columns.keys() & {"label", "rank", "ranking", "preferred", "kto_tag"}:
+        return False  # a vote, answers of which some are worse, a comparison, a judgment
     return set(contract.required) - {"labeler_id"} <= told
 
 

@@ -12,25 +12,28 @@ from rlhf.data.layouts.instructions import PROMPTS, asking, instructed
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.turns import asked
 from rlhf.data.layouts.values import LABELERS, by_key, common, comparison, filled, number_of, weighted
+from rlhf.data.layouts.verdicts import ranked
 
 ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 RATINGS = ("overall", "overall_score", "rating", "score", "reward", "quality")
+RANK = "rank"  # of an answer among those of its prompt; 1 is the best
 _ANSWERS = ("response", "answer", "output", "completion")
 _TURN = re.compile(r"\n*<extra_id_1>(User|Assistant)\n")
 
 
 def _fits_rated(columns: Mapping[str, str]) -> bool:
     answers = [name for name in _ANSWERS if is_a(columns, name, "text")]
-    rated = [name for name in (*ASPECTS, *RATINGS) if name in columns]
+    rated = [name for name in (*ASPECTS, *RATINGS, RANK) if name in columns]
     thumbs = columns.keys() & {"label", "kto_tag", "liked", "thumbs_up"}
     return len(answers) == 1 and bool(rated) and len(asking(columns)) == 1 and not thumbs
 
 
-def _key(columns: Mapping[str, Any]) -> tuple[str, str]:
-    """Ratings are compared where they are the same labeler's of answers to the same prompt."""
+def _key(columns: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Ratings are compared where they are the same labeler's of answers to the same prompt, in one split: an
+    answer that is held out is compared with none that is trained on."""
     prompt = [columns[name] for name in PROMPTS if name != "user" and filled(columns.get(name))]
     who = next((columns[name] for name in LABELERS if filled(columns.get(name))), None)
-    return str(prompt), str(who)
+    return str(prompt), str(who), str(columns.get("split"))
 
 
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -42,12 +45,19 @@ def _rows_rated(records: Sequence[Record], options: Options, notes: Notes) -> It
     name = next(name for name in _ANSWERS if name in first)
     prompt = next((column for column in PROMPTS if filled(first.get(column))), "prompt")
     default = next((aspect for aspect in (*RATINGS, ASPECTS[0]) if aspect in first), "")
-    if not default and not options.aspects:
+    by_rank = not default and not options.aspects and RANK in first
+    if RANK in first and not by_rank:
+        notes.say(f"column {RANK!r} is not read beside ratings")
+    if not default and not by_rank and not options.aspects:
         there = ", ".join(aspect for aspect in ASPECTS if aspect in first)
         raise DataError(f"no overall rating, only {there}; say which count in ingest.aspects")
     answers, scores = [], []
     for record in records:
         answers.append(text_of(record.columns.get(name), name))
+        if by_rank:
+            rank = record.columns.get(RANK)
+            scores.append(number_of(rank, RANK) if filled(rank) else None)
+            continue
         ratings = {k: v for k, v in record.columns.items() if k in (*ASPECTS, *RATINGS, *options.aspects)}
         scores.append(weighted(ratings, options, default, notes))
     if len(scores) - scores.count(None) < 2:
@@ -58,7 +68,11 @@ def _rows_rated(records: Sequence[Record], options: Options, notes: Notes) -> It
         )
         return
     judged: dict[str, Any] = {"scores": scores}
-    if options.direction == "lower":
+    if by_rank:
+        better = options.direction or "lower"
+        notes.say(f"{RANK}: the {better} number is the better (ingest.direction says otherwise)")
+        judged = {"ranking": ranked(scores, better)}
+    elif options.direction == "lower":
         notes.say("ratings: the lowest is best (ingest.direction)")
         judged = {"ranking": scores}
     turns = _turns(first[prompt]) if isinstance(first.get(prompt), str) else None
@@ -139,7 +153,7 @@ LAYOUTS = (
         name="rated-answers",
         about="an answer a row with its ratings; the rows of one prompt are compared (HelpSteer2)",
         columns="`prompt`, `response`, and `helpfulness`, `correctness`, `coherence`, `complexity`, "
-        "`verbosity`, or one of `score`, `rating`, `overall`, `reward`",
+        "`verbosity`, or one of `score`, `rating`, `overall`, `reward`, `rank`",
         fits=_fits_rated,
         rows=_rows_rated,
         groups=_groups,
@@ -149,6 +163,7 @@ LAYOUTS = (
                 *_ANSWERS,
                 *ASPECTS,
                 *RATINGS,
+                RANK,
                 *LABELERS,
                 "system",
                 "model",

@@ -22,7 +22,9 @@ _SERIES = (
     ("one", "two", "three", "four"),
 )
 _MARKS = frozenset(chain.from_iterable(_SERIES))
-_PROMPTS = these("prompt question instruction query post article input context history document conversation")
+_PROMPTS = these(
+    "prompt question instruction query post article input context history document conversation messages"
+)
 VERDICTS = these(
     "preference preferred winner choice verdict label better best chosen selected selection "
     "judgement judgment vote pick picked favorite favourite decision ranking order preferences "

@@ -145,6 +145,37 @@ def test_columns_of_ranks_and_scores(
     assert read_csv(tmp_path, head, f"{ASK},{A},{B},{cells}") == [ranking]
 
 
+@pytest.mark.parametrize("answer", ["response", "completion"])
+def test_an_answer_a_row_with_its_rank(answer: str, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": ASK, answer: text, "rank": rank, "annotator": who, "split": split}
+        for who, split, ranks in (("ann", "train", (2, 1.0, None)), ("bob", "train", (0, 3, 3)))
+        for text, rank in zip((A, B, "No."), ranks, strict=True)
+    ]
+    items, _ = read_records(tmp_path, rows)
+    assert rankings(items) == [[2, 1, None], [1, 2, 2]]
+    assert [item.table for item in items] == ["comparisons"] * 2
+    assert rankings(read_records(tmp_path, rows, direction="higher")[0]) == [[1, 2, None], [2, 1, 1]]
+
+
+def test_answers_of_two_splits_are_not_compared(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": ASK, "response": text, "score": score, "split": split}
+        for text, score, split in ((A, 2, "train"), (B, 1, "train"), ("No.", 0, "test"), ("Yes.", 1, "test"))
+    ]
+    items, _ = read_records(tmp_path, rows)
+    assert [(item.row["completions"], item.row["split"]) for item in items] == [
+        ([A, B], "train"),
+        (["No.", "Yes."], "test"),
+    ]
+
+
+def test_a_table_with_turns_for_a_prompt(tmp_path: Path) -> None:
+    row = {"messages": [user(ASK)], "response_a": A, "response_b": B, "preference": "B"}
+    items, _ = read_records(tmp_path, [row])
+    assert (items[0].row["messages"], rankings(items)) == ([user(ASK)], [SECOND])
+
+
 def test_numbers_under_another_name_are_asked_for(tmp_path: Path) -> None:
     lines = ("prompt,answer_1,answer_2,value_1,value_2", f"{ASK},{A},{B},1,2")
     with pytest.raises(DataError, match="lower or higher numbers of 'value_1' are better is not certain"):
