@@ -48,6 +48,11 @@ class Table:
                     "no prompt, two answers and a verdict among the columns; name them in ingest.prompt, "
                     "ingest.outputs or ingest.columns"
                 )
+            if plan.unsure:
+                raise DataError(
+                    f"columns {', '.join(map(repr, plan.unsure))} each say which answer is better; say which "
+                    f"counts in ingest.aspects, such as {{{plan.unsure[0]}: 1}}"
+                )
             values = (record.columns.get(name) for name in plan.verdicts for record in self._first)
             seen = {plain(v) for value in values for v in _each(value) if filled(v)}
             self._known = (options, plan, frozenset(seen))
@@ -94,7 +99,7 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         places = [plan.answers.index(name) for name in there]
         models = [str(columns.get(plan.models[place]) or "") for place in places] if plan.models else []
         prompt = asked(columns.get(plan.prompt), record.where, notes, columns.get("system"), plan.prompt)
-        fixed = common({_NOTES.get(k.lower(), k): v for k, v in columns.items() if k not in plan.columns})
+        fixed = common({_known(k): v for k, v in columns.items() if k not in plan.columns})
         fixed |= {"policies": models} if any(models) else {}
         fixed |= _extra(columns, plan, options, notes)
         answers = Answers(there, [plan.marks[place] for place in places], models, seen)
@@ -121,10 +126,17 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
             notes.pass_over("rows without a verdict", record.where)
 
 
+def _known(name: str) -> str:
+    """A column as the contract calls it, in any letters: `Annotator` and `Worker ID` name people, too."""
+    name = _NOTES.get(name.lower(), name)
+    same = "_".join(words(name))
+    return same if same in COMMON else name
+
+
 def _extra(columns: Mapping[str, Any], plan: Plan, options: Options, notes: Notes) -> dict[str, Any]:
     """The columns that the plan does not read: named, or kept where the user says so."""
     read = plan.columns | COMMON | {"system"}
-    read |= {name for name in columns if name.lower() in _NOTES or (plan.flags and "tie" in words(name))}
+    read |= {name for name in columns if _known(name) in COMMON or (plan.flags and "tie" in words(name))}
     beside = [name for name in columns if name not in read]
     kept = {name: columns[name] for name in beside if name in options.keep or "*" in options.keep}
     left = [name for name in beside if name not in kept]

@@ -33,6 +33,7 @@ VERDICTS = these(
 PEOPLE = these("annotator rater labeler judge worker reviewer evaluator person expert user")
 _NUMBERS = these("rank ranking score rating rate points stars grade quality reward")
 _MODELS = these("model policy system engine generator")
+_OVERALL = these("overall general final human which is response answer the")
 _LISTS = frozenset(f"{who}{end}" for who in PEOPLE for end in ("s", "_ids"))
 # Columns that say that the answers are elsewhere.
 _OTHERS = frozenset(("rejected", "completions"))
@@ -51,6 +52,7 @@ class Plan:
         people: the columns that name who gave each verdict, or one that lists them.
         numbers: the columns of a rank or score an answer.
         flags: a column an answer that says whether it won.
+        unsure: verdicts by aspects, of which nothing says which counts.
     """
 
     prompt: str
@@ -61,6 +63,7 @@ class Plan:
     people: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
     @property
     def columns(self) -> set[str]:
@@ -99,12 +102,28 @@ def plan_of(columns: Mapping[str, str], options: Options | None = None) -> Plan 
     if people and not verdicts:
         verdicts, people = people, ()
     taken = {prompt, *answers, *models, *numbers, *flags, *people}
+    unsure: tuple[str, ...] = ()
     if not verdicts:
-        verdicts = tuple(name for name in columns if name not in taken and _is_verdict(name, columns))[:1]
+        verdicts = tuple(name for name in columns if name not in taken and _is_verdict(name, columns))
+        verdicts, unsure = _one_of(verdicts, options)
     people = people or tuple(name for name in columns if name in _LISTS)[:1]
     if len(answers) < 2 or not (verdicts or numbers or flags):
         return None
-    return Plan(prompt, answers, marks, models, verdicts, people, numbers, flags)
+    return Plan(prompt, answers, marks, models, verdicts, people, numbers, flags, unsure)
+
+
+def _one_of(verdicts: tuple[str, ...], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The verdict that counts of several: that of the aspect that the user names, else the overall one. The
+    first will do until its rows are read; the second value is all of them where nothing says which counts."""
+    for told in (
+        [name for name in verdicts if name in options.aspects],
+        [name for name in verdicts if set(words(name)) <= VERDICTS],
+        [name for name in verdicts if set(words(name)) <= VERDICTS | _OVERALL],
+        verdicts,
+    ):
+        if len(told) == 1:
+            return tuple(told), ()
+    return verdicts[:1], verdicts[1:] and verdicts
 
 
 def _families(columns: Mapping[str, str]) -> list[tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]]:

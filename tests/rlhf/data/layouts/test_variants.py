@@ -170,6 +170,25 @@ def test_answers_of_two_splits_are_not_compared(tmp_path: Path) -> None:
     ]
 
 
+def test_of_verdicts_by_aspects_none_is_taken_for_the_overall(tmp_path: Path) -> None:
+    head = "prompt,response_a,response_b,helpful_preference,safe_preference"
+    with pytest.raises(
+        DataError, match=r"'helpful_preference', 'safe_preference' each say .* ingest.aspects"
+    ):
+        read_csv(tmp_path, head, f"{ASK},{A},{B},A,B")
+    assert read_csv(tmp_path, head, f"{ASK},{A},{B},A,B", aspects={"safe_preference": 1}) == [SECOND]
+    for overall in ("preference", "Overall preference"):
+        assert read_csv(tmp_path, f"{head},{overall}", f"{ASK},{A},{B},A,A,B") == [SECOND]
+
+
+@pytest.mark.parametrize("who", ["Annotator", "Worker ID", "labelerId", "RATER"])
+def test_people_under_names_in_other_letters(who: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"Prompt,Answer A,Answer B,Winner,{who}\n{ASK},{A},{B},A,ann\n")
+    items, notes = read_path(path)
+    assert (items[0].row["labeler_id"], notes) == ("ann", [])
+
+
 def test_a_table_with_turns_for_a_prompt(tmp_path: Path) -> None:
     row = {"messages": [user(ASK)], "response_a": A, "response_b": B, "preference": "B"}
     items, _ = read_records(tmp_path, [row])
