@@ -82,7 +82,15 @@ def examine(settings: Settings, shown: int = SHOWN) -> bool:
     policy, changes = base_model(settings.base, tables)
     demonstrations = [row for row in tables["demonstrations"] if row["split"] == "train"]
     if not demonstrations:
-        raise DataError("there are no demonstrations of split 'train', so SFT would have nothing to learn")
+        preferred = bool(tables["comparisons"]) and settings.ingest.best_answers == "comparisons"
+        mend = (
+            "set ingest.best_answers=demonstrations, so that best answers serve as both"
+            if preferred
+            else "add some"
+        )
+        raise DataError(
+            f"there are no demonstrations of split 'train', so SFT would have nothing to learn; {mend}"
+        )
     from tasks.runtime.feasibility import without_cue
 
     if problem := without_cue(settings, demonstrations, bool(policy.tokenizer.chat_template)):

@@ -89,7 +89,9 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
         if not path.exists() and not has_magic(data):
             raise SettingsError(f"--data {data}: no such file or folder")
         if source == "builtin":
-            raise SettingsError(f"--data {data}: {origin} reads no file (ingest.source is builtin)")
+            raise SettingsError(
+                f"--data {data}: {origin} reads no file (ingest.source is builtin); set ingest.source=files"
+            )
         if settings.ingest.sources:
             raise SettingsError(f"--data {data}: {origin} names its data in ingest.sources; keep one of them")
         pinned = settings.ingest.model_copy(
@@ -183,11 +185,25 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
     for change in changes:
         key, sign, value = change.partition("=")
         if not sign or not key:
-            raise SettingsError(f"--set {change}: expected KEY=VALUE, such as ppo.kl_coef=0.1")
+            raise SettingsError(
+                f"--set {change}: expected KEY=VALUE, such as ppo.kl_coef=0.1; make's SET parts its "
+                "changes at spaces, so a value with a space goes into params.yaml"
+            )
         try:
             values[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise SettingsError(f"--set {change}: the value is not valid YAML") from None
+            raise SettingsError(
+                f"--set {change}: the value is not valid YAML; make's SET parts its changes at spaces, so a "
+                "value with a space goes into params.yaml"
+            ) from None
+        if isinstance(values[key], dict):
+            for name, meaning in values[key].items():
+                inner, colon, said = str(name).partition(":")
+                if colon and meaning is None:
+                    raise SettingsError(
+                        f"--set {change}: {name} has no space behind its colon, so it is no mapping; write "
+                        f"{key}.{inner}={said}"
+                    )
     return values
 
 

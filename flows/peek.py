@@ -22,7 +22,7 @@ from typing import Any
 
 from flows.params import parse_changes, plan
 from rlhf.data.peek import Measure, Peek, peek, readable, summary
-from rlhf.settings import Pretrained, Settings
+from rlhf.settings import Pretrained, Settings, SettingsError
 from tasks.ingest import file_sources
 from tasks.runtime.errors import one_line_errors, printable
 
@@ -48,6 +48,10 @@ def main(arguments: list[str] | None = None) -> None:
         if options.data and not options.recipe:
             changes = {"ingest.source": "files"} | changes
         settings = plan(options.recipe, options.data, changes)
+        if settings.ingest.source == "builtin":
+            raise SettingsError(
+                "nothing to look at; name it: make peek DATA=PATH (a file, folder or pattern)"
+            )
         for line in lines(look(settings), settings):
             print(printable(line))
 

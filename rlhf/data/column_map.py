@@ -82,7 +82,8 @@ class ColumnMap:
                 return None
             else:
                 raise DataError(
-                    f"ingest.columns names {column!r}, but the columns are {', '.join(columns)}"
+                    f"ingest.columns names {column!r}, but the columns are {', '.join(columns)}; where "
+                    "another file has it, list the files in ingest.sources, each with its columns"
                 ) from None
         return value
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
+from textwrap import indent
 from typing import Any
 
 from rlhf.data.conversations import transcript
@@ -171,4 +172,5 @@ def readable(item: Item) -> str:
             lines.append((f"rank {rank}{best}{tied}" if rank is not None else "not ranked", text))
     elif "completion" in row:
         lines.append(("completion", row["completion"]))
-    return "\n".join(f"  {name}: {text}" for name, text in lines)
+    # Further lines of a text stand behind its first, or they would look like lines of this page.
+    return "\n".join("  " + indent(f"{name}: {text}", "    ")[4:] for name, text in lines)

@@ -35,11 +35,10 @@ class Finding:
 
     def line(self) -> str:
         """The finding in one line."""
-        verb = "broken rule: " if self.severity == "stop" else ""
         if self.rows is None:
-            return f"{self.table}: {verb}{self.text} ({self.example}); {self.mend}"
+            return f"{self.table}: broken rule: {self.text} ({self.example}); {self.mend}"
         return (
-            f"{self.table}: {verb}{self.text}; {self.rows} row{'s' * (self.rows != 1)}, such as "
+            f"{self.table}: broken rule: {self.text}; {self.rows} row{'s' * (self.rows != 1)}, such as "
             f"{self.example}; {self.mend}"
         )
 

@@ -59,6 +59,18 @@ def test_a_row_reads_from_best_to_worst(tmp_path: Path) -> None:
     ]
 
 
+def test_further_lines_of_a_text_stand_behind_its_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [{"prompt": "Write a list.", "completion": "one\n\nrank 2: two"}])
+    text = readable(peek([Source(str(path))]).first)
+    assert text == "  prompt: Write a list.\n  completion: one\n\n    rank 2: two"
+
+
+def test_without_data_the_command_asks_for_some(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main([])
+    assert "make peek DATA=PATH" in capsys.readouterr().err
+
+
 def test_lengths_in_a_line() -> None:
     assert summary([5]) == "5"
     assert summary(list(range(1, 101))) == "median 50, 95 % up to 95, longest 100"

@@ -17,11 +17,12 @@ import flows.run
         (["--recipe", "nope"], "recipes/ has files, other"),
         (["--recipe", "files"], "add --data PATH"),
         (["--recipe", "files", "--data", "nope.jsonl"], "nope.jsonl: no such file or folder"),
-        (["--data", "data.txt"], "ingest.source is builtin"),
+        (["--data", "data.txt"], "ingest.source is builtin); set ingest.source=files"),
         (["--set", "ppo.kl_coeff=1"], "did you mean 'ppo.kl_coef'"),
         (["--set", "ppo.kl_coef=-1"], "greater than or equal to 0, got -1"),
         (["--set", "ppo.kl_coef.x=1"], "no such parameter"),
         (["--set", "ppo.kl_coef"], "expected KEY=VALUE"),
+        (["--set", "ingest.columns={prompt:Question}"], "write ingest.columns.prompt=Question"),
         (["--set", "base.scale=9T"], "'0.1M'"),
     ],
 )

@@ -122,7 +122,8 @@ def _known(file: Path) -> None:
     elif name.endswith((".pkl", ".pickle", ".pt", ".bin", ".npy", ".npz")):
         mend = "can hold code and is not opened; write it as Parquet or JSON lines where you trust it"
     else:
-        raise DataError(f"{file}: unknown file type {file.suffix!r}; use {', '.join(SUFFIXES)}")
+        kind = f"unknown file type {file.suffix!r}" if file.suffix else "its name has no file type"
+        raise DataError(f"{file}: {kind}; use {', '.join(SUFFIXES)}")
     raise DataError(f"{file}: {mend}")
 
 

@@ -33,7 +33,8 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         turns = turns_of(columns[name], record.where, notes)
         if not turns or turns[-1]["role"] != "assistant":
             raise DataError(
-                "nothing answers the last message; end with the assistant's, or leave the row out"
+                "nothing answers the last message; end with the assistant's, or leave such rows out by "
+                "ingest.unreadable: quarantine"
             )
         row = common(columns)
         kept = {key: row[key] for key in ("split", "source") if key in row}

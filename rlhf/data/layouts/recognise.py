@@ -104,7 +104,9 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
         )
     raise DataError(
         f"columns {shown}: no known layout; map them in ingest.columns, such as "
-        "{prompt: question, chosen: better_answer, rejected: other_answer}; docs/data.md lists the layouts"
+        "{prompt: question, chosen: better_answer, rejected: other_answer}, or, where a column says which is "
+        "better, {prompt: question, response_a: one, response_b: other, preference: verdict}; docs/data.md "
+        "lists the layouts"
     )
 
 

@@ -108,6 +108,7 @@ def test_what_lies_beside_data_is_no_data_and_other_types_are_named(tmp_path: Pa
         ("d.jsonl.bz2", r"unpack it, or pack it as \.gz or \.zst"),
         ("d.pkl", "can hold code and is not opened"),
         ("d.html", "unknown file type '.html'; use .jsonl"),
+        ("pairs", "its name has no file type; use .jsonl"),
     ],
 )
 def test_a_file_of_another_type_says_what_to_do(name: str, said: str, tmp_path: Path) -> None:

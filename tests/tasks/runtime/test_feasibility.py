@@ -132,7 +132,9 @@ def test_rankings_without_their_labeler_are_said_and_pass(
     refuse(load_settings())
     prepared(workspace)
     workspace.stage("validate")
-    assert "warning: comparisons: it is known who gave the label; 2 rows, such as" in capsys.readouterr().out
+    assert (
+        "warning: comparisons: broken rule: it is known who gave the label; 2 rows" in capsys.readouterr().out
+    )
 
 
 def test_the_stage_validate_refuses_rows_that_meet_every_rule(workspace: Workspace) -> None:
