@@ -33,6 +33,8 @@ VERDICTS = these(
 PEOPLE = these("annotator rater labeler judge worker reviewer evaluator person expert user")
 _NUMBERS = these("rank ranking score rating rate points stars grade quality reward")
 _MODELS = these("model policy system engine generator")
+_ANSWERS = these("response answer output option candidate completion summary reply text generation")
+_ABOUT = these("comment comments note notes reason rationale explanation feedback critique edit edited")
 _OVERALL = these("overall general final human which is response answer the")
 _LISTS = frozenset(f"{who}{end}" for who in PEOPLE for end in ("s", "_ids"))
 # Columns that say that the answers are elsewhere.
@@ -85,10 +87,15 @@ def plan_of(columns: Mapping[str, str], options: Options | None = None) -> Plan 
         return None
     sets: dict[str, list[tuple[str, ...]]] = {}  # what the columns of a family are -> families
     marks_of: dict[tuple[str, ...], tuple[str, ...]] = {}
+    base_of: dict[tuple[str, ...], frozenset[str]] = {(): frozenset()}
     for names, marks, base in _families(columns):
-        marks_of[names] = marks
+        marks_of[names], base_of[names] = marks, base
         sets.setdefault(_what(names, base, columns, prompt), []).append(names)
-    answers = max(sets.get("answers", [()]), key=len)
+    # Two comments on the answers are a family of texts, too, and may stand before the answers.
+    answers = max(
+        sets.get("answers", [()]),
+        key=lambda names: (bool(base_of[names] & _ANSWERS), not base_of[names] & _ABOUT, len(names)),
+    )
     models = next(iter(sets.get("models", [()])))
     if not answers and all(is_a(columns, name, "text") for name in models):
         answers, models = models, ()
@@ -96,20 +103,43 @@ def plan_of(columns: Mapping[str, str], options: Options | None = None) -> Plan 
     if options.outputs:
         answers = tuple(options.outputs)
         marks = tuple(str(number) for number in range(1, len(answers) + 1))
-    numbers, flags = (next(iter(sets.get(what, [()]))) for what in ("numbers", "flags"))
-    numbers = numbers if len(numbers) == len(answers) else ()
+    flags = next(iter(sets.get("flags", [()])))
     verdicts, people = next(iter(sets.get("verdicts", [()]))), next(iter(sets.get("people", [()])))
     if people and not verdicts:
         verdicts, people = people, ()
-    taken = {prompt, *answers, *models, *numbers, *flags, *people}
+    counted = [names for names in sets.get("numbers", ()) if len(names) == len(answers)]
+    taken = {prompt, *answers, *models, *chain.from_iterable(counted), *flags, *people}
     unsure: tuple[str, ...] = ()
     if not verdicts:
         verdicts = tuple(name for name in columns if name not in taken and _is_verdict(name, columns))
         verdicts, unsure = _one_of(verdicts, options)
+    judged = bool(verdicts or flags)
+    numbers, aspects = _numbers_of({names: base_of[names] for names in counted}, options, judged)
+    unsure = unsure or aspects
     people = people or tuple(name for name in columns if name in _LISTS)[:1]
     if len(answers) < 2 or not (verdicts or numbers or flags):
         return None
     return Plan(prompt, answers, marks, models, verdicts, people, numbers, flags, unsure)
+
+
+def _numbers_of(
+    families: Mapping[tuple[str, ...], frozenset[str]], options: Options, judged: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The numbers of the answers that say which is better; the second value is what they are of where several
+    do and nothing says which counts. Beside a verdict, numbers of which no name says so, such as lengths or
+    ids, are none."""
+    named = {names: base for names, base in families.items() if base & _NUMBERS}
+    named = named or ({} if judged else dict(families))
+    if not named:
+        return (), ()
+    stems = {
+        names: "_".join(word for word in words(names[0]) if word in base) for names, base in named.items()
+    }
+    chosen = [names for names, stem in stems.items() if stem in options.aspects]
+    overall = [names for names, base in named.items() if base <= _NUMBERS | _OVERALL]
+    first = next(iter(chosen or overall or named))
+    certain = bool(chosen or overall or judged or len(named) == 1)
+    return first, () if certain else tuple(stems.values())
 
 
 def _one_of(verdicts: tuple[str, ...], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -181,6 +181,36 @@ def test_of_verdicts_by_aspects_none_is_taken_for_the_overall(tmp_path: Path) ->
         assert read_csv(tmp_path, f"{head},{overall}", f"{ASK},{A},{B},A,A,B") == [SECOND]
 
 
+def test_comments_on_answers_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(f"prompt,comment_a,comment_b,response_a,response_b,winner\n{ASK},Ca,Cb,{A},{B},A\n")
+    items, notes = read_path(path)
+    assert items[0].row["completions"] == [A, B]
+    assert any("'comment_a', 'comment_b' not read" in note for note in notes)
+    path.write_text(f"post,comment_a,comment_b,winner\n{ASK},{A},{B},A\n")
+    assert read_path(path)[0][0].row["completions"] == [A, B]
+
+
+def test_numbers_of_answers_that_do_not_judge_them(tmp_path: Path) -> None:
+    head = "prompt,answer_1_id,answer_2_id,tokens_1,tokens_2,answer_1,answer_2"
+    row = f"{ASK},77,78,10,20,{A},{B}"
+    assert read_csv(tmp_path, f"{head},winner", f"{row},2") == [SECOND]
+    assert read_csv(tmp_path, f"{head},rating_1,rating_2", f"{row},5,1") == [FIRST]
+    with pytest.raises(DataError, match=r"'answer_id', 'tokens' each say .* ingest.aspects"):
+        read_csv(tmp_path, head, row)
+    with pytest.raises(DataError, match="whether lower or higher numbers of 'tokens_1'"):
+        read_csv(tmp_path, head, row, aspects={"tokens": 1})
+
+
+def test_of_scores_by_aspects_none_is_taken_for_the_overall(tmp_path: Path) -> None:
+    head = "prompt,answer_a,answer_b,help_score_a,help_score_b,truth_score_a,truth_score_b"
+    row = f"{ASK},{A},{B},5,1,1,5"
+    with pytest.raises(DataError, match=r"'help_score', 'truth_score' each say .* ingest.aspects"):
+        read_csv(tmp_path, head, row)
+    assert read_csv(tmp_path, head, row, aspects={"truth_score": 1}) == [SECOND]
+    assert read_csv(tmp_path, f"{head},overall_score_a,overall_score_b", f"{row},3,4") == [SECOND]
+
+
 @pytest.mark.parametrize("who", ["Annotator", "Worker ID", "labelerId", "RATER"])
 def test_people_under_names_in_other_letters(who: str, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
