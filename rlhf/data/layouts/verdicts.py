@@ -107,6 +107,12 @@ def verdict(value: Any, column: str, answers: Answers, options: Options) -> Verd
     if re.search(r"[<>]", word):
         return Verdict(_chain(word, value, column, answers, options))
     place = _place(word, answers)
+    parts = re.split(r"[\s,;]+", word)
+    if place is None and len(parts) > 1 and set(words(column)) & {"rank", "ranking", "order"}:
+        # An order in letters or names; numbers may be ranks as well, and are asked for.
+        places = [None if any(map(str.isdigit, part)) else _place(part, answers) for part in parts]
+        if None not in places and len(set(places)) == len(places):
+            return Verdict(_listed(parts, column, answers, options))
     if place is None:
         raise _unknown(value, column)
     degree = any(part in _DEGREES for part in words(word))

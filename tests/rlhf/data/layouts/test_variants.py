@@ -181,6 +181,15 @@ def test_of_verdicts_by_aspects_none_is_taken_for_the_overall(tmp_path: Path) ->
         assert read_csv(tmp_path, f"{head},{overall}", f"{ASK},{A},{B},A,A,B") == [SECOND]
 
 
+def test_an_order_in_letters_is_read_and_in_numbers_asked_for(tmp_path: Path) -> None:
+    head = "prompt,response_a,response_b,response_c,ranking"
+    rows = (f'{ASK},{A},{B},No.,"{order}"' for order in ("C, A, B", "b;c"))
+    assert read_csv(tmp_path, head, *rows) == [[2, 3, 1], [None, 1, 2]]
+    for order in ("3, 1, 2", "A, A, B", "A, D"):
+        with pytest.raises(DataError, match="answers that name no output"):
+            read_csv(tmp_path, head, f'{ASK},{A},{B},No.,"{order}"')
+
+
 def test_comments_on_answers_are_none(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text(f"prompt,comment_a,comment_b,response_a,response_b,winner\n{ASK},Ca,Cb,{A},{B},A\n")
