@@ -112,7 +112,7 @@ def plan_of(columns: Mapping[str, str], options: Options | None = None) -> Plan 
     unsure: tuple[str, ...] = ()
     if not verdicts:
         verdicts = tuple(name for name in columns if name not in taken and _is_verdict(name, columns))
-        verdicts, unsure = _one_of(verdicts, options)
+        verdicts, unsure = _counting(verdicts, options)
     judged = bool(verdicts or flags)
     numbers, aspects = _numbers_of({names: base_of[names] for names in counted}, options, judged)
     unsure = unsure or aspects
@@ -142,7 +142,7 @@ def _numbers_of(
     return first, () if certain else tuple(stems.values())
 
 
-def _one_of(verdicts: tuple[str, ...], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _counting(verdicts: tuple[str, ...], options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The verdict that counts of several: that of the aspect that the user names, else the overall one. The
     first will do until its rows are read; the second value is all of them where nothing says which counts."""
     for told in (
