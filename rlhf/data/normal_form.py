@@ -19,8 +19,9 @@ from rlhf.data.columns import values_of
 from rlhf.data.contracts import Contract, id_of
 from rlhf.data.table import Table
 
-# A completion that begins with a line break, a tab or several spaces, and has text: code, in all likelihood.
-_INDENTED = r"\A(?:[\t\n\r\f\v]|  )\s*\S"
+# A completion that begins with a line break, a tab or four spaces, or with fewer and goes on in another line,
+# and has text: code, in all likelihood, or a list. A blank too many in front of a sentence is none.
+_INDENTED = r"\A(?:(?:[\t\n\r\f\v]|    )\s*\S|   ?\S.*\n\s*\S)"
 
 
 def answer_behind(prompt_is_plain: bool, text: str) -> str:

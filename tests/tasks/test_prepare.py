@@ -35,7 +35,7 @@ def test_prepare_normalises_and_fills() -> None:
     )
     assert tables["demonstrations"][0]["prompt"] == "q\n1"
     assert tables["demonstrations"][0]["completion"] == " a"
-    assert tables["comparisons"][0]["completions"] == [" x", "  y "]
+    assert tables["comparisons"][0]["completions"] == [" x", " y"]
     assert [(row["prompt"], row["split"]) for row in tables["prompts"]] == [
         ("q\n1", "test"),
         ("q2", tables["comparisons"][0]["split"]),

@@ -49,8 +49,18 @@ def test_completions_stand_after_a_space_or_behind_a_conversation_as_they_are() 
 def test_code_keeps_its_line_breaks_and_indents() -> None:
     """Stripped, the first line would lose its indent and the code would not be valid any more."""
     code = "\n    def f():\n        return 0\n"
-    texts = [code, "\tx = 1", "  x = 1\n", " one space.\n", "none. ", "  ", "\n"]
-    kept = [code, "\tx = 1", "  x = 1\n", " one space.", " none.", " ", " "]
+    texts = [
+        code,
+        "\tx = 1",
+        "    x = 1\n",
+        "  - a\n  - b",
+        "  blanks.\n",
+        " one space.\n",
+        "none. ",
+        "  ",
+        "\n",
+    ]
+    kept = [*texts[:4], " blanks.", " one space.", " none.", " ", " "]
     batch = batch_of(DEMONSTRATION, [{"prompt": "p", "completion": text} for text in texts])
     assert normal(batch).column("completion").to_pylist() == kept
     assert normal(normal(batch)).equals(normal(batch))
