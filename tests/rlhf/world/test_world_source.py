@@ -24,6 +24,7 @@ def test_builtin_tables() -> None:
         "demonstrations": 150,
         "prompts": 150,
         "comparisons": 0,
+        "votes": 0,
     }
     assert sum(row["split"] == "test" for row in tables["demonstrations"]) == 50
     assert {row["split"] for row in tables["prompts"]} == {"test", None}
