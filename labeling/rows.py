@@ -58,7 +58,7 @@ def clean_prompt(prompt: str, messages: Messages | None) -> tuple[str, list[dict
 def clean_output(text: str, what: str, messages: Messages | None) -> str:
     """An output that both databases can hold. That of a conversation stays as it is, because it is the next
     turn's content; that of a plain prompt loses the blanks around it, which only join it to the prompt,
-    unless it begins with a line break or an indent, as code does.
+    unless it begins with an indent, as code does.
 
     Raises:
         DataError: see `clean`.

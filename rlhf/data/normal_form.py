@@ -2,7 +2,7 @@
 
 Texts are stripped and completions stand behind one space, as a plain prompt wants them. White space that is
 part of code stays: that of conversations and their answers, because templates differ in what they strip, and
-that of completions which begin with a line break or an indent.
+that of completions which begin with an indent.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from rlhf.data.columns import values_of
 from rlhf.data.contracts import Contract, id_of
 from rlhf.data.table import Table
 
-# A completion that begins with a line break, a tab or four spaces, or with fewer and goes on in another line,
-# and has text: code, in all likelihood, or a list. A blank too many in front of a sentence is none.
-_INDENTED = r"\A(?:(?:[\t\n\r\f\v]|    )\s*\S|   ?\S.*\n\s*\S)"
+# A completion that begins with an indent, perhaps behind line breaks: a tab, four spaces, or fewer and it goes
+# on in another line. That is code, in all likelihood, or a list. A blank or a line break too many in front of a
+# sentence is none.
+_INDENTED = r"\A(?:(?:\s*\n)?(?:\t|    )\s*\S|(?:\s*\n)?  [ ]?\S.*\n\s*\S)"
 
 
 def answer_behind(prompt_is_plain: bool, text: str) -> str:
@@ -74,7 +75,7 @@ def _lines(texts: pa.Array) -> pa.Array:
 
 def _answers(texts: pa.Array, plain: pa.Array) -> pa.Array:
     """Completions: after one space behind a plain prompt, as they are behind a conversation or where they
-    begin with a line break or an indent."""
+    begin with an indent."""
     lines = _lines(texts)
     after_a_space = pc.binary_join_element_wise(pa.scalar(""), stripped(texts), pa.scalar(" "))
     kept = pc.or_(pc.invert(plain), pc.fill_null(pc.match_substring_regex(lines, _INDENTED), False))

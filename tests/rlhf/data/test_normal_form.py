@@ -35,7 +35,7 @@ def test_completions_stand_after_a_space_or_behind_a_conversation_as_they_are() 
     ]
     for start in (0, 1, 2):
         done = normal(batch_of(COMPARISON, rows).slice(start)).to_pylist()
-        assert [row["completions"] for row in done] == [[" x", None, "\n y"], None, [" x\n"], [], [" z"]][
+        assert [row["completions"] for row in done] == [[" x", None, " y"], None, [" x\n"], [], [" z"]][
             start:
         ]
         assert [row["prompt"] for row in done] == ["p", "p", None, "p", "p"][start:]
@@ -55,12 +55,13 @@ def test_code_keeps_its_line_breaks_and_indents() -> None:
         "    x = 1\n",
         "  - a\n  - b",
         "  blanks.\n",
+        "\nA line.",
         " one space.\n",
         "none. ",
         "  ",
         "\n",
     ]
-    kept = [*texts[:4], " blanks.", " one space.", " none.", " ", " "]
+    kept = [*texts[:4], " blanks.", " A line.", " one space.", " none.", " ", " "]
     batch = batch_of(DEMONSTRATION, [{"prompt": "p", "completion": text} for text in texts])
     assert normal(batch).column("completion").to_pylist() == kept
     assert normal(normal(batch)).equals(normal(batch))
