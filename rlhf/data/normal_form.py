@@ -19,9 +19,9 @@ from rlhf.data.columns import values_of
 from rlhf.data.contracts import Contract, id_of
 from rlhf.data.table import Table
 
-# A completion that begins with an indent, perhaps behind line breaks: a tab, four spaces, or fewer and it goes
-# on in another line. That is code, in all likelihood, or a list. A blank or a line break too many in front of a
-# sentence is none.
+# A completion that begins with an indent, perhaps behind line breaks: a tab, four spaces, or fewer and it
+# goes on in another line. That is code, in all likelihood, or a list. A blank or a line break too many in
+# front of a sentence is none.
 _INDENTED = r"\A(?:(?:\s*\n)?(?:\t|    )\s*\S|(?:\s*\n)?  [ ]?\S.*\n\s*\S)"
 
 
