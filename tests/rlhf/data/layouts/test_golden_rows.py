@@ -300,11 +300,12 @@ def test_exactly_one_layout_fits(name: str) -> None:
     assert recognise(columns).name == FIXTURES[name][0]
 
 
-@pytest.mark.parametrize("name", FIXTURES)
+# A text or a prompt with other columns may be anything, so these two layouts take none.
+@pytest.mark.parametrize(
+    "name", [name for name in FIXTURES if FIXTURES[name][0] not in ("corpus", "prompts")]
+)
 def test_one_unknown_column_stops_no_file(name: str, tmp_path: Path) -> None:
     layout, records = FIXTURES[name]
-    if layout in ("corpus", "prompts"):
-        pytest.skip("a text or a prompt with other columns may be anything")
     columns = kinds([Record("row", record | {"colour": "red"}) for record in records])
     assert recognise(columns).name == layout
 

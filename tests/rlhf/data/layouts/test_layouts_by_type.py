@@ -44,11 +44,12 @@ def _cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
-@pytest.mark.parametrize("suffix", ["json", "parquet", "csv"])
-@pytest.mark.parametrize("name", NAMES)
+TYPES = [(name, suffix) for name in NAMES for suffix in ("json", "parquet")]
+TYPES += [(name, "csv") for name in NAMES if name not in NO_TABLES]  # nobody writes such lists into a table
+
+
+@pytest.mark.parametrize(("name", "suffix"), TYPES)
 def test_the_same_rows(name: str, suffix: str, tmp_path: Path) -> None:
-    if suffix == "csv" and name in NO_TABLES:
-        pytest.skip("nobody writes these lists into a table")
     records = FIXTURES[name][1]
     if suffix == "parquet" and name == "parallel-people":
         records = [record | {"annotators": ["ann", "7"]} for record in records]  # a list has one type there
