@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from labeling.projects import project_id
 from labeling.rows import dumps
 from labeling.schema import items, labels, queues, users, version_labels, versions
-from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, VOTE, Contract, with_ids
+from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, VOTE, Contract, row_id, with_ids
 from rlhf.data.errors import DataError
 
 _TEXT = pa.string()
@@ -141,8 +141,8 @@ def _label_row(label: sa.Row[Any]) -> dict[str, Any]:
 
 def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
     """A label as rows of the contracts, each as (table, row): a comparison, a judgment or a vote, or for an
-    edit a demonstration and the comparison (edited > original). A ranking has only the outputs that were
-    ranked, and none where fewer than two were; `labels` has all of them."""
+    edit a demonstration and the comparison (edited > original). An output that was not ranked has a null rank;
+    where fewer than two were ranked, nothing is preferred, and only `labels` has the label."""
     answer = label.answer
     common = {
         "prompt": label.prompt,
@@ -165,17 +165,15 @@ def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
         judgment["judge_kind"] = answer.get("judge_kind", "human")
         return [("judgments", common | judgment | {"shown_order": label.shown_order or None})]
     if label.kind in ("compare", "rank"):
-        ranked = [k for k, rank in enumerate(answer["ranking"]) if rank is not None]
-        if len(ranked) < 2:
+        if sum(rank is not None for rank in answer["ranking"]) < 2:
             return []
-        scores = answer.get("scores")
         comparison: dict[str, Any] = {
-            "completions": [label.outputs[k] for k in ranked],
-            "policies": [label.policies[k] for k in ranked],
-            "ranking": [answer["ranking"][k] for k in ranked],
+            "completions": label.outputs,
+            "policies": label.policies,
+            "ranking": answer["ranking"],
             # an imported label may not say in which order its outputs were shown
-            "shown_order": [ranked.index(k) for k in label.shown_order if k in ranked] or None,
-            "scores": scores and [scores[k] for k in ranked],
+            "shown_order": label.shown_order or None,
+            "scores": answer.get("scores"),
             "margin": answer.get("margin"),
             "both_bad": answer.get("both_bad") or None,
         }
@@ -208,9 +206,23 @@ def rows_hash(rows: Sequence[dict[str, Any]]) -> str:
     """SHA-256 (hex) of a table's rows, as the manifest has it.
 
     Versions pinned before there were newer columns keep their hash: rows of plain text are hashed without
-    `messages`, rows that train without `_LATER`, and no shown order as an empty one.
+    `messages`, rows that train without `_LATER`, no shown order as an empty one, and rankings without the
+    outputs that were not ranked, which train nothing.
     """
-    return hashlib.sha256("".join(dumps(_hashed(row)) + "\n" for row in rows).encode()).hexdigest()
+    by_id = {row["id"]: row for row in map(_ranked_only, rows)}
+    hashed = (dumps(_hashed(by_id[key])) + "\n" for key in sorted(by_id))
+    return hashlib.sha256("".join(hashed).encode()).hexdigest()
+
+
+def _ranked_only(row: dict[str, Any]) -> dict[str, Any]:
+    ranks = row.get("ranking") or ()
+    if None not in ranks:
+        return row
+    ranked = [k for k, rank in enumerate(ranks) if rank is not None]
+    kept = {name: [row[name][k] for k in ranked] for name in ("completions", "policies", "ranking")}
+    order = [ranked.index(k) for k in row["shown_order"] or () if k in ranked]
+    new = row | kept | {"shown_order": order or None}
+    return new | {"id": row_id(COMPARISON, new)}
 
 
 def _hashed(row: dict[str, Any]) -> dict[str, Any]:

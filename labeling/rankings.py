@@ -36,7 +36,7 @@ def stored_rankings(url: str, project: str, version: int, sha256: str | None = N
             f"{where}: the rankings' sha256 is {rows_hash(rows)}, the run asks for {sha256}: this is another "
             "store; name the right one in LABELING_DB"
         )
-    if all(len(set(row["ranking"])) == 1 for row in rows):
+    if all(len(set(row["ranking"]) - {None}) == 1 for row in rows):
         raise DataError(
             f"{where}: all {len(rows)} rankings are ties, which say nothing about what is better; label more"
         )

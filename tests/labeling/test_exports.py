@@ -11,9 +11,10 @@ from layout_reading import read_path
 
 from labeling.answers import Choice
 from labeling.candidates import Candidate
-from labeling.contracts import TABLES, tables
+from labeling.contracts import TABLES, rows_hash, tables
 from labeling.exports import FORMATS, export
 from labeling.imports.files import read_labels
+from labeling.imports.label import ImportedLabel
 from labeling.imports.storing import store_labels
 from labeling.items import Filling, add_items
 from labeling.labels import store_answer, undo
@@ -47,10 +48,9 @@ def test_export_speaks_the_contracts(store: Store, tmp_path: Path) -> None:
     assert len(rows) == 3
     edited = next(row for row in rows if row["policies"][0] == "edited")
     assert (edited["completions"], edited["ranking"]) == (["better", "output 0.0"], [1, 2])
-    ranked = next(row for row in rows if len(row["completions"]) == 3)
-    assert sorted(ranked["ranking"]) == [1, 2, 2]
+    ranked = next(row for row in rows if len(row["completions"]) == 4)
     shown = [ranked["ranking"][k] for k in ranked["shown_order"]]
-    assert shown == [2, 1, 2]  # positions 0, 2 and 3 of the screen; 1 was left out
+    assert shown == [2, None, 1, 2]  # the output on position 1 of the screen was not ranked, and stays
     tied = next(row for row in rows if row["ranking"] == [1, 1])
     assert (tied["strength"], tied["labeler_id"], tied["labeler_group"]) == (1, "ann", "expert")
     [judgment] = read_table(tmp_path / "out/judgments.parquet", JUDGMENT)
@@ -133,3 +133,27 @@ def test_gold_and_repeats_are_not_trained_on(sqlite: Store) -> None:
         exported = tables(tx, "p")
     assert Counter(row["role"] for row in exported["labels"]) == {"work": 2, "repeat": 2, "gold": 1}
     assert len(exported["comparisons"]) == 2
+
+
+def test_outputs_that_nobody_ranked_leave_the_hash_of_older_versions(sqlite: Store) -> None:
+    partial = [([1, None, 1, 2], (3, 1, 0, 2)), ([1, 2], None), ([None, 1, 2], (2, 0, 1))]
+    labels = [
+        ImportedLabel(
+            kind="rank" if len(ranking) > 2 else "compare",
+            prompt=f"q{number}",
+            outputs=tuple(f"out {k}" for k in range(len(ranking))),
+            answer={"ranking": ranking},
+            labeler="ann",
+            policies=tuple("abcd"[: len(ranking)]),
+            shown_order=order,
+        )
+        for number, (ranking, order) in enumerate(partial)
+    ]
+    with sqlite.write() as tx:
+        add_project(tx, "old", "test")
+        store_labels(tx, "old", labels, "f", "test")
+    with sqlite.read() as tx:
+        rows = tables(tx, "old")["comparisons"]
+    assert sorted(row["ranking"] for row in rows if None not in row["ranking"]) == [[1, 2]]
+    # what the hash was when exports left such outputs out
+    assert rows_hash(rows) == "4a1fbd9849d692afb0374ad80e353fd26433a11d48661ea37c8ba8fc4b92411c"

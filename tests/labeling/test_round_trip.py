@@ -171,8 +171,9 @@ def test_what_is_imported_is_what_collect_takes(
     for stage in ("ingest", "prepare", "collect"):
         workspace.stage(stage)
     rows = read_table("data/comparisons/comparisons.parquet", COMPARISON)
-    # of three outputs, those that were ranked are compared
-    assert sorted(row["ranking"] for row in rows) == [[1, 3, 2]] * 3 + [[2, 1]] * 3
+    # the output that was not ranked stays
+    assert sorted(row["ranking"] for row in rows if None not in row["ranking"]) == [[1, 3, 2]] * 3
+    assert [row["ranking"] for row in rows if None in row["ranking"]] == [[2, 1, None]] * 3
     assert {row["labeler_id"] for row in rows} == {"argilla-u0", "argilla-u1", "argilla-u2"}
     assert {row["shown_order"] and tuple(row["shown_order"]) for row in rows} == {None}
 
