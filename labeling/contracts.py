@@ -141,8 +141,8 @@ def _label_row(label: sa.Row[Any]) -> dict[str, Any]:
 
 def _contract_rows(label: sa.Row[Any]) -> list[tuple[str, dict[str, Any]]]:
     """A label as rows of the contracts, each as (table, row): a comparison, a judgment or a vote, or for an
-    edit a demonstration and the comparison (edited > original). An output that was not ranked has a null rank;
-    where fewer than two were ranked, nothing is preferred, and only `labels` has the label."""
+    edit a demonstration and the comparison (edited > original). An output that was not ranked has a null
+    rank; where fewer than two were ranked, nothing is preferred, and only `labels` has the label."""
     answer = label.answer
     common = {
         "prompt": label.prompt,
