@@ -30,15 +30,13 @@ from tasks.runtime.places import CODE
 
 # What these change reaches a stage through its parameters, refuses it, or leaves its results alone: a better
 # log line retrains nothing.
-LEFT_OUT = frozenset(
-    [
-        "rlhf/settings.py",
-        "tasks/graph.py",
-        *(
-            f"tasks/runtime/{name}.py"
-            for name in ("declared", "errors", "places", "preflight", "process", "stage", "tracking")
-        ),
-    ]
+LEFT_OUT = (
+    "rlhf/settings/",
+    "tasks/graph.py",
+    *(
+        f"tasks/runtime/{name}.py"
+        for name in ("declared", "errors", "places", "preflight", "process", "stage", "tracking")
+    ),
 )
 # Code that a stage hands to another program as a file, and so does not import.
 HANDED_OVER = {"tasks.register": ("mlflow/served_policy.py",)}
@@ -144,7 +142,8 @@ def code_of_stages() -> dict[str, list[str]]:
                 for file in path.parent.glob(f"{path.stem}.*")
                 if file.suffix in (".py", ".j2", ".jinja")
             }
-        code[name] = sorted(files - LEFT_OUT)  # an __init__.py holds no code and is no dependency
+        # An __init__.py holds no code and is no dependency.
+        code[name] = sorted(file for file in files if not file.startswith(LEFT_OUT))
     return code
 
 

@@ -32,9 +32,8 @@ def deploy(config: Config, env: dict[str, str], record: Path) -> None:
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    wanted = [Path("prefect.yaml"), Path("params.yaml"), Path("rlhf/settings.py")]
-    wanted += [Path("flows/form.py")]
-    wanted += [Path("flows/pipeline.py"), Path("flows/loop.py")]
+    wanted = [Path("prefect.yaml"), Path("params.yaml"), *sorted(Path("rlhf/settings").glob("*.py"))]
+    wanted += [Path("flows/form.py"), Path("flows/pipeline.py"), Path("flows/loop.py")]
     recipes = recipe_files()
     present = " ".join(content_hash(path) for path in [*wanted, *recipes])
     with (

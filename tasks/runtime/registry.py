@@ -27,7 +27,7 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 FILES = "files"  # tag of a version: the hash of its model folder, where that is not the policy's own
 CONVERSATIONS = "conversations"  # the tag `prompts` of a version that was judged on such
 # What the served policy imports of ours, kept beside the weights: a version loads without this project.
-ROOMS = ("__init__.py", "compute.py", "settings.py", "data", "models")
+ROOMS = ("__init__.py", "compute.py", "settings", "data", "models")
 
 
 @dataclass(frozen=True)
