@@ -6,10 +6,19 @@ import difflib
 from collections.abc import Mapping
 
 from rlhf.settings import SettingsError
-from tasks.rules import labels, leakage, structure, texts
+from tasks.rules import contents, identity, labels, leakage, presence, rankings, splits, texts
 from tasks.rules.rule import Asked, Rule
 
-RULES: tuple[Rule, ...] = (*structure.RULES, *leakage.RULES, *texts.RULES, *labels.RULES)
+RULES: tuple[Rule, ...] = (
+    *presence.RULES,
+    *contents.RULES,
+    *rankings.RULES,
+    *splits.RULES,
+    *identity.RULES,
+    *leakage.RULES,
+    *texts.RULES,
+    *labels.RULES,
+)
 BY_NAME = {rule.name: rule for rule in RULES}
 
 

@@ -19,6 +19,7 @@ Severity = Literal["stop", "warn", "quarantine"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]  # of rows: true where a row breaks the rule
 TEXTS = ("prompts", "demonstrations", "comparisons", "votes")  # the tables whose rows have a prompt
 ANSWERS = ("demonstrations", "comparisons", "votes")  # and those whose rows have answers too
+FILL = "fill it or leave the row out"  # the mend of what must not be missing
 
 
 class Figure(NamedTuple):
