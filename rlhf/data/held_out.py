@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from os.path import commonprefix  # which is of any texts
 
 import numpy as np
 
@@ -111,13 +112,33 @@ class HeldOut:
 
     def __init__(self, prepared: Mapping[str, Table]) -> None:
         prompts = list(_spellings(prepared["prompts"].where("split", "test")))
+        references = _references(prepared["demonstrations"].where("split", "test"))
         self._openings = Openings(prompts)
-        self._runs = Runs(chain(prompts, _references(prepared["demonstrations"].where("split", "test"))))
+        self._runs = Runs(chain(without_frame(prompts), references))
 
     def given_away(self, texts: Sequence[str | None]) -> np.ndarray:
         """Whether each text gives one of them away."""
         plain = [text or "" for text in texts]
         return self._runs.within(plain) | np.fromiter(map(self._openings.begin, plain), bool, len(plain))
+
+
+def without_frame(texts: Iterable[str]) -> list[str]:
+    """Different texts without the words with which all of them begin and end: an instruction, or a cue such as
+    "TL;DR:". A corpus that holds the posts behind the prompts need not hold those.
+
+    A text of which fewer than `LEAST` words would be left stays whole.
+    """
+    different = list(dict.fromkeys(texts))
+    if len(different) < 2:
+        return different
+    head, tail = commonprefix(different), commonprefix([text[::-1] for text in different])[::-1]
+    head = head[: max(head.rfind(space) for space in " \n\t") + 1]  # the words that it holds whole
+    first = min((place for space in " \n\t" if (place := tail.find(space)) >= 0), default=len(tail))
+    ends = len(tail) - first
+    bare = [text[len(head) : max(len(head), len(text) - ends)] for text in different]
+    return [
+        short if len(words_of(short)) >= LEAST else text for short, text in zip(bare, different, strict=True)
+    ]
 
 
 def _spellings(prompts: Table) -> Iterator[str]:

@@ -22,9 +22,13 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         sentences, targets = _texts(columns, "source"), _texts(columns, "target")
         notes.say(
             "the prompt is the abstract and the cue 'TL;DR:'; the first target is its author's summary, the "
-            "others come from reviews; paper_id and title are kept in extra"
+            "others come from reviews; paper_id and title are kept in extra; abstracts with their titles are "
+            "the corpus"
         )
         extra = {name: columns[name] for name in ("paper_id", "title") if columns.get(name)}
+        # Without the cue, so that a base that is trained on it has not seen what a summary looks like.
+        text = "\n\n".join([" ".join(sentences), *filter(None, [columns.get("title")])])
+        yield Item("corpus", {"text": text})
         for number, target in enumerate(targets):
             yield Item(
                 "demonstrations",

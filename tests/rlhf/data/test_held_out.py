@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from rlhf.data.held_out import LEAST, Openings, Runs
+from rlhf.data.held_out import LEAST, Openings, Runs, without_frame
 
 TEXT = "The harbour was closed for the winter, and no ship came in until the ice broke."
 OTHERS = ["The harbour was closed for the winter and it snowed.", "no ship came in until the ice broke", ""]
@@ -45,3 +45,16 @@ def test_openings_are_exact_and_of_any_length() -> None:
     for _ in range(500):
         text = "".join(rng.choices("ab", k=rng.randrange(0, 9)))
         assert Openings(texts).begin(text) == any(text.startswith(other) for other in texts)
+
+
+def test_what_all_prompts_share_is_no_part_of_what_is_held_out() -> None:
+    bodies = [f"{n} {TEXT} {n}more" for n in ("One", "And", "But")]
+    framed = [f"Please summarise:\n{body}\n\nTL;DR:" for body in bodies]
+    assert without_frame(framed) == bodies
+    # Letters that all words share by chance belong to their words: the S, and "ends".
+    chance = [f"Sea {TEXT} ends", f"Sky {TEXT} sends"]
+    assert without_frame([f"Sum up: {text}" for text in chance]) == chance
+    assert Runs(without_frame(framed)).within([f"{bodies[0]}\n\nA title", TEXT]).tolist() == [True, False]
+    assert without_frame(["Say a", "Say b"]) == ["Say a", "Say b"]  # too little would be left
+    assert without_frame([framed[0], framed[0]]) == framed[:1]
+    assert without_frame([]) == []
