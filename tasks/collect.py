@@ -2,8 +2,10 @@
 
 Reads data/prepared, data/gold, models/sft; writes data/comparisons, metrics/collect.json. With
 `collect.labelers: given` the rankings come with the source and are passed on; with `store` they are a
-version of the label store (`LABELING_DB`, else .state/labels.db). Simulated labelers are called `simulated`
-in every row they make.
+version of the label store (`LABELING_DB`, else .state/labels.db); with `references` nobody ranks: what people
+wrote stands above what the policy wrote (as in Chen et al. 2024, arXiv:2401.01335) and above references made
+worse. Simulated labelers are called `simulated` in every row they make, and rankings that nobody gave
+`references`.
 """
 
 if __name__ == "__main__":  # before a library is loaded
@@ -22,6 +24,7 @@ from typing import Any
 from rlhf.compute import deterministic
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, SPLITS, VOTE, with_ids
 from rlhf.data.conversations import Messages
+from rlhf.data.corrupted import corrupted
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.normal_form import answer_behind
@@ -54,6 +57,8 @@ def main(stage: Stage) -> dict[str, float]:
             print(f"{len(votes)} votes came with the source; the reward model learns from them, too")
     elif settings.collect.labelers == "store":
         rows = stored(stage)
+    elif settings.collect.labelers == "references":
+        rows = from_references(stage)
     else:
         rows = simulated(stage)
     with written_beside("data/comparisons") as folder:
@@ -69,6 +74,65 @@ def main(stage: Stage) -> dict[str, float]:
     return {f"{group}/{name}": value for group, values in figures.items() for name, value in values.items()}
 
 
+def posts_of(demonstrations: Iterable[dict[str, Any]], prompts: int) -> list[dict[str, Any]]:
+    """The demonstrations whose prompts are ranked: of split train and judge at most `prompts` each, and a
+    tenth of that held out, so that the reward model's accuracy is measured on unseen posts."""
+    most = {"train": prompts, "validation": max(1, prompts // 10), "judge": prompts}
+    posts: dict[str, list[dict[str, Any]]] = {split: [] for split in most}
+    for row in demonstrations:
+        if row["split"] in most and len(posts[row["split"]]) < most[row["split"]]:
+            posts[row["split"]].append(row)
+    return [row for rows in posts.values() for row in rows]
+
+
+def from_references(stage: Stage) -> list[dict[str, Any]]:
+    """Rankings that need no labeler: all references of a prompt first, all else behind them.
+
+    Ties are not learnt from, so nothing is said of two references, or of two texts that are none.
+
+    Raises:
+        DataError: no prompt has a reference.
+    """
+    params, seed = stage.settings.collect, stage.settings.seed
+    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    references: dict[str, list[str]] = {}
+    first: dict[tuple[str, str], dict[str, Any]] = {}  # the first demonstration of each prompt
+    for row in demonstrations:
+        references.setdefault(row["prompt"], []).append(row["completion"])
+        first.setdefault((row["split"], row["prompt"]), row)
+    posts = posts_of(first.values(), params.prompts)
+    if not posts:
+        raise DataError("collect.labelers is 'references', but there is no demonstration; bring some")
+    others: dict[str, list[str]] = {}  # by split, so that none is trained on what another holds out
+    for post in posts:
+        others.setdefault(post["split"], []).append(post["completion"])
+    rows = []
+    for post, texts in zip(posts, candidates("models/sft", posts, stage.settings), strict=True):
+        plain, rng = post["messages"] is None, random.Random(f"{seed}/{post['id']}")
+        made = corrupted(post["completion"], others[post["split"]], params.corrupted, rng)
+        shown = dict.fromkeys((text.strip() for text in references[post["prompt"]]), "reference")
+        for text in texts[1:]:
+            shown.setdefault(text.strip(), "sft")
+        for fault, text in made:
+            shown.setdefault(text, f"reference, {fault}")
+        if set(shown.values()) == {"reference"}:
+            continue
+        rows.append(
+            {
+                "prompt": post["prompt"],
+                "messages": post["messages"],
+                "completions": [answer_behind(plain, text) for text in shown],
+                "ranking": [1 if who == "reference" else 2 for who in shown.values()],
+                "labeler_id": "references",
+                "labeler_group": None,
+                "seconds": None,
+                "policies": list(shown.values()),
+                "split": post["split"],
+            }
+        )
+    return with_ids(COMPARISON, rows, "references")
+
+
 def simulated(stage: Stage) -> list[dict[str, Any]]:
     """Rankings by the simulated labelers of the policy's samples and the reference."""
     params, rng = stage.settings.collect, random.Random(stage.settings.seed)
@@ -78,12 +142,7 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
             "collect.labelers is 'simulated', but the source has no facts for simulated labelers; "
             "bring comparisons and set collect.labelers: given"
         )
-    # A tenth of the prompts is held out, so that the reward model's accuracy is measured on unseen posts.
-    demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
-    train = demonstrations.where("split", "train")[: params.prompts]
-    held_out = demonstrations.where("split", "validation")[: max(1, params.prompts // 10)]
-    judge = demonstrations.where("split", "judge")[: params.prompts]
-    posts = train + held_out + judge
+    posts = posts_of(read_table("data/prepared/demonstrations.parquet", DEMONSTRATION), params.prompts)
     labelers, rows = pool(params.groups), []
     if params.overlap > len(labelers):
         raise DataError(f"collect.overlap is {params.overlap}, but there are {len(labelers)} labelers")

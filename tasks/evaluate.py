@@ -21,18 +21,20 @@ from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, PROMPT, SNA
 from rlhf.data.distinct import near_copies
 from rlhf.data.files import read_json, write_json, written_beside
 from rlhf.data.table import read_table, write_table
-from rlhf.judges.judge import Explains, Judge, Row, blind_pairs
+from rlhf.judges.judge import Explains, Judge, PairedJudge, Row, blind_pairs
 from rlhf.measures.alpha_spending import outcome
 from rlhf.measures.by_prompt import preference_by_prompt
 from rlhf.measures.caveats import caveats
-from rlhf.measures.evaluation import TIE_RULE, helped_by_model, judges_agree, rates, rounded
+from rlhf.measures.evaluation import PAIRS, TIE_RULE, helped_by_model, judges_agree, rates, rounded
 from rlhf.measures.judge_trust import Trust
 from rlhf.measures.length_control import word_count
+from rlhf.measures.rouge import rouge_table
 from rlhf.measures.safety import finding_shares
 from rlhf.measures.samples import margins, pick_samples
 from rlhf.measures.slice_comparison import compare_slices
 from rlhf.measures.snapshot_judgments import judge_snapshots
 from rlhf.measures.summary import print_table
+from rlhf.settings import Evaluate
 from rlhf.world.judges import mean_quality
 from tasks.graph import content_hash, stages
 from tasks.judging import COMPARISONS, FACTS, judge_all, load_judge, trust_in
@@ -62,12 +64,22 @@ def main(stage: Stage) -> dict[str, float]:
     }
     judged = {name: judge_all(judge, pairs) for name, judge in judges.items()}
     trust = {name: trust_in(judge, rows, pairs, settings, seed) for name, judge in judges.items()}
+    others = other_references(DEMONSTRATIONS, rows)
+    human = {name: judge_human(judge, rows, others, settings, seed) for name, judge in judges.items()}
 
     evaluation = summarise(stage, judges, judged, trust, rows, outputs, kl)
     if "gold" in judges:
         for name, axes in mean_quality(FACTS, prompts, {"reference": references} | outputs).items():
             row = evaluation["reference"] if name == "reference" else evaluation["policies"][name]
             row.update(rounded(axes))
+    for name, row in human.items():
+        if row:
+            evaluation["judges"][name]["human"] = rounded(row)
+    if first_human := human[settings.gate_judge]:
+        evaluation["human"] = rounded(first_human)
+    if settings.rouge:
+        every = [[reference, *texts] for reference, texts in zip(references, others, strict=True)]
+        evaluation["rouge"] = rounded(rouge_table(outputs, every, PAIRS, settings.confidence))
     evaluation["warnings"] = caveats(
         evaluation, outputs, references, {name: weights_hash(f"models/{name}") for name in POLICIES}
     )
@@ -114,12 +126,48 @@ def main(stage: Stage) -> dict[str, float]:
         }
         | {"n": evaluation["n"]}
         | trust_figures(evaluation["judges"])
+        | {f"human/{key}": evaluation["human"][key] for key in ("rate", "low", "high") if human[first]}
+        | {
+            f"{policy}/{name}": row[name]["mean"]
+            for policy, row in evaluation.get("rouge", {"policies": {}})["policies"].items()
+            for name in row
+        }
     )
 
 
 def weights_hash(folder: str) -> str:
     """Hash of a policy's weights alone, in however many files they are."""
     return " ".join(map(content_hash, sorted(Path(folder).glob("*.safetensors"))))
+
+
+def other_references(path: str, rows: Sequence[Row]) -> list[list[str]]:
+    """What people wrote for the prompts of `held_out` beside its completions, in the order of their ids."""
+    chosen, others = {row["id"] for row in rows}, {row["prompt"]: dict[str, str]() for row in rows}
+    for row in read_table(path, DEMONSTRATION).where("split", "test"):
+        if row["prompt"] in others and row["id"] not in chosen:
+            others[row["prompt"]][row["id"]] = row["completion"]
+    return [[text for _, text in sorted(others[row["prompt"]].items())] for row in rows]
+
+
+def judge_human(
+    judge: Judge, rows: Sequence[Row], others: Sequence[Sequence[str]], settings: Evaluate, seed: int
+) -> dict[str, Any] | None:
+    """How often what another person wrote is preferred to the reference; None where nobody can say.
+
+    The control of a judge: people are people's equals, whatever else a judge says. Each question to a judge
+    that sees both texts may cost money, so that it is asked `evaluate.llm.control_prompts` of them.
+    """
+    asked = [(row, texts[-1]) for row, texts in zip(rows, others, strict=True) if texts]
+    if isinstance(judge, PairedJudge):
+        asked = asked[: settings.llm.control_prompts]
+    if not asked:
+        return None
+    posts, texts = [row for row, _ in asked], [text for _, text in asked]
+    references, source = [row["completion"] for row in posts], posts[0]["source"]
+    pairs = blind_pairs("human", posts, references, texts, split="test", source=source, seed=seed)
+    rates_of = rates({"human": judge.judge(pairs)}, settings.confidence)["policies"]
+    length = {"mean_length": fmean(map(word_count, texts))}
+    return rates_of["human"] | length if rates_of else None
 
 
 def held_out(path: str, most: int) -> list[dict[str, Any]]:

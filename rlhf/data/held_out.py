@@ -123,15 +123,16 @@ class HeldOut:
 
 
 def without_frame(texts: Iterable[str]) -> list[str]:
-    """Different texts without the words with which all of them begin and end: an instruction, or a cue such as
-    "TL;DR:". A corpus that holds the posts behind the prompts need not hold those.
+    """Different texts without the words with which all of them begin and end: an instruction, or a cue such
+    as "TL;DR:". A corpus that holds the posts behind the prompts need not hold those.
 
     A text of which fewer than `LEAST` words would be left stays whole.
     """
     different = list(dict.fromkeys(texts))
     if len(different) < 2:
         return different
-    head, tail = commonprefix(different), commonprefix([text[::-1] for text in different])[::-1]
+    backwards = [text[::-1] for text in different]
+    head, tail = commonprefix(different), commonprefix(backwards)[::-1]  # noqa: RUF071
     head = head[: max(head.rfind(space) for space in " \n\t") + 1]  # the words that it holds whole
     first = min((place for space in " \n\t" if (place := tail.find(space)) >= 0), default=len(tail))
     ends = len(tail) - first

@@ -12,7 +12,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 MISSING = "–"
-LABELS = {"pretrained": "pretrained", "sft": "SFT", "ppo": "PPO", "reference": "reference"}
+LABELS = {
+    "pretrained": "pretrained",
+    "sft": "SFT",
+    "ppo": "PPO",
+    "human": "another reference",  # of the same prompt, where people wrote several
+    "reference": "reference",
+}
 
 
 def in_order(by_policy: Mapping[str, T]) -> dict[str, T]:

@@ -84,6 +84,9 @@ def print_table(evaluation: Mapping[str, Any]) -> None:
             number(row["mean_length"], 1),
             number(row["kl"], 2),
         )
+    if human := evaluation.get("human"):
+        ties, words = str(human["ties"]), number(human["mean_length"], 1)
+        policies.add_row(LABELS["human"], number(human["rate"]), interval_text(human), ties, words, "")
     console = Console(highlight=False)
     for warning in evaluation["warnings"]:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)

@@ -17,7 +17,8 @@ def preference_chart(evaluation: Mapping[str, Any], confidence: float) -> str:
         evaluation: what stands in metrics/evaluation.json.
         confidence: coverage of its intervals, 0..1.
     """
-    policies = in_order(evaluation["policies"])
+    people = {"human": evaluation["human"]} if "human" in evaluation else {}
+    policies = in_order(evaluation["policies"] | people)
     figure, axes = axes_of(4.7, 0.9 + 0.45 * len(policies))
     for y, (name, row) in enumerate(policies.items()):
         axes.errorbar(

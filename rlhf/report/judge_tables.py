@@ -47,7 +47,9 @@ def _rate_rows(key: str, judge: Mapping[str, Any]) -> list[list[str]]:
             rate_text(row["length_controlled"]),
             str(row["n"]),
         ]
-        for policy, row in in_order(judge["policies"]).items()
+        for policy, row in in_order(
+            judge["policies"] | ({"human": judge["human"]} if "human" in judge else {})
+        ).items()
     ]
 
 

@@ -77,6 +77,7 @@ def render_report(
         rates="; ".join(f"{LABELS.get(k, k)} {rate_text(v)}" for k, v in in_order(policies).items()),
         policies=policy_tables.policy_table(evaluation),
         comparisons=policy_tables.comparison_table(evaluation),
+        rouge=policy_tables.rouge_tables(evaluation),
         champion=policy_tables.champion_table(gate),
         quality=policy_tables.quality_table(evaluation),
         judges=judge_tables(evaluation),

@@ -33,6 +33,19 @@ def policy_table(evaluation: Mapping[str, Any]) -> Table:
         ]
         for name, row in in_order(evaluation["policies"]).items()
     ]
+    note = (
+        "A tie counts one half: preferred = (wins + ties / 2) / n. Two equal texts are a tie. Words: "
+        "mean length of an output. KL: nats a sequence, between the next-token distributions along the "
+        "policy's own samples."
+    )
+    if human := evaluation.get("human"):
+        counts = [str(human[name]) for name in ("wins", "ties", "losses")]
+        words = number(human["mean_length"], 1)
+        rows.append([LABELS["human"], rate_text(human), *counts, words, ""])
+        note += (
+            f" Another reference: what a second person wrote for the same prompt, on the {human['n']} "
+            "prompts that have several; one half is what a judge without a bias would say."
+        )
     rows.append(["reference", "", "", "", "", number(evaluation["reference"]["mean_length"], 1), ""])
     level = level_text(evaluation["confidence"])
     return table(
@@ -40,9 +53,7 @@ def policy_table(evaluation: Mapping[str, Any]) -> Table:
         ["preferred", "wins", "ties", "losses", "words", "KL to SFT"],
         rows,
         corner="policy",
-        note="A tie counts one half: preferred = (wins + ties / 2) / n. Two equal texts are a tie. Words: "
-        "mean length of an output. KL: nats a sequence, between the next-token distributions along the "
-        "policy's own samples.",
+        note=note,
     )
 
 
@@ -65,6 +76,55 @@ def comparison_table(evaluation: Mapping[str, Any]) -> Table | None:
     caption = "Policies compared on the same prompts"
     columns = ["difference", "better", "worse", "p"]
     return table(caption, columns, rows, corner="policies", note=note) if rows else None
+
+
+def rouge_tables(evaluation: Mapping[str, Any]) -> list[Table]:
+    """ROUGE with the references, of every policy, their differences, and people's own where it is known."""
+    scores = evaluation.get("rouge")
+    if not scores:
+        return []
+    columns = ["ROUGE-1", "ROUGE-2", "ROUGE-L"]
+    names = {name: name.replace("rouge", "ROUGE-") for name in next(iter(scores["policies"].values()))}
+    level = level_text(evaluation["confidence"])
+
+    def means(policies: Mapping[str, Any]) -> list[list[str]]:
+        return [
+            [
+                LABELS.get(policy, policy),
+                *(rate_text(row[name] | {"rate": row[name]["mean"]}) for name in names),
+            ]
+            for policy, row in in_order(policies).items()
+        ]
+
+    tables = [
+        table(
+            f"Words shared with the references (ROUGE, F1): n = {scores['n']}, {level} intervals",
+            columns,
+            means(scores["policies"])
+            + [
+                [
+                    " − ".join(LABELS.get(part, part) for part in pair.split("_vs_")),
+                    *(difference_text(row[name]) for name in names),
+                ]
+                for pair, row in scores["comparisons"].items()
+            ],
+            corner="policy",
+            note="The best match among the references of a prompt. ROUGE counts words and their order, and "
+            "knows no meaning.",
+        )
+    ]
+    if human := scores.get("human"):
+        tables.append(
+            table(
+                f"The same beside a person, n = {human['n']}",
+                columns,
+                means(human["policies"]),
+                corner="text by",
+                note="On prompts with several references: the last stands for a person who answers, and all "
+                "are matched with the others.",
+            )
+        )
+    return tables
 
 
 def champion_table(gate: Mapping[str, Any]) -> Table | None:

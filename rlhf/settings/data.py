@@ -146,14 +146,23 @@ class Labels(Section):
 class Collect(Section):
     """Candidate outputs and who ranks them."""
 
-    labelers: Literal["simulated", "given", "store"] = param(
+    labelers: Literal["simulated", "given", "store", "references"] = param(
         "simulated",
         "simulated: the built-in labelers rank samples; given: rankings come with the source; store: people "
-        "gave them in the labeling app (collect.labels; the flow `feedback` fills that in)",
+        "gave them in the labeling app (collect.labels; the flow `feedback` fills that in); references: "
+        "nobody ranks, references stand above samples and above references made worse",
     )
     labels: Labels = Labels()
     prompts: int = param(1600, "prompts to collect rankings for", "prompts", ge=1, le=1_000_000)
     candidates: int = param(4, "K, outputs ranked together", "outputs", ge=2, le=9)
+    corrupted: int = param(
+        2,
+        "references made worse that stand below a reference where labelers is references: of another "
+        "prompt, with words of another, shuffled, cut, or said twice",
+        "outputs",
+        ge=0,
+        le=5,
+    )
     temperature: float = param(0.9, "sampling temperature of the candidates", gt=0, le=5)
     groups: dict[str, float] = param(
         {"expert": 0.6, "novice": 0.3, "spammer": 0.1}, "shares of the simulated labelers by group"

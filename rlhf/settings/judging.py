@@ -69,6 +69,9 @@ class Evaluate(Section):
     response_length: int = param(48, "longest output", "tokens", ge=1, le=131_072)
     confidence: float = param(0.95, "coverage of the intervals", gt=0.5, lt=1)
     banned_words: list[str] = param([], "words and phrases that no output may hold")
+    rouge: bool = param(
+        False, "whether ROUGE (Lin 2004) with the references is measured beside the judges; for summaries"
+    )
     hacking_tolerance: float = param(
         0.02, "a fall of the preference during PPO that does not matter, as a rate", ge=0, le=1
     )

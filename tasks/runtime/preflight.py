@@ -93,7 +93,8 @@ def _of_data(settings: Settings) -> list[tuple[str, str, bool]]:
         (
             "collect",
             f"collect.labelers is simulated, and simulated labelers know the built-in task only (source "
-            f"{source}): set it to given where the data has rankings, to store where people label",
+            f"{source}): set it to given where the data has rankings, to store where people label, to "
+            "references where there is nothing but references",
             not builtin and collect.labelers == "simulated",
         ),
         (

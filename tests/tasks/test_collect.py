@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -89,6 +90,36 @@ def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Work
     for r in read_table("data/comparisons/comparisons.parquet", COMPARISON):
         people.setdefault(r["prompt"], []).append(r["labeler_id"])
     assert {len(set(who)) for who in people.values()} == {3}
+
+
+def test_references_stand_above_samples_and_above_references_made_worse(workspace: Workspace) -> None:
+    workspace.stage("ingest")
+    workspace.stage("prepare")
+    untrained_sft()
+    path = "data/prepared/demonstrations.parquet"
+    rows = list(read_table(path, DEMONSTRATION))
+    twice = next(row for row in rows if row["split"] == "train")
+    again = twice | {"completion": " Another person says it so.", "id": None}
+    write_table(path, DEMONSTRATION, with_ids(DEMONSTRATION, [*rows, again], "x"))
+    workspace.set({"collect.labelers": "references", "collect.prompts": 30, "collect.candidates": 3})
+    workspace.stage("collect")
+    ranked = list(read_table("data/comparisons/comparisons.parquet", COMPARISON))
+    splits = Counter(row["split"] for row in ranked)
+    assert splits["train"] == 30
+    assert 1 <= splits["validation"] <= 3
+    assert set(splits) == {"train", "validation"}
+    references = {(row["prompt"], row["completion"].strip()) for row in [*rows, again]}
+    policies: Counter[str] = Counter()
+    for row in ranked:
+        assert (row["labeler_id"], row["source"], row["shown_order"]) == ("references", "references", None)
+        for text, rank, who in zip(row["completions"], row["ranking"], row["policies"], strict=True):
+            assert (rank == 1) == (who == "reference") == ((row["prompt"], text.strip()) in references)
+            policies[who] += 1
+    assert policies["reference"] == sum(splits.values()) + 1  # both of the prompt that has two
+    assert 1 <= policies["sft"] <= 2 * sum(splits.values())
+    assert sum(n for who, n in policies.items() if "," in who) == 2 * sum(splits.values())
+    figures = workspace.stage("reward")
+    assert figures["loss"] is not None
 
 
 def test_the_reward_stage_weighs_labelers_by_their_overlap(workspace: Workspace) -> None:

@@ -138,3 +138,33 @@ def test_evaluation_refuses_another_judge_or_no_test_prompts(evaluated, tmp_path
     write_table(tmp_path / "none.parquet", DEMONSTRATION, rows)
     with pytest.raises(Exception, match=r"set prepare\.test_share"):
         held_out(str(tmp_path / "none.parquet"), 10)
+
+
+def test_where_people_wrote_several_references_they_are_judged_beside_the_policies(evaluated) -> None:
+    workspace, _, demonstrations = evaluated
+    assert "human" not in read_json("metrics/evaluation.json")
+    assert "rouge" not in read_json("metrics/evaluation.json")
+    test = [row for row in demonstrations if row["split"] == "test"]
+    # For every prompt another person wrote noise, which the gold preference does not prefer.
+    again = [row | {"completion": f" qqq xxx {number}", "id": None} for number, row in enumerate(test)]
+    rows = with_ids(DEMONSTRATION, [*demonstrations, *again], "x")
+    write_table("data/prepared/demonstrations.parquet", DEMONSTRATION, rows)
+    workspace.set({"evaluate.rouge": True})
+    figures = workspace.stage("evaluate")
+    evaluation = read_json("metrics/evaluation.json")
+    human = evaluation["human"]
+    assert human == evaluation["judges"]["gold"]["human"]
+    assert (human["n"], human["ties"], human["wins"] + human["losses"]) == (20, 0, 20)
+    assert figures["human/rate"] == human["rate"]
+    assert evaluation["n"] == 20  # a prompt with two references is judged once
+    scores = evaluation["rouge"]
+    assert scores["n"] == 20
+    assert scores["human"]["n"] == 20
+    assert figures["ppo/rougeL"] == scores["policies"]["ppo"]["rougeL"]["mean"] == 1
+    assert scores["policies"]["sft"]["rouge1"]["mean"] == 0
+    assert scores["comparisons"]["sft_vs_pretrained"]["rouge1"]["high"] < 0
+    show(workspace)
+    page = (workspace.path / "reports/report.html").read_text()
+    assert "another reference" in page
+    assert "ROUGE-L" in page
+    assert "The same beside a person, n = 20" in page

@@ -231,13 +231,19 @@ GOLDEN: dict[str, Rows] = {
         for who, said in (("annotator_1", SECOND), ("annotator_2", FIRST))
     ],
     "scitldr": [
-        (
-            "demonstrations",
-            {"prompt": f"{ASK[i]} {GOOD[i]}\n\nTL;DR:", "completion": text, "writer_id": who}
-            | {"extra": f'{{"paper_id": "x{i}", "title": "T"}}'},
-        )
+        row
         for i in FIVE
-        for text, who in ((f"On how to {TASKS[i]}.", "author"), ("A note.", "reviewer-1"))
+        for row in (
+            ("corpus", {"text": f"{ASK[i]} {GOOD[i]}\n\nT"}),
+            *(
+                (
+                    "demonstrations",
+                    {"prompt": f"{ASK[i]} {GOOD[i]}\n\nTL;DR:", "completion": text, "writer_id": who}
+                    | {"extra": f'{{"paper_id": "x{i}", "title": "T"}}'},
+                )
+                for text, who in ((f"On how to {TASKS[i]}.", "author"), ("A note.", "reviewer-1"))
+            ),
+        )
     ],
     "cnndm": [
         row
