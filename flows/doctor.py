@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from flows.params import parse_changes, plan
+from flows.params import add_options, parse_changes, plan
 from rlhf.data.errors import DataError
 from rlhf.settings import Pretrained, Scratch, Settings
 from tasks.runtime.errors import one_line_errors, printable
@@ -44,11 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Parameters: `python -m rlhf.settings` lists them all.",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="a recipe, or the path of a params file")
-    parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
-    )
+    add_options(parser)
     parser.add_argument(
         "--rows", type=int, default=SHOWN, metavar="N", help="rows to show whole (default: 2)"
     )

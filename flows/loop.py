@@ -32,7 +32,7 @@ from pydantic import Field
 
 from flows.form import FormSettings
 from flows.machine import clear_dead
-from flows.params import complete, parse_changes, plan, with_files
+from flows.params import add_options, complete, parse_changes, plan, with_files
 from flows.pipeline import DEFAULTS, rlhf
 from flows.refill import find_queue, queue_of_round, refill
 from flows.rounds import next_version, on_labels, rounds, show_rounds, trained, waiting
@@ -264,15 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
         f"(default {PROMPTS}); with --simulate for the first round, each later one has {TIMES} times as many "
         f"(default {FEW_PROMPTS})",
     )
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME",
-        help="a recipe, by the name of its folder in recipes/ or the path of a params file",
-    )
-    parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
-    )
+    add_options(parser)
     parser.add_argument(
         "--simulate",
         action="store_true",

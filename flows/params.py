@@ -8,6 +8,7 @@ changed in params.yaml.
 
 from __future__ import annotations
 
+import argparse
 from glob import has_magic
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,26 @@ from rlhf.settings import (
 PARAMS = Path("params.yaml")  # its name in the checkout, in a worktree and in the folder of a recipe
 RECIPES = Path("recipes")
 BASE_TYPE = "base.type"  # with another type, the section has other keys
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that plans a run: --recipe, --data and --set."""
+    add_recipe(parser)
+    parser.add_argument(
+        "--data", metavar="PATH", help="file, folder or pattern of files with the data that the run reads"
+    )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """The option --recipe."""
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="a recipe, by the name of its folder in recipes/ or the path of a params file",
+    )
 
 
 def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Settings:

@@ -20,7 +20,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flows.params import parse_changes, plan
+from flows.params import add_options, parse_changes, plan
 from rlhf.data.peek import Measure, Peek, peek, readable, summary
 from rlhf.settings import Pretrained, Settings, SettingsError
 from tasks.ingest import file_sources
@@ -37,11 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Parameters: `python -m rlhf.settings` lists them all; those of `ingest` matter here.",
     )
-    parser.add_argument("--recipe", metavar="NAME", help="a recipe, or the path of a params file")
-    parser.add_argument("--data", metavar="PATH", help="file, folder or pattern of files")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
-    )
+    add_options(parser)
     options = parser.parse_args(arguments)
     with one_line_errors():
         changes = parse_changes(options.set)

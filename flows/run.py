@@ -29,7 +29,7 @@ from pathlib import Path
 
 from flows.mlflow_views import mlflow_page
 from flows.needs import check_needs
-from flows.params import parse_changes, plan, recipe_file, recipe_name
+from flows.params import add_options, parse_changes, plan, recipe_file, recipe_name
 from flows.run_state import read_state
 from flows.services.prefect import prefect_api
 from flows.services.processes import running_environment
@@ -51,15 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         epilog="Parameters: `python -m rlhf.settings` lists them all. To watch a run while it trains, "
         "start the services first: make up",
     )
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME",
-        help="a recipe, by the name of its folder in recipes/ or the path of a params file",
-    )
-    parser.add_argument("--data", metavar="PATH", help="file or folder with the data that the run reads")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="change a parameter; may be repeated"
-    )
+    add_options(parser)
     parser.add_argument(
         "--smoke",
         action="store_true",

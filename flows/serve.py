@@ -26,7 +26,6 @@ if __name__ == "__main__":  # before a library is loaded
 
 import argparse
 import dataclasses
-import gc
 import os
 import time
 from collections.abc import Collection
@@ -70,7 +69,7 @@ def serve(named: NamedPolicy, host: str, port: int, names: Collection[str] = (),
     from flows.serving.app import Served, create_app
     from flows.serving.engine import Engine
     from labeling.web.origin import SameOrigin
-    from labeling.web.server import listen
+    from labeling.web.server import listen, run_until_interrupted
     from rlhf.models.policy import load_policy
     from tasks.graph import content_hash
 
@@ -93,13 +92,7 @@ def serve(named: NamedPolicy, host: str, port: int, names: Collection[str] = (),
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    gc.freeze()  # the collector need not visit again and again what lives as long as the process
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        listener.close()
+    run_until_interrupted(config, listener)
 
 
 def main(arguments: list[str] | None = None) -> None:

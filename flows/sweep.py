@@ -37,7 +37,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.params import parse_changes, plan
+from flows.params import add_recipe, parse_changes, plan
 from flows.services.prefect import prefect_api
 from flows.workspace import RUNS, experiments, snapshot
 from rlhf.data.errors import DataError
@@ -297,11 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="SEED")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", help="a parameter; may be repeated")
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME",
-        help="a recipe, by the name of its folder in recipes/ or the path of a params file",
-    )
+    add_recipe(parser)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once (2); they share params' threads")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated; the next sweep keeps what is done"))

@@ -30,7 +30,7 @@ from tasks.runtime.feasibility import (
     without_cue,
 )
 from tasks.runtime.places import state_dir
-from tasks.runtime.preflight import cautions, contradictions
+from tasks.runtime.preflight import cautions, contradictions, refuse_missing_config
 
 MOST_BYTES = 64 * 2**20  # of data that is read before the run starts; more waits for the stage `validate`
 
@@ -117,8 +117,8 @@ def _refuse_missing(settings: Settings, needed: set[str]) -> None:
     """Refuse parameters that name a file or a model that is not there."""
     for stage in ("sft", "reward", "ppo"):
         config = getattr(settings, stage).accelerate
-        if stage in needed and config and settings.processes > 1 and not Path(config).is_file():
-            raise DataError(f"{stage}.accelerate: no such file: {config}; deploy/accelerate has some")
+        if stage in needed and config and settings.processes > 1:
+            refuse_missing_config(stage, config)
     judgments = read_judgments(HUMAN)
     if "evaluate" in needed and "human" in settings.evaluate.judges and not judgments:
         raise DataError(NO_JUDGMENTS)

@@ -51,6 +51,14 @@ def serve(
         timeout_keep_alive=75,  # a judgment takes people longer than uvicorn's 5 s
         timeout_graceful_shutdown=5,
     )
+    try:
+        run_until_interrupted(config, listener)
+    finally:
+        store.close()
+
+
+def run_until_interrupted(config: uvicorn.Config, listener: socket.socket) -> None:
+    """Serve on an open socket until Ctrl-C, and close it."""
     gc.freeze()  # the collector need not visit again and again what lives as long as the process
     try:
         uvicorn.Server(config).run(sockets=[listener])
@@ -58,7 +66,6 @@ def serve(
         pass
     finally:
         listener.close()
-        store.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -60,6 +60,11 @@ def _no_number(value: Any, place: str = "") -> str | None:
     return next(filter(None, places), None)
 
 
+def missing_output(path: Path | str) -> DataError:
+    """The error for a file of a stage that is not there."""
+    return DataError(f"{path}: no such file; run the stage that writes it (dvc repro)")
+
+
 def read_json(path: Path | str) -> Any:
     """Read JSON that a stage wrote.
 
@@ -69,4 +74,4 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None
+        raise missing_output(path) from None

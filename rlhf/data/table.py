@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from rlhf.data.columns import column_of, rows_of
 from rlhf.data.contracts import Contract, exact
 from rlhf.data.errors import DataError
-from rlhf.data.files import written_beside
+from rlhf.data.files import missing_output, written_beside
 
 IN_HAND = 1024  # rows that are dicts at one time
 _GROUP_ROWS, _GROUP_BYTES = 4096, 4 * 2**20  # what a group holds at most, before compression
@@ -186,7 +186,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 def _opened(path: Path, contract: Contract) -> pq.ParquetFile:
     if not path.exists():
-        raise DataError(f"{path}: no such file; run the stage that writes it (dvc repro)")
+        raise missing_output(path)
     try:
         file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf.data.errors import DataError
 from rlhf.data.reward_folder import why_no_reward
 from rlhf.settings import Pretrained, Scratch, Settings
 
@@ -48,6 +49,16 @@ def contradictions(settings: Settings) -> list[Problem]:
         )
         if holds
     ]
+
+
+def refuse_missing_config(stage: str, config: str) -> None:
+    """Refuse a config file of accelerate that is not there.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not Path(config).is_file():
+        raise DataError(f"{stage}.accelerate: no such file: {config}; deploy/accelerate has some")
 
 
 def cautions(settings: Settings) -> list[str]:

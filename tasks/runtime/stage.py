@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
-from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
 from rlhf.settings import Settings, SettingsError, base_name, load_settings
 from tasks.graph import dvc_hash, flat, stage_key, stage_params, stages
 from tasks.runtime.declared import Declared
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.places import git_commit, main_checkout
-from tasks.runtime.preflight import contradictions
+from tasks.runtime.preflight import contradictions, refuse_missing_config
 from tasks.runtime.tracking import FINAL, PARENT_RUN, connect, dvc_command, parent_run
 
 if TYPE_CHECKING:
@@ -187,8 +186,7 @@ def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) ->
         return
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(settings.processes)]
     if config:
-        if not Path(config).is_file():
-            raise DataError(f"{stage.name}.accelerate: no such file: {config}; deploy/accelerate has some")
+        refuse_missing_config(stage.name, config)
         command += ["--config_file", config]
     else:
         # Without a GPU, --multi_gpu starts processes on the CPU; --cpu would need MPI.
