@@ -91,23 +91,24 @@ def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def compute_in_float32(model: Any) -> None:
-    """Let a model whose weights lie in bfloat16 compute in float32, where this processor does so faster.
+def compute_in_float32(model: Any, everywhere: bool = False) -> None:
+    """Let a model whose weights lie in bfloat16 compute in float32: where this processor does so faster, or
+    everywhere, as the precision `fp32` asks for.
 
     Without AMX a product in bfloat16 takes five to ten times as long as one in float32 (dev/LOG.md). The
     matrices of the layers, which are most of a model, stay in bfloat16, and each is a float32 matrix only
-    while it is multiplied with. Embeddings, norms and head become float32. No-op on other devices and for
-    models in float32.
+    while it is multiplied with. Embeddings, norms and head become float32. No-op for models in float32.
     """
     narrow = {p for p in model.parameters() if p.dtype == torch.bfloat16}
-    if not narrow or model.device.type != "cpu":
-        return
-    if arithmetic("auto", model.device, model.config.get_text_config().hidden_size) != torch.float32:
+    width = model.config.get_text_config().hidden_size
+    faster = model.device.type == "cpu" and arithmetic("auto", model.device, width) == torch.float32
+    if not narrow or not (faster or everywhere):
         return
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     for module in model.modules():
-        if type(module) in (nn.Linear, Conv1D) and module is not head and module.weight in narrow:
-            module.__class__ = _Linear if type(module) is nn.Linear else _Conv1D
+        kind = _OF_ITS_INPUT.get(type(module))
+        if kind and module is not head and module.weight in narrow:
+            module.__class__ = kind
             narrow.remove(module.weight)
     for p in narrow:
         p.data = p.data.float()
@@ -150,3 +151,7 @@ class _Conv1D(Conv1D):
         if states.dtype == self.weight.dtype or torch.is_autocast_enabled(states.device.type):
             return super().forward(states)
         return _product(states, self.weight.T, self.bias)
+
+
+# A layer that was changed before stays as it is.
+_OF_ITS_INPUT: dict[type, type] = {nn.Linear: _Linear, _Linear: _Linear, Conv1D: _Conv1D, _Conv1D: _Conv1D}

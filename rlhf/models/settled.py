@@ -52,7 +52,8 @@ def open_folder(path: Path | str, dtype: str | None = None) -> tuple[Path, Settl
     """The folder that a model's weights come from, what is settled of it, and its adapters if it has some.
 
     Raises:
-        DataError: no such folder, or the base of the adapters is missing or another one.
+        DataError: no such folder, other weights than it was saved with, or the base of the adapters is
+            missing or another one.
     """
     path, adapters = Path(path), load_adapters(Path(path))
     settled = read_settled(path)
@@ -61,6 +62,8 @@ def open_folder(path: Path | str, dtype: str | None = None) -> tuple[Path, Settl
     folder = base_of(path) if adapters else path
     if not (folder / "config.json").exists():
         raise DataError(f"{folder}: no model here; run the stage that writes it (dvc repro)")
+    if not adapters:  # `base_of` has checked what they sit on
+        checked_hash(folder)
     return folder, settled, adapters
 
 
@@ -79,7 +82,7 @@ def base_of(path: Path) -> Path:
             f"{path}: the model that these adapters sit on is missing: {folder}; copy it there, too "
             f"(hash {base['hash'][:12]})"
         )
-    if (hash_there := hash_of(folder)) != base["hash"]:
+    if (hash_there := checked_hash(folder)) != base["hash"]:
         raise DataError(
             f"{path}: these adapters sit on a model of hash {base['hash'][:12]}, and {folder} has "
             f"{hash_there[:12]}; bring that one back, or train them again"
@@ -91,6 +94,21 @@ def hash_of(folder: Path) -> str:
     """The hash of a model folder's weights: the one that it was saved with, else of the files."""
     recorded = read_json(folder / SETTLED).get("hash") if (folder / SETTLED).exists() else None
     return str(recorded or weights_hash(folder))
+
+
+def checked_hash(folder: Path) -> str:
+    """The hash of a model folder's weights, which are those that it was saved with.
+
+    Raises:
+        DataError: other weights, whose context, template and arithmetic nobody has settled.
+    """
+    there, said = weights_hash(folder), hash_of(folder)
+    if there != said:
+        raise DataError(
+            f"{folder}: its weights have the hash {there[:12]}, and {SETTLED} is of those with {said[:12]}; "
+            "bring these back, or run the stage that writes the folder (dvc repro)"
+        )
+    return there
 
 
 def read_settled(folder: Path | str) -> Settled:

@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlhf.compute import arithmetic
+from rlhf.compute import arithmetic, compute_in_float32
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch
 from rlhf.models.logprobs import response_logprobs
@@ -87,6 +87,8 @@ def assign_roles(
     for network in (model, reference, value, *_models(rewards)):
         if isinstance(network, nn.Module):
             drop_borrowed_forwards(network)
+        if isinstance(network, PreTrainedModel) and args.precision == "fp32":
+            compute_in_float32(network, everywhere=True)
     backbone: Backbone | None = None
     if isinstance(policy, PeftModel) or peft_config is not None:
         if reference is not None:

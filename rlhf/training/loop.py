@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from rlhf.compute import arithmetic, autocast, processes
+from rlhf.compute import arithmetic, autocast, compute_in_float32, processes
 from rlhf.data.errors import DataError
 from rlhf.models.policy import Held
 from rlhf.training.checkpoints import last_checkpoint
@@ -63,12 +63,15 @@ class InPrecision:
         return autocast(device, arithmetic(self.precision, device, width))
 
 
-def learner(held: Held) -> Any:
+def learner(held: Held, precision: str = "auto") -> Any:
     """What a trainer gets of a model in hand: the adapted model, or the model with all weights in float32.
 
-    Steps of a training are too small for bfloat16: most of them would be rounded away.
+    Steps of a training are too small for bfloat16: most of them would be rounded away. What adapters sit on
+    may be in bfloat16; with the precision `fp32` it computes in float32 nevertheless.
     """
     if held.adapters is not None:
+        if precision == "fp32":
+            compute_in_float32(held.model, everywhere=True)
         return held.adapters
     if held.settled.dtype != "float32" or held.model.dtype != torch.float32:
         held.model.float()

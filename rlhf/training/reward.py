@@ -194,7 +194,7 @@ def train_reward(
     )
     shard_on_cpus()
     trainer = RankingTrainer(
-        model=learner(reward),
+        model=learner(reward, precision),
         args=args,
         train_dataset=Dataset.from_dict(examples),
         processing_class=reward.tokenizer,

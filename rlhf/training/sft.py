@@ -117,7 +117,7 @@ def sft(
     )
     shard_on_cpus()
     trainer = OrderedSFTTrainer(
-        model=learner(policy),
+        model=learner(policy, precision),
         args=args,
         train_dataset=Dataset.from_dict(encoded),
         processing_class=policy.tokenizer,

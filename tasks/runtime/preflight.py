@@ -210,6 +210,16 @@ def _of_training(settings: Settings) -> list[tuple[str, str, bool]]:
             "base.quantization is 4bit, and weights of 4 bits cannot learn: set base.lora",
             getattr(settings.base, "quantization", "none") != "none" and settings.base.lora is None,
         ),
+        *(
+            (
+                stage,
+                f"{stage}.precision is fp32, and base.quantization 4bit computes in bf16: set it to auto, or "
+                "base.quantization to none",
+                getattr(settings.base, "quantization", "none") == "4bit"
+                and getattr(settings, stage).precision == "fp32",
+            )
+            for stage in ("sft", "reward", "ppo")
+        ),
         (
             "reward",
             f"reward.batch_size {settings.reward.batch_size} is not divisible by {processes} processes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from rlhf.compute import compute_in_float32
 from rlhf.models.adapters import add_adapters
 from rlhf.settings import Lora
+from rlhf.training.loop import learner
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
@@ -78,6 +80,22 @@ def test_weights_that_learn_have_their_gradient(monkeypatch: pytest.MonkeyPatch)
         one(input_ids=IDS).logits.logsumexp(-1).square().sum().backward()
     ours, theirs = (one.model.layers[0].mlp.up_proj.weight.grad.float() for one in (model, wide))
     torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=2e-2)
+
+
+def test_fp32_is_obeyed_where_bfloat16_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    model = narrow("llama")
+    model.config.hidden_size = 256
+    wide = copy.deepcopy(model).float()
+    adapted = add_adapters(model, Lora(rank=2))
+    held: Any = SimpleNamespace(model=model, adapters=adapted)
+    assert learner(held, "auto") is adapted
+    assert model.dtype == torch.bfloat16
+    for _ in range(2):  # what computes so already is left as it is
+        learner(held, "fp32")
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=IDS).logits, wide(input_ids=IDS).logits)
+    assert sum(p.dtype == torch.bfloat16 for p in model.parameters()) == 2 * 7
 
 
 def test_where_bfloat16_pays_and_where_weights_are_wide_nothing_changes(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from small_base import DEMONSTRATIONS, PROMPTS, base
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig
 
@@ -189,6 +190,18 @@ def test_adapters_without_their_base_or_with_another_one_are_refused(models: Pat
     (models / "sft/adapter_model.safetensors").unlink()
     with pytest.raises(DataError, match=r"adapter_model\.safetensors is missing; only adapters"):
         load_policy(models / "sft")
+
+
+@pytest.mark.parametrize("loaded", ["pretrained", "sft"])
+def test_weights_swapped_under_an_old_policy_json_are_refused(models: Path, loaded: str) -> None:
+    weights = load_file(models / "pretrained/model.safetensors")
+    weights["model.norm.weight"] *= 1.01
+    save_file(weights, models / "pretrained/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        DataError, match=r"pretrained: its weights have the hash \w+, and policy.json is of"
+    ) as error:
+        load_policy(models / loaded)
+    assert "\n" not in str(error.value)
 
 
 def test_adapters_on_a_model_in_no_folder_cannot_be_saved(base: Path, tmp_path: Path) -> None:

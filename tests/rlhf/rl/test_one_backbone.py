@@ -101,6 +101,19 @@ def test_policy_and_value_learn_and_base_reference_and_reward_stay(tokenizer, tm
     assert rows[-1]["objective/kl"] > 0.0
 
 
+def test_a_body_in_bfloat16_computes_in_float32_where_that_is_asked_for(tokenizer, tmp_path: Path) -> None:
+    tokens, seen = batch(tokenizer), {}
+    for precision in ("auto", "fp32"):
+        trainer = on_one_backbone(tokenizer, tmp_path, "bfloat16", precision=precision, num_updates=1)
+        with torch.no_grad():
+            seen[precision] = response_logprobs(trainer.networks.policy, tokens, 1.0)[0]
+    policy = put_on(base(tokenizer, "bfloat16").float(), adapters(tokenizer, 1)).get_base_model()
+    with torch.no_grad():
+        wide = response_logprobs(policy.eval(), tokens, 1.0)[0]
+    torch.testing.assert_close(seen["fp32"], wide, atol=1e-6, rtol=1e-6)
+    assert (seen["auto"] - wide).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "wide"])
 def test_at_the_start_the_reference_is_the_policy_to_the_bit(tokenizer, tmp_path: Path, kind: str) -> None:
     trainer = on_one_backbone(tokenizer, tmp_path, kind, num_updates=1)

@@ -97,6 +97,11 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "collect",
         "evaluate.response_length is 300 tokens",
     ),
+    "float32 of weights of 4 bits": (
+        {"base": {"path": str(ROOT), "quantization": "4bit", "lora": {}}, "reward__precision": "fp32"},
+        "reward",
+        "reward.precision is fp32, and base.quantization 4bit computes in bf16",
+    ),
     "mini-batches of a part of an episode": (
         {"ppo__mini_batches": 3},
         "ppo",
