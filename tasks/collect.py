@@ -21,7 +21,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from rlhf.compute import deterministic
+from rlhf.data.clean import unclean
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, SPLITS, VOTE, with_ids
 from rlhf.data.conversations import Messages
 from rlhf.data.corrupted import corrupted
@@ -177,7 +180,8 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
 def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings: Settings) -> list[list[str]]:
     """For each demonstration its completion and `collect.candidates` - 1 samples of a policy.
 
-    A person is shown no empty text, and no text twice: equal samples are one candidate.
+    A person is shown no empty text, no bytes that are no text (byte-level BPE can make such), and
+    no text twice: equal samples are one candidate.
     """
     params, samples = settings.collect, settings.collect.candidates - 1
     outputs = generate(
@@ -188,12 +192,16 @@ def candidates(policy: Path | str, posts: Sequence[Mapping[str, Any]], settings:
         seed=settings.seed,
         batch_size=256,
     )
+    marks = unclean(pa.array(outputs, pa.string())).to_pylist()
+    broken = {text.strip() for text, bad in zip(outputs, marks, strict=True) if bad}
     shown = []
     for i, post in enumerate(posts):
         texts: dict[str, str] = {}
         for text in [post["completion"], *outputs[i * samples : (i + 1) * samples]]:
             texts.setdefault(text.strip(), answer_behind(post["messages"] is None, text))
-        shown.append([text for stripped, text in texts.items() if stripped])
+        shown.append([text for stripped, text in texts.items() if stripped and stripped not in broken])
+    if broken:
+        print(f"{len(broken)} of {len(outputs)} samples hold characters that no person types: left out")
     return shown
 
 

@@ -7,25 +7,17 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from rlhf.data.clean import unclean
 from rlhf.data.conversations import check_messages
 from rlhf.data.errors import DataError
 from tasks.rules.rule import ANSWERS, FILL, TEXTS, Mask, Rule
 from tasks.rules.view import Batch, numpy
-
-# Control characters other than tab and line feed, and the mark that decoders leave for a broken byte, in
-# RE2's spelling, which Arrow reads.
-_BAD_CHARACTERS = r"[\x00-\x08\x0b-\x1f\x7f-\x{9f}\x{fffd}]"
 
 
 def blank(texts: Any) -> Any:
     """Which texts of an Arrow array are null, empty or white space alone."""
     empty = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
     return pc.fill_null(empty, True)
-
-
-def unclean(texts: Any) -> Any:
-    """Which texts hold characters that no person types."""
-    return pc.fill_null(pc.match_substring_regex(texts, _BAD_CHARACTERS), False)
 
 
 def _longer(texts: Any, most: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -20,7 +21,9 @@ from rlhf.data.files import read_json
 from rlhf.data.table import read_table, write_table
 from rlhf.models.policy import Policy, save_model
 from rlhf.models.scratch import new_model, train_tokenizer
+from rlhf.settings import load_settings
 from tasks.collect import _same_turns, agreement
+from tasks.collect import candidates as collected
 
 
 def row(labeler: str, ranking: list[int], group: str = "expert", seconds: float | None = None) -> dict:
@@ -120,6 +123,24 @@ def test_references_stand_above_samples_and_above_references_made_worse(workspac
     assert sum(n for who, n in policies.items() if "," in who) == 2 * sum(splits.values())
     figures = workspace.stage("reward")
     assert figures["loss"] is not None
+
+
+def test_samples_that_are_no_text_are_left_out_and_counted(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deterministic(0, 1)
+    tokenizer = train_tokenizer(["a few words"], "bpe", 300)
+    policy = Policy(new_model("0.1M", tokenizer, 256), tokenizer)
+    posts = [{"prompt": f"p{i}", "messages": None, "completion": " fine"} for i in range(20)]
+    # A model that knows nothing writes bytes, most of which are no UTF-8.
+    save_model(policy, "models/bytes")
+    shown = collected("models/bytes", posts, load_settings())
+    assert all(texts[0] == " fine" for texts in shown)
+    every = [text for texts in shown for text in texts]
+    assert not any(ord(letter) in (*range(9), 0x7F, 0xFFFD) for text in every for letter in text)
+    counted = re.search(r"(\d+) of 60 samples hold characters", capsys.readouterr().out)
+    assert counted
+    assert int(counted[1]) >= 60 - len(every) + 20 > 30
 
 
 def test_the_reward_stage_weighs_labelers_by_their_overlap(workspace: Workspace) -> None:
