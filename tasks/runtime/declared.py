@@ -12,6 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+# Parameters that no stage needs to declare, because what it computes does not depend on them: activations
+# that are computed twice are the same. DVC could not look at them either: not every type of base has them.
+FREE = ("base.gradient_checkpointing",)
+
 
 class UndeclaredParameter(Exception):
     """A stage reads a parameter that dvc.yaml does not declare for it; its entry there must be corrected."""
@@ -30,7 +34,8 @@ class Declared:
     """
 
     def __init__(self, section: BaseModel, keys: Collection[str], stage: str, at: str = "") -> None:
-        self._section, self._keys, self._stage, self._at = section, keys, stage, at
+        self._section, self._stage, self._at = section, stage, at
+        self._keys = {*keys, *FREE}
 
     def __getattr__(self, name: str) -> Any:
         parameter = None if name.startswith("_") else type(self._section).model_fields.get(name)

@@ -42,6 +42,22 @@ def test_what_is_not_declared_names_stage_parameter_and_file(read: object, key: 
         read(settings)  # type: ignore[operator]
 
 
+def test_what_changes_no_result_needs_no_declaration() -> None:
+    settings = Declared(Settings(base={"path": "gpt2", "gradient_checkpointing": True}), ["reward"], "reward")
+    assert settings.base.gradient_checkpointing
+    with pytest.raises(UndeclaredParameter, match=r"'base\.path'"):
+        settings.base.path  # noqa: B018
+
+
+@pytest.mark.parametrize("stage", ["sft", "collect", "reward", "ppo", "evaluate"])
+def test_a_model_folder_that_moved_retrains_nothing(stage: str, workspace: Workspace) -> None:
+    base = {"type": "pretrained", "lora": None}
+    workspace.set({"base": base | {"path": "here"}})
+    before = context.stage_params(stage)
+    workspace.set({"base": base | {"path": "there"}})
+    assert context.stage_params(stage) == before
+
+
 def test_a_name_that_is_no_parameter_is_a_plain_mistake() -> None:
     with pytest.raises(AttributeError):
         Declared(SETTINGS, ["seed"], "x").sead  # noqa: B018
