@@ -136,9 +136,9 @@ CASES: dict[str, Case] = {
     # documents
     "a document that is cut off": case("d.json", LIST[:-40], LIST, "not valid JSON", "cut off"),
     "a text as a document": case("d.json", b'"rows"', LIST, "expected a list of rows, got str"),
-    "columns as a document": case(
+    "columns of other rows": case(
         "d.json",
-        b'{"prompt": {"0": "a"}, "ranking": {"0": [1]}}',
+        b'{"prompt": {"0": "a", "1": "b"}, "ranking": {"0": [1]}}',
         LIST,
         "an object of columns",
         "orient='records'",

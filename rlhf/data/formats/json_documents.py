@@ -1,4 +1,7 @@
-"""A `.json` file as rows: a list, an object with the list in it, splits with a list each, or JSON lines."""
+"""A `.json` file as rows: a list, an object with the list in it, splits with a list each, or JSON lines.
+
+What pandas writes besides is read, too: an object of columns, of rows by their index, and its `split` form.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,14 @@ from rlhf.data.formats.json_files import TOO_MUCH, first_value, json_lines, refu
 from rlhf.data.formats.split_names import split_named
 from rlhf.data.formats.text_files import CHUNK, Fault, read_text, text_chunks, text_lines
 
+# Names by which columns are told from the names of rows.
+_COLUMNS = frozenset(
+    (
+        *("prompt", "question", "instruction", "input", "query", "context", "messages", "conversations"),
+        *("chosen", "rejected", "completion", "completions", "response", "answer", "output", "text"),
+        *("response_a", "response_1", "answer_a", "answer_1", "ranking", "label", "fields", "data"),
+    )
+)
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -101,6 +112,10 @@ def _is_lines(path: Path) -> bool:
 def _rows(path: Path, document: Any, say: Callable[[str], None]) -> list[Any]:
     if not isinstance(document, dict):
         raise DataError(f"{path}: expected a list of rows, got {type(document).__name__}")
+    if told := _by_pandas(path, document, say):
+        return told
+    if len(document) == 1 and isinstance(inside := next(iter(document.values())), dict):
+        return _rows(path, inside, say)  # an object around it all
     tables = {name: rows for name, rows in document.items() if _is_table(rows)}
     splits = {name: split_named(name) for name in tables}
     if tables and len(tables) == len(document) and all(splits.values()):
@@ -126,14 +141,6 @@ def _rows(path: Path, document: Any, say: Callable[[str], None]) -> list[Any]:
             f"{path}: an object with several lists of rows, {', '.join(tables)}; write each to a file of its "
             "own"
         )
-    if (
-        document
-        and all(isinstance(value, (list, dict)) for value in document.values())
-        and _by_columns(document)
-    ):
-        raise DataError(
-            f"{path}: an object of columns; write a list of rows (pandas: to_json(path, orient='records'))"
-        )
     return [document]
 
 
@@ -149,12 +156,45 @@ def _is_table(value: Any) -> bool:
     )
 
 
-def _by_columns(document: Mapping[str, Any]) -> bool:
-    """Whether it is how pandas writes columns: an object or a list for each."""
+def _by_pandas(path: Path, document: Mapping[str, Any], say: Callable[[str], None]) -> list[Any]:
+    """The rows of what `DataFrame.to_json`, `to_dict` or the Hub's rows interface wrote; none of others.
+
+    Raises:
+        DataError: rows that were cut off, or of another number of cells than there are columns.
+    """
     values = list(document.values())
-    if all(isinstance(value, Mapping) for value in values):
-        return all(
-            value.keys() == values[0].keys() and all(key.isdigit() for key in value) for value in values
-        )
+    names, cells = document.get("columns"), document.get("data")
+    if isinstance(names, list) and isinstance(cells, list) and all(isinstance(row, list) for row in cells):
+        if odd := next((n for n, row in enumerate(cells, start=1) if len(row) != len(names)), None):
+            raise DataError(f"{path}: row {odd}: {len(cells[odd - 1])} cells for {len(names)} columns")
+        say(f"{path}: rows under 'data', their names under 'columns' (pandas: orient='split')")
+        return [dict(zip(names, row, strict=True)) for row in cells]
+    rows = document.get("rows")
+    if "features" in document and isinstance(rows, list) and all("row" in row for row in rows):
+        if cut := next((row for row in rows if row.get("truncated_cells")), None):
+            raise DataError(
+                f"{path}: row {cut.get('row_idx')}: cells {cut['truncated_cells']} are cut off there; fetch "
+                "the data set's files"
+            )
+        say(f"{path}: its rows are those under 'rows', as the Hub shows them")
+        return [row["row"] for row in rows]
+    if len(values) > 1 and all(isinstance(value, Mapping) and value for value in values):
+        inner = [value.keys() for value in values]
+        if all(map(str.isdigit, document)) or (_COLUMNS & inner[0] and not _COLUMNS & document.keys()):
+            say(f"{path}: an object of rows, {len(values)} of them (pandas: orient='index')")
+            return values
+        if all(keys == inner[0] for keys in inner) and (
+            all(map(str.isdigit, inner[0])) or _COLUMNS & document.keys()
+        ):
+            say(f"{path}: an object of columns (pandas), each with its {len(inner[0])} rows")
+            return [{name: column[key] for name, column in document.items()} for key in values[0]]
+        if all(key.isdigit() for keys in inner for key in keys):
+            raise DataError(
+                f"{path}: an object of columns, which have not the same rows ({len(inner[0])} and others); "
+                "write a list of rows (pandas: to_json(path, orient='records'))"
+            )
     lists = [v for v in values if isinstance(v, list) and not any(isinstance(row, Mapping) for row in v)]
-    return len(lists) == len(values) > 1 and len({len(value) for value in lists}) == 1
+    if len(lists) == len(values) > 1 and len({len(value) for value in lists}) == 1:
+        say(f"{path}: an object of columns, each a list of its {len(lists[0])} rows")
+        return [dict(zip(document, row, strict=True)) for row in zip(*values, strict=True)]
+    return []

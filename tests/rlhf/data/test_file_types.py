@@ -237,12 +237,23 @@ def test_json_that_holds_its_rows(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert rows({"messages": turns}) == [{"messages": turns}]
     assert rows({"chosen": turns, "rejected": turns}) == [{"chosen": turns, "rejected": turns}]
-    for columns in (
+    two = [{"a": "x", "b": "z"}, {"a": "y", "b": "w"}]
+    frame = pd.DataFrame(two)
+    for document in (
         {"a": ["x", "y"], "b": ["z", "w"]},
-        {"a": {"0": "x", "1": "y"}, "b": {"0": "z", "1": "w"}},
+        *(json.loads(frame.to_json(orient=orient)) for orient in ("columns", "index", "split")),
+        {"features": [{"name": "a"}], "rows": [{"row_idx": n, "row": row} for n, row in enumerate(two)]},
+        {"data": {"rows": two}},
     ):
-        with pytest.raises(DataError, match="an object of columns; write a list of rows"):
-            rows(columns)
+        assert rows(document) == two, document
+    named = frame.rename(columns={"a": "prompt"}, index={0: "first", 1: "second"})
+    for orient in ("columns", "index"):
+        assert rows(json.loads(named.to_json(orient=orient))) == named.to_dict(orient="records")
+    cut = {"features": [{}], "rows": [{"row_idx": 7, "row": {"a": "x"}, "truncated_cells": ["a"]}]}
+    with pytest.raises(DataError, match=r"row 7: cells \['a'\] are cut off"):
+        rows(cut)
+    with pytest.raises(DataError, match="row 2: 1 cells for 2 columns"):
+        rows({"columns": ["a", "b"], "data": [["x", "y"], ["z"]]})
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1000])

@@ -74,7 +74,7 @@ def test_jsonl_may_hold_line_separators_byte_order_marks_and_windows_ends(tmp_pa
         ("d.json", b'[{"prompt": "a"', "not valid JSON"),
         ("d.json", b'{"prompt": "a"}', "row 1: column 'completion' is missing"),
         ("d.json", b'"a"', "expected a list of rows"),
-        ("d.json", b'{"a": {"0": 1}, "b": {"0": 2}}', "an object of columns; write a list of rows"),
+        ("d.json", b'{"a": {"0": 1}, "b": {"1": 2}}', "an object of columns, which have not the same rows"),
         ("d.json", b'{"a": [{"x": 1}], "b": [{"y": 2}]}', "several lists of rows, a, b"),
         ("d.jsonl", b'[{"prompt": "a", "completion": "b"}]', "let its name end in .json"),
         ("d.jsonl", b'{\n"prompt": "a"}', "row 1: not valid JSON"),
@@ -182,7 +182,7 @@ def test_a_whole_number_written_with_a_point_is_one(tmp_path: Path) -> None:
     assert [type(row["strength"]), type(row["seconds"])] == [int, float]
 
 
-@pytest.mark.parametrize("ranking", [["1", "2"], [1, "2"], [True, 2], [[1], [2]]])
+@pytest.mark.parametrize("ranking", [["1", "b"], [1, "2"], [True, 2], [[1], [2]]])
 def test_rankings_of_something_else_are_refused(ranking: list[Any], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is no number"):
         dense_ranks(ranking)
