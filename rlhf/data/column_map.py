@@ -7,6 +7,7 @@ from string import Formatter
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.near import meant
 
 
 class ColumnMap:
@@ -82,8 +83,9 @@ class ColumnMap:
                 return None
             else:
                 raise DataError(
-                    f"ingest.columns names {column!r}, but the columns are {', '.join(columns)}; where "
-                    "another file has it, list the files in ingest.sources, each with its columns"
+                    f"ingest.columns names {column!r}, but the columns are {', '.join(columns)}"
+                    f"{meant(column, columns)}; where another file has it, list the files in ingest.sources, "
+                    "each with its columns"
                 ) from None
         return value
 

@@ -176,7 +176,7 @@ def _all_words(
             met.update(more.met)
         except DataError:
             continue  # what is wrong there is said when the words are mapped
-    return UnknownWords(met)
+    return type(error)(met)
 
 
 def passed_over(notes: Notes) -> str:

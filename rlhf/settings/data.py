@@ -31,7 +31,7 @@ class Reading(Section):
     words: dict[str, str] = param(
         {},
         "answer in words -> first, second, tie, both_bad or skip, such as {left one: first}, or the column "
-        "of the output that it means",
+        "of the output that it means; of a vote up, down or skip",
     )
     prompt: str | None = param(None, "column of the prompt, where several could be it")
     outputs: list[str] = param([], "columns of the outputs in order, where others could be among them")

@@ -15,7 +15,7 @@ from typing import Any
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.fields import Shown, ask_for_outputs, plain, stem_and_suffix
 from rlhf.data.layouts.layout import Item, Notes, Options, UnknownWords
-from rlhf.data.layouts.meanings import meaning_of, place_of
+from rlhf.data.layouts.meanings import meaning_of, place_in
 from rlhf.data.rankings import dense_ranks
 
 _SOME_NOTES = ("comment", "comments", "rationale", "reason", "reasons", "explanation", "feedback", "note")
@@ -211,7 +211,7 @@ def _rated(seen: Shown, answer: Answer) -> int | None:
     if len(named) == 1:
         return named[0]
     parted = stem_and_suffix(answer.question)
-    return place_of(parted[1], seen) if parted and seen.ordered else None
+    return place_in(parted[1], seen) if parted and seen.ordered else None
 
 
 def _aspect(answer: Answer, seen: Shown, place: int) -> str:

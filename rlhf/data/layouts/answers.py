@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.layouts.aspects import deciding, weight_of
 from rlhf.data.layouts.instructions import PROMPTS
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.pairs import prompted
@@ -16,6 +17,7 @@ LISTS = ("answers", "completions", "responses", "outputs", "candidates", "genera
 _TEXTS = ("answer", "response", "completion", "text", "content", "output", "generation", "message")
 _RANKS = ("rank", "ranking")
 _SCORES = ("overall_score", "score", "rating", "fine-grained_score", "reward")
+_BY_ASPECT = ("scores", "ratings", "rating", "score", "aspects", "attributes", "rewards")
 _MODELS = ("model", "policy", "model_name", "source", "name", "system")
 
 
@@ -76,9 +78,19 @@ def _ranked(answers: Sequence[Mapping[str, Any]], options: Options, notes: Notes
             notes.say(f"the answers' {key}: the {best} is the better (ingest.direction says otherwise)")
             return {"ranking": [r if r is None or best == "lower" else -r for r in ranks]}
     aspects = any(isinstance(answer.get("annotations"), Mapping) for answer in answers)
-    score = next((key for key in _SCORES if any(filled(answer.get(key)) for answer in answers)), None)
+    by_aspect = next(
+        (key for key in _BY_ASPECT if any(_is_object(answer.get(key)) for answer in answers)), None
+    )
+    score = next(
+        (k for k in _SCORES if any(filled(a.get(k)) and not _is_object(a[k]) for a in answers)), None
+    )
     if aspects and (options.aspects or score is None):
         scores = [_aspects(answer.get("annotations") or {}, options, notes) for answer in answers]
+    elif by_aspect and (options.aspects or score is None):
+        objects = [answer.get(by_aspect) or {} for answer in answers]
+        keys = dict.fromkeys(key for ratings in objects for key in ratings)
+        chosen = deciding(keys, f"the answers' {by_aspect}", options, notes)
+        scores = [weight_of(ratings, chosen, by_aspect) for ratings in objects]
     elif score is None:
         raise DataError(
             f"the answers have neither rank nor score among {', '.join(answers[0])}; known are "
@@ -92,6 +104,10 @@ def _ranked(answers: Sequence[Mapping[str, Any]], options: Options, notes: Notes
             return {"ranking": scores}
     # A score of its own for each answer that has one; without all of them only their order is kept.
     return {"ranking": [None if value is None else -value for value in scores], "scores": scores}
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _number(value: Any, column: str) -> float | None:

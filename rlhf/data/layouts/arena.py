@@ -10,19 +10,8 @@ from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a
 from rlhf.data.layouts.turns import Turns, parted, turns_of
 from rlhf.data.layouts.values import COMMON, common, comparison, filled
-from rlhf.data.layouts.verdicts import plain
-
-_RANKINGS = {
-    "model_a": ([1, 2], None),
-    "a": ([1, 2], None),
-    "model_b": ([2, 1], None),
-    "b": ([2, 1], None),
-    "tie": ([1, 1], False),
-    "tie (bothbad)": ([1, 1], True),
-    "bothbad": ([1, 1], True),
-    "both_bad": ([1, 1], True),
-    "both bad": ([1, 1], True),
-}
+from rlhf.data.layouts.verdict_words import Answers, plain
+from rlhf.data.layouts.verdicts import verdict
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
@@ -37,12 +26,10 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
             notes.pass_over("battles without a winner", record.where)
             continue
         models = [str(columns.get(f"model_{side}") or "") for side in "ab"]
-        word = str(winner).strip().lower()
-        if word not in _RANKINGS and winner in models and models[0] != models[1]:
-            word = "ab"[models.index(winner)]
-        if word not in _RANKINGS:
-            raise DataError(f"winner is {ascii(winner)[:40]}; known are model_a, model_b, tie, tie (bothbad)")
-        ranking, bad = _RANKINGS[word]
+        told = verdict(winner, "winner", Answers(("model_a", "model_b"), ("a", "b"), models), options)
+        if told.ranking is None:
+            notes.pass_over("battles that ingest.words skips", record.where, winner)
+            continue
         talks = [turns_of(columns.get(f"conversation_{side}"), record.where, notes) for side in "ab"]
         if any(not talk or talk[-1]["role"] != "assistant" for talk in talks):
             raise DataError("a conversation does not end with the assistant's turn")
@@ -51,8 +38,8 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         yield comparison(
             prompt,
             answers,
-            ranking=ranking,
-            both_bad=bad,
+            ranking=told.ranking,
+            both_bad=told.both_bad,
             policies=models if any(models) else None,
             **common(columns),
         )

@@ -21,7 +21,7 @@ _PREFERRED = these(
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
-    if columns.keys() & _PREFERRED:
+    if columns.keys() & _PREFERRED or "thumb" in columns.values():
         return False
     return len([name for name in _TURNS if columns.get(name) == "answered"]) == 1
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from rlhf.data.contracts import (
     COMPARISON,
@@ -23,8 +22,9 @@ from rlhf.data.contracts import (
 from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a
+from rlhf.data.layouts.thumb_words import thumb
 from rlhf.data.layouts.turns import turns_of
-from rlhf.data.layouts.values import LABELERS, filled, these, who_is
+from rlhf.data.layouts.values import LABELERS, filled, is_numeral, number_of, these, who_is
 from rlhf.data.rankings import dense_ranks
 
 # What people say of texts and prompts; any other column may mean that the file is more than these.
@@ -32,9 +32,6 @@ _ABOUT = these(
     "url link timestamp date created_at updated_at title lang language license meta metadata domain subset "
     "topic category task task_type tags dataset version difficulty tokens num_tokens idx index split name"
 )
-_GOOD = ("true", "good", "up", "yes", "1", "thumbs up", "thumbs_up", "like", "positive", "desirable")
-_BAD = ("false", "bad", "down", "no", "0", "thumbs down", "thumbs_down", "dislike", "negative", "undesirable")
-
 
 # The columns of each table; a schema makes a new list of its names each time that it is asked.
 _KNOWN = {name: frozenset(contract.schema.names) for name, contract in TABLES.items()}
@@ -50,6 +47,8 @@ def _fits(contract: Contract, columns: Mapping[str, str]) -> bool:
     told = columns.keys() | {"prompt"} if "messages" in columns else columns.keys()
     if contract is COMPARISON and columns.get("completions") == "objects":
         return False  # answers that bring their own ranks or scores
+    if contract is DEMONSTRATION and "thumb" in columns.values():
+        return False  # a vote
     if contract is DEMONSTRATION and columns.keys() & {"label", "rank", "ranking", "preferred", "kto_tag"}:
         return False  # a vote, answers of which some are worse, a comparison, a judgment
     return set(contract.required) - {"labeler_id"} <= told
@@ -82,6 +81,8 @@ def _rows(
                 )
         ranking = row.get("ranking")
         if isinstance(ranking, list):
+            if all(rank is None or (isinstance(rank, str) and is_numeral(rank)) for rank in ranking):
+                ranking = [rank if rank is None else number_of(rank, "ranking") for rank in ranking]
             dense = dense_ranks(ranking)
             if options.direction == "higher":
                 notes.say("rankings: the highest number is best (ingest.direction)")
@@ -96,20 +97,11 @@ def _rows(
                 )
             row["ranking"] = dense
         if contract is VOTE:
-            row["label"] = thumb(row["label"])
+            row["label"] = thumb(row["label"], "label", options, notes, record.where)
+            if row["label"] is None:
+                notes.pass_over("votes that ingest.words skips", record.where, record.columns["label"])
+                continue
         yield Item(table, row)
-
-
-def thumb(label: Any, column: str = "label") -> bool:
-    """A vote as true or false: files also say 1 and 0, or good and bad.
-
-    Raises:
-        DataError: neither.
-    """
-    word = str(label).strip().lower().removesuffix(".0")
-    if word in _GOOD or word in _BAD:
-        return word in _GOOD
-    raise DataError(f"column {column!r} is {ascii(label)[:40]}; it must be true for a good answer, or false")
 
 
 def _layout(contract: Contract, table: str) -> Layout:

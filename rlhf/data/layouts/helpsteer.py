@@ -24,7 +24,7 @@ _TURN = re.compile(r"\n*<extra_id_1>(User|Assistant)\n")
 def _fits_rated(columns: Mapping[str, str]) -> bool:
     answers = [name for name in _ANSWERS if is_a(columns, name, "text")]
     rated = [name for name in (*ASPECTS, *RATINGS, RANK) if name in columns]
-    thumbs = columns.keys() & {"label", "kto_tag", "liked", "thumbs_up"}
+    thumbs = columns.keys() & {"label", "kto_tag", "liked", "thumbs_up"} or "thumb" in columns.values()
     return len(answers) == 1 and bool(rated) and len(asking(columns)) == 1 and not thumbs
 
 

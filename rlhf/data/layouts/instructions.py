@@ -61,7 +61,7 @@ def instructed(record: Record, notes: Notes) -> dict[str, Any]:
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
-    if {"prompt", "completion"} <= columns.keys() or columns.keys() & JUDGED:
+    if {"prompt", "completion"} <= columns.keys() or columns.keys() & JUDGED or "thumb" in columns.values():
         return False
     answers = [name for name in ANSWERS if is_a(columns, name, "text")]
     return len(asking(columns)) == len(answers) == 1

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlhf.data.layouts.layout import NARROWER, Record
+from rlhf.data.layouts.thumb_words import says_thumb
 from rlhf.data.layouts.turns import is_transcript, role_of
 
 _NUMERAL = re.compile(r"\s*[+-]?[0-9]+([.,][0-9]+)?\s*")
@@ -16,9 +17,10 @@ _NUMERAL = re.compile(r"\s*[+-]?[0-9]+([.,][0-9]+)?\s*")
 def kinds(records: Sequence[Record]) -> dict[str, str]:
     """The kind of each column, over records.
 
-    Kinds are text, numeral (a text that is a number, as in tables), transcript (a text that tells a
-    conversation, as hh-rlhf's do), number, bool, texts, numbers, messages, answered (messages that end with
-    the assistant's), objects, object, list, other, or empty (nothing anywhere).
+    Kinds are text, numeral (a text that is a number, as in tables), thumb (a text such as `up`), transcript
+    (a text that tells a conversation, as hh-rlhf's do), number, bool, texts, numerals (texts that are
+    numbers), numbers, messages, answered (messages that end with the assistant's), objects, object, list,
+    other, or empty (nothing anywhere).
 
     The kind of most values counts, so that a single wrong value is refused with its row, and does not hide
     what the other rows are.
@@ -34,7 +36,7 @@ def _most(seen: Counter[str]) -> str:
     del seen["empty"]
     # Where only some texts are numbers, they are texts. Where some of the conversations wait for an answer,
     # the others say what the column is for.
-    broader = (("numeral", "text"), ("messages", "answered"))
+    broader = (("numeral", "text"), ("thumb", "text"), ("numerals", "texts"), ("messages", "answered"))
     for some, all_of_them in broader:
         if all_of_them in seen:
             seen[all_of_them] += seen.pop(some, 0)
@@ -49,6 +51,8 @@ def _kind(value: Any) -> str:
     if isinstance(value, str):
         if _NUMERAL.fullmatch(value):
             return "numeral"
+        if says_thumb(value):
+            return "thumb"
         return "transcript" if is_transcript(value) else "text"
     if isinstance(value, (int, float)):
         return "number"
@@ -61,6 +65,8 @@ def _kind(value: Any) -> str:
         if not all(isinstance(item, Mapping) and _is_turn(item) for item in value):
             return "objects"
         return "answered" if role_of(value[-1]) == "assistant" else "messages"
+    if inside == {"numeral"}:
+        return "numerals"
     inside = {NARROWER.get(kind, kind) for kind in inside}
     return {frozenset(["text"]): "texts", frozenset(["number"]): "numbers"}.get(frozenset(inside), "list")
 

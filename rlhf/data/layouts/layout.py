@@ -41,7 +41,7 @@ class Options:
         direction: whether the lower or the higher number is better, where the layout leaves it open.
         aspects: aspect -> weight, for ratings by aspect; empty takes the layout's own overall rating.
         words: value of an answer -> what it means: `first`, `second`, `tie`, `both_bad`, `skip`, or the name
-            of an output's column.
+            of an output's column; of a vote `up`, `down` or `skip`.
         prompt: the column that is the prompt, where several could be.
         outputs: the columns that are the outputs, in order, where others could be.
         edit: the question whose free text is an edit of the first output; without it such text is a note.
@@ -77,7 +77,9 @@ class UnknownWords(DataError):
             for question in questions
         ]
         told = "; ".join(f"question {q!r}: {v}" for q, v in zip(questions, values, strict=True) if v)
-        first = next(iter(self.met))[1]
+        super().__init__(self._line(told, next(iter(self.met))[1]))
+
+    def _line(self, told: str, first: str) -> str:
         meanings = (
             ("second", "second"),
             ("bad", "both_bad"),
@@ -86,10 +88,11 @@ class UnknownWords(DataError):
             ("tie", "tie"),
         )
         meaning = next((meaning for word, meaning in meanings if word in first.casefold()), "first")
-        super().__init__(
+        question = next(iter(self.met))[0]
+        return (
             f"answers that name no output: {told}; map them by ingest.words, such as {{{ascii(first)[:40]}: "
             f"{meaning}}} (first, second, tie, both_bad, skip, or an output), or say ingest.edit: "
-            f"{questions[0]} where that text is an edit"
+            f"{question} where that text is an edit"
         )
 
     @property
@@ -182,7 +185,13 @@ class Layout:
 
 
 # Kinds that are more exactly what another kind says: a transcript is a text, too.
-NARROWER = {"transcript": "text", "numeral": "text", "answered": "messages"}
+NARROWER = {
+    "transcript": "text",
+    "numeral": "text",
+    "thumb": "text",
+    "numerals": "texts",
+    "answered": "messages",
+}
 
 
 def has(columns: Mapping[str, str], **wanted: str) -> bool:

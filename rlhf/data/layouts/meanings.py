@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.fields import Shown, ask_for_outputs, plain, stem_and_suffix
 from rlhf.data.layouts.layout import Options
+from rlhf.data.layouts.values import words
+from rlhf.data.layouts.verdict_words import Answers, place_of, tie_of
+from rlhf.data.near import meant
 
-TIES = ("tie", "tied", "equal", "equallygood", "same", "draw", "both", "bothgood")
-BOTH_BAD = ("neither", "bothbad", "tiebothbad", "bothbadtie", "equallybad")
-_PLACE = re.compile(
-    r"(?:response|answer|output|completion|option|candidate|text|summary|model|assistant|generation)?"
-    r"(\d+|[a-z])"
-)
-_FIRST, _SECOND = ("first", "left"), ("second", "right")
+_MEANINGS = ("first", "second", "tie", "both_bad", "skip")
 
 
 def meaning_of(value: str, seen: Shown, options: Options) -> int | str | None:
@@ -23,8 +18,8 @@ def meaning_of(value: str, seen: Shown, options: Options) -> int | str | None:
     Raises:
         DataError: `options.words` says something that is none of these.
     """
-    words = {plain(word): said for word, said in options.words.items()}
-    word = words.get(plain(value))
+    mapped = {plain(word): said for word, said in options.words.items()}
+    word = mapped.get(plain(value))
     if word in ("tie", "both_bad", "skip"):
         return word
     if word is not None:
@@ -35,34 +30,27 @@ def meaning_of(value: str, seen: Shown, options: Options) -> int | str | None:
         if word in seen.names:
             return seen.names.index(word)
         raise DataError(
-            f"ingest.words says that {value!r} is {word!r}; write first, second, tie, both_bad, skip, or one "
-            f"of {', '.join(seen.names)}"
+            f"ingest.words says that {value!r} is {word!r}; write {', '.join(_MEANINGS)}, or one of "
+            f"{', '.join(seen.names)}{meant(word, (*_MEANINGS, *seen.names))}"
         )
     bare = plain(value)
     named = [place for place, name in enumerate(seen.names) if plain(name) == bare]
     if len(named) == 1:
         return named[0]
-    if bare in TIES:
-        return "tie"
-    if bare in BOTH_BAD:
-        return "both_bad"
+    if tie := tie_of(value):
+        return tie
     if bare.isdigit() and any(
         plain(known).isdigit() and said not in ("tie", "both_bad", "skip")
         for known, said in options.words.items()
     ):
         return None  # where the user says that a 0 is the first, a 1 is not the first as well
-    return place_of(bare, seen) if seen.ordered else None
+    return place_in(value, seen) if seen.ordered else None
 
 
-def place_of(bare: str, seen: Shown) -> int | None:
-    """The output that `a`, `2`, `response2` or `left` says, where the names or the user order them."""
-    if len(seen.names) == 2 and bare in (*_FIRST, *_SECOND):
-        return 0 if bare in _FIRST else 1
-    match = _PLACE.fullmatch(bare)
-    if match is None:
-        return None
-    suffixes = [(stem_and_suffix(name) or ("", ""))[1] for name in seen.names]
-    if all(suffix.isdigit() == match[1].isdigit() and suffix for suffix in suffixes):
-        return suffixes.index(match[1]) if suffixes.count(match[1]) == 1 else None
-    place = int(match[1]) - 1 if match[1].isdigit() else ord(match[1]) - ord("a")
-    return place if 0 <= place < len(seen.names) else None
+def place_in(value: str, seen: Shown) -> int | None:
+    """The output that `a`, `2`, `Response 2` or `left is better` says, where names or the user order them."""
+    said = words(value)
+    if len(said) > 1 and {"first", "second"} & set(said) and "better" in said:
+        return None  # a sentence of what was shown first, which need not be the first field
+    marks = [(stem_and_suffix(name) or ("", ""))[1] for name in seen.names]
+    return place_of(value, Answers(seen.names, marks))

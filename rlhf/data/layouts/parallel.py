@@ -7,6 +7,7 @@ from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.answers import LISTS
+from rlhf.data.layouts.aspects import are_aspects, deciding, say_people, weight_of
 from rlhf.data.layouts.instructions import PROMPTS
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.pairs import prompted
@@ -19,12 +20,11 @@ _MODELS = ("policies", "models", "model_names")
 
 
 def _lists(columns: Mapping[str, str]) -> list[str]:
-    return [name for name in LISTS if columns.get(name) == "texts"]
+    return [name for name in LISTS if is_a(columns, name, "texts")]
 
 
 def _judged(columns: Mapping[str, str]) -> list[str]:
-    kinds = ("numbers", "list", "object", "objects")
-    return [name for name in _JUDGED if columns.get(name) in kinds]
+    return [name for name in _JUDGED if is_a(columns, name, "numbers|numerals|list|object|objects")]
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
@@ -49,7 +49,7 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
             f"{column}: the {better} number is the better, equal ones tie (ingest.direction says otherwise)"
         )
         models = next((columns[m] for m in _MODELS if isinstance(columns.get(m), list)), None)
-        for who, values in _people(columns, column):
+        for who, values in _people(columns, column, options, notes):
             if not isinstance(values, list) or len(values) != len(texts):
                 raise DataError(
                     f"{column} must have a number for each of the {len(texts)} answers; it is "
@@ -67,11 +67,25 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
             )
 
 
-def _people(columns: Mapping[str, Any], column: str) -> Iterator[tuple[str | None, Any]]:
+def _people(
+    columns: Mapping[str, Any], column: str, options: Options, notes: Notes
+) -> Iterator[tuple[str | None, Any]]:
     """Who, and their numbers."""
     values = columns[column]
+    what = f"column {column!r}"
     if isinstance(values, Mapping):
-        yield from ((str(who), told) for who, told in values.items())
+        if are_aspects(values, options):
+            yield None, _weighed(values, deciding(values, what, options, notes), column)
+            return
+        say_people(values, what, notes)
+        for who, told in values.items():
+            if isinstance(told, Mapping):
+                told = _weighed(told, deciding(told, what, options, notes), column)
+            yield str(who), told
+        return
+    if values and all(isinstance(value, Mapping) for value in values):  # an object of aspects an answer
+        chosen = deciding(dict.fromkeys(key for value in values for key in value), what, options, notes)
+        yield None, [weight_of(value, chosen, column) for value in values]
         return
     if not any(isinstance(value, list) for value in values):
         yield None, values
@@ -81,6 +95,15 @@ def _people(columns: Mapping[str, Any], column: str) -> Iterator[tuple[str | Non
         raise DataError(f"{column} is of {len(values)} people, but there are {len(people)} names of them")
     for number, told in enumerate(values):
         yield who_is(people[number]) if people else f"annotator-{number + 1}", told
+
+
+def _weighed(lists: Mapping[Any, Any], chosen: Mapping[Any, float], column: str) -> list[float | None]:
+    """A number an answer, of lists by aspect."""
+    wanted = [lists[key] for key in chosen]
+    if any(not isinstance(values, list) or len(values) != len(wanted[0]) for values in wanted):
+        raise DataError(f"{column} must be a list by aspect, with a number an answer: {ascii(wanted)[:60]}")
+    rows = [dict(zip(chosen, numbers, strict=True)) for numbers in zip(*wanted, strict=True)]
+    return [weight_of(row, chosen, column) for row in rows]
 
 
 LAYOUT = Layout(

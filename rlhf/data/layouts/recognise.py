@@ -11,6 +11,7 @@ from rlhf.data.layouts import (
     arena,
     argilla,
     axolotl,
+    best_of,
     chats,
     cnndm,
     contract,
@@ -35,6 +36,7 @@ from rlhf.data.layouts import (
 )
 from rlhf.data.layouts.kinds import kinds
 from rlhf.data.layouts.layout import Layout, Record
+from rlhf.data.near import meant
 
 __all__ = ["LAYOUTS", "kinds", "recognise"]
 
@@ -62,6 +64,7 @@ LAYOUTS: tuple[Layout, ...] = (
     label_studio_flat.LAYOUT,
     *prodigy.LAYOUTS,
     parallel.LAYOUT,
+    best_of.LAYOUT,
     scitldr.LAYOUT,
     qa_feedback.LAYOUT,
     *cnndm.LAYOUTS,
@@ -82,7 +85,8 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
     if layout is not None:
         named = next((known for known in LAYOUTS if known.name == layout), None)
         if named is None:
-            raise DataError(f"there is no layout {layout!r}; there are {_names(LAYOUTS)}")
+            near = meant(layout, (known.name for known in LAYOUTS))
+            raise DataError(f"there is no layout {layout!r}{near}; there are {_names(LAYOUTS)}")
         return named
     fitting = _fitting(columns)
     small = {small_name(name): kind for name, kind in columns.items()}

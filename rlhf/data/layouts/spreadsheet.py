@@ -12,13 +12,27 @@ from itertools import chain, islice
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.layouts.aspects import NAMES, are_aspects, deciding_one, say_people
 from rlhf.data.layouts.kinds import kinds
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, text_of
-from rlhf.data.layouts.table_plan import PEOPLE, VERDICTS, Plan, plan_of
+from rlhf.data.layouts.table_plan import VERDICTS, Plan, plan_of
 from rlhf.data.layouts.turns import asked
-from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of, who_is, words
-from rlhf.data.layouts.verdicts import Answers, direction, plain, ranked, verdict
+from rlhf.data.layouts.values import (
+    COMMON,
+    PEOPLE,
+    common,
+    comparison,
+    filled,
+    is_numeral,
+    number_of,
+    object_of,
+    who_is,
+    words,
+)
+from rlhf.data.layouts.verdict_words import Answers, place_of, plain
+from rlhf.data.layouts.verdicts import Verdict, direction, ranked, verdict
 
+ORDERS = frozenset(("rank", "ranks", "ranking", "order"))  # what lists of one person's are called
 LOOK = 10_000  # rows in which the values of verdicts are looked at before the first is read
 _NOTES = dict.fromkeys(("comment", "comments", "note", "notes", "reason", "rationale", "explanation"), "note")
 
@@ -53,16 +67,38 @@ class Table:
                     f"columns {', '.join(map(repr, plan.unsure))} each say which answer is better; say which "
                     f"counts in ingest.aspects, such as {{{plan.unsure[0]}: 1}}"
                 )
-            values = (record.columns.get(name) for name in plan.verdicts for record in self._first)
+            values = [record.columns.get(name) for name in plan.verdicts for record in self._first]
             seen = {plain(v) for value in values for v in _each(value) if filled(v)}
+            _orders_are_told(values, plan)
             self._known = (options, plan, frozenset(seen))
         return self._known[1:]
 
 
 def _each(value: Any) -> list[Any]:
+    """The single verdicts of a cell."""
     if isinstance(value, Mapping):
-        return list(value.values())
+        return [v for inside in value.values() for v in _each(inside)]
     return [v for v in value if not isinstance(v, (list, Mapping))] if isinstance(value, list) else [value]
+
+
+def _orders_are_told(values: Sequence[Any], plan: Plan) -> None:
+    """Refuse lists that all name each answer once, which may be an order or people who never agree."""
+    lists = [value for value in values if filled(value) and value != []]
+    name = plan.verdicts[0] if len(plan.verdicts) == 1 else ""
+    if not lists or plan.people or not name or set(words(name)) & ORDERS:
+        return
+    answers = Answers(plan.answers, plan.marks)
+    for value in lists:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            return
+        if {place_of(item, answers) for item in value} != set(range(len(plan.answers))):
+            return
+    if all(len(value) == len(plan.answers) for value in lists):
+        raise DataError(
+            f"the lists of column {name!r} all name each answer once: where they are orders, the best first, "
+            f"say ingest.columns: {{ranking: {name}}}; where they are people's verdicts, "
+            f"{{annotator_1: {name}.0, annotator_2: {name}.1}}"
+        )
 
 
 class Row(list[Record]):
@@ -102,23 +138,27 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         fixed = common({_known(k): v for k, v in columns.items() if k not in plan.columns})
         fixed |= {"policies": models} if any(models) else {}
         fixed |= _extra(columns, plan, options, notes)
-        answers = Answers(there, [plan.marks[place] for place in places], models, seen)
+        answers = Answers(there, [plan.marks[place] for place in places], models, seen, len(plan.answers))
         completions = [text_of(texts[name], name) for name in there]
         scores = _scores(columns, plan, places, options, notes)
         judged = False
-        for who, name, value in _verdicts(columns, plan):
+        for who, name, value in _verdicts(columns, plan, answers, options, notes):
             if not filled(value):
                 continue
-            told = verdict(value, name, answers, options)
+            told = value if isinstance(value, Verdict) else verdict(value, name, answers, options)
             judged = True
             if told.ranking is None:
                 notes.pass_over("verdicts that ingest.words skips", record.where, value)
                 continue
+            if told.both_bad:
+                notes.say('"neither" and "both bad" are ties, marked as both bad')
             if len(there) > 2 and told.ranking.count(2) == len(there) - 1:
                 notes.say("an answer that is chosen is better than the others, which tie")
             row = {**fixed, "both_bad": told.both_bad, "note": fixed.get("note") or told.note}
             row |= {"labeler_id": who} if who else {}
-            yield comparison(prompt, completions, ranking=told.ranking, scores=scores.get("scores"), **row)
+            yield comparison(
+                prompt, completions, ranking=told.ranking, scores=told.scores or scores.get("scores"), **row
+            )
         if not judged and scores:
             judged = True
             yield comparison(prompt, completions, **scores, **fixed)
@@ -146,7 +186,9 @@ def _extra(columns: Mapping[str, Any], plan: Plan, options: Options, notes: Note
     return {"extra": kept} if kept else {}
 
 
-def _verdicts(columns: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str | None, str, Any]]:
+def _verdicts(
+    columns: Mapping[str, Any], plan: Plan, answers: Answers, options: Options, notes: Notes
+) -> Iterator[tuple[str | None, str, Any]]:
     """Who, the column, and what it says, for each verdict of a row."""
     if plan.flags:
         won = [name for name in plan.flags if _yes(columns.get(name))]
@@ -156,42 +198,77 @@ def _verdicts(columns: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str | No
         elif ties and not won:
             yield None, ties[0], "tie"
         return
-    if len(plan.verdicts) > 1:
-        for place, name in enumerate(plan.verdicts):
+    for place, name in enumerate(plan.verdicts):
+        who: Any = None
+        if len(plan.verdicts) > 1:
             who = columns.get(plan.people[place]) if len(plan.people) == len(plan.verdicts) else name
-            yield who_is(who), name, columns.get(name)
-        return
-    for name in plan.verdicts:
-        value = columns.get(name)
-        people = columns.get(plan.people[0]) if plan.people else None
-        if isinstance(value, Mapping):
-            yield from ((str(who), name, told) for who, told in value.items())
-        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
-            yield from (_told(item, name, number) for number, item in enumerate(value, start=1))
-        elif isinstance(value, list) and _several(value, name, people, plan):
+        value = object_of(columns.get(name)) or columns.get(name)
+        people = columns.get(plan.people[0]) if plan.people and len(plan.verdicts) == 1 else None
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            items = _counting(value, name, options, notes)
+            for number, item in enumerate(items, start=1):
+                said_by, said = _told(item, name, f"annotator-{number}" if len(items) > 1 else None)
+                for person, told in _by_key(said, name, said_by, answers, options, notes):
+                    yield person, name, told
+        elif isinstance(value, list) and _several(value, name, people):
             names = people if isinstance(people, list) else [f"annotator-{i + 1}" for i in range(len(value))]
             if len(names) != len(value):
                 raise DataError(f"{plan.people[0]} lists {len(names)} people, {name} {len(value)} verdicts")
             yield from ((who_is(who), name, told) for who, told in zip(names, value, strict=True))
         else:
-            yield None, name, value
+            for person, told in _by_key(value, name, who_is(who), answers, options, notes):
+                yield person, name, told
 
 
-def _several(value: list[Any], name: str, people: Any, plan: Plan) -> bool:
+def _by_key(
+    value: Any, column: str, who: str | None, answers: Answers, options: Options, notes: Notes
+) -> Iterator[tuple[str | None, Any]]:
+    """Who, and a verdict, of an object: its keys are the answers, or aspects, or people."""
+    if not isinstance(value, Mapping) or not value:
+        yield who, value
+        return
+    places = {place_of(key, answers): told for key, told in value.items()}
+    if None not in places and len(places) == len(value) > 1 and all(map(is_numeral, value.values())):
+        numbers = [places.get(place) for place in range(len(answers.names))]
+        numbers = [number_of(number, column) if filled(number) else None for number in numbers]
+        better = direction(column, options)
+        notes.say(f"{column}: the {better} number is the better (ingest.direction says otherwise)")
+        scores = numbers if better == "higher" and None not in numbers else None
+        yield who, Verdict(ranked(numbers, better), scores=scores)
+    elif are_aspects(value, options):
+        name = deciding_one(value, f"column {column!r}", options, notes)
+        yield from _by_key(value[name], column, who, answers, options, notes)
+    else:
+        say_people(value, f"column {column!r}", notes)
+        for person, told in value.items():
+            yield from _by_key(told, column, str(person), answers, options, notes)
+
+
+def _counting(
+    items: Sequence[Mapping[str, Any]], column: str, options: Options, notes: Notes
+) -> Sequence[Mapping[str, Any]]:
+    """The objects of a list that are about the aspect that counts; all of them where none names an aspect."""
+    key = next((key for key in items[0] if words(key) and words(key)[-1] in NAMES), None)
+    if key is None or not all(key in item for item in items):
+        return items
+    name = deciding_one(dict.fromkeys(item[key] for item in items), f"column {column!r}", options, notes)
+    return [item for item in items if item[key] == name]
+
+
+def _several(value: list[Any], name: str, people: Any) -> bool:
     """Whether a list holds verdicts of several people, and not the ranks that a single person gave."""
     if isinstance(people, list) or any(isinstance(item, list) for item in value):
         return True
-    parts = set(words(name))
-    return not parts & {"rank", "ranks", "ranking", "order"}
+    return not set(words(name)) & ORDERS
 
 
-def _told(item: Mapping[str, Any], column: str, number: int) -> tuple[str | None, str, Any]:
+def _told(item: Mapping[str, Any], column: str, unnamed: str | None) -> tuple[str | None, Any]:
     """A verdict that is an object: who, and what."""
-    who = next((v for k, v in item.items() if set(words(k)) & PEOPLE), f"annotator-{number}")
+    who = next((v for k, v in item.items() if set(words(k)) & PEOPLE), unnamed)
     said = next((k for k in item if set(words(k)) & (VERDICTS | {"rank", "ranks", "value", "answer"})), None)
     if said is None:
         raise DataError(f"column {column!r} holds {', '.join(item)}, and none of them is a verdict")
-    return who_is(who), column, item[said]
+    return who_is(who), item[said]
 
 
 def _yes(value: Any) -> bool:

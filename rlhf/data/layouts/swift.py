@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rlhf.data.errors import DataError
-from rlhf.data.layouts.contract import thumb
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a
 from rlhf.data.layouts.pairs import judged
+from rlhf.data.layouts.thumb_words import thumb
 from rlhf.data.layouts.turns import asked, parted, turns_of
 from rlhf.data.layouts.values import COMMON, common, filled
 
@@ -50,7 +50,11 @@ def _fits_thumbs(columns: Mapping[str, str]) -> bool:
 def _rows_thumbs(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
     for record in records:
         turns = _answered(record.columns["messages"], record, notes)
-        vote = {"completion": turns[-1]["content"], "label": thumb(record.columns.get("label"))}
+        label = thumb(record.columns.get("label"), "label", options, notes, record.where)
+        if label is None:
+            notes.pass_over("votes that ingest.words skips", record.where, record.columns["label"])
+            continue
+        vote = {"completion": turns[-1]["content"], "label": label}
         yield Item("votes", asked(turns[:-1], record.where, notes) | common(record.columns) | vote)
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from rlhf.data.layouts.aspects import is_aspect
 from rlhf.data.layouts.layout import Options, is_a
-from rlhf.data.layouts.values import these, words
+from rlhf.data.layouts.values import PEOPLE, these, words
 
 _SERIES = (
     tuple("abcdefghijkl"),
@@ -30,8 +31,8 @@ VERDICTS = these(
     "judgement judgment vote pick picked favorite favourite decision ranking order preferences "
     "verdicts votes labels choices winners rankings annotations"
 )
-PEOPLE = these("annotator rater labeler judge worker reviewer evaluator person expert user")
 _NUMBERS = these("rank ranking score rating rate points stars grade quality reward")
+_PLURALS = these("ranks scores ratings rewards")
 _MODELS = these("model policy system engine generator")
 _ANSWERS = these("response answer output option candidate completion summary reply text generation")
 _ABOUT = these("comment comments note notes reason rationale explanation feedback critique edit edited")
@@ -116,6 +117,9 @@ def plan_of(columns: Mapping[str, str], options: Options | None = None) -> Plan 
     judged = bool(verdicts or flags)
     numbers, aspects = _numbers_of({names: base_of[names] for names in counted}, options, judged)
     unsure = unsure or aspects
+    if len(answers) > 1 and not (judged or numbers or unsure):
+        verdicts = tuple(name for name in columns if name not in taken and _is_aspect(name, columns))
+        verdicts, unsure = _counting(verdicts, options)
     people = people or tuple(name for name in columns if name in _LISTS)[:1]
     if len(answers) < 2 or not (verdicts or numbers or flags):
         return None
@@ -198,7 +202,12 @@ def _what(names: Sequence[str], base: frozenset[str], columns: Mapping[str, str]
 
 
 def _is_verdict(name: str, columns: Mapping[str, str]) -> bool:
-    return bool(set(words(name)) & VERDICTS) and columns[name] not in ("empty", "messages", "answered")
+    said = VERDICTS | _NUMBERS | _PLURALS if columns[name] == "object" else VERDICTS
+    return bool(set(words(name)) & said) and columns[name] not in ("empty", "messages", "answered")
+
+
+def _is_aspect(name: str, columns: Mapping[str, str]) -> bool:
+    return is_aspect(name) and is_a(columns, name, "text") and not set(words(name)) & _ABOUT
 
 
 def _prompt(columns: Mapping[str, str]) -> str | None:

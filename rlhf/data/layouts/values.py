@@ -34,6 +34,9 @@ def these(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
+PEOPLE = these("annotator rater labeler judge worker reviewer evaluator person expert user")
+
+
 def common(columns: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says about its label in the contract's words: labeler, strength, split, note, source."""
     row = {name: columns[name] for name in _KEPT if columns.get(name) is not None}
@@ -69,6 +72,13 @@ def number_of(value: Any, column: str) -> float:
     if not isfinite(number):
         raise DataError(f"column {column!r} is {ascii(value)[:40]}; it must be a number")
     return number
+
+
+def is_numeral(value: Any) -> bool:
+    """Whether a value is a number, the text of one, or null for one that is not there."""
+    if isinstance(value, str):
+        return re.fullmatch(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*", value) is not None
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def object_of(value: Any) -> Mapping[str, Any] | None:

@@ -66,22 +66,22 @@ def test_letters_are_refused_where_nothing_says_which_output_is_the_first(tmp_pa
 def test_words_are_refused_with_all_that_were_met_or_mapped(tmp_path: Path) -> None:
     records = [
         record(preference=[("first is better", "u1"), ("second is better", "u2")]),
-        record(preference="no difference"),
+        record(preference="hard to say"),
     ]
     with pytest.raises(DataError) as caught:
         read_records(tmp_path, records)
     line = str(caught.value)
     assert "\n" not in line
-    for word in ("first is better", "second is better", "no difference", "ingest.words", "row 1"):
+    for word in ("first is better", "second is better", "hard to say", "ingest.words", "row 1"):
         assert word in line
-    words = {"first is better": "first", "Second is better": "response-2", "no difference": "tie"}
+    words = {"first is better": "first", "Second is better": "response-2", "hard to say": "tie"}
     items, _ = read_records(tmp_path, records, words=words)
     assert rankings(items) == [[1, 2], [2, 1], [1, 1]]
-    items, notes = read_records(tmp_path, records, words=words | {"no difference": "skip"})
+    items, notes = read_records(tmp_path, records, words=words | {"hard to say": "skip"})
     assert rankings(items) == [[1, 2], [2, 1]]
     assert any("passed over: 1 answers to question 'preference' that ingest.words skips" in n for n in notes)
-    with pytest.raises(DataError, match=r"ingest.words says that 'no difference' is 'third'"):
-        read_records(tmp_path, records, words=words | {"no difference": "third"})
+    with pytest.raises(DataError, match=r"ingest.words says that 'hard to say' is 'thirdly'"):
+        read_records(tmp_path, records, words=words | {"hard to say": "thirdly"})
 
 
 def test_numbers_that_count_otherwise_are_never_half_read(tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_a_battle_of_several_turns(tmp_path: Path) -> None:
     row = items[0].row
     assert (row["messages"], row["ranking"]) == ([user(ASK)], SECOND)
     assert row["completions"][1] == f"{B}\n\nUser: Why?\n\nAssistant: No."
-    assert "winner is 'x2'" in refused(tmp_path, [sides | {"winner": "x2"}])
+    assert "question 'winner': 'x2' (1)" in refused(tmp_path, [sides | {"winner": "x2"}])
 
 
 def test_trees_with_deleted_and_unranked_replies_in_any_order(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_thumbs(label: Any, good: bool, tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_no_thumb_is_refused(tmp_path: Path) -> None:
-    assert "column 'label' is 'spam'" in refused(
+    assert "no thumb: question 'label': 'spam' (1)" in refused(
         tmp_path, [{"prompt": ASK, "completion": A, "label": "spam"}]
     )
 
