@@ -24,12 +24,20 @@ class Beside:
         columns: of its first records.
         keep: the names of those that a user keeps; `*` keeps all.
         notes: gets the names of those that are left out.
+        joined: those that are joined to the prompt.
     """
 
     def __init__(
-        self, file: Path, layout: Layout, columns: Collection[str], keep: Iterable[str], notes: Notes
+        self,
+        file: Path,
+        layout: Layout,
+        columns: Collection[str],
+        keep: Iterable[str],
+        notes: Notes,
+        joined: frozenset[str] = frozenset(),
     ) -> None:
-        self._own, self._keep, self._notes = layout.own, frozenset(keep), notes
+        self._own = None if layout.own is None else layout.own | joined
+        self._keep, self._notes = frozenset(keep), notes
         self._layout, self._file = layout.name, file
         self._late = 0
         self._seen: set[str] = set(columns)

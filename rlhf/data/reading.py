@@ -15,6 +15,7 @@ from rlhf.data.layout_choice import layout_of
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, UnknownWords
 from rlhf.data.layouts.recognise import kinds
 from rlhf.data.part_records import SAMPLE, PutAside, Quarantined, part_records
+from rlhf.data.prompt_parts import PromptParts
 from rlhf.data.unnamed import Unnamed
 
 
@@ -129,14 +130,16 @@ def read(
     for told in recognised(source, notes, aside):
         saw(told)
         layout, options = told.layout, source.options
-        beside = Beside(told.part.files[0], layout, told.columns, options.keep, notes)
+        asked = PromptParts(layout, told.columns, options.keep, notes)
+        beside = Beside(told.part.files[0], layout, told.columns, options.keep, notes, asked.columns)
         fixed = Completion(told.part, source.name, source.split, source.named_splits, notes)
         groups = iter(layout.groups(told.records))
         for group in groups:
             first = group[0]
             try:
                 kept = beside.of(group)
-                items = [fixed.completed(item, first, kept) for item in layout.rows(group, options, notes)]
+                rows = [asked.joined(item, first) for item in layout.rows(group, options, notes)]
+                items = [fixed.completed(item, first, kept) for item in rows]
             except DataError as error:
                 # A number that counts no output says that others in the file may count something else than
                 # was read; without its row the rest would pass for sure.

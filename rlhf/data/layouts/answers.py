@@ -7,7 +7,7 @@ from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.aspects import deciding, weight_of
-from rlhf.data.layouts.instructions import PROMPTS
+from rlhf.data.layouts.instructions import INPUTS, PROMPTS
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.pairs import prompted
 from rlhf.data.layouts.turns import turns_of
@@ -43,7 +43,7 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         name = next((name for name in PROMPTS if filled(columns.get(name))), "")
         if not name:
             raise DataError("no column is the prompt; name it in ingest.columns")
-        prompt = prompted(columns[name], record, notes, columns.get("system"))
+        prompt = prompted(columns[name], record, notes, columns.get("system"), name)
         judged = _ranked(answers, options, notes)
         if len(texts) - list(judged["ranking"]).count(None) < 2:
             notes.pass_over("prompts with fewer than two judged answers", record.where)
@@ -134,5 +134,5 @@ LAYOUT = Layout(
     "overall_score, annotations}]`; `context`, `completions[{rank, completion}]`",
     fits=_fits,
     rows=_rows,
-    own=COMMON | {*LISTS, *PROMPTS},
+    own=COMMON | {*LISTS, *PROMPTS, *INPUTS},
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.answers import LISTS
-from rlhf.data.layouts.instructions import PROMPTS
+from rlhf.data.layouts.instructions import INPUTS, PROMPTS
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, UnknownWords, is_a, text_of
 from rlhf.data.layouts.pairs import prompted
 from rlhf.data.layouts.values import COMMON, common, comparison, filled, is_numeral, number_of, these, words
@@ -119,7 +119,7 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         name = next((name for name in PROMPTS if filled(columns.get(name))), "prompt")
         models = next((columns[m] for m in _MODELS if isinstance(columns.get(m), list)), None)
         yield comparison(
-            prompted(columns.get(name), record, notes, columns.get("system")),
+            prompted(columns.get(name), record, notes, columns.get("system"), name),
             texts,
             ranking=ranking,
             both_bad=bad,
@@ -161,5 +161,5 @@ LAYOUT = Layout(
     fits=_fits,
     rows=_rows,
     groups=_groups,
-    own=COMMON | {*PROMPTS, *_OFFERED, *_MODELS, "system"} | _JUDGED,
+    own=COMMON | {*PROMPTS, *INPUTS, *_OFFERED, *_MODELS, "system"} | _JUDGED,
 )

@@ -11,8 +11,9 @@ from rlhf.data.layouts.turns import asked
 from rlhf.data.layouts.values import common, filled, these
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "user")
-_INPUTS = ("input", "context")  # what a prompt is about
-_ALONE = ("prompt", "instruction", "question", "query")  # prompts that an input may go with
+INPUTS = ("input", "context", "passage", "document", "article", "background")  # what a prompt is about
+SYSTEMS = ("system", "system_prompt", "system_message")
+QUESTIONS = ("prompt", "instruction", "question", "query")  # prompts that an input may go with
 ANSWERS = ("response", "output", "answer", "completion", "target", "summary", "reply", "assistant")
 # Columns by which answers are judged: with any of them a file is more than demonstrations.
 JUDGED = these(
@@ -26,7 +27,7 @@ JUDGED = these(
 def asking(columns: Mapping[str, str]) -> list[str]:
     """The columns that could be the prompt, without what goes with it: an input, a context, a user's id."""
     names = [name for name in PROMPTS if is_a(columns, name, "text|messages")]
-    return [name for name in names if name in _ALONE] or names
+    return [name for name in names if name in QUESTIONS] or names
 
 
 def instructed(record: Record, notes: Notes) -> dict[str, Any]:
@@ -40,12 +41,8 @@ def instructed(record: Record, notes: Notes) -> dict[str, Any]:
     name = next((name for name in PROMPTS if filled(columns.get(name))), None)
     if name is None:
         raise DataError(f"no column is the prompt among {', '.join(columns)}; name it in ingest.columns")
-    prompt = columns[name]
-    for beside in _INPUTS if name in _ALONE and isinstance(prompt, str) else ():
-        if filled(columns.get(beside)):
-            notes.say(f"column {beside!r} stands on a line of its own after the {name}")
-            prompt = f"{text_of(prompt, name)}\n{text_of(columns[beside], beside)}"
-    system = columns.get("system") or columns.get("system_prompt")
+    prompt = with_context(name, columns[name], columns, notes)
+    system = next((columns[name] for name in SYSTEMS if filled(columns.get(name))), None)
     past = columns.get("history")
     if past and name in ("instruction", "query", "prompt"):
         turns = [{"role": "user", "content": text_of(prompt, name)}]
@@ -58,6 +55,27 @@ def instructed(record: Record, notes: Notes) -> dict[str, Any]:
             turns = [*({"role": role, "content": text_of(text, "history")} for role, text in said), *turns]
         prompt = turns
     return asked(prompt, record.where, notes, system, name)
+
+
+def with_context(name: str, prompt: Any, columns: Mapping[str, Any], notes: Notes) -> Any:
+    """A question with what it is about: an input or a context stands on a line after it.
+
+    Args:
+        name: the column of the prompt.
+        prompt: what it holds; turns stay as they are.
+        columns: of the record.
+        notes: gets which columns were joined.
+
+    Raises:
+        DataError: what goes with it is no text.
+    """
+    for beside in INPUTS if name.lower() in QUESTIONS and isinstance(prompt, str) else ():
+        column = next((column for column in columns if column.lower() == beside), beside)
+        text = columns.get(column)
+        if filled(text) and text != [] and not (isinstance(text, str) and text.strip() in prompt):
+            notes.say(f"column {column!r} stands on a line of its own after the {name}")
+            prompt = f"{prompt}\n{text_of(text, column)}"
+    return prompt
 
 
 def _fits(columns: Mapping[str, str]) -> bool:
@@ -90,11 +108,11 @@ LAYOUT = Layout(
         (
             *PROMPTS,
             *ANSWERS,
-            "system",
-            "system_prompt",
+            *SYSTEMS,
             "history",
             "writer_id",
             "labeler_id",
+            *INPUTS,
             "split",
             "source",
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.layouts.instructions import INPUTS, with_context
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.turns import asked, in_transcript, parted, turns_of
 from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of
@@ -111,15 +112,18 @@ def _asked(record: Record, notes: Notes) -> tuple[dict[str, Any], list[str]]:
     return parted([[{"role": "user", "content": text_of(outer, "prompt")}, *talk] for talk in talks], notes)
 
 
-def prompted(prompt: Any, record: Record, notes: Notes, system: Any = None) -> dict[str, Any]:
-    """The columns of a prompt that may be a text, turns, or a transcript that ends with `Assistant:`."""
+def prompted(
+    prompt: Any, record: Record, notes: Notes, system: Any = None, name: str = "prompt"
+) -> dict[str, Any]:
+    """The columns of a prompt that may be a text, turns, or a transcript that ends with `Assistant:`; what a
+    text is about, such as a context, goes with it."""
     if isinstance(prompt, str) and prompt.rstrip().endswith("Assistant:"):
         turns = in_transcript(prompt)
         if turns and turns[0]["role"] != "assistant" and not turns[-1]["content"].strip():
             turns = [turn | {"content": turn["content"].strip()} for turn in turns[:-1]]
             notes.say('prompts with "Human:" and "Assistant:" are read as turns')
             return asked(turns, record.where, notes, system)
-    return asked(prompt, record.where, notes, system)
+    return asked(with_context(name, prompt, record.columns, notes), record.where, notes, system, name)
 
 
 def _common_start(chosen: str, rejected: str) -> tuple[dict[str, Any], list[str]]:
@@ -142,5 +146,5 @@ LAYOUT = Layout(
     "`score_chosen`, `score_rejected`",
     fits=_fits,
     rows=_rows,
-    own=COMMON | BESIDE | {"prompt", "messages", "system", "chosen", "rejected"},
+    own=COMMON | BESIDE | {"prompt", "messages", "system", "chosen", "rejected", *INPUTS},
 )

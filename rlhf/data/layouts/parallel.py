@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.answers import LISTS
 from rlhf.data.layouts.aspects import are_aspects, deciding, say_people, weight_of
-from rlhf.data.layouts.instructions import PROMPTS
+from rlhf.data.layouts.instructions import INPUTS, PROMPTS
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a, text_of
 from rlhf.data.layouts.pairs import prompted
 from rlhf.data.layouts.values import COMMON, common, comparison, filled, number_of, who_is
@@ -43,7 +43,7 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         if column is None:
             notes.pass_over("prompts whose answers nobody judged", record.where)
             continue
-        prompt = prompted(columns.get(name), record, notes, columns.get("system"))
+        prompt = prompted(columns.get(name), record, notes, columns.get("system"), name)
         better = direction(column, options)
         notes.say(
             f"{column}: the {better} number is the better, equal ones tie (ingest.direction says otherwise)"
@@ -113,5 +113,5 @@ LAYOUT = Layout(
     "`annotators[]`",
     fits=_fits,
     rows=_rows,
-    own=COMMON | {*PROMPTS, *LISTS, *_JUDGED, *_PEOPLE, *_MODELS, "system"},
+    own=COMMON | {*PROMPTS, *INPUTS, *LISTS, *_JUDGED, *_PEOPLE, *_MODELS, "system"},
 )

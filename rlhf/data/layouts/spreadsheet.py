@@ -13,6 +13,7 @@ from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.aspects import NAMES, are_aspects, deciding_one, say_people
+from rlhf.data.layouts.instructions import INPUTS, QUESTIONS, SYSTEMS, with_context
 from rlhf.data.layouts.kinds import kinds
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, text_of
 from rlhf.data.layouts.table_plan import VERDICTS, Plan, plan_of
@@ -134,7 +135,11 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
         there = [name for name in plan.answers if filled(texts[name])]
         places = [plan.answers.index(name) for name in there]
         models = [str(columns.get(plan.models[place]) or "") for place in places] if plan.models else []
-        prompt = asked(columns.get(plan.prompt), record.where, notes, columns.get("system"), plan.prompt)
+        question = columns.get(plan.prompt)
+        if options.prompt is None:
+            beside = {name: value for name, value in columns.items() if name not in plan.columns}
+            question = with_context(plan.prompt, question, beside, notes)
+        prompt = asked(question, record.where, notes, _system(columns), plan.prompt)
         fixed = common({_known(k): v for k, v in columns.items() if k not in plan.columns})
         fixed |= {"policies": models} if any(models) else {}
         fixed |= _extra(columns, plan, options, notes)
@@ -166,6 +171,11 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
             notes.pass_over("rows without a verdict", record.where)
 
 
+def _system(columns: Mapping[str, Any]) -> Any:
+    """The system's words, where a column has them."""
+    return next((value for name, value in columns.items() if name.lower() in SYSTEMS and filled(value)), None)
+
+
 def _known(name: str) -> str:
     """A column as the contract calls it, in any letters: `Annotator` and `Worker ID` name people, too."""
     name = _NOTES.get(name.lower(), name)
@@ -175,7 +185,9 @@ def _known(name: str) -> str:
 
 def _extra(columns: Mapping[str, Any], plan: Plan, options: Options, notes: Notes) -> dict[str, Any]:
     """The columns that the plan does not read: named, or kept where the user says so."""
-    read = plan.columns | COMMON | {"system"}
+    read = plan.columns | COMMON | {name for name in columns if name.lower() in SYSTEMS}
+    if options.prompt is None and plan.prompt.lower() in QUESTIONS:
+        read |= {name for name in columns if name.lower() in INPUTS}
     read |= {name for name in columns if _known(name) in COMMON or (plan.flags and "tie" in words(name))}
     beside = [name for name in columns if name not in read]
     kept = {name: columns[name] for name in beside if name in options.keep or "*" in options.keep}
