@@ -3,6 +3,7 @@
     python -m benchmarks.ppo --trl DIR                    # every case, five paired runs: hours on two cores
     python -m benchmarks.ppo --cases '37.8m-mixed-*'      # some of them
     python -m benchmarks.ppo --quick --size tiny          # does it run at all?
+    python -m benchmarks.ppo --against COMMIT             # this working tree against another commit of it
     python -m benchmarks.ppo --device cuda --size 1b      # a GPU, bf16 weights
     python -m benchmarks.ppo growth                       # how our cost grows; needs no TRL
     python -m benchmarks.ppo --size 0.6b-lora             # SFT, reward and PPO at that size; needs no TRL
@@ -12,8 +13,8 @@ TRL dropped its PPO after 1.12, so the baseline lives in a folder apart (`--trl`
 
     pip install --target DIR --no-deps trl==1.12.0
 
-Each run is a process of its own, one after another. A pair is TRL's run and ours right after it; a ratio is
-ours over TRL's within a pair; each pair has the next seed. Both take 4 epochs with one optimiser step each,
+Each run is a process of its own, one after another. A pair is the baseline's run, TRL's or that of the other
+commit, and ours right after it; a ratio is ours over the baseline's within a pair; each pair has the next seed. Both take 4 epochs with one optimiser step each,
 a batch of 64 episodes, temperature 0.7 and responses of at most 48 tokens, and the first update of each run
 is not counted. Sizes named -lora and -full are measured by stages instead (`benchmarks.ppo_stages`).
 """
@@ -63,30 +64,34 @@ GROWTH: dict[str, list[Any]] = {
 }
 
 
-# ---- against TRL ----
+# ---- against TRL, or against another commit ----
 
 
 def compare(bench: Bench, cases: list[tuple[str, str, str]], file: Path) -> dict[str, Any]:
     """Run all pairs, writing `file` after each round so that a broken run keeps what it has."""
     results: dict[tuple[str, str, str], list[dict[str, Any]]] = {case: [] for case in cases}
     written: dict[str, Any] = {}
+    against = bench.options.against
     for repeat in range(bench.options.repeats):
         for size, lengths in dict.fromkeys(case[:2] for case in cases):
             # From one seed the two draw responses of other lengths; over several it evens out.
-            seed = bench.options.seed + repeat
-            spec = bench.spec(size, LENGTHS[lengths], who="trl", seed=seed)
-            gemm = bench.run(Spec("gemm", device=spec.device, threads=spec.threads))
-            trl = _with_share(bench.run(spec), gemm)
+            seed, prompt = bench.options.seed + repeat, LENGTHS[lengths]
+            gemm = bench.run(Spec("gemm", device=bench.options.device, threads=bench.options.threads))
+            if not against:  # TRL's side is the same for all of our variants
+                trl = _with_share(bench.run(bench.spec(size, prompt, who="trl", seed=seed)), gemm)
             for case in cases:
                 if case[:2] != (size, lengths):
                     continue
-                ours = _with_share(
-                    bench.run(bench.spec(size, LENGTHS[lengths], variant=case[2], seed=seed)), gemm
-                )
-                results[case].append({"trl": trl, "ours": ours, "gemm_operations_per_s": gemm})
+                spec = bench.spec(size, prompt, variant=case[2], seed=seed)
+                before = _with_share(bench.before(spec), gemm) if against else trl
+                ours = _with_share(bench.run(spec), gemm)
+                pair = {bench.baseline: before, "ours": ours, "gemm_operations_per_s": gemm}
+                results[case].append(pair)
                 print(f"  {repeat + 1}/{bench.options.repeats} {'-'.join(case)}", file=sys.stderr, flush=True)
         written = {
             **machine(bench.options),
+            "baseline": bench.baseline,
+            "against": against,
             "cases": [
                 {
                     "name": "-".join(case),
@@ -94,7 +99,7 @@ def compare(bench: Bench, cases: list[tuple[str, str, str]], file: Path) -> dict
                     "params": bench.params[case[0]],
                     "lengths": case[1],
                     "variant": case[2],
-                    **ratios(runs),
+                    **ratios(runs, bench.baseline),
                     "runs": runs,
                 }
                 for case, runs in results.items()
@@ -104,11 +109,11 @@ def compare(bench: Bench, cases: list[tuple[str, str, str]], file: Path) -> dict
     return written
 
 
-def ratios(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ours over TRL's within each pair: median, least and most."""
+def ratios(runs: list[dict[str, Any]], baseline: str = "trl") -> dict[str, Any]:
+    """Ours over the baseline's within each pair: median, least and most."""
     ratio = {}
     for name, figure in (("episodes_per_s", "episodes_per_s"), ("peak_memory", "peak_memory")):
-        values = [run["ours"][figure] / run["trl"][figure] for run in runs]
+        values = [run["ours"][figure] / run[baseline][figure] for run in runs]
         ratio[f"ratio_{name}"] = {
             "median": statistics.median(values),
             "min": min(values),
@@ -228,6 +233,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("what", nargs="?", choices=("compare", "growth", "gpu"), default="compare")
     parser.add_argument("--trl", default=os.environ.get("TRL112"), metavar="DIR", help="folder with TRL 1.12")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="the baseline is this commit of the repository, in place of TRL"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cpu; of `gpu`, cuda")
     parser.add_argument(
         "--size",
@@ -318,7 +326,8 @@ def main(options: argparse.Namespace) -> None:
             if not cases:
                 known = ", ".join("-".join(case) for case in every)
                 raise DataError(f"--cases {' '.join(options.cases)} names no case; there are {known}")
-            check_baseline(options)
+            if not options.against:
+                check_baseline(options)
             print(table(compare(bench, cases, file)))
     print(f"written to {file}")
 

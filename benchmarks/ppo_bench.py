@@ -31,6 +31,7 @@ class Bench:
         self.folder, self.options = folder, options
         self.params: dict[str, int] = {}
         self.deadline: float | None = None  # of `time.monotonic`; no process goes on beyond it
+        self.baseline = "before" if options.against else "trl"
 
     def run(self, spec: Spec) -> dict[str, Any]:
         """Run a spec in a process of its own.
@@ -40,6 +41,21 @@ class Bench:
         """
         return self.process("ppo_run", spec.who, spec, [self.options.trl] if spec.who == "trl" else [])
 
+    def before(self, spec: Spec) -> dict[str, Any]:
+        """Run a spec by the commit that `--against` names, from a clone in the folder.
+
+        Raises:
+            DataError: there is no such commit, or see `run`.
+        """
+        clone, commit = self.folder / "before", self.options.against
+        if not clone.exists():
+            for words in (["clone", "-q", "--shared", str(ROOT), str(clone)], ["checkout", "-q", commit]):
+                where = ["-C", str(clone)] if words[0] == "checkout" else []
+                done = subprocess.run(["git", *where, *words], capture_output=True, text=True)
+                if done.returncode:
+                    raise DataError(f"--against {commit}: {done.stderr.strip().splitlines()[-1]}")
+        return self.process("ppo_run", "before", spec, [], clone)
+
     def stage(self, spec: ppo_stages.Spec) -> dict[str, Any]:
         """Run a phase of `benchmarks.ppo_stages` in a process of its own.
 
@@ -48,7 +64,7 @@ class Bench:
         """
         return self.process("ppo_stages", spec.phase, spec, [])
 
-    def process(self, module: str, name: str, spec: Any, trl: list[str]) -> dict[str, Any]:
+    def process(self, module: str, name: str, spec: Any, trl: list[str], root: Path = ROOT) -> dict[str, Any]:
         request, answer = self.folder / "spec.json", self.folder / "result.json"
         request.write_text(json.dumps(dataclasses.asdict(spec)))
         answer.unlink(missing_ok=True)
@@ -59,7 +75,7 @@ class Bench:
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(
-                        [*(str(Path(folder).resolve()) for folder in trl), str(ROOT)]
+                        [*(str(Path(folder).resolve()) for folder in trl), str(root)]
                     ),
                     "OMP_NUM_THREADS": str(spec.threads),
                     "TRL_EXPERIMENTAL_SILENCE": "1",
@@ -68,6 +84,7 @@ class Bench:
                 },
                 capture_output=True,
                 text=True,
+                cwd=root,  # `-m` looks there first
                 timeout=left if left is None else max(left, 0.01),
             )
         except subprocess.TimeoutExpired:

@@ -26,11 +26,12 @@ GB = 1e9
 def table(written: dict[str, Any]) -> str:
     """The result as text: two lines a case, medians of the runs."""
     lines = [
-        f"{'case':29} {'who':5} {'episodes/s':>10} {'peak MB':>8} {'+models':>8} {'tokens':>6}"
+        f"{'case':29} {'who':6} {'episodes/s':>10} {'peak MB':>8} {'+models':>8} {'tokens':>6}"
         f" {'generate':>9} {'score':>6} {'optimise':>9} {'other':>6} {'of fp32':>8} {'of bf16':>8}"
     ]
     for case in written["cases"]:
-        for who in ("trl", "ours"):
+        baseline = written.get("baseline", "trl")
+        for who in (baseline, "ours"):
             runs = [run[who] for run in case["runs"]]
 
             def middle(get: Any, runs: Any = runs) -> float:
@@ -45,7 +46,7 @@ def table(written: dict[str, Any]) -> str:
                 for name in ("float32", "bfloat16")
             ]
             lines.append(
-                f"{case['name'] if who == 'trl' else '':29} {who:5}"
+                f"{case['name'] if who == baseline else '':29} {who:6}"
                 f" {middle(lambda run: run['episodes_per_s']):10.3g}"
                 f" {middle(lambda run: run['peak_memory']) / 2**20:8.0f}"
                 f" {middle(lambda run: run['peak_memory_above_models']) / 2**20:8.0f}"
@@ -58,7 +59,7 @@ def table(written: dict[str, Any]) -> str:
             for name in ("ratio_episodes_per_s", "ratio_peak_memory")
         )
         lines.append(
-            f"{'':29} ours / trl: episodes/s {speed}, peak memory {memory}, {len(case['runs'])} pairs"
+            f"{'':29} ours / {baseline}: episodes/s {speed}, peak memory {memory}, {len(case['runs'])} pairs"
         )
     return "\n".join(lines)
 
@@ -140,5 +141,6 @@ def result_file(options: argparse.Namespace) -> Path:
     name = "-".join(re.findall(r"[a-z0-9.]+", name)) or "unknown"
     name += "" if options.device == "cuda" else f"-{cores()}-cores"
     what = "-".join(options.staged) if options.staged else options.what
+    what += "-against" if options.against else ""
     kind = "ppo" + (f"-{what}" if what != "compare" else "") + ("-quick" if options.quick else "")
     return Path(options.out) / f"{kind}-{datetime.date.today().isoformat()}-{name}.json"

@@ -137,6 +137,7 @@ def test_ratios_are_of_pairs() -> None:
         (["--trl", "nowhere"], "nowhere: no TRL 1.12 here"),
         (["--trl", ""], "pip install --target DIR --no-deps trl==1.12.0"),
         (["--cases", "2b-*"], "names no case"),
+        (["--against", "no-such-commit", "--size", "tiny"], "--against no-such-commit: error: pathspec"),
         (["--device", "cuda"], "sees no GPU"),
     ],
 )
@@ -175,6 +176,25 @@ def test_the_whole_command_against_trl(tmp_path: Path) -> None:
         assert pair["trl"]["settings"]["version"] == "1.12.0"
         assert all(pair["trl"]["seconds_by_phase"][name] > 0 for name in ppo_run.PHASES)
     assert "tiny-mixed-separate-critic" in done.stdout
+
+
+def test_the_whole_command_against_another_commit(tmp_path: Path) -> None:
+    options = ["--quick", "--size", "tiny", "--cases", "tiny-mixed-shared-lora", "--threads", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ppo", "--against", "HEAD", *options, "--out", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("ppo-compare-against-quick-*.json")
+    written = json.loads(file.read_text())
+    assert (written["baseline"], written["against"]) == ("before", "HEAD")
+    (pair,) = written["cases"][0]["runs"]
+    # The same seed, models and code: the responses are the same.
+    assert pair["before"]["mean_response_length"] == pair["ours"]["mean_response_length"]
+    assert "ours / before: episodes/s" in done.stdout
 
 
 def test_seconds_are_told_apart_by_what_the_program_is_at(tmp_path: Path) -> None:
