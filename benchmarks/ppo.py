@@ -14,9 +14,10 @@ TRL dropped its PPO after 1.12, so the baseline lives in a folder apart (`--trl`
     pip install --target DIR --no-deps trl==1.12.0
 
 Each run is a process of its own, one after another. A pair is the baseline's run, TRL's or that of the other
-commit, and ours right after it; a ratio is ours over the baseline's within a pair; each pair has the next seed. Both take 4 epochs with one optimiser step each,
-a batch of 64 episodes, temperature 0.7 and responses of at most 48 tokens, and the first update of each run
-is not counted. Sizes named -lora and -full are measured by stages instead (`benchmarks.ppo_stages`).
+commit, and ours right after it; a ratio is ours over the baseline's within a pair; each pair has the next
+seed. Both take 4 epochs with one optimiser step each, a batch of 64 episodes, temperature 0.7 and responses
+of at most 48 tokens, and the first update of each run is not counted. Sizes named -lora and -full are
+measured by stages instead (`benchmarks.ppo_stages`).
 """
 
 from __future__ import annotations
