@@ -86,7 +86,7 @@ def lines(seen: Peek, settings: Settings) -> Iterator[str]:
     """What was seen, for a terminal and for Prefect's artifact."""
     yield "Recognised"
     for told in seen.parts:
-        files = str(told.part.files[0])
+        files = told.part.place
         if len(told.part.files) > 1:
             files += f" and {len(told.part.files) - 1} more"
         why = "said by ingest.layout" if settings.ingest.layout else f"columns {', '.join(told.columns)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from pathlib import Path
 from typing import Any
 
 from rlhf.data.checked_rows import checked, contract_split
@@ -29,7 +28,7 @@ class Beside:
 
     def __init__(
         self,
-        file: Path,
+        file: str,
         layout: Layout,
         columns: Collection[str],
         keep: Iterable[str],
@@ -94,7 +93,7 @@ class Completion:
         self._source = source or (file.name if format_of(file)[0] == part.name else part.name)
         self._split = split
         self._named = part.split if named_splits else None
-        self._say = lambda line: notes.say(f"{file}: {line}")
+        self._say = lambda line: notes.say(f"{part.place}: {line}")
 
     def completed(self, item: Item, record: Record, kept: dict[str, Any]) -> Item:
         """An item with what its row gets, and its place."""

@@ -48,7 +48,7 @@ def part_records(
     first: list[str] | None = None
     convert: Mapping[str, Callable[[str], Any]] | None = None
     for file in part.files:
-        rows = records(file, notes.say, _fault(file, put_aside))
+        rows = _records(part, file, notes, put_aside)
         sample = list(islice(rows, SAMPLE))
         if not sample:
             continue
@@ -56,7 +56,7 @@ def part_records(
         if first is None:
             first = list(known)
         elif known.keys() != set(first) and format_of(file)[1] not in (".jsonl", ".ndjson", ".json"):
-            raise DataError(f"{file}: {_other_columns(part.files[0], first, list(known))}")
+            raise DataError(f"{part.told(str(file))}: {_other_columns(part.files[0], first, list(known))}")
         every: Iterator[Record] = chain(sample, rows)
         if columns:
             every = _mapped(every, sample, columns, set(known), notes, put_aside)
@@ -67,6 +67,20 @@ def part_records(
                 every = chain(rows_in_hand, every)
             every = _each(every, partial(typed, converters=convert), put_aside)
         yield from every
+
+
+def _records(part: Part, file: Path, notes: Notes, put_aside: PutAside | None) -> Iterator[Record]:
+    """The records of a file; of an archive's file, each at the place that a user knows."""
+    rows = records(file, lambda line: notes.say(part.told(line)), _fault(part.told(str(file)), put_aside))
+    return rows if part.archive is None else _told(part, rows)
+
+
+def _told(part: Part, rows: Iterator[Record]) -> Iterator[Record]:
+    try:
+        for record in rows:
+            yield Record(part.told(record.where), record.columns)
+    except DataError as error:
+        raise DataError(part.told(str(error))) from None
 
 
 def _mapped(
@@ -102,7 +116,7 @@ def _each(
             put_aside(Quarantined(record.where, str(error), record.columns))
 
 
-def _fault(file: Path, put_aside: PutAside | None) -> Callable[[str, str, Any], None] | None:
+def _fault(file: str, put_aside: PutAside | None) -> Callable[[str, str, Any], None] | None:
     if put_aside is None:
         return None
     return lambda place, why, value: put_aside(Quarantined(f"{file}: {place}", why, value))

@@ -83,18 +83,18 @@ def recognised(
     notes = notes or Notes()
     for part in parts(source.path, notes.say):
         if part.split is not None and source.named_splits and source.split is None:
-            notes.say(f"{part.files[0]}: split {part.split}, by the name {part.said!r}")
+            notes.say(f"{part.place}: split {part.split}, by the name {part.said!r}")
         every = part_records(part, source.columns, notes, put_aside)
         sample = list(islice(every, SAMPLE))
         if not sample:
             if put_aside is not None:
                 continue  # all of it is put aside
-            raise DataError(f"{part.files[0]}: no rows")
+            raise DataError(f"{part.place}: no rows")
         columns = kinds(sample)
         try:
             layout = layout_of(columns, source.layout, part.table, notes.say)
         except DataError as error:
-            raise DataError(f"{part.files[0]}: {error}") from None
+            raise DataError(f"{part.place}: {error}") from None
         yield Recognised(part, layout, columns, sample, chain(sample, every))
 
 
@@ -131,7 +131,7 @@ def read(
         saw(told)
         layout, options = told.layout, source.options
         asked = PromptParts(layout, told.columns, options.keep, notes)
-        beside = Beside(told.part.files[0], layout, told.columns, options.keep, notes, asked.columns)
+        beside = Beside(told.part.place, layout, told.columns, options.keep, notes, asked.columns)
         fixed = Completion(told.part, source.name, source.split, source.named_splits, notes)
         groups = iter(layout.groups(told.records))
         for group in groups:

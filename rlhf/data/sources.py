@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.formats.archives import is_archive
 from rlhf.data.formats.parts import parts
 
 Rows = list[dict[str, Any]]
@@ -46,13 +47,20 @@ def source_hash(paths: Path | str | Sequence[Path | str]) -> str:
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
-    files = [(str(path), file) for path in paths for part in parts(path) for file in part.files]
+    files = [(str(path), file) for path in paths for file in _files(path)]
     if len(files) == 1 and Path(files[0][0]).is_file():
         return _hash(files[0][1])
     digest = hashlib.sha256()
     for _, file in files:
         digest.update(f"{file.name}\0{_hash(file)}\n".encode())
     return digest.hexdigest()
+
+
+def _files(path: Path | str) -> list[Path]:
+    """The files whose bytes are the data; an archive is one, whatever is in it."""
+    if is_archive(path):
+        return [Path(path)]
+    return [file for part in parts(path) for file in part.files]
 
 
 def _hash(file: Path) -> str:

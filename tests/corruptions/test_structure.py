@@ -210,7 +210,7 @@ CASES: dict[str, Case] = {
         "d.gz", gzip.compress(JSONL), b"", "let it end in .jsonl.gz"
     ),
     "an archive": case(
-        "d.tar.gz", gzip.compress(JSONL), b"", "an archive of files; unpack it and name the folder"
+        "d.tar.gz", gzip.compress(JSONL), b"", "damaged, cut off or locked", "bring the archive again"
     ),
     # spreadsheets
     "a column twice": case(

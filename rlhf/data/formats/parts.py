@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape, glob, has_magic
 from pathlib import Path
 
 from rlhf.data.contracts import TABLES
 from rlhf.data.errors import DataError
+from rlhf.data.formats.archives import ARCHIVES, is_archive, unpacked
 from rlhf.data.formats.compressed import COMPRESSIONS
 from rlhf.data.formats.records import SUFFIXES, format_of
 from rlhf.data.formats.saved_datasets import Saved, saved_in
@@ -35,6 +36,8 @@ class Part:
         table: the table that the name says, None where it says none.
         split: the split that the name says, None where it says none.
         said: the name that says the split, None where none does.
+        archive: the archive that the files are of, None where they lie there themselves.
+        folder: where it was unpacked.
     """
 
     name: str
@@ -42,6 +45,17 @@ class Part:
     table: str | None
     split: str | None
     said: str | None = None
+    archive: Path | None = None
+    folder: Path | None = None
+
+    def told(self, line: str) -> str:
+        """A line with the paths that a user knows: of an archive, not of where it was unpacked."""
+        return line.replace(str(self.folder), str(self.archive)) if self.archive else line
+
+    @property
+    def place(self) -> str:
+        """Its first file, as a user knows it."""
+        return self.told(str(self.files[0]))
 
 
 def parts(path: Path | str, say: Callable[[str], None] = lambda line: None) -> list[Part]:
@@ -54,7 +68,20 @@ def parts(path: Path | str, say: Callable[[str], None] = lambda line: None) -> l
     Raises:
         DataError: nothing is there, a shard is missing, or one table lies there in two types of file.
     """
+    place = Path(path).expanduser()
+    if is_archive(place):
+        folder = unpacked(place)
+        try:
+            inside = parts(folder, lambda line: say(line.replace(str(folder), str(place))))
+        except DataError as error:
+            raise DataError(str(error).replace(str(folder), str(place))) from None
+        return [replace(part, archive=place, folder=folder) for part in inside]
     root, files, whole = _named(str(path), say)
+    if len(files) == 1 and files == [place] and (shard := _OF.search(format_of(place)[0])):
+        # Named alone, a shard is meant alone; in a folder, it means that the others are lost.
+        say(f"{path}: shard {int(shard[1])} of {int(shard[2])} (counted from 0); the others are not read")
+        name = format_of(place)[0][: shard.start()]
+        return [Part(name, (place,), _table(name), split_named(name), split_named(name) and name)]
     told = [_saved(saved.folder, saved.files, saved.split) for saved in whole]
     told += _grouped(root, files)
     if not told:
@@ -111,8 +138,8 @@ def _known(file: Path) -> None:
     if kind in SUFFIXES:
         return
     name = file.name.lower()
-    if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")):
-        mend = "an archive of files; unpack it and name the folder"
+    if name.endswith(ARCHIVES):
+        mend = "an archive among other files; name it alone, or in ingest.sources"
     elif name.endswith((".xlsx", ".xls", ".ods")):
         mend = "a spreadsheet; save it as CSV UTF-8, a file for each sheet"
     elif name.endswith((".bz2", ".xz", ".7z", ".lz4")):

@@ -58,7 +58,7 @@ def test_shards_of_one_table_are_one_part_in_the_order_of_their_numbers(tmp_path
     ]
 
 
-def test_a_missing_shard_is_refused_also_where_a_pattern_or_a_name_leaves_it_out(tmp_path: Path) -> None:
+def test_a_missing_shard_is_refused_also_where_a_pattern_leaves_it_out(tmp_path: Path) -> None:
     first = write(tmp_path / "d-00000-of-00003.jsonl", pair("a"))
     write(tmp_path / "d-00002-of-00003.jsonl", pair("b"))
     with pytest.raises(DataError, match=r"d-00000-of-00003\.jsonl: shard 1 of 3 is missing.*bring the file"):
@@ -66,7 +66,14 @@ def test_a_missing_shard_is_refused_also_where_a_pattern_or_a_name_leaves_it_out
     write(tmp_path / "d-00001-of-00003.jsonl", pair("c"))
     assert len(parts(tmp_path)[0].files) == 3
     with pytest.raises(DataError, match=r"shard 1 of 3 is missing .*; name the folder, or d-\*"):
-        parts(first)
+        parts(tmp_path / "d-0000[02]-*")
+    said: list[str] = []
+    [alone] = parts(first, said.append)
+    assert (alone.name, alone.files) == ("d", (first,))
+    assert said == [f"{first}: shard 0 of 3 (counted from 0); the others are not read"]
+    train = write(tmp_path / "train-00001-of-00009.jsonl", pair("t"))
+    assert [part.split for part in parts(train)] == ["train"]
+    train.unlink()
     write(tmp_path / "d-00003-of-00004.jsonl", pair("d"))
     with pytest.raises(DataError, match="a shard of 4, and others of d are of 3"):
         parts(tmp_path)
@@ -102,8 +109,8 @@ def test_what_lies_beside_data_is_no_data_and_other_types_are_named(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("d.tar.gz", "an archive of files; unpack it"),
-        ("d.zip", "an archive of files"),
+        ("d.tar.gz", "damaged, cut off or locked"),
+        ("d.zip", "damaged, cut off or locked"),
         ("d.xlsx", "a spreadsheet; save it as CSV UTF-8"),
         ("d.jsonl.bz2", r"unpack it, or pack it as \.gz or \.zst"),
         ("d.pkl", "can hold code and is not opened"),
