@@ -1,6 +1,7 @@
 """Sampling from a policy: responses to prompts that stand side by side, each with its own noise.
 
-Prompts are padded on the left, so that all responses begin at the same position.
+Prompts are padded on the left, so that all responses begin at the same position. A prompt that several
+responses are sampled to is read once.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def sampled_tokens(
     """
     model.eval()
     device = model.device
-    ids, mask = (x.to(device) for x in left_pad(prompts, pad))
+    number: dict[tuple[int, ...], int] = {}  # of each different prompt
+    which = torch.tensor([number.setdefault(tuple(row), len(number)) for row in prompts], device=device)
+    ids, mask = (x.to(device) for x in left_pad(list(number), pad))  # [different prompts, longest]
     stops = torch.tensor(list(stop), device=device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     rows = torch.arange(len(prompts), device=device)  # the rows still in the batch
@@ -51,6 +54,9 @@ def sampled_tokens(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        if t == 0 and len(number) < len(prompts):  # each response goes on from its prompt by itself
+            cache.batch_select_indices(which)
+            logits, mask, position = logits[which], mask[which], position[which]
         token = draw(logits.float(), rows, t)
         going = ~ended[rows]
         yield rows[going], token[going]
