@@ -16,6 +16,10 @@ from rlhf.data.errors import DataError
 from rlhf.data.layouts.fields import Shown, ask_for_outputs, plain, stem_and_suffix
 from rlhf.data.layouts.layout import Item, Notes, Options, UnknownWords
 from rlhf.data.layouts.meanings import meaning_of, place_in
+from rlhf.data.layouts.values import is_numeral, number_of
+from rlhf.data.layouts.verdict_words import plain as word
+from rlhf.data.layouts.verdicts import direction, ranked
+from rlhf.data.near import meant
 from rlhf.data.rankings import dense_ranks
 
 _SOME_NOTES = ("comment", "comments", "rationale", "reason", "reasons", "explanation", "feedback", "note")
@@ -79,6 +83,7 @@ def items_of(
     texts: list[Answer] = []
     edits: list[Item] = []
     of_one = _about_one_output(seen, answers)
+    mapped = {word(said) for said in options.words}
     for answer in answers:
         question, value = answer.question, answer.value
         if value is None or value == "" or value == []:
@@ -89,13 +94,18 @@ def items_of(
             )
         elif options.edit == question:
             edits.append(_edit(seen, answer, common))
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif (
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and mapped.isdisjoint({word(value)})
+        ):
             place = _rated(seen, answer)
             if place is None:
                 notes.pass_over(f"ratings of question {question!r}, which names no output", where, value)
             else:
                 ratings.setdefault(_aspect(answer, seen, place), {})[place] = float(value)
-        elif isinstance(value, str):
+        elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            value = word(value) if not isinstance(value, str) else value
             meaning = None if answer.free else meaning_of(value, seen, options)
             if meaning is None:
                 texts.append(answer)
@@ -111,6 +121,8 @@ def items_of(
                 if not answer.chosen and not isinstance(value[0], Mapping):
                     notes.say(f"lists of outputs are rankings, the best first, in question {question!r}")
                 ranked.append(_Ranked(question, order))
+        elif isinstance(value, Mapping) and (order := _by_name(seen, answer, options, notes)) is not None:
+            ranked.append(_Ranked(question, order))
         else:
             notes.pass_over(f"answers to question {question!r}", where, value)
     decided = _decided(ranked, ratings, seen, options, notes, where)
@@ -181,6 +193,8 @@ def _ranks(seen: Shown, answer: Answer, options: Options) -> list[int | None] | 
             if "value" not in entry or "rank" not in entry:
                 return None
             value, rank = entry["value"], entry["rank"]
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # the name of an output that is a number
         place = meaning_of(value, seen, options) if isinstance(value, str) else None
         if not isinstance(place, int):
             unknown[answer.question, str(value)] = 1
@@ -200,6 +214,22 @@ def _ranks(seen: Shown, answer: Answer, options: Options) -> list[int | None] | 
     if len(ranks) < (1 if told else 2):
         return None
     return dense_ranks([ranks.get(place) for place in range(len(seen.names))])
+
+
+def _by_name(seen: Shown, answer: Answer, options: Options, notes: Notes) -> list[int | None] | None:
+    """The ranking that numbers under the names of outputs give; None where the keys are something else."""
+    places = {meaning_of(str(name), seen, options): number for name, number in answer.value.items()}
+    if len(places) < 2 or len(places) < len(answer.value) or not all(isinstance(p, int) for p in places):
+        return None
+    if not all(number is None or is_numeral(number) for number in places.values()):
+        return None
+    better = direction(answer.question, options)
+    notes.say(
+        f"question {answer.question!r}: the {better} number is the better (ingest.direction says otherwise)"
+    )
+    numbers = [places.get(place) for place in range(len(seen.names))]
+    told = [None if number is None else number_of(number, answer.question) for number in numbers]
+    return dense_ranks(ranked(told, better))
 
 
 def _rated(seen: Shown, answer: Answer) -> int | None:
@@ -287,6 +317,7 @@ def _by_ratings(
     if missing:
         raise DataError(
             f"no ratings by {missing[0]!r}, which ingest.aspects names; there are {list(ratings)}"
+            f"{meant(missing[0], ratings)}"
         )
     rated = [place for place in range(len(seen.names)) if all(place in ratings[name] for name in weights)]
     total = {place: sum(weights[name] * ratings[name][place] for name in weights) for place in rated}

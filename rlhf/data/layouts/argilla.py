@@ -15,9 +15,11 @@ from rlhf.data.errors import DataError
 from rlhf.data.layouts.annotated import Answer, items_of, together
 from rlhf.data.layouts.fields import shown
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
+from rlhf.data.layouts.values import filled
 
 Answers = dict[str, list[Answer]]  # person -> answers
 _RESPONSES, _USERS, _STATUS = ".responses", ".responses.users", ".responses.status"
+_SUGGESTED, _SUGGESTED_1 = ".suggestion", "-suggestion"  # of version 2, and of version 1 on the Hub
 _UNNAMED = "\0"
 _IDS = ("id", "_server_id", "external_id", "status")
 _BESIDE = frozenset((*_IDS, "metadata", "vectors", "suggestions", "inserted_at", "updated_at"))
@@ -28,7 +30,8 @@ def _fits(columns: Mapping[str, str]) -> bool:
 
 
 def _fits_flat(columns: Mapping[str, str]) -> bool:
-    return any(name.endswith(_USERS) for name in columns)
+    ends = (_USERS, _RESPONSES, _SUGGESTED)
+    return any(name.endswith(ends) or f"{name}{_SUGGESTED_1}" in columns for name in columns)
 
 
 def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
@@ -48,34 +51,56 @@ def _rows(records: Sequence[Record], options: Options, notes: Notes) -> Iterator
 def _rows_flat(records: Sequence[Record], options: Options, notes: Notes) -> Iterator[Item]:
     for record in records:
         columns = record.columns
-        questions = [name.removesuffix(_RESPONSES) for name in columns if name.endswith(_RESPONSES)]
-        responses = {}
-        for question in questions:
-            values = columns[question + _RESPONSES] or []
-            if isinstance(values, str):
-                raise DataError(
-                    f"the responses to question {question!r} are the text {ascii(values)[:40]}; write lists "
-                    'as JSON, such as ["response-1"], or export JSON or Parquet'
-                )
-            users = columns.get(question + _USERS) or []
-            statuses = columns.get(question + _STATUS) or [None] * len(values)
-            if not len(values) == len(users) == len(statuses):
-                raise DataError(
-                    f"question {question!r} has {len(values)} responses of {len(users)} users; "
-                    "each response needs its user"
-                )
-            responses[question] = [
-                {"value": value, "user_id": user, "status": status}
-                for value, user, status in zip(values, users, statuses, strict=True)
-            ]
+        questions = _questions(columns)
+        responses = {question: _responses(columns, question) for question in questions}
+        ends = (_SUGGESTED, _SUGGESTED_1)
+        if any(filled(columns.get(f"{question}{end}")) for question in questions for end in ends):
+            notes.pass_over("records with suggestions, which are no person's answers", record.where)
         fields = {
             name: value
             for name, value in columns.items()
-            if name not in _BESIDE
+            if name not in (*_BESIDE, *questions)
             and not any(name.startswith((f"{question}.", f"{question}-")) for question in questions)
         }
         answers = _by_question(responses, notes, record.where)
         yield from _items(record, fields, answers, options, notes)
+
+
+def _questions(columns: Mapping[str, Any]) -> list[str]:
+    ends = (_RESPONSES, _SUGGESTED)
+    told = [name.removesuffix(end) for name in columns for end in ends if name.endswith(end)]
+    told += [name for name in columns if f"{name}{_SUGGESTED_1}" in columns]
+    return list(dict.fromkeys(told))
+
+
+def _responses(columns: Mapping[str, Any], question: str) -> list[Any]:
+    """The responses to a question of a flat record, as version 2 has them elsewhere.
+
+    Raises:
+        DataError: they are texts of a table, or not as many as there are users.
+    """
+    if question in columns:  # version 1: objects, or as Parquet has them an object of lists
+        told = columns[question] or []
+        if isinstance(told, Mapping):
+            told = [dict(zip(told, values, strict=True)) for values in zip(*told.values(), strict=True)]
+        return list(told)
+    values = columns.get(question + _RESPONSES) or []
+    if isinstance(values, str):
+        raise DataError(
+            f"the responses to question {question!r} are the text {ascii(values)[:40]}; write lists "
+            'as JSON, such as ["response-1"], or export JSON or Parquet'
+        )
+    users = columns.get(question + _USERS) or [None] * len(values)
+    statuses = columns.get(question + _STATUS) or [None] * len(values)
+    if not len(values) == len(users) == len(statuses):
+        raise DataError(
+            f"question {question!r} has {len(values)} responses of {len(users)} users; "
+            "each response needs its user"
+        )
+    return [
+        {"value": value, "user_id": user, "status": status}
+        for value, user, status in zip(values, users, statuses, strict=True)
+    ]
 
 
 def _items(
@@ -169,7 +194,8 @@ LAYOUTS = (
     Layout(
         name="argilla-flat",
         about="records of Argilla as `datasets` has them: a column for each field and each question",
-        columns="the fields, `QUESTION.responses`, `QUESTION.responses.users`, `QUESTION.responses.status`",
+        columns="the fields, `QUESTION.responses`, `QUESTION.responses.users`, `QUESTION.responses.status`, "
+        "`QUESTION.suggestion`; or `QUESTION[{value, user_id, status}]`, `QUESTION-suggestion`",
         fits=_fits_flat,
         rows=_rows_flat,
         of_tool=True,

@@ -19,6 +19,7 @@ from rlhf.data.layouts.turns import role_of, turns_of
 
 PROMPTS = ("prompt", "instruction", "question", "context", "input", "query", "text")
 SYSTEMS = ("system", "systemprompt", "systemmessage")
+_ABOUT = ("model", "policy", "system", "generator", "source", "author", "comment", "note", "reason", "score")
 _SUFFIX = re.compile(r"(.*?)[\s_.\-]*(\d+|(?<![A-Za-z])[A-Za-z]|(?<=[a-z])[A-Z])")
 
 
@@ -84,6 +85,9 @@ def shown(fields: Mapping[str, Any], options: Options, notes: Notes, where: str)
     texts |= {name: value for name, value in fields.items() if value == "" and stem_and_suffix(name)}
     left = [name for name in fields if name in texts and name not in used and not _is_id(name)]
     families = _families(left)
+    if len(families) > 1:
+        # Which model wrote an output, or a comment on it, is a family, too, and no output.
+        families = [f for f in families if (stem_and_suffix(f[0]) or ("", ""))[0] not in _ABOUT] or families
     if len(families) == 1:
         [names] = families
         beside = [name for name in left if name not in names]

@@ -266,3 +266,63 @@ def test_a_flat_record_of_a_prompt_and_a_response_is_no_demonstration(tmp_path: 
     flat["better.responses"] = "['hello']"
     with pytest.raises(DataError, match=r"question 'better' are the text .* write lists as JSON"):
         read_records(tmp_path, [flat], edit="better")
+
+
+# --- as the Hub has them
+
+ASKED = {"prompt": "Say hi", "response-1": "hi", "response-2": "go away", "_server_id": "s"}
+
+
+def hub(**columns: Any) -> dict[str, Any]:
+    """A flat record with one question, `best`."""
+    return ASKED | {f"best.{name}": value for name, value in columns.items()}
+
+
+def test_flat_records_of_the_hub(tmp_path: Path) -> None:
+    users = {"responses.users": ["u1", "u2"], "responses.status": ["submitted", "draft"]}
+    suggested = {"suggestion": "response-1", "suggestion.score": 0.9, "suggestion.agent": "gpt"}
+    said = [hub(responses=["response-2", "response-1"], **users, **suggested), hub(suggestion=None)]
+    items, notes = read_records(tmp_path, said)
+    assert [(item.row["ranking"], item.row["labeler_id"]) for item in items] == [([2, 1], "argilla-u1")]
+    told = "\n".join(notes)
+    for passed in ("1 records with suggestions", "1 draft responses", "1 records without a submitted answer"):
+        assert passed in told
+    items, _ = read_records(tmp_path, [hub(responses=[["response-2", "response-1"], ["1", "2"]])])
+    assert [(item.row["ranking"], item.row["labeler_id"]) for item in items] == [
+        ([2, 1], "unknown"),
+        ([1, 2], "unknown-2"),
+    ]
+    with pytest.raises(DataError, match="1 records with suggestions, which are no person's answers"):
+        read_records(tmp_path, [hub(**suggested)])
+
+
+@pytest.mark.parametrize(
+    "value", ["response-2", [{"value": "response-2", "rank": 1}, {"value": "response-1", "rank": 2}]]
+)
+def test_flat_records_of_version_1_on_the_hub(value: Any, tmp_path: Path) -> None:
+    said = {"user_id": "u1", "value": value, "status": "submitted"}
+    for told in ([said], {name: [inside] for name, inside in said.items()}):
+        record = ASKED | {"best": told, "best-suggestion": None, "metadata": "{}", "external_id": None}
+        items, _ = read_records(tmp_path, [record])
+        assert (rankings(items), items[0].row["labeler_id"]) == ([[2, 1]], "argilla-u1")
+
+
+def test_rankings_in_whole_numbers(tmp_path: Path) -> None:
+    three = FIELDS | {"response-3": "hello"}
+    for value, ranking in (
+        ([2, 3, 1], [3, 1, 2]),  # an order, as it is in words
+        ([{"value": 1, "rank": 2}, {"value": 2, "rank": 1}, {"value": 3, "rank": 1}], [2, 1, 1]),
+        ({"response-1": 3, "response-2": 1, "response-3": None}, [2, 1, None]),
+    ):
+        assert rankings(read_records(tmp_path, [record(three, ranking=[(value, "u1")])])[0]) == [ranking]
+    with pytest.raises(DataError, match="lower or higher numbers of 'order' are better is not certain"):
+        read_records(tmp_path, [record(order=[({"response-1": 3, "response-2": 1}, "u1")])])
+    items, _ = read_records(tmp_path, [record(best=[(2, "u1")])], words={"2": "second"})
+    assert rankings(items) == [[2, 1]]
+
+
+def test_which_model_wrote_an_output_is_no_output(tmp_path: Path) -> None:
+    fields = FIELDS | {"model-1": "x", "model-2": "y"}
+    items, notes = read_records(tmp_path, [record(fields, best="response-2")])
+    assert items[0].row["completions"] == ["hi", "go away"]
+    assert any("fields 'model-1', 'model-2' are not read" in note for note in notes)
