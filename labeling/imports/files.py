@@ -1,8 +1,4 @@
-"""Reading the labels of a file: the layouts of `rlhf.data.layouts`, as the pipeline's ingest reads them.
-
-The QA-feedback data alone have a reader of their own, because a ranking of four outputs cannot say all that
-their six preferences say.
-"""
+"""Reading the labels of a file: the layouts of `rlhf.data.layouts`, as the pipeline's ingest reads them."""
 
 from __future__ import annotations
 
@@ -15,9 +11,7 @@ from typing import Any
 
 from labeling.imports.flags import by_flags
 from labeling.imports.label import KINDS_OF, ImportedLabel, label_of
-from labeling.imports.qa_feedback import labels_of_question
 from rlhf.data.errors import DataError
-from rlhf.data.formats.text_files import read_text
 from rlhf.data.layouts.layout import Notes, Options
 from rlhf.data.reading import Source, read
 from rlhf.data.unnamed import UNKNOWN
@@ -44,8 +38,6 @@ def read_labels(
         DataError: the file cannot be read, its layout is unknown, a row cannot be used, or none is a label.
     """
     path, said = Path(path), Notes()
-    if questions := _qa_feedback(path):
-        return questions
     source = Source(str(path), layout=layout, columns=columns or {}, options=options or Options())
     labels = []
     try:
@@ -86,25 +78,3 @@ def _told_apart(labels: Iterable[ImportedLabel]) -> Iterable[ImportedLabel]:
 def _says_nothing(label: ImportedLabel) -> bool:
     ranking = label.answer.get("ranking") or []
     return None in ranking and len(ranking) - ranking.count(None) < 2
-
-
-def _qa_feedback(path: Path) -> list[ImportedLabel]:
-    """The labels of `dev_feedback.json`; none where the file is something else, which the driver reads."""
-    if path.suffix != ".json" or not path.is_file():
-        return []
-    try:
-        records = json.loads(read_text(path))
-    except (ValueError, RecursionError):
-        return []
-    first = records[0] if isinstance(records, list) and records else None
-    if not isinstance(first, dict) or not {"passages", "preference", "feedback"} <= first.keys():
-        return []
-    labels: list[ImportedLabel] = []
-    for number, record in enumerate(records, start=1):
-        try:
-            labels += labels_of_question(record)
-        except DataError as error:
-            raise DataError(f"{path}: record {number}: {error}") from None
-        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            raise DataError(f"{path}: record {number}: not of the expected shape: {error!r}") from None
-    return labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def test_qa_feedback_comes_in_whole(sqlite: Store) -> None:
     pairs = [pair for row in labeled for pair in combinations(row["ranking"], 2)]
     assert len(pairs) == 3000
     assert sum(a == b for a, b in pairs) == 384
-    assert len(exported["demonstrations"]) == 487
+    written = Counter(row["writer_id"] for row in exported["demonstrations"])
+    assert written == {"qa-feedback-annotators": 487, "qa-feedback-writers": 500}  # edits and references
     edits = [row for row in exported["comparisons"] if row["policies"][0] == "edited"]
     assert {tuple(row["ranking"]) for row in edits} == {(1, 2)}
     assert 480 < len(edits) <= 487  # an edit that changes nothing is no preference

@@ -25,14 +25,11 @@ SAID = (
 
 
 def told(rows: list[dict[str, Any]]) -> list[str]:
-    """What rows say, in any order: of the outputs that are ranked, and of names that are not empty."""
+    """What rows say, in any order, of names that are not empty."""
     full = [{name: row[name] for name in SAID if row.get(name) is not None} for row in rows]
     for row in full:
         if not any(row.get("policies", ())):
             row.pop("policies", None)
-        ranked = [place for place, rank in enumerate(row.get("ranking", ())) if rank is not None]
-        for name in {"completions", "ranking", "policies"} & row.keys():
-            row[name] = [row[name][place] for place in ranked]
     return sorted(json.dumps(row, sort_keys=True) for row in full)
 
 
