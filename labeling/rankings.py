@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from labeling.contracts import rows_hash, tables
@@ -9,7 +10,13 @@ from labeling.store import Store
 from rlhf.data.errors import DataError
 
 
-def stored_rankings(url: str, project: str, version: int, sha256: str | None = None) -> list[dict[str, Any]]:
+def stored_rankings(
+    url: str,
+    project: str,
+    version: int,
+    sha256: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
     """Rows of the contract COMPARISON, as people gave them in the labeling app.
 
     Args:
@@ -17,6 +24,7 @@ def stored_rankings(url: str, project: str, version: int, sha256: str | None = N
         project: the project's name.
         version: labels up to this version.
         sha256: what `rows_hash` of the rows must be; None takes any.
+        say: gets a line where the version holds votes, which are not read.
 
     Raises:
         DataError: there is no such store, project or version, or it holds no rankings, only ties, or other
@@ -25,12 +33,22 @@ def stored_rankings(url: str, project: str, version: int, sha256: str | None = N
     store = Store(url, create=False)
     try:
         with store.read() as tx:
-            rows = tables(tx, project, version)["comparisons"]
+            stored = tables(tx, project, version)
     finally:
         store.close()
+    rows, votes = stored["comparisons"], stored["votes"]
     where = f"{store.url}: project {project!r}, version {version}"
+    not_read = (
+        f"{len(votes)} votes are not trained on from the store: export them and bring the file to ingest "
+        "(ingest.source: files)"
+    )
     if not rows:
-        raise DataError(f"{where}: it holds no rankings; compare, rank or edit outputs in the labeling app")
+        beside = f"; its {not_read}" if votes else ""
+        raise DataError(
+            f"{where}: it holds no rankings; compare, rank or edit outputs in the labeling app{beside}"
+        )
+    if votes:
+        say(f"{where}: {not_read}")
     if sha256 not in (None, rows_hash(rows)):
         raise DataError(
             f"{where}: the rankings' sha256 is {rows_hash(rows)}, the run asks for {sha256}: this is another "

@@ -232,7 +232,7 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
         dataset[prompt_key(row["prompt"])] = row  # the more held out of two spellings counts
     rows, unknown, others = [], [], 0
     address = store_address(state_dir())
-    for row in stored_rankings(address, wanted.project, wanted.version, wanted.sha256):
+    for row in stored_rankings(address, wanted.project, wanted.version, wanted.sha256, print):
         prompt = row["prompt"].strip()
         known = dataset.get(prompt_key(prompt))
         split = known["split"] if known else row["split"] or "train"

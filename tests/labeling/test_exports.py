@@ -20,6 +20,7 @@ from labeling.items import Filling, add_items
 from labeling.labels import store_answer, undo
 from labeling.projects import add_project
 from labeling.queues import queue_row
+from labeling.rankings import stored_rankings
 from labeling.store import Store
 from labeling.versions import cut_version, new_labels
 from labeling.work import next_work
@@ -157,3 +158,28 @@ def test_outputs_that_nobody_ranked_leave_the_hash_of_older_versions(sqlite: Sto
     assert sorted(row["ranking"] for row in rows if None not in row["ranking"]) == [[1, 2]]
     # what the hash was when exports left such outputs out
     assert rows_hash(rows) == "4a1fbd9849d692afb0374ad80e353fd26433a11d48661ea37c8ba8fc4b92411c"
+
+
+def test_votes_of_a_version_are_not_trained_on_and_that_is_said(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/votes.db"
+    store = Store(url)
+    with store.write() as tx:
+        add_project(tx, "p", "test")
+    ann = person(store, "ann")
+    for form in ("vote", "compare"):
+        queue = filled(store, form, candidates(1, outputs=1 if form == "vote" else 2))
+        answer(store, ann, queue, **({"vote": "up"} if form == "vote" else {"scale": 1}))
+        with store.write() as tx:
+            cut_version(tx, "p", "test")
+    store.close()
+    with pytest.raises(
+        DataError, match=r"holds no rankings; .*; its 1 votes are not trained on from the store"
+    ):
+        stored_rankings(url, "p", 1)
+    said: list[str] = []
+    assert len(stored_rankings(url, "p", 2, say=said.append)) == 1
+    assert (
+        [line for line in said if "1 votes are not trained on from the store: export them" in line]
+        == said
+        != []
+    )
