@@ -78,7 +78,7 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
         values["base"]["sha256"] = changes.get("base.sha256")  # that of another folder
     if changes.keys() & {"ingest.path", "ingest.revision", "ingest.sources"}:
         values["ingest"]["sha256"] = changes.get("ingest.sha256")  # that of other data
-    origin = f"{path} with --set" if changes else str(path)
+    origin = f"{path} with your changes" if changes else str(path)
     settings = with_files(check_settings(values, origin), data, origin)
     check_endpoint(settings)
     return settings
@@ -108,13 +108,13 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
     if data is not None:
         path = Path(data).expanduser().resolve()
         if not path.exists() and not has_magic(data):
-            raise SettingsError(f"--data {data}: no such file or folder")
+            raise SettingsError(f"{data}: no such file or folder")
         if source == "builtin":
             raise SettingsError(
-                f"--data {data}: {origin} reads no file (ingest.source is builtin); set ingest.source=files"
+                f"{data}: {origin} reads no file (ingest.source is builtin); set ingest.source=files"
             )
         if settings.ingest.sources:
-            raise SettingsError(f"--data {data}: {origin} names its data in ingest.sources; keep one of them")
+            raise SettingsError(f"{data}: {origin} names its data in ingest.sources; keep one of them")
         pinned = settings.ingest.model_copy(
             update={"path": str(path), "revision": None, "sha256": source_hash(path)}
         )
@@ -122,7 +122,9 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
     elif settings.ingest.sources:
         settings = settings.model_copy(update={"ingest": _pinned(settings.ingest)})
     if source != "builtin" and not settings.ingest.path and not settings.ingest.sources:
-        raise SettingsError(f"{origin}: ingest.source {source} needs data: add --data PATH")
+        raise SettingsError(
+            f"{origin}: ingest.source {source} needs data: add its path (--data PATH, or DATA=PATH with make)"
+        )
     base = settings.base
     if isinstance(base, Pretrained):
         folder, template = local_folder(base), template_file(base)
@@ -207,14 +209,14 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
         key, sign, value = change.partition("=")
         if not sign or not key:
             raise SettingsError(
-                f"--set {change}: expected KEY=VALUE, such as ppo.kl_coef=0.1; make's SET parts its "
+                f"{change}: expected KEY=VALUE, such as ppo.kl_coef=0.1; make's SET parts its "
                 "changes at spaces, so a value with a space goes into params.yaml"
             )
         try:
             values[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise SettingsError(
-                f"--set {change}: the value is not valid YAML; make's SET parts its changes at spaces, so a "
+                f"{change}: the value is not valid YAML; make's SET parts its changes at spaces, so a "
                 "value with a space goes into params.yaml"
             ) from None
         if isinstance(values[key], dict):
@@ -222,7 +224,7 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
                 inner, colon, said = str(name).partition(":")
                 if colon and meaning is None:
                     raise SettingsError(
-                        f"--set {change}: {name} has no space behind its colon, so it is no mapping; write "
+                        f"{change}: {name} has no space behind its colon, so it is no mapping; write "
                         f"{key}.{inner}={said}"
                     )
     return values
@@ -280,7 +282,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(inner, dict):
             hint = renamed(key) if number == 0 else None
             hint = hint or "no such parameter; `python -m rlhf.settings` lists them all"
-            raise SettingsError(f"--set {key}: {hint}")
+            raise SettingsError(f"{key}: {hint}")
         values = inner
     if key == BASE_TYPE and values[last] != value:
         values.clear()  # the parameters of the other type

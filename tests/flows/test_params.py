@@ -149,7 +149,7 @@ def test_a_folder_with_other_content_is_another_base(workspace: Workspace) -> No
     [
         (
             {"base.path": "x"},
-            "params.yaml with --set: unknown key 'base.path' where base.type is scratch, which",
+            "params.yaml with your changes: unknown key 'base.path' where base.type is scratch, which",
         ),
         ({"base.type": "pretrained", "base.scale": "1M"}, "base.path: Field required (and 1 more)"),
         ({"base.type": "pretrained", "base.path": "./none"}, "base.path: no such folder: ./none"),
@@ -158,10 +158,10 @@ def test_a_folder_with_other_content_is_another_base(workspace: Workspace) -> No
             {"base.type": "pretrained", "base.path": "a/b", "base.template": "none.jinja"},
             "base.template: no such file: none.jinja",
         ),
-        ({"model.scale": "1M"}, "--set model.scale: model.scale is base.scale now"),
+        ({"model.scale": "1M"}, "model.scale: model.scale is base.scale now"),
         (
             {"pretrain.step": 3},
-            "--set pretrain.step: its parameters are in the section `base` now: base.steps,",
+            "pretrain.step: its parameters are in the section `base` now: base.steps,",
         ),
         ({"base.lora.rank": 0}, "base.lora.rank: Input should be greater than or equal to 1, got 0"),
     ],

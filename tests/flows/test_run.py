@@ -15,7 +15,7 @@ import flows.run
     ("arguments", "line"),
     [
         (["--recipe", "nope"], "recipes/ has files, other"),
-        (["--recipe", "files"], "add --data PATH"),
+        (["--recipe", "files"], "add its path (--data PATH, or DATA=PATH with make)"),
         (["--recipe", "files", "--data", "nope.jsonl"], "nope.jsonl: no such file or folder"),
         (["--data", "data.txt"], "ingest.source is builtin); set ingest.source=files"),
         (["--set", "ppo.kl_coeff=1"], "did you mean 'ppo.kl_coef'"),

@@ -140,7 +140,7 @@ def test_sources_are_pinned_by_what_they_hold(workspace: Workspace) -> None:
         load(first.ingest, seed=1)
     with pytest.raises(SettingsError, match=r"ingest\.sources: c\.jsonl: no such file or folder"):
         plan(None, None, named | {"ingest.sources": [{"path": "c.jsonl"}]})
-    with pytest.raises(SettingsError, match=r"--data a\.jsonl: .* names its data in ingest\.sources"):
+    with pytest.raises(SettingsError, match=r"^a\.jsonl: .* names its data in ingest\.sources"):
         plan(None, "a.jsonl", named)
     with pytest.raises(DataError, match=r"ingest\.path and ingest\.sources both name data"):
         load(Ingest(source="files", path="a.jsonl", sources=first.ingest.sources), seed=1)
