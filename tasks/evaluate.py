@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rlhf.data.columns import rows_of
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, PROMPT, SNAPSHOT
 from rlhf.data.distinct import near_copies
 from rlhf.data.files import read_json, write_json, written_beside
@@ -177,12 +178,14 @@ def held_out(path: str, most: int) -> list[dict[str, Any]]:
         StageError: there are none.
     """
     rows = read_table(path, DEMONSTRATION).where("split", "test")
-    chosen = {row["prompt"]: row for row in sorted(rows, key=lambda row: row["id"], reverse=True)}
+    ids, prompts = (rows.column(name).to_pylist() for name in ("id", "prompt"))
+    chosen = {prompts[i]: i for i in sorted(range(len(ids)), key=ids.__getitem__, reverse=True)}
     if not chosen:
         raise StageError(
             f"{path}: no demonstration in split test; give a source with one or set prepare.test_share"
         )
-    return sorted(chosen.values(), key=lambda row: row["id"])[:most]
+    places = sorted(chosen.values(), key=ids.__getitem__)[:most]
+    return sorted(rows.take(sorted(places)), key=lambda row: row["id"])  # read in the file's order
 
 
 def sample_policies(stage: Stage, rows: list[Row]) -> tuple[dict[str, list[str]], dict[str, float]]:
@@ -255,8 +258,13 @@ def summarise(
         name: row | {"mean_length": fmean(map(word_count, outputs[name])), "kl": kl[name]}
         for name, row in by_judge[first]["policies"].items()
     }
-    topics = {row["prompt"]: row["topic"] for row in read_table(PROMPTS, PROMPT)}
     writers = {row["prompt"]: row["writer_id"] for row in rows}
+    topics = {
+        row["prompt"]: row["topic"]
+        for batch in read_table(PROMPTS, PROMPT).batches(["prompt", "topic"])
+        for row in rows_of(batch)
+        if row["prompt"] in writers
+    }
     snapshots = read_table("data/snapshots/snapshots.parquet", SNAPSHOT)
     along = next(
         (judge for name, judge in judges.items() if judge.kind != "human" and trust[name].decides), None

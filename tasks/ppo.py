@@ -137,7 +137,7 @@ def train_policy(stage: Stage) -> None:
         policy.model if policy.adapters is None else policy.adapters,
         [reward, *functions],
         config_of(stage, weights),
-        list(prompts.where("split", "train")),
+        prompts.where("split", "train").rows(["prompt", "messages"]),
         policy.tokenizer,
         settled=policy.settled,
         value=value if params.value == "separate" else None,

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # before a library is loaded
 
 import os
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from labeling.quality.weights import labeler_weights
@@ -61,9 +62,9 @@ def main(stage: Stage) -> dict[str, float | None]:
     launch(stage, train_models, stage.settings.reward.accelerate)
 
     reward, curve = trained(stage, "train", demonstrations)
-    weights = weights_of(stage, [row for row in comparisons if row["split"] == "train"])
-    references = [row for row in demonstrations if row["split"] == "validation"]
-    validation = [row for row in comparisons if row["split"] == "validation"]
+    weights = weights_of(stage, in_split(comparisons, "train"))
+    references = list(in_split(demonstrations, "validation"))
+    validation = list(in_split(comparisons, "validation"))
     by_group = accuracy(reward, validation)
     scores = score(reward, references, [row["completion"] for row in references])
     figures: dict[str, Any] = {
@@ -71,7 +72,7 @@ def main(stage: Stage) -> dict[str, float | None]:
         "by_group": by_group,
         "reference_score_validation": sum(scores) / len(scores) if scores else None,
     }
-    held_out = [row for row in votes if row["split"] == "validation"]
+    held_out = list(in_split(votes, "validation"))
     if held_out:
         figures["votes"] = vote_quality(reward, held_out)
     if validation:
@@ -113,9 +114,14 @@ def tables() -> tuple[Table, Table, Table]:
     )
 
 
-def splits_of(comparisons: Sequence[dict[str, Any]], votes: Sequence[dict[str, Any]]) -> list[str]:
+def in_split(rows: Sequence[dict[str, Any]], split: str) -> Sequence[dict[str, Any]]:
+    """The rows of a split; of a table, one of its own, of which nothing is read yet."""
+    return rows.where("split", split) if isinstance(rows, Table) else [r for r in rows if r["split"] == split]
+
+
+def splits_of(comparisons: Table, votes: Table) -> list[str]:
     """The splits that a model is trained on each: `train`, and `judge` if there are labels in it."""
-    return ["train", *(["judge"] if any(row["split"] == "judge" for row in [*comparisons, *votes]) else [])]
+    return ["train", *(["judge"] if in_split(comparisons, "judge") or in_split(votes, "judge") else [])]
 
 
 def refuse_empty(
@@ -132,8 +138,8 @@ def refuse_empty(
     Raises:
         DataError: it has no comparisons and no votes, or no references where there are some elsewhere.
     """
-    rows = sum(row["split"] == split for row in [*comparisons, *votes])
-    references = sum(row["split"] == split for row in demonstrations)
+    rows = len(in_split(comparisons, split)) + len(in_split(votes, split))
+    references = len(in_split(demonstrations, split))
     needed = split == "judge" or len(demonstrations) > 0
     if not rows or (needed and not references):
         hint = "; set prepare.judge_share above 0" if split == "judge" else ""
@@ -157,7 +163,7 @@ def trained(
 ) -> tuple[RewardModel, list[dict[str, float]]]:
     """The model that was trained on a split, shifted by the references there, and its loss curve."""
     reward = load_reward(stage.checkpoints / split / TRAINED)
-    references = [row for row in demonstrations if row["split"] == split]
+    references = in_split(demonstrations, split)
     if references:
         shift_to_references(reward, references)
     return reward, read_json(stage.checkpoints / split / CURVE)
@@ -206,19 +212,19 @@ def fit(
     settings = stage.settings
     deterministic(settings.seed, settings.threads)
     refuse_empty(split, comparisons, demonstrations, votes)
-    rows = [row for row in comparisons if row["split"] == split]
-    references = [row for row in demonstrations if row["split"] == split]
+    rows = in_split(comparisons, split)
+    references = in_split(demonstrations, split)
     params = settings.reward
     weights = weights_of(stage, rows)
     counts = [weights[row["labeler_id"]] for row in rows] if weights else [1.0] * len(rows)
-    contrast = contrasts(references, params.judge_contrast, settings.seed) if split == "judge" else []
+    contrast = contrasts(list(references), params.judge_contrast, settings.seed) if split == "judge" else []
     counts += [1.0] * len(contrast)
     reward = reward_from_policy("models/sft", settings.seed)
     if references:
         refuse_unsound(reward, references, "models/sft")
     curve = train_reward(
         reward,
-        rows + contrast,
+        chain(rows, contrast),
         checkpoints=stage.checkpoints / split,
         seed=settings.seed,
         epochs=params.epochs,
@@ -226,7 +232,7 @@ def fit(
         learning_rate=params.learning_rate,
         save_every=params.save_every,
         weights=counts,
-        votes=[row for row in votes if row["split"] == split],
+        votes=in_split(votes, split),
         precision=params.precision,
         gradient_checkpointing=getattr(settings.base, "gradient_checkpointing", False),
         curve=stage.log_curve if split == "train" else None,
@@ -235,7 +241,7 @@ def fit(
     return reward, curve
 
 
-def weights_of(stage: Stage, rows: list[dict[str, Any]]) -> dict[str, float]:
+def weights_of(stage: Stage, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How much the rankings of each labeler count; empty if all count alike."""
     method = stage.settings.reward.labeler_weights
     return {} if method == "none" else labeler_weights(rows, method)

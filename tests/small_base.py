@@ -40,3 +40,14 @@ def base(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "base"
     save_model(Policy(new_model("0.1M", tokenizer, 48), tokenizer), path)
     return path
+
+
+def reward_settings(folder: Path, **more):
+    return {
+        "checkpoints": folder,
+        "seed": 0,
+        "epochs": 4,
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+        "save_every": 1000,
+    } | more

@@ -136,6 +136,10 @@ class Table(Sequence[dict[str, Any]]):
         kind = self.contract.schema.field(name).type
         return pa.chunked_array([batch.column(0) for batch in self.batches([name])], type=kind)
 
+    def rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """All rows as dicts with these columns alone, for what must have them in memory."""
+        return [row for batch in self.batches(columns) for row in rows_of(batch)]
+
     def take(self, places: Sequence[int] | np.ndarray) -> Table:
         """The rows at these places, in this order, as a table of their own; nothing is read yet."""
         taken = Table.__new__(Table)

@@ -142,7 +142,7 @@ def score(
     return scores
 
 
-def shift_to_references(reward: RewardModel, references: list[dict[str, Any]]) -> float:
+def shift_to_references(reward: RewardModel, references: Sequence[dict[str, Any]]) -> float:
     """Set `config.reward_shift` so that these demonstrations score 0 on average; returns the shift."""
     reward.model.config.reward_shift = 0.0
     scores = score(reward, references, [row["completion"] for row in references])

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch.nn.functional import logsigmoid
@@ -25,7 +27,9 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf.compute import shard_on_cpus
 from rlhf.data.errors import DataError
+from rlhf.data.portions import portions
 from rlhf.data.rankings import pairs
+from rlhf.data.table import IN_HAND
 from rlhf.models.packing import batch_scores, check_scores, pack, side_by_side
 from rlhf.models.reward_model import RewardModel, encode, score
 from rlhf.training.curves import Curve
@@ -106,7 +110,7 @@ def answers_with_scores(model: Any) -> Iterator[None]:
 
 def train_reward(
     reward: RewardModel,
-    comparisons: Sequence[dict[str, Any]],
+    comparisons: Iterable[Mapping[str, Any]],
     *,
     checkpoints: Path,
     seed: int,
@@ -115,7 +119,7 @@ def train_reward(
     learning_rate: float,
     save_every: int,
     weights: Sequence[float] | None = None,
-    votes: Sequence[Mapping[str, Any]] = (),
+    votes: Iterable[Mapping[str, Any]] = (),
     gradient_checkpointing: bool = False,
     precision: str = "auto",
     curve: Curve | None = None,
@@ -137,28 +141,10 @@ def train_reward(
             share.
     """
     share = share_of(batch_size, "reward.batch_size")
-    examples: dict[str, list[Any]] = {"sequences": [], "pairs": [], "weight": []}
-    rows: list[tuple[Mapping[str, Any], list[str], list[tuple[int, int]], float]] = [
-        (row, row["completions"], strict, weight)
-        for row, weight in zip(comparisons, weights or [1.0] * len(comparisons), strict=True)
-        if (strict := pairs(row["ranking"]))
-    ]
-    for vote in votes:
-        rows.append((vote, [vote["completion"]], [(0, ZERO) if vote["label"] else (ZERO, 0)], 1.0))
-    asked = [row for row, completions, _, _ in rows for _ in completions]
-    texts = [text for _, completions, _, _ in rows for text in completions]
-    encoded = iter(encode(reward, asked, texts))
-    for _, completions, strict, weight in rows:
-        examples["sequences"].append([next(encoded) for _ in completions])
-        examples["pairs"].append(strict)
-        examples["weight"].append(weight)
-    if not examples["pairs"]:
-        raise DataError(
-            "there is no comparison with a strict preference, and no vote, to train the reward model on"
-        )
+    examples, lengths = encoded_examples(reward, comparisons, weights, votes)
     pad = reward.pad
-    by_length = sorted(examples["sequences"], key=lambda rows: max(map(len, rows)))
-    packs = check_scores(reward.model, [by_length[0], by_length[-1]], pad)
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    packs = check_scores(reward.model, [examples[i]["sequences"] for i in (by_length[0], by_length[-1])], pad)
     layout = pack if packs else side_by_side
     if not packs:
         name = type(reward.model).__name__
@@ -181,7 +167,7 @@ def train_reward(
             "weight": torch.tensor(weight),
         }
 
-    steps = math.ceil(epochs * len(examples["pairs"]) / batch_size)
+    steps = math.ceil(epochs * len(examples) / batch_size)
     args = RewardConfig(
         **arguments(checkpoints, seed=seed, save_every=save_every),
         max_steps=steps,
@@ -196,16 +182,64 @@ def train_reward(
     trainer = RankingTrainer(
         model=learner(reward, precision),
         args=args,
-        train_dataset=Dataset.from_dict(examples),
+        train_dataset=examples,
         processing_class=reward.tokenizer,
         data_collator=collate,
     )
     learns_in_float32(trainer)
     trainer.precision = precision
-    lengths = [max(map(len, sequences)) for sequences in examples["sequences"]]
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
     with answers_with_scores(reward.model):
         return train(trainer, curve, progress)
+
+
+def encoded_examples(
+    reward: RewardModel,
+    comparisons: Iterable[Mapping[str, Any]],
+    weights: Sequence[float] | None,
+    votes: Iterable[Mapping[str, Any]],
+) -> tuple[Dataset, list[int]]:
+    """What the reward model learns from, as ids: of the rows only some are in hand at a time.
+
+    Returns:
+        the examples, each with `sequences` (ids of each completion behind its prompt), `pairs` (of better and
+        worse ones) and `weight`; and the length of the longest sequence of each.
+
+    Raises:
+        DataError: no comparison with a strict preference and no vote.
+    """
+    ranked = (
+        (row, row["completions"], strict, weight)
+        for row, weight in (
+            zip(comparisons, weights, strict=True) if weights else zip(comparisons, repeat(1.0))
+        )
+        if (strict := pairs(row["ranking"]))
+    )
+    voted = ((vote, [vote["completion"]], [(0, ZERO) if vote["label"] else (ZERO, 0)], 1.0) for vote in votes)
+    batches, lengths = [], []
+    for held in portions(chain(ranked, voted), IN_HAND):
+        asked = [row for row, completions, _, _ in held for _ in completions]
+        texts = [text for _, completions, _, _ in held for text in completions]
+        encoded = iter(encode(reward, asked, texts))
+        sequences = [[next(encoded) for _ in completions] for _, completions, _, _ in held]
+        lengths += [max(map(len, of_row)) for of_row in sequences]
+        columns = [sequences, [strict for _, _, strict, _ in held], [weight for *_, weight in held]]
+        batches.append(pa.RecordBatch.from_pydict(dict(zip(_EXAMPLE.names, columns, strict=True)), _EXAMPLE))
+    if not batches:
+        raise DataError(
+            "there is no comparison with a strict preference, and no vote, to train the reward model on"
+        )
+    return Dataset(pa.Table.from_batches(batches)), lengths
+
+
+# Ids in four bytes each.
+_EXAMPLE = pa.schema(
+    {
+        "sequences": pa.list_(pa.list_(pa.int32())),
+        "pairs": pa.list_(pa.list_(pa.int64())),
+        "weight": pa.float64(),
+    }
+)
 
 
 def completion_scores(reward: RewardModel, comparisons: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -92,6 +92,9 @@ def test_a_table_is_a_sequence_of_rows_over_any_number_of_groups(
     assert list(test.where("id", ["4", "7", "5"])) == [rows[4], rows[7]]
     assert list(table.take([4999, 3, 2500])) == [rows[4999], rows[3], rows[2500]]
     assert test.column("prompt").to_pylist() == [row["prompt"] for row in rows[1::3]]
+    assert test.rows(["split", "prompt"]) == [
+        {"split": row["split"], "prompt": row["prompt"]} for row in rows[1::3]
+    ]
     assert [batch.schema.names for batch in table.batches(["id"])] == [["id"]] * 3
 
 
