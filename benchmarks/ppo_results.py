@@ -130,7 +130,11 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
             name: importlib.metadata.version(name) for name in ("torch", "transformers", "accelerate")
         }
         | {"python": platform.python_version()},
-        "settings": {name: getattr(options, name) for name in ("seed", "updates", "repeats", "quick", "set") if name in options},
+        "settings": {
+            name: getattr(options, name)
+            for name in ("seed", "updates", "repeats", "quick", "set")
+            if name in options
+        },
     }
 
 

@@ -114,10 +114,11 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
                 f"{data}: {origin} reads no file (ingest.source is builtin); set ingest.source=files"
             )
         if settings.ingest.sources:
-            raise SettingsError(f"{data}: {origin} names its data in ingest.sources; keep one of them")
-        pinned = settings.ingest.model_copy(
-            update={"path": str(path), "revision": None, "sha256": source_hash(path)}
-        )
+            pinned = _pinned(_within(settings.ingest, path, f"{data}: {origin}"))
+        else:
+            pinned = settings.ingest.model_copy(
+                update={"path": str(path), "revision": None, "sha256": source_hash(path)}
+            )
         settings = settings.model_copy(update={"ingest": pinned})
     elif settings.ingest.sources:
         settings = settings.model_copy(update={"ingest": _pinned(settings.ingest)})
@@ -138,6 +139,22 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
     return settings
 
 
+def _within(ingest: Ingest, folder: Path, origin: str) -> Ingest:
+    """The settings with the sources of a recipe in a folder of this machine.
+
+    Raises:
+        SettingsError: it is no folder, or a source has a whole path or is on the Hub already.
+    """
+    whole = any(source.revision or Path(source.path).is_absolute() for source in ingest.sources)
+    if whole or not folder.is_dir():
+        raise SettingsError(
+            f"{origin} names its data in ingest.sources; keep one of them, or name a folder where all of "
+            "those have relative paths"
+        )
+    sources = [source.model_copy(update={"path": str(folder / source.path)}) for source in ingest.sources]
+    return ingest.model_copy(update={"sources": sources})
+
+
 def _pinned(ingest: Ingest) -> Ingest:
     """The settings of several sources with whole paths to those on this machine, and the hash of these.
 
@@ -151,7 +168,10 @@ def _pinned(ingest: Ingest) -> Ingest:
     for source in ingest.sources:
         path = Path(source.path).expanduser()
         if source.revision is None and not has_magic(source.path) and not path.exists():
-            raise SettingsError(f"ingest.sources: {source.path}: no such file or folder")
+            raise SettingsError(
+                f"ingest.sources: {source.path}: no such file or folder; a folder that holds them all can be "
+                "named by DATA or --data"
+            )
         whole = source.path if source.revision else str(Path.cwd() / path)
         sources.append(source.model_copy(update={"path": whole}))
     pins = (

@@ -2,10 +2,10 @@
 
 Reads data/prepared, data/gold, models/sft; writes data/comparisons, metrics/collect.json. With
 `collect.labelers: given` the rankings come with the source and are passed on; with `store` they are a
-version of the label store (`LABELING_DB`, else .state/labels.db); with `references` nobody ranks: what people
-wrote stands above what the policy wrote (as in Chen et al. 2024, arXiv:2401.01335) and above references made
-worse. Simulated labelers are called `simulated` in every row they make, and rankings that nobody gave
-`references`.
+version of the label store (`LABELING_DB`, else .state/labels.db); with `references` nobody ranks: what
+people wrote stands above what SFT and the base wrote (as in Chen et al. 2024, arXiv:2401.01335) and above
+references made worse. Simulated labelers are called `simulated` in every row they make, and rankings that
+nobody gave `references`.
 """
 
 if __name__ == "__main__":  # before a library is loaded
@@ -106,16 +106,20 @@ def from_references(stage: Stage) -> list[dict[str, Any]]:
     posts = posts_of(first.values(), params.prompts)
     if not posts:
         raise DataError("collect.labelers is 'references', but there is no demonstration; bring some")
+    # Of the base as many as of SFT: a judge that had seen one of them alone would mark that one down.
+    of_base = candidates("models/pretrained", posts, stage.settings)
     others: dict[str, list[str]] = {}  # by split, so that none is trained on what another holds out
     for post in posts:
         others.setdefault(post["split"], []).append(post["completion"])
     rows = []
-    for post, texts in zip(posts, candidates("models/sft", posts, stage.settings), strict=True):
+    of_sft = candidates("models/sft", posts, stage.settings)
+    for post, texts, before in zip(posts, of_sft, of_base, strict=True):
         plain, rng = post["messages"] is None, random.Random(f"{seed}/{post['id']}")
         made = corrupted(post["completion"], others[post["split"]], params.corrupted, rng)
         shown = dict.fromkeys((text.strip() for text in references[post["prompt"]]), "reference")
-        for text in texts[1:]:
-            shown.setdefault(text.strip(), "sft")
+        for policy, samples in (("sft", texts[1:]), ("pretrained", before[1:])):
+            for text in samples:
+                shown.setdefault(text.strip(), policy)
         for fault, text in made:
             shown.setdefault(text, f"reference, {fault}")
         if set(shown.values()) == {"reference"}:

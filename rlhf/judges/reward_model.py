@@ -19,4 +19,13 @@ def model_judge(name: str, folder: Path | str, prompts: Iterable[Mapping[str, An
     from rlhf.models.reward_model import load_reward, score  # here, so that the gold judge needs no model
 
     model, rows = load_reward(folder), PromptRows(prompts)
-    return ScoringJudge(name, "model", lambda texts, answers: score(model, rows.of(texts), answers))
+    known: dict[tuple[str, str], float] = {}  # a reference is asked about in every pair that it stands in
+
+    def scores(texts: list[str], answers: list[str]) -> list[float]:
+        asked = [pair for pair in dict.fromkeys(zip(texts, answers, strict=True)) if pair not in known]
+        if asked:
+            prompts_of, answers_of = map(list, zip(*asked, strict=True))
+            known.update(zip(asked, score(model, rows.of(prompts_of), answers_of), strict=True))
+        return [known[pair] for pair in zip(texts, answers, strict=True)]
+
+    return ScoringJudge(name, "model", scores)

@@ -50,7 +50,7 @@ def test_a_recipe_holds_only_what_differs_and_has_a_page(path: Path) -> None:
 def test_a_recipe_does_not_depend_on_the_params_file(path: Path, workspace: Workspace) -> None:
     before = load_settings(path)
     workspace.set({"seed": 99, "sft.epochs": 0.25, "ppo.kl_coef": 0.3, "collect.groups": {"expert": 1.0}})
-    changes = {"ingest.path": "somewhere"}  # no recipe sets it
+    changes = {"ingest.path": "somewhere", "ingest.sources": []}  # data that is not here
     planned = plan(path.parent.name, None, changes).model_copy(update={"ingest": before.ingest})
     if isinstance(before.base, Pretrained):  # a template's path is made absolute and its content hashed
         before = with_files(before.model_copy(update={"ingest": Settings().ingest}), None, "-").model_copy(

@@ -55,7 +55,8 @@ def untrained_sft() -> None:
     tokenizer = train_tokenizer(
         ["SUBREDDIT: r/x\nTITLE: my sister.\nPOST: she lost it.\nTL;DR: so"], "word", 300
     )
-    save_model(Policy(new_model("0.1M", tokenizer, 256), tokenizer), "models/sft")
+    for name in ("pretrained", "sft"):
+        save_model(Policy(new_model("0.1M", tokenizer, 256), tokenizer), f"models/{name}")
 
 
 def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace) -> None:
@@ -119,7 +120,8 @@ def test_references_stand_above_samples_and_above_references_made_worse(workspac
             assert (rank == 1) == (who == "reference") == ((row["prompt"], text.strip()) in references)
             policies[who] += 1
     assert policies["reference"] == sum(splits.values()) + 1  # both of the prompt that has two
-    assert 1 <= policies["sft"] <= 2 * sum(splits.values())
+    for name in ("sft", "pretrained"):
+        assert 1 <= policies[name] <= 2 * sum(splits.values())
     assert sum(n for who, n in policies.items() if "," in who) == 2 * sum(splits.values())
     figures = workspace.stage("reward")
     assert figures["loss"] is not None

@@ -142,6 +142,18 @@ def test_sources_are_pinned_by_what_they_hold(workspace: Workspace) -> None:
         plan(None, None, named | {"ingest.sources": [{"path": "c.jsonl"}]})
     with pytest.raises(SettingsError, match=r"^a\.jsonl: .* names its data in ingest\.sources"):
         plan(None, "a.jsonl", named)
+    inside = Path("inside")
+    write(inside / "a.jsonl", pairs("a", 3))
+    write(inside / "b.jsonl", pairs("b", 2))
+    within = plan(None, "inside", named)  # relative paths are in the folder
+    assert [source.path for source in within.ingest.sources] == [
+        str((inside / name).resolve()) for name in ("a.jsonl", "b.jsonl")
+    ]
+    assert within.ingest.sha256 not in (None, first.ingest.sha256)
+    assert within.ingest.path is None
+    assert len(load(within.ingest, seed=1).tables["comparisons"]) == 5
+    with pytest.raises(SettingsError, match=r"inside: .* names its data in ingest\.sources"):
+        plan(None, "inside", named | {"ingest.sources": [{"path": str(Path("a.jsonl").resolve())}]})
     with pytest.raises(DataError, match=r"ingest\.path and ingest\.sources both name data"):
         load(Ingest(source="files", path="a.jsonl", sources=first.ingest.sources), seed=1)
 
