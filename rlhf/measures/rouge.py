@@ -3,10 +3,15 @@
 ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004) as F1 of stemmed words, computed by the package `rouge-score`. Where a
 prompt has several references the best match counts, as in SciTLDR (Cachola et al. 2020). ROUGE knows no
 meaning: a good summary in other words scores low, and a false one in the same words high.
+
+The package knows the letters a to z alone, so that two equal texts in another script would share nothing. Here
+words are letters of any script, and the characters of scripts that write no spaces; ASCII texts score what
+they score there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +20,26 @@ import numpy as np
 MEASURES = ("rouge1", "rouge2", "rougeL")
 HUMAN = "human"  # another reference of the same prompt, scored like an output
 Scores = dict[str, np.ndarray]  # measure -> [prompts]
+
+
+# Thai, Lao, Burmese, Khmer, kana and Han characters: their scripts write no spaces between words.
+_SPACELESS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_WORDS = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
+
+
+class _Tokenizer:
+    """The words of a text: of ASCII those of `rouge-score`, stemmed; else those of any script."""
+
+    def __init__(self) -> None:
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self._of_ascii = DefaultTokenizer(use_stemmer=True)
+
+    def tokenize(self, text: str) -> list[str]:
+        return [stem for word in _WORDS.findall(text.lower()) for stem in self._stems(word)]
+
+    def _stems(self, word: str) -> list[str]:
+        return self._of_ascii.tokenize(word) if word.isascii() else [word]
 
 
 def rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
@@ -26,7 +51,7 @@ def rouge(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
     """
     from rouge_score.rouge_scorer import RougeScorer  # here, because it loads nltk
 
-    scorer = RougeScorer(list(MEASURES), use_stemmer=True)
+    scorer = RougeScorer(list(MEASURES), tokenizer=_Tokenizer())
     scores: dict[str, list[float]] = {name: [] for name in MEASURES}
     for text, of_prompt in zip(texts, references, strict=True):
         best = scorer.score_multi(of_prompt, text)

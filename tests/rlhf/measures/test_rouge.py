@@ -20,6 +20,23 @@ def test_scores_are_those_worked_out_by_hand() -> None:
     assert rouge(["cats like milk"], [["cats and dogs like water"]])["rouge1"].tolist() == [0.5]
 
 
+def test_words_are_those_of_the_package_in_ascii_and_of_every_script_elsewhere() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    text, other = (
+        "State-of-the-art: we're running 3.5x faster_runs!",
+        "It ran 3.5x faster; states of the arts.",
+    )
+    theirs = RougeScorer(list(MEASURES), use_stemmer=True).score(other, text)
+    assert {name: theirs[name].fmeasure for name in MEASURES} == {
+        name: values[0] for name, values in rouge([text], [[other]]).items()
+    }
+    # Two of three words, and six of eight characters.
+    assert rouge(["Größe schätzen lernen"], [["größe schätzen üben"]])["rouge1"].tolist() == [2 / 3]
+    assert rouge(["我们提出一种方法"], [["我们提出新的方法"]])["rouge1"].tolist() == [6 / 8]
+    assert all(rouge(["ภาษาไทย"], [["ภาษาไทย"]])[name].tolist() == [1] for name in MEASURES)
+
+
 def test_the_best_reference_counts() -> None:
     many = rouge(["a b c d"], [["x y", "a b c d", "a b"]])
     assert all(many[name].tolist() == [1] for name in MEASURES)
