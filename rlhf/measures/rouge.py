@@ -4,9 +4,9 @@ ROUGE-1, ROUGE-2 and ROUGE-L (Lin 2004) as F1 of stemmed words, computed by the 
 prompt has several references the best match counts, as in SciTLDR (Cachola et al. 2020). ROUGE knows no
 meaning: a good summary in other words scores low, and a false one in the same words high.
 
-The package knows the letters a to z alone, so that two equal texts in another script would share nothing. Here
-words are letters of any script, and the characters of scripts that write no spaces; ASCII texts score what
-they score there.
+The package knows the letters a to z alone, so that two equal texts in another script would share nothing.
+Here words are letters of any script, and the characters of scripts that write no spaces; ASCII texts score
+what they score there.
 """
 
 from __future__ import annotations
