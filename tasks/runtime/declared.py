@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-# Parameters that no stage needs to declare, because what it computes does not depend on them: activations
-# that are computed twice are the same. DVC could not look at them either: not every type of base has them.
+# Parameters that no stage needs to declare, because what it computes does not depend on them but by rounding:
+# activations that are computed twice. DVC could not look at them either: not every type of base has them.
 FREE = ("base.gradient_checkpointing",)
 
 
