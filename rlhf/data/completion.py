@@ -10,6 +10,7 @@ from rlhf.data.checked_rows import checked, contract_split
 from rlhf.data.formats.parts import Part
 from rlhf.data.formats.records import format_of
 from rlhf.data.layouts.layout import Item, Layout, Notes, Record
+from rlhf.data.layouts.values import MISSING
 
 LATE = 10  # columns behind the first records that are named, each with its row
 
@@ -93,12 +94,19 @@ class Completion:
         self._source = source or (file.name if format_of(file)[0] == part.name else part.name)
         self._split = split
         self._named = part.split if named_splits else None
+        self._first = notes.first
         self._say = lambda line: notes.say(f"{part.place}: {line}")
 
     def completed(self, item: Item, record: Record, kept: dict[str, Any]) -> Item:
         """An item with what its row gets, and its place."""
         row = dict(item.row)
         row["source"] = row.get("source") or self._source
+        for text in (row.get("prompt"), row.get("completion"), *(row.get("completions") or ())):
+            if text in MISSING and self._first(("missing", text), record.where) == record.where:
+                self._say(
+                    f"a text is {text!r}, as programs write that nothing is there ({record.where} is the "
+                    "first); leave such rows out where nobody said it"
+                )
         if item.table != "corpus":
             split = row.get("split")
             if split is not None:

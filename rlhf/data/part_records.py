@@ -11,7 +11,7 @@ from typing import Any
 
 from rlhf.data.column_map import ColumnMap
 from rlhf.data.errors import DataError
-from rlhf.data.formats.cells import converters, typed
+from rlhf.data.formats.cells import converters, turn_converters, typed
 from rlhf.data.formats.parts import Part
 from rlhf.data.formats.records import format_of, only_texts, records
 from rlhf.data.layouts.layout import Notes, Record
@@ -58,6 +58,10 @@ def part_records(
         elif known.keys() != set(first) and format_of(file)[1] not in (".jsonl", ".ndjson", ".json"):
             raise DataError(f"{part.told(str(file))}: {_other_columns(part.files[0], first, list(known))}")
         every: Iterator[Record] = chain(sample, rows)
+        if not only_texts(file) and (spelled := turn_converters([record.columns for record in sample])):
+            names = ", ".join(map(repr, spelled))
+            notes.say(f"{part.told(str(file))}: {names}: texts that spell conversations are read as such")
+            every = _each(every, partial(typed, converters=spelled), put_aside)
         if columns:
             every = _mapped(every, sample, columns, set(known), notes, put_aside)
         if only_texts(file):

@@ -13,6 +13,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.layouts.instructions import INPUTS, SYSTEMS, with_context
 from rlhf.data.layouts.layout import Item, Layout, Notes, Record, is_a
 
+_PICTURES = ("image", "images", "video", "videos", "audio", "audios")
 _ASKED = ("prompt", "question", "instruction", "query")
 
 
@@ -35,15 +36,24 @@ class PromptParts:
         self._asks, self._notes = asks, notes
         self._systems = [name for name in texts if name.lower() in SYSTEMS][:1]
         self._beside = [name for name in texts if asks is not None and name.lower() in INPUTS]
+        self._pictures = [name for name in columns if name.lower() in _PICTURES]
         self.columns = frozenset((*self._systems, *self._beside))
 
     def joined(self, item: Item, record: Record) -> Item:
         """An item whose prompt has what stands beside it.
 
         Raises:
-            DataError: the turns have another system text than the column.
+            DataError: the turns have another system text than the column; or the prompt shows a picture.
         """
         row, columns = item.row, record.columns
+        for name in self._pictures:
+            shown = columns.get(name)
+            if shown and (isinstance(shown, (list, Mapping)) or f"<{name.lower().rstrip('s')}>" in str(row)):
+                raise DataError(
+                    f"column {name!r} holds what the prompt shows besides its text, and only text can be "
+                    "read; leave such rows out (ingest.unreadable: quarantine), or the column where it shows "
+                    "nothing"
+                )
         if not self.columns or not row.get("prompt"):
             return item
         if self._beside and not row.get("messages"):

@@ -54,6 +54,34 @@ def converters(rows: Sequence[Mapping[str, str | None]]) -> dict[str, Convert]:
     return {name: convert for name, convert in told if convert is not None}
 
 
+def turn_converters(rows: Sequence[Mapping[str, Any]]) -> dict[str, Convert]:
+    """What makes conversations of texts that spell them, as JSON or as Python shows them, for each column in
+    which every text does; as an answer, such a text would be somebody's words.
+
+    Args:
+        rows: the first ones of a file whose values have types.
+    """
+    told: dict[str, Convert] = {}
+    for name in rows[0] if rows else ():
+        cells = [row.get(name) for row in rows]
+        texts = [cell for cell in cells if isinstance(cell, str) and cell]
+        if not texts or name in _ABOUT or not all(text.lstrip().startswith("[{") for text in texts):
+            continue
+        if all(map(_PYTHON_TURNS.match, texts)):
+            told[name] = _spelled(_python_turns)
+        elif all(_spoken(_structure(text)) for text in texts):
+            told[name] = _spelled(_structure)
+    return told
+
+
+def _spoken(item: Any) -> bool:
+    return _turns(item) and all({"role", "from", "speaker"} & turn.keys() for turn in item)
+
+
+def _spelled(convert: Convert) -> Convert:
+    return lambda cell: convert(cell) if isinstance(cell, str) else cell
+
+
 def _converter(name: str, cells: Iterable[str]) -> Convert | None:
     cells = list(cells)
     if cells and name not in _ABOUT and all(map(_PYTHON_TURNS.match, cells)):

@@ -7,6 +7,7 @@ and NaN and Infinity are no JSON. Both are refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,6 +80,12 @@ def refusal(error: Exception, text: str, lines: int = 0) -> str:
     mend = "; is the line cut off?" if end else ""
     if text.strip() == "{":
         mend = "; a row is one object on one line"
+    elif text.lstrip().startswith(("//", "#", "/*")):
+        mend = "; that is a comment, and JSON has none: leave it out"
+    elif error.msg == "Extra data" and text[error.pos :].strip() == ",":
+        mend = "; leave the comma behind it out, or write all of them as a list"
+    elif re.match(r",\s*[}\]]", text[: error.pos + 1][text[: error.pos].rfind(",") :]):
+        mend = "; leave the comma before it out"
     elif error.msg == "Extra data":
         mend = "; more follows than one value: write each on a line of its own, or all of them as a list"
     return f"not valid JSON ({error.msg}{place}){mend}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rlhf.data.errors import DataError
-from rlhf.data.formats.compressed import opened
+from rlhf.data.formats.compressed import COMPRESSIONS, opened
 
 # What a reader does about a row that cannot be read: `fault("row 3", why, what stands there)` raises, or puts
 # the row aside.
@@ -59,6 +59,8 @@ def _checked_head(file: BinaryIO, path: Path) -> bytes:
     head: bytes = file.peek(8)[:8]  # type: ignore[attr-defined]
     for magic, mend in _MAGIC.items():
         if head.startswith(magic):
+            if path.suffix.lower() in COMPRESSIONS:
+                raise DataError(f"{path}: packed twice, or something else is packed in it; unpack it once")
             raise DataError(f"{path}: {mend}")
     if b"\0" in head and not head.startswith(_UTF16):
         raise DataError(

@@ -72,7 +72,8 @@ def _kind(value: Any) -> str:
 
 
 def _is_turn(item: Mapping[str, Any]) -> bool:
-    return ("role" in item and ("content" in item or "tool_calls" in item)) or {
-        "from",
-        "value",
-    } <= item.keys()
+    return (
+        ("role" in item and ("content" in item or "tool_calls" in item))
+        or {"from", "value"} <= item.keys()
+        or {"speaker", "text"} <= item.keys()
+    )

@@ -85,10 +85,12 @@ def judged(
 def _asked(record: Record, notes: Notes) -> tuple[dict[str, Any], list[str]]:
     """The prompt, as text or messages, and the two answers."""
     columns = record.columns
-    chosen, rejected = columns.get("chosen"), columns.get("rejected")
+    chosen, rejected = _said(columns.get("chosen")), _said(columns.get("rejected"))
     outer = columns.get("prompt") if columns.get("prompt") not in (None, "", []) else columns.get("messages")
     if isinstance(chosen, str) or isinstance(rejected, str):
         answers = [text_of(chosen, "chosen"), text_of(rejected, "rejected")]
+        if outer is None and "prompt" in columns:
+            raise DataError("the prompt is empty; write it, or leave the row out")
         if outer is None:
             return _common_start(*answers)
         return prompted(outer, record, notes, columns.get("system")), answers
@@ -110,6 +112,14 @@ def _asked(record: Record, notes: Notes) -> tuple[dict[str, Any], list[str]]:
         front = turns_of(outer, record.where, notes)
         return parted([[*front, *talk] for talk in talks], notes)
     return parted([[{"role": "user", "content": text_of(outer, "prompt")}, *talk] for talk in talks], notes)
+
+
+def _said(answer: Any) -> Any:
+    """An answer that is an object with a text alone, as that text."""
+    if isinstance(answer, Mapping) and not {"role", "from"} & answer.keys():
+        texts = [answer[name] for name in ("text", "content", "response", "answer") if name in answer]
+        return texts[0] if len(texts) == 1 else answer
+    return answer
 
 
 def prompted(

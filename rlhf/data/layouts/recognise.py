@@ -20,6 +20,7 @@ from rlhf.data.layouts import (
     instructions,
     label_studio,
     label_studio_flat,
+    named_pairs,
     oasst,
     pairs,
     parallel,
@@ -44,6 +45,7 @@ __all__ = ["LAYOUTS", "kinds", "recognise"]
 LAYOUTS: tuple[Layout, ...] = (
     *contract.LAYOUTS,
     pairs.LAYOUT,
+    named_pairs.LAYOUT,
     hh.LAYOUT,
     *axolotl.LAYOUTS,
     instructions.LAYOUT,
@@ -109,9 +111,15 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
     raise DataError(
         f"columns {shown}: no known layout; map them in ingest.columns, such as "
         "{prompt: question, chosen: better_answer, rejected: other_answer}, or, where a column says which is "
-        "better, {prompt: question, response_a: one, response_b: other, preference: verdict}; docs/data.md "
-        "lists the layouts"
+        "better, {prompt: question, response_a: one, response_b: other, preference: verdict}"
+        f"{_inside(columns)}; docs/data.md lists the layouts"
     )
+
+
+def _inside(columns: Mapping[str, str]) -> str:
+    """How to name what an object holds, where a column is one."""
+    name = next((name for name, kind in columns.items() if kind == "object"), None)
+    return f", where {name}.prompt is what {name!r} holds under prompt" if name else ""
 
 
 def _fitting(columns: Mapping[str, str]) -> list[Layout]:

@@ -33,12 +33,13 @@ ROLES = {
     "observation": "tool",
     "ipython": "tool",
 }
+_KEYS = ("role", "content", "from", "value", "speaker", "text", "tool_calls", "function_call")
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 
 
 def role_of(turn: Mapping[str, Any]) -> str | None:
     """The contracts' name of who says a turn; None where nobody known does."""
-    return ROLES.get(str(turn.get("role") or turn.get("from")).lower())
+    return ROLES.get(str(turn.get("role") or turn.get("from") or turn.get("speaker")).lower())
 
 
 def turns_of(value: Any, where: str, notes: Notes) -> Turns:
@@ -47,7 +48,7 @@ def turns_of(value: Any, where: str, notes: Notes) -> Turns:
     Keys beside them are counted as passed over; calls of tools without words become the content, as JSON.
 
     Args:
-        value: a list of `{role, content}` or `{from, value}`.
+        value: a list of `{role, content}`, `{from, value}` or `{speaker, text}`.
         where: the record, for the notes.
         notes: gets what is not kept.
 
@@ -64,19 +65,22 @@ def turns_of(value: Any, where: str, notes: Notes) -> Turns:
             raise DataError(f"message {number} is {ascii(turn)[:40]}; write role and content")
         role = role_of(turn)
         if role is None:
-            said = turn.get("role", turn.get("from"))
+            said = turn.get("role", turn.get("from", turn.get("speaker")))
             raise DataError(
                 f"message {number} has the role {ascii(said)[:40]}; known are {', '.join(sorted(ROLES))}"
             )
-        content = _content(turn.get("content", turn.get("value")), number)
+        content = _content(turn.get("content", turn.get("value", turn.get("text"))), number)
         calls = turn.get("tool_calls") or turn.get("function_call")
         if calls:
             notes.say("calls of tools are read as JSON in the content of their turns")
             content = "\n".join(filter(None, [content, json.dumps(calls, ensure_ascii=False)]))
         for key, beside in turn.items():
-            known = ("role", "content", "from", "value", "tool_calls", "function_call")
-            if key not in known and beside not in (None, "", [], {}):
+            if key not in _KEYS and beside not in (None, "", [], {}):
                 notes.pass_over(f"keys {ascii(key)[:40]} of turns", where, beside)
+        if role == "system" and turns and all(said["role"] == "system" for said in turns):
+            notes.say("several turns of the system at the beginning are read as one")
+            turns[-1]["content"] += f"\n\n{content}"
+            continue
         turns.append({"role": role, "content": content})
     return turns
 

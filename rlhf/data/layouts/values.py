@@ -26,6 +26,7 @@ LABELERS = (
     "judge_id",
 )
 _KEPT = ("labeler_group", "strength", "seconds", "guideline_version", "split", "note", "both_bad")
+MISSING = ("nan", "NaN", "<NA>", "#N/A")  # how pandas and spreadsheets write that nothing is there
 COMMON = frozenset((*_KEPT, *LABELERS, "source"))
 
 
@@ -93,7 +94,9 @@ def object_of(value: Any) -> Mapping[str, Any] | None:
 
 def filled(value: Any) -> bool:
     """Whether a cell says something."""
-    return value is not None and value != "" and value == value  # NaN is an empty cell of pandas
+    if isinstance(value, str):
+        return value != "" and value not in MISSING
+    return value is not None and value == value  # NaN is an empty cell of pandas
 
 
 def comparison(
