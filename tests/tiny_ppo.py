@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
 
@@ -16,6 +17,7 @@ from rlhf.settings import Lora
 
 SHIFT = 0.25  # of a reward adapter
 WORDS = "red green blue one two three yes no"
+LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 PROMPTS = [f"{a} {b}:" for a in WORDS.split() for b in WORDS.split()]
 
 
@@ -108,3 +110,16 @@ class Stop(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return words_tokenizer()
+
+
+def ones(prompts, completions):
+    return [1.0] * len(completions)
+
+
+def state(trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}

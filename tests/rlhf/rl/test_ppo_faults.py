@@ -3,6 +3,9 @@
 Fault 9, that no test checks a number, is this file and test_ppo.py.
 """
 
+# pytest finds the fixture `tokenizer` by the name of an argument:
+# ruff: noqa: F401, F811
+
 from __future__ import annotations
 
 import math
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_ppo import PROMPTS, Stop, gradient_of, tiny, trainer_of, updates, words_tokenizer
+from tiny_ppo import PROMPTS, Stop, gradient_of, ones, state, tiny, tokenizer, trainer_of, updates
 from transformers import TrainerCallback
 
 from rlhf.models.batches import batch_of
@@ -19,19 +22,6 @@ from rlhf.models.logprobs import response_logprobs
 from rlhf.models.sampling import sample
 from rlhf.rl.metrics import UpdateSums
 from rlhf.training.loop import train
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return words_tokenizer()
-
-
-def ones(prompts, completions):
-    return [1.0] * len(completions)
-
-
-def state(trainer) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
 
 
 def test_trl_fault_1_training_resumes_with_its_value_network(tokenizer, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What each option of PPO promises."""
 
+# pytest finds the fixture `tokenizer` by the name of an argument:
+# ruff: noqa: F401, F811
+
 from __future__ import annotations
 
 import copy
@@ -10,7 +13,19 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
-from tiny_ppo import PROMPTS, WORDS, Stop, gradient_of, tiny, trainer_of, updates, words_tokenizer
+from tiny_ppo import (
+    LORA,
+    PROMPTS,
+    WORDS,
+    Stop,
+    gradient_of,
+    ones,
+    state,
+    tiny,
+    tokenizer,
+    trainer_of,
+    updates,
+)
 from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf.data.errors import DataError
@@ -25,22 +40,6 @@ from rlhf.rl.advantages import adapted_kl_coef, whiten
 from rlhf.rl.rewards import model_scores, named_rewards
 from rlhf.rl.trainer import PPOConfig, RewardAdapter
 from rlhf.training.loop import train
-
-LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return words_tokenizer()
-
-
-def ones(prompts, completions):
-    return [1.0] * len(completions)
-
-
-def state(trainer) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-
 
 # ---- details of the papers ----
 

@@ -1,5 +1,8 @@
 """Settings, rewards and checkpoints of PPO that end in one line."""
 
+# pytest finds the fixture `tokenizer` by the name of an argument:
+# ruff: noqa: F401, F811
+
 from __future__ import annotations
 
 import math
@@ -7,23 +10,12 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, get_peft_model
-from tiny_ppo import PROMPTS, WORDS, tiny, trainer_of, words_tokenizer
+from tiny_ppo import LORA, PROMPTS, WORDS, ones, tiny, tokenizer, trainer_of
 from transformers import LlamaForSequenceClassification
 
 from rlhf.models.scratch import train_tokenizer
 from rlhf.rl.trainer import PPOConfig, PPOTrainer
 from rlhf.training.loop import train
-
-LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return words_tokenizer()
-
-
-def ones(prompts, completions):
-    return [1.0] * len(completions)
 
 
 @pytest.mark.parametrize(
