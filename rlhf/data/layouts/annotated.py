@@ -16,7 +16,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.layouts.fields import Shown, ask_for_outputs, plain, stem_and_suffix
 from rlhf.data.layouts.layout import Item, Notes, Options, UnknownWords
 from rlhf.data.layouts.meanings import meaning_of, place_in
-from rlhf.data.layouts.values import is_numeral, number_of
+from rlhf.data.layouts.values import asks_for_worse, is_numeral, number_of
 from rlhf.data.layouts.verdict_words import plain as word
 from rlhf.data.layouts.verdicts import direction, ranked
 from rlhf.data.near import meant
@@ -91,6 +91,10 @@ def items_of(
         elif answer in of_one:
             notes.pass_over(
                 f"answers to question {question!r}, which is about one output alone", where, value
+            )
+        elif asks_for_worse(question) and question not in options.aspects and answer.free is not True:
+            notes.pass_over(
+                f"answers to question {question!r}, which asks for the worse output", where, value
             )
         elif options.edit == question:
             edits.append(_edit(seen, answer, common))

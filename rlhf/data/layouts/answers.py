@@ -17,6 +17,17 @@ LISTS = ("answers", "completions", "responses", "outputs", "candidates", "genera
 _TEXTS = ("answer", "response", "completion", "text", "content", "output", "generation", "message")
 _RANKS = ("rank", "ranking")
 _SCORES = ("overall_score", "score", "rating", "fine-grained_score", "reward")
+_CHOSEN = (
+    "is_best",
+    "best",
+    "chosen",
+    "is_chosen",
+    "preferred",
+    "is_preferred",
+    "selected",
+    "is_selected",
+    "winner",
+)
 _BY_ASPECT = ("scores", "ratings", "rating", "score", "aspects", "attributes", "rewards")
 _MODELS = ("model", "policy", "model_name", "source", "name", "system")
 
@@ -77,6 +88,10 @@ def _ranked(answers: Sequence[Mapping[str, Any]], options: Options, notes: Notes
             best = options.direction or "lower"
             notes.say(f"the answers' {key}: the {best} is the better (ingest.direction says otherwise)")
             return {"ranking": [r if r is None or best == "lower" else -r for r in ranks]}
+    for key in _CHOSEN:
+        if all(isinstance(answer.get(key), bool) for answer in answers):
+            notes.say(f"the answers' {key}: those that have it are better than the others")
+            return {"ranking": [1 if answer[key] else 2 for answer in answers]}
     aspects = any(isinstance(answer.get("annotations"), Mapping) for answer in answers)
     by_aspect = next(
         (key for key in _BY_ASPECT if any(_is_object(answer.get(key)) for answer in answers)), None

@@ -20,7 +20,8 @@ JUDGED = these(
     "label labels kto_tag rating ratings score scores rank ranks ranking winner choice preferred "
     "preference verdict better chosen rejected chosen_response rejected_response rejected_messages "
     "helpfulness correctness reward feedback thumbs preferred_by reference policy completions answers "
-    "thumb thumbs_up vote liked is_good good coherence complexity verbosity overall overall_score quality"
+    "thumb thumbs_up vote liked is_good good coherence complexity verbosity overall overall_score quality "
+    "options choices"
 )
 
 

@@ -71,6 +71,10 @@ def judged(
         # Only a coin chose between equal scores, whatever the columns are called.
         notes.say(f"pairs with equal {' and '.join(names)} are read as ties")
     margin = columns.get("margin")
+    if filled(margin) and number_of(margin, "margin") < 0:
+        notes.say(
+            "some margins are below 0, as if the rejected answer were the better; the names are believed"
+        )
     return comparison(
         prompt,
         answers,

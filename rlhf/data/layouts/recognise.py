@@ -37,10 +37,16 @@ from rlhf.data.layouts import (
 )
 from rlhf.data.layouts.kinds import kinds
 from rlhf.data.layouts.layout import Layout, Record
+from rlhf.data.layouts.values import these, words
 from rlhf.data.near import meant
 
 __all__ = ["LAYOUTS", "kinds", "recognise"]
 
+_SHOWN = ("demonstrations", "instructions", "conversations")  # layouts whose answers are learnt as they are
+_JUDGING = these(
+    "safe unsafe correct incorrect accepted accept rejected reject flagged toxic harmful helpful good bad "
+    "approved valid invalid hallucinated acceptable passed failed wrong right true"
+)
 # Each is told from the others by columns that only it has, so their order does not matter.
 LAYOUTS: tuple[Layout, ...] = (
     *contract.LAYOUTS,
@@ -95,6 +101,7 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
     if not fitting and len(small) == len(columns):
         fitting = [in_small_letters(known, columns) for known in _fitting(small)]
     if len(fitting) == 1:
+        _all_are_good(columns, fitting[0])
         return fitting[0]
     told = (
         f"{name} ({kind})" if kind in ("number", "bool", "other", "mixed") else name
@@ -114,6 +121,24 @@ def recognise(columns: Mapping[str, str], layout: str | None = None) -> Layout:
         "better, {prompt: question, response_a: one, response_b: other, preference: verdict}"
         f"{_inside(columns)}; docs/data.md lists the layouts"
     )
+
+
+def _all_are_good(columns: Mapping[str, str], layout: Layout) -> None:
+    """Refuse demonstrations beside a truth value that says which of them are good.
+
+    Raises:
+        DataError: there is such a column.
+    """
+    own = layout.own or frozenset()
+    judged = [
+        n for n, kind in columns.items() if kind == "bool" and n not in own and set(words(n)) & _JUDGING
+    ]
+    if layout.name in _SHOWN and judged:
+        raise DataError(
+            f"column {judged[0]!r} says which answers are good: say ingest.columns: {{label: {judged[0]}}} "
+            f"where true is good, so that they are votes, or ingest.layout: {layout.name} where all may be "
+            "learnt"
+        )
 
 
 def _inside(columns: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf.data.layouts.aspects import is_aspect
 from rlhf.data.layouts.layout import Options, is_a
-from rlhf.data.layouts.values import PEOPLE, these, words
+from rlhf.data.layouts.values import PEOPLE, asks_for_worse, these, words
 
 _SERIES = (
     tuple("abcdefghijkl"),
@@ -186,6 +186,8 @@ def _what(names: Sequence[str], base: frozenset[str], columns: Mapping[str, str]
     """What the columns of a family are, by the words they share and what they hold."""
     texts = all(is_a(columns, name, "text") for name in names)
     numbers = all(columns[name] in ("number", "numeral", "empty") for name in names)
+    if any(map(asks_for_worse, names)):
+        return "other"
     if base & _NUMBERS:
         return "numbers"
     if base & {"winner", "win", "wins"}:
@@ -202,6 +204,8 @@ def _what(names: Sequence[str], base: frozenset[str], columns: Mapping[str, str]
 
 
 def _is_verdict(name: str, columns: Mapping[str, str]) -> bool:
+    if asks_for_worse(name):
+        return False
     said = VERDICTS | _NUMBERS | _PLURALS if columns[name] == "object" else VERDICTS
     return bool(set(words(name)) & said) and columns[name] not in ("empty", "messages", "answered")
 

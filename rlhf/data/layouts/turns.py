@@ -59,7 +59,7 @@ def turns_of(value: Any, where: str, notes: Notes) -> Turns:
         value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise DataError(f"{ascii(value)[:60]} are no turns; write a list of role and content")
-    turns = []
+    turns: Turns = []
     for number, turn in enumerate(value, start=1):
         if not isinstance(turn, Mapping):
             raise DataError(f"message {number} is {ascii(turn)[:40]}; write role and content")

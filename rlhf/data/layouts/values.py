@@ -37,6 +37,17 @@ def these(names: str) -> frozenset[str]:
 
 PEOPLE = these("annotator rater labeler judge worker reviewer evaluator person expert user")
 
+# Names of columns and questions that ask for the worse answer, not for the better.
+_CONTRARY = these(
+    "not least less non worst worse lowest loser losing lost loses reject rejected rejects disprefer "
+    "dispreferred unpreferred nonpreferred dislike disliked bad discarded"
+)
+
+
+def asks_for_worse(name: str) -> bool:
+    """Whether a name asks for the worse answer: `least_preferred`, `Which is worst?`."""
+    return bool(set(words(name)) & _CONTRARY)
+
 
 def common(columns: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says about its label in the contract's words: labeler, strength, split, note, source."""

@@ -11,6 +11,8 @@ import pytest
 from layout_reading import rankings, read_path, read_records
 
 from rlhf.data.errors import DataError
+from rlhf.data.layouts.layout import Notes
+from rlhf.data.reading import Source, read
 
 ASK, A, B = "How do I boil rice?", "Slowly.", "Somehow."
 ASKED = {"role": "user", "content": ASK}
@@ -130,3 +132,54 @@ def test_what_is_not_read_says_how_to_mend_it(name: str, content: bytes, said: s
     with pytest.raises(DataError, match=said) as caught:
         read_path(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+# --- what would be turned round, or learnt although it is bad
+
+
+@pytest.mark.parametrize(
+    "name", ["least_preferred", "not_preferred", "worst_choice", "Rejected answer label"]
+)
+def test_a_column_that_asks_for_the_worse_answer_prefers_none(name: str, tmp_path: Path) -> None:
+    row = {"prompt": ASK, "response_a": A, "response_b": B}
+    with pytest.raises(DataError, match="no known layout"):
+        read_records(tmp_path, [row | {name: "A"}])
+    items, _ = read_records(tmp_path, [row | {name: "A", "winner": "B"}])
+    assert rankings(items) == [[2, 1]]
+    fields = {"prompt": ASK, "response-1": A, "response-2": B}
+    said = {name: [{"value": "response-1", "user_id": "u"}]}
+    with pytest.raises(DataError, match="which asks for the worse output"):
+        read_records(tmp_path, [{"fields": fields, "responses": said}])
+    said |= {"best": [{"value": "response-2", "user_id": "u"}]}
+    assert rankings(read_records(tmp_path, [{"fields": fields, "responses": said}])[0]) == [[2, 1]]
+
+
+@pytest.mark.parametrize("name", ["is_safe", "accepted", "isCorrect", "flagged"])
+@pytest.mark.parametrize(
+    "row", [{"prompt": ASK, "completion": A}, {"question": ASK, "answer": A}, {"messages": turns(A)}]
+)
+def test_answers_that_are_judged_are_no_demonstrations_unasked(
+    row: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    records = [row | {name: good} for good in (True, False)]
+    with pytest.raises(DataError, match=rf"column '{name}' says which answers are good: .*label: {name}"):
+        read_records(tmp_path, records)
+    path = tmp_path / "export.json"
+    items = list(read(Source(str(path), columns={"label": name}), Notes()))
+    assert [(item.table, item.row["label"]) for item in items] == [("votes", True), ("votes", False)]
+
+
+def test_a_choice_among_options_is_no_answer_by_itself(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no known layout"):
+        read_records(tmp_path, [{"question": ASK, "options": {"A": A, "B": B}, "answer": "A"}])
+
+
+def test_answers_with_a_flag_for_the_chosen(tmp_path: Path) -> None:
+    answers = [{"text": A, "is_best": False}, {"text": B, "is_best": True}]
+    assert rankings(read_records(tmp_path, [{"prompt": ASK, "responses": answers}])[0]) == [[2, 1]]
+
+
+def test_a_margin_below_zero_is_told(tmp_path: Path) -> None:
+    items, notes = read_records(tmp_path, [{"prompt": ASK, "chosen": A, "rejected": B, "margin": -1}])
+    assert rankings(items) == [[1, 2]]
+    assert any("margins are below 0" in note for note in notes)
