@@ -5,7 +5,8 @@ white space, and whatever stands around them. Held-out texts of fewer than `LEAS
 at the beginning of a text: short answers are met by chance.
 
 One run of `LEAST` words of each held-out text is looked up by its hash, as in Brown et al. 2020 (appendix C);
-where it is met, the words around it are compared as well. So of a held-out text four numbers are kept.
+where it is met, the words around it are compared as well. So of a held-out text five numbers are kept. Only
+texts that a sieve over the bytes of all lets through (`rlhf/data/sieve.py`) are looked at word by word.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import numpy as np
 from rlhf.data.columns import values_of
 from rlhf.data.conversations import transcript
 from rlhf.data.near_duplicates import words_of
+from rlhf.data.sieve import WORDS, Sieve
 from rlhf.data.table import Table
 
-LEAST = 8
+LEAST = WORDS
 _TRIED = 5  # runs of each held-out text, of which the rarest is looked up, since many texts share a beginning
-_BITS = 24  # of a table that tells in one look that most runs are no held-out text's
 _TOGETHER = 4096  # texts looked at together
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -33,52 +34,59 @@ class Runs:
     """Held-out texts as runs of words within other texts.
 
     Args:
-        texts: the held-out texts; those of fewer than `LEAST` words are left out.
+        groups: held-out texts of one or several kinds; those of fewer than `LEAST` words are left out.
     """
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        tried: list[tuple[int, int, int]] = []  # offset, words, hash of all words
-        parts = [np.empty(0, np.int64)]  # hashes of the words of the tried runs, LEAST for each
-        for text in texts:
-            words = _word_hashes([words_of(text)])
-            if len(words) >= LEAST:
-                for offset in np.linspace(0, len(words) - LEAST, _TRIED).astype(int).tolist():
-                    parts.append(words[offset : offset + LEAST])
-                    tried.append((offset, len(words), hash(words.tobytes())))
-        runs = _hashes(np.concatenate(parts))[::LEAST]
+    def __init__(self, *groups: Iterable[str]) -> None:
+        self._groups = len(groups)
+        tried: list[tuple[int, int, int, int]] = []  # offset, words, hash of all words, group
+        some: list[list[bytes]] = []  # the words of the tried runs
+        for group, texts in enumerate(groups):
+            for text in texts:
+                words = words_of(text)
+                if len(words) >= LEAST:
+                    whole = hash(_word_hashes([words]).tobytes())
+                    for offset in np.linspace(0, len(words) - LEAST, _TRIED).astype(int).tolist():
+                        some.append(words[offset : offset + LEAST])
+                        tried.append((offset, len(words), whole, group))
+        runs = _hashes(_word_hashes(some))[::LEAST]
         _, which, counts = np.unique(runs, return_inverse=True, return_counts=True)
         often = counts[which].reshape(-1, _TRIED)
-        rarest = often.argmin(axis=1) + np.arange(len(often)) * _TRIED
-        self._looked_up: dict[int, set[tuple[int, int, int]]] = {}
-        for number in rarest.tolist():
+        rarest = (often.argmin(axis=1) + np.arange(len(often)) * _TRIED).tolist()
+        self._looked_up: dict[int, set[tuple[int, int, int, int]]] = {}
+        for number in rarest:
             self._looked_up.setdefault(int(runs[number]), set()).add(tried[number])
-        self._may_be = np.zeros(2**_BITS, bool)
-        self._may_be[_place(runs[rarest])] = True
+        self._sieve = Sieve([some[number] for number in rarest])
 
     def within(self, texts: Sequence[str]) -> np.ndarray:
         """Whether each text holds one of them."""
-        if not self._looked_up:
-            return np.zeros(len(texts), bool)
-        number: dict[str, int] = {}  # of each different text
-        which = [number.setdefault(text, len(number)) for text in texts]
-        held = [np.zeros(0, bool)]
-        different = list(number)
-        for start in range(0, len(different), _TOGETHER):
-            held.append(self._within(different[start : start + _TOGETHER]))
-        return np.concatenate(held)[which]
+        return self.which_within(texts).any(axis=1)
 
-    def _within(self, texts: Sequence[str]) -> np.ndarray:
-        held = np.zeros(len(texts), bool)
+    def which_within(self, texts: Sequence[str]) -> np.ndarray:
+        """Whether each text holds one of each group, [texts, groups]."""
+        held = np.zeros((len(texts), self._groups), bool)
+        seen: dict[str, int] = {}  # different texts that were looked at, by the place of the first
+        for start in range(0, len(texts), _TOGETHER):
+            through = np.flatnonzero(self._sieve.lets_through(texts[start : start + _TOGETHER])) + start
+            places = through.tolist()
+            first = [seen.setdefault(texts[place], place) for place in places]
+            new = [place for place, before in zip(places, first, strict=True) if place == before]
+            held[new] = self._of_words([texts[place] for place in new])
+            held[places] = held[first]
+        return held
+
+    def _of_words(self, texts: Sequence[str]) -> np.ndarray:
+        held = np.zeros((len(texts), self._groups), bool)
         words = list(map(words_of, texts))
         ends = np.cumsum([0, *map(len, words)])
         hashes = _word_hashes(words)
         runs = _hashes(hashes)
-        for at in np.flatnonzero(self._may_be[_place(runs)]).tolist():
-            text = int(np.searchsorted(ends, at, side="right")) - 1
-            for offset, count, whole in self._looked_up.get(int(runs[at]), ()):
+        for at, run in enumerate(runs.tolist()):
+            for offset, count, whole, group in self._looked_up.get(run, ()):
+                text = int(np.searchsorted(ends, at, side="right")) - 1
                 start, end = at - offset, at - offset + count
                 inside = ends[text] <= start and end <= ends[text + 1]
-                held[text] |= inside and hash(hashes[start:end].tobytes()) == whole
+                held[text, group] |= inside and hash(hashes[start:end].tobytes()) == whole
         return held
 
 
@@ -171,7 +179,3 @@ def _hashes(words: np.ndarray) -> np.ndarray:
         shifted[: len(words) - i] = words[i:].view(np.uint64)
         runs = runs * _FACTOR + shifted
     return runs
-
-
-def _place(runs: np.ndarray) -> np.ndarray:
-    return (runs >> np.uint64(64 - _BITS)).astype(np.int64)

@@ -21,8 +21,8 @@ HASHES = BANDS * IN_BAND
 _SEED = 1
 _CHANCE = 1 / 256  # of two bytes to be equal
 _ERROR = 0.13  # three standard errors of an estimate at 0.8; what is nearer to the threshold is looked at
-_MARKS = b".,;:!?\"'`()[]{}<>*_"
-_LONG_WORD = 20  # bytes; texts whose words have as many on average are of a script without spaces
+MARKS = b".,;:!?\"'`()[]{}<>*_"
+LONG_WORD = 20  # bytes; texts whose words have as many on average are of a script without spaces
 _PIECE = 3
 _TOGETHER = 2048  # texts sketched at a time
 _COMPARED = 65_536  # pairs compared at a time
@@ -33,12 +33,12 @@ def words_of(text: str) -> list[bytes]:
     """The words of a text in UTF-8, without case and ASCII punctuation; of a script without spaces, its runs
     of three characters. A text of punctuation alone is one word."""
     plain = text.casefold()
-    bare = plain.encode().translate(None, _MARKS)
+    bare = plain.encode().translate(None, MARKS)
     # Bytes are much faster than text, but know no other white space than ASCII's.
     words = bare.split() if text.isascii() else [word.encode() for word in bare.decode().split()]
     if not words:
         return [plain.strip().encode()]
-    return words if len(bare) < _LONG_WORD * len(words) else list(_pieces(words))
+    return words if len(bare) < LONG_WORD * len(words) else list(_pieces(words))
 
 
 def _pieces(words: Iterable[bytes]) -> Iterator[bytes]:
