@@ -22,6 +22,7 @@ from typing import Any
 
 from flows.params import add_options, parse_changes, plan
 from rlhf.data.peek import Measure, Peek, peek, readable, summary
+from rlhf.data.plural import plural
 from rlhf.settings import Pretrained, Settings, SettingsError
 from tasks.ingest import file_sources
 from tasks.runtime.errors import one_line_errors, printable
@@ -99,10 +100,10 @@ def lines(seen: Peek, settings: Settings) -> Iterator[str]:
     yield "Counts"
     for name, table in seen.tables.items():
         splits = ", ".join(f"{count} {split}" for split, count in sorted(table.splits.items()))
-        people = f", {len(table.labelers)} people" if table.labelers else ""
-        ties = f", {table.ties} of {table.pairs} pairs tie" if table.pairs else ""
-        copies = f", {table.copies} say the same as an earlier one" if table.copies else ""
-        counts = f"{table.rows} rows, {len(table.prompts)} prompts{people}{ties}{copies}"
+        people = f", {plural(len(table.labelers), 'person')}" if table.labelers else ""
+        ties = f", {table.ties} of {plural(table.pairs, 'pair')} tied" if table.pairs else ""
+        copies = f", {plural(table.copies, 'copy')} of earlier ones" if table.copies else ""
+        counts = f"{plural(table.rows, 'row')}, {plural(len(table.prompts), 'prompt')}{people}{ties}{copies}"
         yield f"  {name}: {counts}; split: {splits}"
         if table.lengths:
             yield f"    prompt and answer in {seen.unit}: {summary(table.lengths)}"
@@ -113,7 +114,8 @@ def lines(seen: Peek, settings: Settings) -> Iterator[str]:
         yield from (f"  {note}" for note in notes)
         if seen.quarantined:
             first = seen.examples[0]
-            yield f"  {seen.quarantined} rows would go to quarantine, such as {first.where}: {first.why}"
+            aside = plural(seen.quarantined, "row")
+            yield f"  {aside} would go to quarantine, such as {first.where}: {first.why}"
 
 
 if __name__ == "__main__":

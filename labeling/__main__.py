@@ -28,6 +28,7 @@ from labeling.schema import KINDS, ROLES
 from labeling.store import Store
 from labeling.versions import cut_version, new_labels
 from rlhf.data.errors import DataError
+from rlhf.data.plural import plural
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -252,9 +253,10 @@ def fill_queue(store: Store, arguments: argparse.Namespace) -> None:
     long = sum(len(candidate.outputs) > MOST_OUTPUTS for candidate in candidates)
     if queue.kind == "rank" and long:
         notes.append(
-            f"{long} rows have more than {MOST_OUTPUTS} outputs: they are ranked in parts that share outputs"
+            f"{plural(long, 'row', 'have')} more than {MOST_OUTPUTS} outputs: they are ranked in parts "
+            "that share outputs"
         )
-    print(*map(by_flags, notes), f"{number} new items", sep="\n")
+    print(*map(by_flags, notes), plural(number, "new item"), sep="\n")
 
 
 def list_users(store: Store, _: argparse.Namespace) -> None:
@@ -315,7 +317,7 @@ def import_labels(store: Store, arguments: argparse.Namespace) -> None:
             add_project(tx, arguments.project, WHO)
         counts = store_labels(tx, arguments.project, labels, arguments.file.name, WHO, notes)
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    print(*notes, f"{sum(counts.values())} new of {len(labels)} labels: {kinds}", sep="\n")
+    print(*notes, f"{sum(counts.values())} new of {plural(len(labels), 'label')}: {kinds}", sep="\n")
 
 
 def show_status(store: Store, _: argparse.Namespace) -> None:
@@ -326,11 +328,11 @@ def show_status(store: Store, _: argparse.Namespace) -> None:
 
     with store.read() as tx:
         for project in tx.execute(sa.select(projects).order_by(projects.c.name)).all():
-            print(f"{project.name}: {new_labels(tx, project.name)} labels in no version yet")
+            print(f"{project.name}: {plural(new_labels(tx, project.name), 'label')} in no version yet")
             for row in queue_progress(tx, project.id):
                 print(
-                    f"  {row['name']:24} {row['kind']:8} {row['items']} items, {row['labels']} labels, "
-                    f"{row['taken']} of {row['wanted']} wanted"
+                    f"  {row['name']:24} {row['kind']:8} {plural(row['items'], 'item')}, "
+                    f"{plural(row['labels'], 'label')}, {row['taken']} of {row['wanted']} wanted"
                 )
 
 

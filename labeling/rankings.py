@@ -8,6 +8,7 @@ from typing import Any
 from labeling.contracts import rows_hash, tables
 from labeling.store import Store
 from rlhf.data.errors import DataError
+from rlhf.data.plural import plural
 
 
 def stored_rankings(
@@ -56,6 +57,7 @@ def stored_rankings(
         )
     if all(len(set(row["ranking"]) - {None}) == 1 for row in rows):
         raise DataError(
-            f"{where}: all {len(rows)} rankings are ties, which say nothing about what is better; label more"
+            f"{where}: {plural(len(rows), 'ranking')}, and nothing but ties, which say nothing about what is "
+            "better; label more"
         )
     return rows

@@ -31,6 +31,7 @@ from rlhf.data.corrupted import corrupted
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.normal_form import answer_behind
+from rlhf.data.plural import plural
 from rlhf.data.rankings import agreement_on_pairs
 from rlhf.data.splits import prompt_key
 from rlhf.data.table import read_table, write_table
@@ -57,7 +58,8 @@ def main(stage: Stage) -> dict[str, float]:
                 "add a file with some or set collect.labelers: simulated"
             )
         if votes:
-            print(f"{len(votes)} votes came with the source; the reward model learns from them, too")
+            told = plural(len(votes), "vote")
+            print(f"{told} came with the source; the reward model learns from them, too")
     elif settings.collect.labelers == "store":
         rows = stored(stage)
     elif settings.collect.labelers == "references":
@@ -256,7 +258,8 @@ def stored(stage: Stage) -> list[dict[str, Any]]:
         )
     rows = list({row["id"]: row for row in with_ids(COMPARISON, rows, SOURCE)}.values())
     splits = ", ".join(f"{sum(row['split'] == split for row in rows)} {split}" for split in SPLITS)
-    print(f"labels of project {wanted.project!r}, version {wanted.version}: {len(rows)} rankings, {splits}")
+    told = plural(len(rows), "ranking")
+    print(f"labels of project {wanted.project!r}, version {wanted.version}: {told}, {splits}")
     if unknown:
         trained_on = sum(row["split"] == "train" for row in unknown)
         print(

@@ -22,6 +22,7 @@ from rlhf.data.files_source import QUARANTINE, Written, files, write_files
 from rlhf.data.hub import local_path
 from rlhf.data.judgments import read_judgments
 from rlhf.data.layouts.layout import Options
+from rlhf.data.plural import plural
 from rlhf.data.qa_feedback import qa_feedback
 from rlhf.data.reading import Source
 from rlhf.data.sources import Raw, Rows, source_hash
@@ -48,9 +49,9 @@ def main(stage: Stage) -> dict[str, float]:
     rows = ", ".join(f"{count} {name}" for name, count in told.rows.items())
     print(f"source {settings.source}, {revision}: {rows}")
     if judgments:
-        print(f"{len(judgments)} judgments by people")
+        print(f"{plural(len(judgments), 'judgment')} by people")
     if told.quarantined:
-        print(f"{told.quarantined} rows in quarantine, in data/raw/{QUARANTINE}")
+        print(f"{plural(told.quarantined, 'row')} in quarantine, in data/raw/{QUARANTINE}")
     for note in (*told.notes, *said):
         print(note)
     contracts = {f"data/raw/{name}.parquet": contract for name, contract in TABLES.items()}

@@ -13,6 +13,7 @@ from labeling.imports.flags import by_flags
 from labeling.imports.label import KINDS_OF, ImportedLabel, label_of
 from rlhf.data.errors import DataError
 from rlhf.data.layouts.layout import Notes, Options
+from rlhf.data.plural import plural
 from rlhf.data.reading import Source, read
 from rlhf.data.unnamed import UNKNOWN
 
@@ -56,7 +57,8 @@ def read_labels(
     labels = list(_told_apart(labels))
     nothing = sum(_says_nothing(label) for label in labels)
     if nothing:
-        said.say(f"{nothing} labels rank fewer than two outputs: they are kept, and train nothing")
+        ranks = plural(nothing, "label", "rank")
+        said.say(f"{ranks} fewer than two outputs: kept, and nothing is learnt of that")
     if notes is not None:
         notes += map(by_flags, said.lines())
     return labels

@@ -17,6 +17,7 @@ from labeling.queues import add_queue
 from labeling.rows import clean, clean_prompt, content_hash, dumps, insert, record
 from labeling.schema import items, labels, queues, users
 from rlhf.data.errors import DataError
+from rlhf.data.plural import plural
 
 
 def store_labels(
@@ -95,7 +96,8 @@ def store_labels(
         newest_of[item, user] = insert(tx, labels, values), revision + 1
         counts[label.kind] += 1
     if replaced and notes is not None:
-        notes.append(f"{replaced} labels replace earlier ones of the same person about the same outputs")
+        told = plural(replaced, "label", "replace")
+        notes.append(f"{told} what the same person said earlier about the same outputs")
     record(tx, who, "import labels", project=project, source=source, new=counts)
     return counts
 

@@ -15,6 +15,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.formats.parts import parts
 from rlhf.data.layouts.layout import Item, Notes
 from rlhf.data.lone_turns import in_turns
+from rlhf.data.plural import plural
 from rlhf.data.reading import PutAside, Quarantined, Recognised, Source, passed_over, read
 from rlhf.data.sources import Raw, Rows
 from rlhf.data.table import TableWriter, read_table
@@ -87,8 +88,8 @@ def write_files(sources: Sequence[Source], folder: Path) -> Written:
         counts["corpus"] = len(read_table(folder / "corpus.parquet", TABLES["corpus"]))
     if changed := in_turns(folder):
         notes.say(
-            f"{changed} rows whose prompt is a text ask what others ask as a lone turn of a conversation; "
-            "they are read as that conversation, too"
+            f"{plural(changed, 'row', 'have')} as a text what others have as a lone turn of a conversation, "
+            "and went to that conversation"
         )
     return Written(counts, judgments, aside, tuple(notes.lines()))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rlhf.data.plural import plural
+
 UNKNOWN = "unknown"
 
 
@@ -39,7 +41,7 @@ class Unnamed:
         """
         told = []
         if self.rows:
-            told.append(f"{where}: {self.rows} rows name no labeler; their labeler_id is {UNKNOWN}")
+            told.append(f"{where}: {plural(self.rows, 'row', 'name')} no labeler: labeler_id is {UNKNOWN}")
         if self.repeated:
             told.append(
                 f"{where}: {self.repeated} of them judge answers that an earlier row judges too; they are "

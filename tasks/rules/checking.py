@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.data.plural import plural
 from tasks.rules.rule import Asked, Figure, Mask, Rule
 from tasks.rules.view import Batch, View
 
@@ -38,7 +39,7 @@ class Finding:
         if self.rows is None:
             return f"{self.table}: broken rule: {self.text} ({self.example}); {self.mend}"
         return (
-            f"{self.table}: broken rule: {self.text}; {self.rows} row{'s' * (self.rows != 1)}, such as "
+            f"{self.table}: broken rule: {self.text}; {plural(self.rows, 'row')}, such as "
             f"{self.example}; {self.mend}"
         )
 

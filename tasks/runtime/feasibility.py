@@ -11,6 +11,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from rlhf.data.conversations import transcript
+from rlhf.data.plural import plural
 from rlhf.settings import Scratch, Settings
 from tasks.runtime.preflight import WITHOUT_DEMONSTRATIONS, Problem
 
@@ -162,7 +163,7 @@ def without_cue(
         return None
     return Problem(
         "sft",
-        f"{bare} demonstrations are conversations, and "
+        f"{plural(bare, 'demonstration')} in turns, and "
         + (
             f"base.template is plain: set it to {'chatml' if isinstance(base, Scratch) else 'auto'}"
             if base.template == "plain"

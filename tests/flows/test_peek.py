@@ -90,7 +90,7 @@ def test_the_command_shows_the_preference_the_right_way_round(
     assert "columns prompt, chosen, rejected, colour" in shown
     assert shown.index("rank 1 (best): This.") < shown.index("rank 2: That.")
     assert "column 'colour' not read" in shown
-    assert "1 rows, 1 prompts, 1 people, 0 of 1 pairs tie" in shown
+    assert "1 row, 1 prompt, 1 person, 0 of 1 pair tied" in shown
 
 
 def test_what_ingest_would_refuse_is_one_line_and_nothing_is_written(
@@ -114,4 +114,4 @@ def test_rows_for_quarantine_are_counted_with_one_of_them(
     rows = [{"prompt": "a", "chosen": "x", "rejected": text} for text in ("y", "z", 3)]
     path = write(tmp_path / "pairs.jsonl", rows)
     command.main(["--data", str(path), "--set", "ingest.unreadable=quarantine"])
-    assert "1 rows would go to quarantine, such as" in capsys.readouterr().out
+    assert "1 row would go to quarantine, such as" in capsys.readouterr().out

@@ -32,7 +32,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     main([*db, "export", "proj", str(tmp_path / "out"), "--cut", "--format", "jsonl"])
     main([*db, "status"])
     said = capsys.readouterr().out
-    assert "1 new of 1 labels" in said
+    assert "1 new of 1 label" in said
     assert "0 labels in no version yet" in said
     assert (tmp_path / "out" / "comparisons.jsonl").exists()
     with pytest.raises(SystemExit):

@@ -146,7 +146,7 @@ def test_people_without_a_name_stay_apart_and_replaced_labels_are_counted(
         ("unknown-3", [1, 2]),
     ]
     assert any("3 rows name no labeler" in note for note in notes)
-    assert "1 labels replace earlier ones of the same person about the same outputs" in notes
+    assert "1 label replaces what the same person said earlier about the same outputs" in notes
 
 
 def test_demonstrations_of_nobody_all_stay(sqlite: Store, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_ranking_of_one_output_is_kept_and_trains_nothing(sqlite: Store, tmp_p
     rows = [{"prompt": f"p{i}", "completions": ["a", "b"], "ranking": [1, None]} for i in range(3)]
     notes: list[str] = []
     labels = read_labels(written(tmp_path, rows), notes=notes)
-    assert "3 labels rank fewer than two outputs: they are kept, and train nothing" in notes
+    assert "3 labels rank fewer than two outputs: kept, and nothing is learnt of that" in notes
     with sqlite.write() as tx:
         store_labels(tx, "p", labels, "f", "test")
         exported = tables(tx, "p")

@@ -137,7 +137,7 @@ def test_another_spelling_of_a_held_out_prompt_is_held_out(workspace: Workspace,
 def test_ties_alone_are_refused(workspace: Workspace, labels: Store) -> None:
     prompts_are({"question 1": "train"})
     import_into(labels, "p", [ranked("question 1", ranking=(1, 1))])
-    with pytest.raises(DataError, match="all 1 rankings are ties"):
+    with pytest.raises(DataError, match="1 ranking, and nothing but ties"):
         workspace.stage("collect")
 
 

@@ -36,7 +36,7 @@ def test_text_becomes_the_turn_that_other_rows_have(tmp_path: Path) -> None:
     assert first["completion"] == "\tSlowly."
     turns = [row["messages"] for row in read_table(raw / "comparisons.parquet", COMPARISON)]
     assert turns == [asked, longer]
-    assert any(note.startswith("1 rows whose prompt is a text") for note in written.notes)
+    assert any(note.startswith("1 row has as a text") for note in written.notes)
 
 
 def test_nothing_is_written_again_where_all_is_text(tmp_path: Path) -> None:

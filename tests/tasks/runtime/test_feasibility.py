@@ -227,9 +227,7 @@ def test_a_plain_base_needs_a_cue_for_the_answer_to_a_conversation(workspace: Wo
     own(workspace, [*rows_of(60), talk(5) | {"prompt": "talk\nAnswer:"}], rankings(60))
     refuse_infeasible(load_settings(), made(workspace), collected=False)
     own(workspace, [*rows_of(60), talk(5)], rankings(60))
-    with pytest.raises(
-        StageError, match=r"1 demonstrations are conversations, and base.template is plain: set it"
-    ):
+    with pytest.raises(StageError, match=r"1 demonstration in turns, and base.template is plain: set it"):
         refuse_infeasible(load_settings(), made(workspace), collected=False)
     with pytest.raises(
         SettingsError, match=r"set it to chatml, or give them a prompt text that ends with a cue"

@@ -264,7 +264,7 @@ def test_what_is_named_must_be_there(workspace: Workspace, monkeypatch: pytest.M
     with store.write() as tx:
         cut_version(tx, "p", "test")
     store.close()
-    with pytest.raises(DataError, match="all 1 rankings are ties"):
+    with pytest.raises(DataError, match="1 ranking, and nothing but ties"):
         refuse(load_settings())
 
 
