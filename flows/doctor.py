@@ -214,7 +214,7 @@ def _fits(policy: Any, tables: Mapping[str, Any], settings: Settings) -> bool:
 
 
 _WHEN_LONG = {
-    "demonstrations": "plain prompts lose their start, conversations are refused",
+    "demonstrations": "refused, dropped or cut, as prepare.too_long says",
     "their answers": "PPO and evaluation stop there: raise ppo.response_length, evaluate.response_length",
     "prompts of PPO": "refused, or plain ones cut by ppo.max_prompt_length",
 }

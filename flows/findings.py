@@ -20,6 +20,8 @@ def findings_markdown(stage: str) -> str | None:
     if not path.is_file():
         return None
     findings: list[dict[str, Any]] = read_json(path)
+    run = Path(f"runs/{stage}.json")
+    findings += read_json(run).get("drift", []) if run.is_file() else []
     if not findings:
         return "Every row keeps every rule."
     lines = ["| table | what should hold | severity | rows | such as | mend |", "|---|---|---|---|---|---|"]

@@ -9,6 +9,7 @@ answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from rlhf.data.base_files import local_folder
 from rlhf.data.contracts import CORPUS, DEMONSTRATION, TABLES, row_id
+from rlhf.data.plural import plural
 from rlhf.data.table import TableWriter, read_table
 from rlhf.settings import Pretrained, Scratch, Settings
 from tasks.rules.rule import ANSWERS, TEXTS, Mask
@@ -163,8 +165,58 @@ def _with_prompts(view: View, texts: Mapping[str, str]) -> Iterator[dict[str, An
             yield row
 
 
-def answers_too_long(settings: Settings, tables: Mapping[str, View], folder: Path) -> Problem | None:
-    """Answers that leave no room for their prompt, which no stage could train on.
+@dataclass
+class Squeezed:
+    """Rows whose prompt and answer do not fit the context together.
+
+    Attributes:
+        alone: answers that leave no room for any prompt, or for a conversation, which is never cut.
+        beside: plain prompts that fit, but would lose their start beside their answer.
+        agreed: plain prompts that lose it, but less than `ppo.max_prompt_length` cuts for PPO.
+        worst: the tokens of the longest answer of each kind, and its row.
+    """
+
+    alone: int = 0
+    beside: int = 0
+    agreed: int = 0
+    worst: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def count(self, kind: str, answer: int, row: Mapping[str, Any]) -> None:
+        """Count a row with an answer of so many tokens."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        told = answer, f"row of {row['source']} with the prompt {row['prompt']!a:.40}"
+        self.worst[kind] = max(self.worst.get(kind, (0, "")), told)
+
+    def problems(self, context: int) -> list[Problem]:
+        """What no training should begin with, most severe first."""
+        lines = (
+            (
+                "alone",
+                f"{plural(self.alone, 'row')} with an answer that does not fit beside its prompt",
+                "shorten it, raise base.context, or set prepare.too_long to drop",
+            ),
+            (
+                "beside",
+                f"{plural(self.beside, 'row')} with a plain prompt that loses its start beside the answer",
+                "shorten either, raise base.context, or set prepare.too_long to cut or drop",
+            ),
+        )
+        return [
+            Problem(
+                "sft",
+                f"{what}: the context is {context} tokens, and the answer of the {self.worst[kind][1]} has "
+                f"{self.worst[kind][0]}; {mend}",
+            )
+            for kind, what, mend in lines
+            if getattr(self, kind)
+        ]
+
+
+def squeezed(settings: Settings, tables: Mapping[str, View], folder: Path) -> Squeezed:
+    """The rows that a training could not show whole: prompt and answer together exceed the context.
+
+    What is told apart here is what `fit` drops or cuts: a prompt counts with as many tokens as
+    `ppo.max_prompt_length` leaves it.
 
     Args:
         settings: every parameter.
@@ -172,7 +224,7 @@ def answers_too_long(settings: Settings, tables: Mapping[str, View], folder: Pat
         folder: where they are.
     """
     context, template_of = reach(settings.base, folder)
-    count, worst = 0, (0, "")
+    longest, told = settings.ppo.max_prompt_length or context, Squeezed()
     for name in ANSWERS:
         rows = list(suspects(tables[name], settings, context))
         if not rows:
@@ -180,18 +232,14 @@ def answers_too_long(settings: Settings, tables: Mapping[str, View], folder: Pat
         template = template_of()
         turns = has_template(template) and settings.base.template != "plain"
         for row, prompt, answer in zip(rows, *_tokens(template, rows), strict=True):
-            least = prompt if row["messages"] and turns else 1
-            if least + answer > context:
-                count += 1
-                worst = max(worst, (answer, f"row of {row['source']} with the prompt {row['prompt']!a:.40}"))
-    if not count:
-        return None
-    return Problem(
-        "sft",
-        f"{count} rows have an answer that does not fit beside its prompt: the context is {context} tokens, "
-        f"and the answer of the {worst[1]} has {worst[0]}; shorten them, raise base.context, or set "
-        "prepare.too_long to drop",
-    )
+            talk, room = bool(row["messages"]) and turns, context - answer
+            if (prompt if talk else 1) > room:
+                told.count("alone", answer, row)
+            elif min(prompt, longest) > room:
+                told.count("beside", answer, row)
+            elif prompt > room:
+                told.count("agreed", answer, row)
+    return told
 
 
 def _longest_answers(batch: Batch, measure: Callable[[Any], Any]) -> Any:

@@ -35,7 +35,16 @@ LEFT_OUT = (
     "tasks/graph.py",
     *(
         f"tasks/runtime/{name}.py"
-        for name in ("declared", "errors", "places", "preflight", "process", "stage", "tracking")
+        for name in (
+            "declared",
+            "errors",
+            "past_profiles",
+            "places",
+            "preflight",
+            "process",
+            "stage",
+            "tracking",
+        )
     ),
 )
 # Code that a stage hands to another program as a file, and so does not import.

@@ -1,6 +1,7 @@
 """Bring rows to the contracts and split them by prompt: `python -m tasks.prepare`.
 
-Reads data/raw, writes data/prepared (the same tables) and metrics/prepare.json. No row is lost but corpus
+Reads data/raw, writes data/prepared (the same tables; which prompts are near-duplicates of each other, where
+some are) and metrics/prepare.json. No row is lost but corpus
 texts that are empty, repeat an earlier one or give away what is held out; whether the rest may be trained on
 is for `validate` to say. The prompts of all tables are read first, for the splits, and then each table once
 more, a group of rows at a time.
@@ -30,11 +31,13 @@ from rlhf.data.counts import Counts
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.held_out import HeldOut
 from rlhf.data.normal_form import Ids, normal
+from rlhf.data.plural import plural
 from rlhf.data.splits import Assigned, assign_splits
 from rlhf.data.table import Table, TableWriter, read_table, write_table
 from rlhf.settings import Prepare, Settings
 from tasks.fitting import fit
 from tasks.rules.catalogue import refuse_unknown
+from tasks.rules.groups import Groups
 from tasks.rules.quarantine import SET_ASIDE, set_aside
 from tasks.rules.rule import Asked
 from tasks.rules.view import text_hashes
@@ -57,24 +60,24 @@ def main(stage: Stage) -> dict[str, float]:
         print(f"{name}: {rows}")
     dropped = ", ".join(f"{count} {why}" for why, count in figures["corpus"]["why"].items() if count)
     print(
-        f"corpus: {figures['corpus']['rows']} texts, {figures['corpus']['dropped']} dropped"
+        f"corpus: {plural(figures['corpus']['rows'], 'text')}, {figures['corpus']['dropped']} dropped"
         + (f" ({dropped})" if dropped else "")
     )
     if held_back := figures["held_back"]:
         print(
-            f"{held_back} prompts that the source has in split train are in others for which the parameters "
-            "ask, since the source has no rows there"
+            f"{plural(held_back, 'prompt')} of the source's split train went to other splits: the parameters "
+            "ask for those, and the source has no rows there"
         )
     if near := figures["near_duplicates"]["prompts"]:
         print(
-            f"{near} prompts are near-duplicates of another and in its split; "
+            f"{plural(near, 'prompt', 'have')} a near-duplicate before and went to its split; "
             f"{figures['near_duplicates']['largest']} of them in the largest group; where prompts are alike "
             "only because they share a long instruction, raise prepare.near_duplicates or set it to null"
         )
     if apart := figures["near_duplicates"]["apart"]:
         print(
-            f"warning: {apart} prompts stay in the split that their rows say, but a near-duplicate is held "
-            f"out, such as {ascii(figures['near_duplicates']['shown'][0])[:60]}"
+            f"warning: {plural(apart, 'prompt', 'stay')} in the split that the rows say, and a near-duplicate"
+            f" is held out, such as {ascii(figures['near_duplicates']['shown'][0])[:60]}"
         )
     for name, contract in TABLES.items():
         table = read_table(f"data/prepared/{name}.parquet", contract)
@@ -99,7 +102,7 @@ def without_broken(folder: Path, settings: Settings, before: Figures) -> Figures
     taken = set_aside(folder, Asked(settings.prepare, rules.rules, rules.thresholds))
     figures: Figures = {"set_aside": taken} if taken else {}
     for name, count in taken.items():
-        print(f"{name}: {count} rows set aside, in data/prepared/{SET_ASIDE}")
+        print(f"{name}: {plural(count, 'row')} set aside, in data/prepared/{SET_ASIDE}")
         counts = counted(folder, name)
         figures[name] = counts.by_split() if name in SPLIT_TABLES else before[name] | counts.together()
     return figures
@@ -111,7 +114,8 @@ def within_context(folder: Path, settings: Settings) -> Figures:
     changed = {} if how == "refuse" else fit(folder, settings)
     figures: Figures = {"too_long": {"how": how, **changed}} if changed else {}
     for name, count in changed.items():
-        print(f"{name}: {count} rows {'dropped' if how == 'drop' else 'cut'}, too long for the context")
+        done = "dropped" if how == "drop" else "cut"
+        print(f"{name}: {plural(count, 'row')} {done}, too long for the context")
         figures[name] = counted(folder, name).by_split()
     return figures
 
@@ -174,13 +178,17 @@ def write_prepared(raw: Mapping[str, Table], folder: Path, settings: Prepare, se
         },
         "held_back": assigned.held_back,
     }
+    grouped = Groups()
     for name in SPLIT_TABLES:
         counts = Counts(TABLES[name])
         with TableWriter(folder / f"{name}.parquet", TABLES[name]) as writer:
             for batch, prompts in _finished(name, raw, assigned):
                 writer.write_batch(batch)
                 counts.add(batch, prompts)
+                if name == "prompts":
+                    grouped.add(batch.column("prompt"), assigned.group[prompts])
         figures[name] = counts.by_split()
+    grouped.write(folder)
     prepared = {name: read_table(folder / f"{name}.parquet", TABLES[name]) for name in SPLIT_TABLES}
     figures["corpus"] = write_corpus(raw["corpus"], folder, prepared)
     return figures

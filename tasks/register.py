@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 EVALUATION = Path("metrics/evaluation.json")
 # What the rules found in the data; a run from before there were such files has none.
 FINDINGS = (Path("metrics/findings.json"), Path("metrics/findings-comparisons.json"))
+DRIFT = (Path("runs/validate.json"), Path("runs/validate-comparisons.json"))
 JUDGMENTS = Path("data/judgments/judgments.parquet")
 PREPARED = Path("data/prepared")
 SERVED = Path("mlflow/served_policy.py")
@@ -330,7 +331,8 @@ def write_report(stage: Stage, gate: Mapping[str, Any]) -> None:
         rankings=read_json("metrics/collect.json"),
         data=read_json("metrics/prepare.json"),
         base=read_json("metrics/base.json"),
-        findings=[finding for path in FINDINGS if path.exists() for finding in read_json(path)],
+        findings=[finding for path in FINDINGS if path.exists() for finding in read_json(path)]
+        + [finding for path in DRIFT if path.exists() for finding in read_json(path).get("drift", [])],
     )
     with written_beside(FIGURES) as beside:
         write_charts(beside, charts)

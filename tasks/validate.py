@@ -3,7 +3,7 @@
 `prepared` checks data/prepared before any training, `comparisons` the collected data/comparisons, by the
 rules of `tasks.rules`. Writes Data Docs to reports/validation/<what>/index.html and what was found to
 metrics/findings.json or metrics/findings-comparisons.json, whether rows pass or not, and other metrics when
-they do.
+they do. What differs from the last version of the data set is in the Data Docs and in runs/.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,16 @@ import pyarrow.compute as pc
 
 from rlhf.data.contracts import TABLES
 from rlhf.data.files import write_json
+from rlhf.data.plural import plural
 from rlhf.data.table import read_table
 from rlhf.settings import Settings
-from tasks.fitting import answers_too_long, has_template, reach, suspects
+from tasks.fitting import has_template, reach, squeezed, suspects
 from tasks.rules.catalogue import refuse_unknown, rules_of
 from tasks.rules.checking import Finding, compute
+from tasks.rules.drift import NAMES as DRIFT
+from tasks.rules.drift import profile_of
 from tasks.rules.expectations import decide
+from tasks.rules.groups import groups_of
 from tasks.rules.labels import preferences
 from tasks.rules.quarantine import findings_of
 from tasks.rules.rule import Asked
@@ -67,22 +72,29 @@ def main(stage: Stage) -> dict[str, float]:
     asked = asks(settings, tables, what)
     names = list(tables) if what == "prepared" else ["comparisons"]
     docs = Path("reports/validation") / what
+    last = stage.compare_profiles({name: profile_of(tables[name]) for name in names})
+    for name, before in last[1].items() if last else ():
+        if name in names:
+            tables[name].last = before
     findings, rules = check({name: tables[name] for name in names}, asked, docs)
     aside = findings_of(Path("data/prepared")) if what == "prepared" else []
     told = [finding.as_dict() for finding in [*findings, *aside]]
-    write_json(FINDINGS[what], told)
+    # What differs from the last version depends on what ran before, so no other stage may depend on it.
+    write_json(FINDINGS[what], [finding for finding in told if finding["rule"] not in DRIFT])
+    stage.record["drift"] = [finding for finding in told if finding["rule"] in DRIFT]
+    stage.record["compared_with"] = last[0] if last else None
     if told:
         stage.log_samples(told, "findings")
     refuse([finding for finding in findings if finding.severity != "warn"], docs)
-    refuse_infeasible(settings, tables, collected=what == "comparisons")
+    cut = refuse_infeasible(settings, tables, collected=what == "comparisons")
     for finding in [*aside, *findings]:
         print(f"warning: {finding.line()}")
     write_json(metrics, {name: {"rows": tables[name].size, "failed": 0} for name in names})
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = {"prompts_cut": cut} if cut else {}
     for name in names:
         warned = [finding for finding in findings if finding.table == name]
-        but = f", but for {len(warned)} warning{'s' * (len(warned) > 1)}" if warned else ""
-        print(f"{name}: {tables[name].size} rows meet all {rules[name]} rules{but}")
+        but = f", but for {plural(len(warned), 'warning')}" if warned else ""
+        print(f"{name}: {plural(tables[name].size, 'row', 'meet')} all {rules[name]} rules{but}")
         figures |= {f"{name}/rows": tables[name].size, f"{name}/rules": rules[name]}
         figures[f"{name}/warnings"] = len(warned)
         figures |= {f"{name}/{finding.rule}": finding.rows for finding in warned if finding.rows is not None}
@@ -98,7 +110,7 @@ def views_of(what: str) -> dict[str, View]:
     }
     if what == "comparisons":
         tables["comparisons"] = read_table("data/comparisons/comparisons.parquet", TABLES["comparisons"])
-    return views(tables)
+    return views(tables, partial(groups_of, Path("data/prepared")))
 
 
 def asks(settings: Settings, tables: Mapping[str, View], what: str) -> Asked:
@@ -141,8 +153,11 @@ def refuse(broken: Sequence[Finding], docs: Path) -> None:
         raise StageError(f"{broken[0].line()}{more}; see {docs}/index.html")
 
 
-def refuse_infeasible(settings: Settings, tables: Mapping[str, View], collected: bool) -> None:
+def refuse_infeasible(settings: Settings, tables: Mapping[str, View], collected: bool) -> int:
     """Refuse data that the parameters cannot use, and say where the gate can let nothing through.
+
+    Returns:
+        how many prompts lose their start beside their answer, as `ppo.max_prompt_length` allows.
 
     Raises:
         StageError: with what is wrong and how to mend it.
@@ -153,8 +168,10 @@ def refuse_infeasible(settings: Settings, tables: Mapping[str, View], collected:
         problems = [problem for problem in problems if problem.text != WITHOUT_DEMONSTRATIONS]
         if not collected:
             print(f"warning: {WITHOUT_DEMONSTRATIONS}")
+    cut = 0
     if not collected:
-        problems += _of_lengths(settings, tables)
+        too_long, cut = _of_lengths(settings, tables)
+        problems += too_long
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise StageError(f"{problems[0].text}{more}")
@@ -164,6 +181,12 @@ def refuse_infeasible(settings: Settings, tables: Mapping[str, View], collected:
     warning = gate_warning(settings, held_out) if held_out and not collected else None
     if warning:
         print(f"warning: {warning}")
+    if cut:
+        print(
+            f"warning: {plural(cut, 'row')} with a plain prompt that loses its start beside its answer in "
+            "training, since ppo.max_prompt_length allows that"
+        )
+    return cut
 
 
 def counts_of_views(tables: Mapping[str, View]) -> Counts:
@@ -184,8 +207,9 @@ def counts_of_views(tables: Mapping[str, View]) -> Counts:
     )
 
 
-def _of_lengths(settings: Settings, tables: Mapping[str, View]) -> list[Problem]:
-    """What the context of the base cannot hold, and conversations that it would read as plain text."""
+def _of_lengths(settings: Settings, tables: Mapping[str, View]) -> tuple[list[Problem], int]:
+    """What the context of the base cannot hold, and conversations that it would read as plain text; and how
+    many prompts lose their start beside their answer, as the parameters allow."""
     context, template = reach(settings.base, Path("data/prepared"))
     turns = sum(
         int((~batch.plain).sum())
@@ -206,9 +230,9 @@ def _of_lengths(settings: Settings, tables: Mapping[str, View]) -> list[Problem]
             every,
         ),
         conversations_too_long(settings, talks, context, lambda: turn_counts(template(), talks), turns),
-        answers_too_long(settings, tables, Path("data/prepared")),
     )
-    return [problem for problem in problems if problem]
+    answers = squeezed(settings, tables, Path("data/prepared"))
+    return [*filter(None, problems), *answers.problems(context)], answers.agreed
 
 
 def _talks(view: View) -> Iterator[dict[str, Any]]:

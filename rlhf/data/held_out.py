@@ -35,6 +35,9 @@ class Runs:
 
     Args:
         groups: held-out texts of one or several kinds; those of fewer than `LEAST` words are left out.
+
+    Attributes:
+        runs: the words that are looked up, for a sieve.
     """
 
     def __init__(self, *groups: Iterable[str]) -> None:
@@ -56,11 +59,12 @@ class Runs:
         self._looked_up: dict[int, set[tuple[int, int, int, int]]] = {}
         for number in rarest:
             self._looked_up.setdefault(int(runs[number]), set()).add(tried[number])
-        self._sieve = Sieve([some[number] for number in rarest])
+        self.runs = [some[number] for number in rarest]
+        self._sieve = Sieve(self.runs)
 
     def within(self, texts: Sequence[str]) -> np.ndarray:
         """Whether each text holds one of them."""
-        return self.which_within(texts).any(axis=1)
+        return np.logical_or.reduce(self.which_within(texts), axis=1)
 
     def which_within(self, texts: Sequence[str]) -> np.ndarray:
         """Whether each text holds one of each group, [texts, groups]."""

@@ -119,6 +119,11 @@ def near_pairs(drawn: np.ndarray, threshold: float, texts_at: TextsAt) -> tuple[
     return together[:, 0], together[:, 1]
 
 
+def shared(left: str, right: str) -> float:
+    """The share of words that two texts have in common, 0 to 1."""
+    return _shared(frozenset(words_of(left)), frozenset(words_of(right)))
+
+
 def _shared(left: frozenset[bytes], right: frozenset[bytes]) -> float:
     return len(left & right) / len(left | right)
 

@@ -33,7 +33,9 @@ class Sieve:
 
     def __init__(self, runs: Sequence[Sequence[bytes]]) -> None:
         begins = b"".join(b" ".join(words)[:WIDTH] for words in runs)
-        self._keys = np.unique(_keys(np.frombuffer(begins + bytes(8), np.uint8), np.arange(len(runs)) * WIDTH))
+        self._keys = np.unique(
+            _keys(np.frombuffer(begins + bytes(8), np.uint8), np.arange(len(runs)) * WIDTH)
+        )
         self._may_be = np.zeros(2**_BITS, bool)
         self._may_be[_place(self._keys)] = True
 

@@ -72,6 +72,8 @@ class Assigned:
         of_prompt: number of the split of rows with this prompt that carry none.
         near: prompts that are near-duplicates of an earlier one.
         largest: prompts in the largest group of near-duplicates.
+        group: for each number of a prompt text the number of its group of near-duplicates and other
+            spellings; -1 where it is alone.
         held_back: prompts that the source says are for training and that are not, since it has no rows in
             another split for which the parameters ask.
         apart: prompts whose rows say another split than the most held-out one of their near-duplicates.
@@ -85,6 +87,7 @@ class Assigned:
     of_prompt: np.ndarray
     near: int
     largest: int
+    group: np.ndarray
     held_back: int
     apart: int
     shown: tuple[str, ...]
@@ -167,12 +170,16 @@ def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> 
     carried = np.full(count, _NONE, np.int8)
     np.maximum.at(carried, key[rows.asked], rows.carried[rows.asked])
     near, largest, apart = 0, 0, np.empty(0, np.int64)
+    together_with = np.full(int(prompt.max(initial=-1)) + 1, _NONE)
     if settings.near_duplicates is not None and count:
         group = _near(tables, key, _firsts(key) & rows.asked, settings.near_duplicates)
         together = np.full(count, _NONE, np.int8)
         np.maximum.at(together, group, carried)
         apart = np.flatnonzero((carried != _NONE) & (carried != together[group]))
         place, carried = place[group], np.where(carried == _NONE, together[group], carried)
+        apiece = first & decides  # what a conversation goes on with is no near-duplicate of its beginning
+        together_with[prompt[apiece]] = group[key[apiece]]
+        together_with[np.bincount(group[key[apiece]], minlength=count)[together_with] < 2] = _NONE
         near, largest = int((group != np.arange(count)).sum()), int(np.bincount(group).max())
     train = SPLITS.index("train")
     own = _of_training(place, rows.carried, settings)
@@ -184,7 +191,9 @@ def assign_splits(tables: Mapping[str, Table], settings: Prepare, seed: int) -> 
     split = np.where(said == _NONE, of_prompt, said)
     rows_apart = np.sort(np.flatnonzero(_firsts(key))[apart])[:_SHOWN]
     shown = tuple(chain.from_iterable(_prompts(tables, rows_apart)))
-    return Assigned(starts, prompt, first, split, of_prompt, near, largest, held_back, len(apart), shown)
+    return Assigned(
+        starts, prompt, first, split, of_prompt, near, largest, together_with, held_back, len(apart), shown
+    )
 
 
 def _of_training(place: np.ndarray, carried: np.ndarray, settings: Prepare) -> np.ndarray:

@@ -6,7 +6,18 @@ import difflib
 from collections.abc import Mapping
 
 from rlhf.settings import SettingsError
-from tasks.rules import contents, identity, labels, leakage, presence, rankings, splits, texts
+from tasks.rules import (
+    contents,
+    drift,
+    identity,
+    labels,
+    leakage,
+    near_copies,
+    presence,
+    rankings,
+    splits,
+    texts,
+)
 from tasks.rules.rule import Asked, Rule
 
 RULES: tuple[Rule, ...] = (
@@ -15,9 +26,11 @@ RULES: tuple[Rule, ...] = (
     *rankings.RULES,
     *splits.RULES,
     *identity.RULES,
+    *near_copies.RULES,
     *leakage.RULES,
     *texts.RULES,
     *labels.RULES,
+    *drift.RULES,
 )
 BY_NAME = {rule.name: rule for rule in RULES}
 

@@ -1,25 +1,30 @@
 """Rules about what is held out: no other row may hold a test prompt, and none should hold its reference.
 
-Texts are compared as runs of words, whatever their case, punctuation and white space (`rlhf/data/held_out.py`),
-so that a reference within a longer answer is met as well. Texts of the corpus that give something away are
-dropped by the stage `prepare`, which counts them.
+Texts are compared as runs of words, whatever their case, punctuation and white space
+(`rlhf/data/held_out.py`), so that a reference within a longer answer is met as well. Texts of the corpus that
+give something away are dropped by the stage `prepare`, which counts them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
-from rlhf.data.held_out import LEAST, Runs
+from rlhf.data.held_out import LEAST, Runs, without_frame
 from rlhf.data.near_duplicates import words_of
+from rlhf.data.near_held_out import NearTexts
+from rlhf.data.sieve import Sieve
 from tasks.rules.rule import ANSWERS, TEXTS, Mask, Rule
 from tasks.rules.view import Batch, Numbers, View, numpy
 
 _WORDS = 12  # from which a reference is not met by chance
-_PROMPT, _REFERENCE = 0, 1  # the groups of what is held out
+# The groups of what is held out. An answer need not hold what frames all prompts.
+_PROMPT, _BARE_PROMPT, _REFERENCE, _NEAR_REFERENCE = range(4)
+_GROUPS = 4
+NEAR = 0.85  # the share of words in common from which two texts are near-duplicates
 
 
 def _trained(batch: Batch) -> Numbers:
@@ -35,25 +40,39 @@ def _of_test(view: View, column: str) -> dict[str, None]:
     return texts
 
 
-def _held_out(view: View) -> Runs:
-    """The prompts of split `test` in all tables and their references, kept because each table asks for them."""
+class _HeldOut(NamedTuple):
+    """The prompts of split `test` in all tables and their references.
+
+    Attributes:
+        runs: both, as runs of words within other texts.
+        references: the references, for what is nearly the same.
+        sieve: lets through what may hold or be either.
+    """
+
+    runs: Runs
+    references: NearTexts
+    sieve: Sieve
+
+
+def _held_out(view: View) -> _HeldOut:
+    """What is held out, kept because each table asks for it."""
     home = next(iter(view.beside.values())).__dict__
     if "held_out" not in home:
         prompts: dict[str, None] = {}
         for other in view.beside.values():
             if other.name in TEXTS:
                 prompts |= _of_test(other, "prompt")
+        asked = [text for text in prompts if text]
         demonstrations = view.beside.get("demonstrations")
-        references = _of_test(demonstrations, "completion") if demonstrations else {}
-        home["held_out"] = Runs(
-            filter(None, prompts),
-            (text for text in references if text and len(words_of(text)) >= _WORDS),
-        )
+        told = _of_test(demonstrations, "completion") if demonstrations else {}
+        references = [text for text in told if text and len(words_of(text)) >= _WORDS]
+        runs, near = Runs(asked, without_frame(asked), references), NearTexts(references, NEAR)
+        home["held_out"] = _HeldOut(runs, near, Sieve([*runs.runs, *near.runs]))
     return home["held_out"]
 
 
 def _holds_prompt(view: View, _: Any) -> Mask:
-    runs, parts = _held_out(view), [np.zeros(0, bool)]
+    runs, parts = _held_out(view).runs, [np.zeros(0, bool)]
     for batch in view.batches(["prompt", "messages", "split"]):
         trained = np.flatnonzero(_trained(batch))
         held = np.zeros(batch.size, bool)
@@ -72,17 +91,22 @@ def _holds_prompt(view: View, _: Any) -> Mask:
 def _held_by_answers(view: View) -> Numbers:
     """Which rows beside those of split `test` have an answer that holds a held-out text: [rows, groups].
 
-    The result is kept on the view, because two rules ask for it.
+    The result is kept on the view, because several rules ask for it.
     """
     if "held_by_answers" not in view.__dict__:
-        runs, parts = _held_out(view), [np.zeros((0, 2), bool)]
+        held_out, parts = _held_out(view), [np.zeros((0, _GROUPS), bool)]
         column = "completions" if view.name == "comparisons" else "completion"
         for batch in view.batches([column, "split"]):
             rows = batch.answers.rows
             some = np.flatnonzero(_trained(batch)[rows])
-            held = np.zeros((batch.size, 2), bool)
-            texts = batch.answer_texts
-            np.logical_or.at(held, rows[some], runs.which_within([texts[i] or "" for i in some]))
+            texts = [batch.answer_texts[number] or "" for number in some]
+            through = np.flatnonzero(held_out.sieve.lets_through(texts))
+            texts = [texts[number] for number in through]
+            told = np.zeros((len(texts), _GROUPS), bool)
+            told[:, :_NEAR_REFERENCE] = held_out.runs.which_within(texts)
+            told[:, _NEAR_REFERENCE] = held_out.references.near(texts) & ~told[:, _REFERENCE]
+            held = np.zeros((batch.size, _GROUPS), bool)
+            np.logical_or.at(held, rows[some[through]], told)
             parts.append(held)
         view.__dict__["held_by_answers"] = np.concatenate(parts)
     return view.__dict__["held_by_answers"]
@@ -106,16 +130,28 @@ RULES = (
         "leave the row out, or set validate.rules to {leaked_prompt_in_answer: quarantine}",
         severity="warn",
         show=("completion", "completions"),
-        rows=lambda view, _: _held_by_answers(view)[:, _PROMPT],
+        rows=lambda view, _: _held_by_answers(view)[:, _BARE_PROMPT],
     ),
     Rule(
         "leaked_reference",
         ANSWERS,
-        f"no answer beside those of split test holds the reference of a test prompt (of {_WORDS} words or more)",
+        "no answer beside those of split test holds the reference of a test prompt (of "
+        f"{_WORDS} words or more)",
         "what a policy was trained to say word for word is no sign of what it has learnt",
         "leave the row out, or set validate.rules to {leaked_reference: quarantine}",
         severity="warn",
         show=("completion", "completions"),
         rows=lambda view, _: _held_by_answers(view)[:, _REFERENCE],
+    ),
+    Rule(
+        "near_reference",
+        ANSWERS,
+        f"no answer beside those of split test has {NEAR:.0%} or more of its words in common with the "
+        f"reference of a test prompt (of {_WORDS} words or more)",
+        "a reference that was trained on with a word changed was trained on",
+        "leave the row out, or set validate.rules to {near_reference: quarantine}",
+        severity="warn",
+        show=("completion", "completions"),
+        rows=lambda view, _: _held_by_answers(view)[:, _NEAR_REFERENCE],
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rlhf.data.contracts import TABLES
 from rlhf.data.table import TableWriter, read_table
 from tasks.rules.catalogue import BY_NAME, rules_of
 from tasks.rules.checking import Checked, Finding, compute, example
+from tasks.rules.groups import groups_of
 from tasks.rules.rule import Asked
 from tasks.rules.view import views
 
@@ -29,7 +31,10 @@ def set_aside(folder: Path, asked: Asked) -> dict[str, int]:
     Returns:
         table -> how many rows were taken out; tables that lost none are left out.
     """
-    tables = views({name: read_table(folder / f"{name}.parquet", TABLES[name]) for name in TABLES})
+    tables = views(
+        {name: read_table(folder / f"{name}.parquet", TABLES[name]) for name in TABLES},
+        partial(groups_of, folder),
+    )
     checked = []
     for name, view in tables.items():
         rules = [rule for rule in rules_of(name, asked) if rule.gravity(asked) == "quarantine"]

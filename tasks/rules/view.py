@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -169,10 +169,20 @@ class View:
         name: of the table.
         table: its rows.
         beside: name -> view of every table, this one included, for rules over several.
+        groups: gives the groups of near-duplicates of prompts by the hashes of their texts, -1 for those that
+            are alone; without it all are.
     """
 
-    def __init__(self, name: str, table: Rows, beside: dict[str, View] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        table: Rows,
+        beside: dict[str, View] | None = None,
+        groups: Callable[[Numbers], Numbers] | None = None,
+    ) -> None:
         self.name, self.contract, self.table = name, TABLES[name], table
+        self._groups_of = groups
+        self.last: Mapping[str, Any] | None = None  # the profile of the table's last version
         self.beside = {} if beside is None else beside
         self.beside[name] = self
         self.size = len(table)
@@ -224,17 +234,22 @@ class View:
         """A 64-bit hash of each row's prompt."""
         return self.hashes("prompt")
 
+    @cached_property
+    def groups(self) -> Numbers:
+        """The number of the group of near-duplicates of each row's prompt, -1 for those that are alone."""
+        return np.full(self.size, -1) if self._groups_of is None else self._groups_of(self.prompts)
+
     def hashes(self, name: str) -> Numbers:
         """A 64-bit hash of each row's text in a column; null has a hash of its own."""
         parts = [text_hashes(batch[name]) for batch in self.batches([name])]
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 
-def views(tables: Mapping[str, Rows]) -> dict[str, View]:
-    """The views of tables that belong together."""
+def views(tables: Mapping[str, Rows], groups: Callable[[Numbers], Numbers] | None = None) -> dict[str, View]:
+    """The views of tables that belong together; for `groups` see `View`."""
     beside: dict[str, View] = {}
     for name, table in tables.items():
-        View(name, table, beside)
+        View(name, table, beside, groups)
     return beside
 
 

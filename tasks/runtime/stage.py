@@ -26,6 +26,7 @@ from rlhf.settings import Settings, SettingsError, base_name, load_settings
 from tasks.graph import dvc_hash, flat, stage_key, stage_params, stages
 from tasks.runtime.declared import Declared
 from tasks.runtime.errors import StageError, one_line_errors
+from tasks.runtime.past_profiles import Profiles, last_profiles, record_profiles
 from tasks.runtime.places import git_commit, main_checkout
 from tasks.runtime.preflight import contradictions, refuse_missing_config
 from tasks.runtime.tracking import FINAL, PARENT_RUN, connect, dvc_command, parent_run
@@ -121,6 +122,11 @@ class Stage:
         digest = (None if own else dvc_hash(path)) or _md5(path)
         dataset = mlflow.data.from_pandas(frame, name=Path(path).stem, digest=digest)
         mlflow.log_input(dataset, context=context, tags={"path": path, "rows": str(len(rows))})
+
+    def compare_profiles(self, profiles: Profiles) -> tuple[str, Profiles] | None:
+        """Leave the profiles of this version of the data on the run; see `past_profiles.last_profiles`."""
+        record_profiles(self, profiles)
+        return last_profiles(self, profiles)
 
     def log_artifact(self, path: str | Path) -> None:
         """Log a file or a folder."""

@@ -20,6 +20,12 @@ from planting import (
     words,
 )
 
+LONGER = f"{LONG_REFERENCE} The southern one is deep in spring alone, when the lake above is full of rain."
+QUESTION = (
+    "How do the fishers of the old town know in spring whether the water of the harbor is deep enough for "
+    "their largest boats, and whom do they ask when nobody has looked for some days?"
+)
+long_held_out = both(held_out, put(DEMOS, 0, completion=LONGER))
 LABELS: dict[str, Corruption] = {
     # ---- rankings and direction
     "a ranking too short": Corruption(
@@ -97,6 +103,43 @@ LABELS: dict[str, Corruption] = {
         lambda t: None,
         ("missing: test", "prepare.test_share"),
     ),
+    "two prompts with a word changed": Corruption(
+        "near_duplicate_prompt",
+        both(put(DEMOS, 4, prompt=QUESTION), put(DEMOS, 5, prompt=QUESTION.replace("deep", "shallow"))),
+        both(put(DEMOS, 4, prompt=QUESTION), put(DEMOS, 5, prompt=QUESTION[:60])),
+        ("near to that of prompt 5", "quarantine"),
+    ),
+    "two prompts that only differ in case": Corruption(
+        "near_duplicate_prompt",
+        both(put(DEMOS, 4, prompt=QUESTION), put(DEMOS, 5, prompt=QUESTION.upper())),
+        both(put(DEMOS, 4, prompt=QUESTION), put(DEMOS, 5, prompt=QUESTION)),
+    ),
+    "a demonstration with a word changed": Corruption(
+        "near_duplicate_demonstration",
+        both(
+            put(DEMOS, 4, prompt=QUESTION, completion=LONGER),
+            put(
+                DEMOS, 5, prompt=QUESTION.replace("deep", "shallow"), completion=LONGER.replace("rain", "ice")
+            ),
+        ),
+        both(
+            put(DEMOS, 4, prompt=QUESTION, completion=LONGER),
+            put(DEMOS, 5, prompt=QUESTION.replace("deep", "shallow"), completion=LONGER[:70]),
+        ),
+        ("row 6 of demonstrations.jsonl",),
+    ),
+    "an answer to the same prompt with a word changed": Corruption(
+        "near_duplicate_demonstration",
+        both(
+            put(DEMOS, 4, prompt=QUESTION, completion=LONGER),
+            put(DEMOS, 6, prompt=QUESTION, completion=LONGER.replace("rain", "ice")),
+        ),
+        both(
+            put(DEMOS, 4, prompt=QUESTION, completion=LONGER),
+            put(DEMOS, 6, prompt=QUESTION[:60], completion=LONGER.replace("rain", "ice")),
+        ),
+        ("row 7 of demonstrations.jsonl",),
+    ),
     "a test prompt within a training prompt": Corruption(
         "leaked_prompt",
         both(held_out, put(DEMOS, 4, prompt=f"Answer shortly: {TEST_PROMPT}")),
@@ -119,6 +162,44 @@ LABELS: dict[str, Corruption] = {
         "leaked_reference",
         both(held_out, put(COMPS, 2, completions=["a", f" {LONG_REFERENCE.lower()}", "c"])),
         both(held_out, put(COMPS, 2, completions=["a", "b", "c"])),
+        row_3,
+    ),
+    "a test reference within a longer answer": Corruption(
+        "leaked_reference",
+        both(held_out, say(f"Well. {LONG_REFERENCE} So much for that.")),
+        both(
+            held_out, say("Well. The northern harbor, since the river fills it with sand. So much for that.")
+        ),
+        row_5,
+    ),
+    "a test reference in other punctuation within a vote's answer": Corruption(
+        "leaked_reference",
+        both(held_out, put(VOTES, 2, completion=f"I say:\n{LONG_REFERENCE.replace(',', ';').upper()}!")),
+        both(held_out, put(VOTES, 2, completion=f"I say: {LONG_REFERENCE[:30]}")),
+        ("row 3 of votes.jsonl",),
+    ),
+    "a test prompt within an answer": Corruption(
+        "leaked_prompt_in_answer",
+        both(held_out, say(f"You ask: {TEST_PROMPT} I do not know.")),
+        both(held_out, say("You ask which of the two harbors has the deeper water. I do not know.")),
+        row_5,
+    ),
+    "a test prompt in a turn that the prompt text leaves out": Corruption(
+        "leaked_prompt",
+        both(held_out, put(DEMOS, 4, prompt="p", messages=asked("Hello.", "Hello!", f"So: {TEST_PROMPT}"))),
+        both(held_out, put(DEMOS, 4, prompt="p", messages=asked("Hello.", "Hello!", TEST_PROMPT[:40]))),
+        row_5,
+    ),
+    "a test reference with a word changed": Corruption(
+        "near_reference",
+        both(long_held_out, say(LONGER.replace("northern", "outer"))),
+        both(long_held_out, say(LONGER.replace("northern harbor", "old town").replace("deep", "dry"))),
+        row_5,
+    ),
+    "a test reference with a word changed among the ranked": Corruption(
+        "near_reference",
+        both(long_held_out, put(COMPS, 2, completions=["a", LONGER.replace("it ", "all "), "c"])),
+        both(long_held_out, put(COMPS, 2, completions=["a", LONGER[:70], "c"])),
         row_3,
     ),
     # ---- personal data

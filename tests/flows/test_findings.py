@@ -30,3 +30,14 @@ def test_findings_are_a_table_in_which_no_text_of_a_row_is_markup(
     assert "\\[x\\]\\(http://y\\) \\| &lt;b&gt; z" in first
     assert "| warn |  |" in second
     assert "<script" not in told
+
+
+def test_what_differs_from_the_last_version_is_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json("metrics/findings.json", [])
+    write_json("runs/validate.json", {"drift": [FINDING | {"rows": None, "text": "as long as before"}]})
+    told = findings_markdown("validate")
+    assert told is not None
+    assert "as long as before" in told

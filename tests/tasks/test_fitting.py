@@ -70,7 +70,43 @@ def test_plain_prompts_lose_their_start_alike(tokenizer: str, workspace: Workspa
 def test_an_answer_that_no_prompt_fits_beside_is_refused_before_training(workspace: Workspace) -> None:
     long_data(workspace, prompt="short", completions=["good " * 300, "bad"])
     workspace.set({"ppo.max_prompt_length": 100})
-    with pytest.raises(StageError, match=r"1 rows have an answer that does not fit .* of comparisons.jsonl"):
+    with pytest.raises(StageError, match=r"1 row with an answer that does not fit .* of comparisons.jsonl"):
         stages(workspace)
     workspace.set({"prepare.too_long": "drop"})
     assert stages(workspace)["too_long"]["comparisons"] == 1
+
+
+def beside(workspace: Workspace) -> None:
+    """A prompt of 211 tokens that leaves room for a response of 12, and not for its answer of 41."""
+    prompt, answer = "start " + "word " * 208 + "end?", "good " * 40
+    own(workspace, [*rows_of(60), {"prompt": prompt, "completion": answer}], rankings(60))
+    workspace.set({"base.context": 232, "ppo.response_length": 12, "evaluate.response_length": 12})
+
+
+def test_a_prompt_that_fits_alone_and_not_beside_its_answer_is_refused(workspace: Workspace) -> None:
+    beside(workspace)
+    with pytest.raises(StageError, match=r"1 row with a plain prompt that loses its start beside the"):
+        stages(workspace)
+
+
+@pytest.mark.parametrize("how", ["drop", "cut"])
+def test_it_is_dropped_or_cut_like_any_other(how: str, workspace: Workspace) -> None:
+    beside(workspace)
+    workspace.set({"prepare.too_long": how})
+    assert stages(workspace)["too_long"]["demonstrations"] == 1
+    whole = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    assert [len(row["prompt"].split()) for row in whole if "end?" in row["prompt"]] == {
+        "drop": [],
+        "cut": [232 - 41 - 1],
+    }[how]
+
+
+def test_where_a_prompt_may_be_cut_it_is_counted(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside(workspace)
+    workspace.set({"ppo.max_prompt_length": 100})
+    for stage in ("ingest", "prepare"):
+        workspace.stage(stage)
+    assert workspace.stage("validate")["prompts_cut"] == 1
+    assert "1 row with a plain prompt that loses its start" in capsys.readouterr().out

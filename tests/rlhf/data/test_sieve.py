@@ -11,7 +11,20 @@ from rlhf.data.sieve import WORDS, Sieve
 
 TEXT = "The harbour was closed for the winter, and no ship came in until the ice broke."
 BLANKS = [" ", "  ", "\n", "\t\r\n", "\u00a0", "\u3000 ", "\x1f"]
-LETTERS = ["a", "B", "ab", "ship", "\u00dc", "\u00df", "caf\u00e9", "x,", '"no"', "I.", "\u201cyes\u201d", "7"]
+LETTERS = [
+    "a",
+    "B",
+    "ab",
+    "ship",
+    "\u00dc",
+    "\u00df",
+    "caf\u00e9",
+    "x,",
+    '"no"',
+    "I.",
+    "\u201cyes\u201d",
+    "7",
+]
 
 
 def held(text: str) -> bool:
@@ -45,15 +58,24 @@ def test_whatever_holds_a_run_passes() -> None:
     def text(number: int) -> str:
         return "".join(rng.choice(LETTERS) + rng.choice(BLANKS) for _ in range(number))
 
+    def spread(run: list[bytes]) -> str:
+        return "".join(word.decode() + rng.choice(BLANKS) for word in run)
+
     for _ in range(40):
         runs = [run for _ in range(6) if len(run := words_of(text(9))[:WORDS]) == WORDS]
-        texts = [f"{text(3)} {b' '.join(rng.choice(runs)).decode()} {text(4)}" for _ in range(6)]
+        texts = [f"{text(3)} {spread(rng.choice(runs))} {text(4)}" for _ in range(6)]
         texts += [text(12) for _ in range(6)]
         through = Sieve(runs).lets_through(texts)
         for one_text, passes in zip(texts, through, strict=True):
             words = words_of(one_text)
             has = any(words[i : i + WORDS] in runs for i in range(len(words)))
             assert passes or not has, (one_text, runs)
+
+
+def test_what_is_read_in_pieces_passes() -> None:
+    """Of a script without blanks, and of words with many of them between, a run is no run of the bytes."""
+    for text in ("\u6e2f\u53e3" * 30, TEXT.replace(" ", " " * 40)):
+        assert Sieve([words_of(text)[:WORDS]]).lets_through([text, TEXT[:20]]).tolist() == [True, False]
 
 
 def test_a_sieve_of_nothing_lets_nothing_through() -> None:
