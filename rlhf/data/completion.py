@@ -6,6 +6,9 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from rlhf.data.checked_rows import checked, contract_split
 from rlhf.data.formats.parts import Part
 from rlhf.data.formats.records import format_of
@@ -96,6 +99,18 @@ class Completion:
         self._named = part.split if named_splits else None
         self._first = notes.first
         self._say = lambda line: notes.say(f"{part.place}: {line}")
+
+    def completed_in_columns(self, columns: pa.RecordBatch, table: str) -> pa.RecordBatch:
+        """Rows of a table with what each gets; their values are of its contract already, their splits too."""
+        told = dict(zip(columns.schema.names, columns.columns, strict=True))
+        nulls = pa.nulls(columns.num_rows, pa.string())
+        source = told.get("source", nulls)
+        told["source"] = pc.coalesce(pc.if_else(pc.equal(source, ""), None, source), self._source)
+        if table != "corpus":
+            split = nulls if self._split else told.get("split", nulls)
+            default = pa.scalar(self._split or self._named, pa.string())
+            told["split"] = pc.coalesce(split, default)
+        return pa.RecordBatch.from_pydict(told)
 
     def completed(self, item: Item, record: Record, kept: dict[str, Any]) -> Item:
         """An item with what its row gets, and its place."""

@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.block_reading import Portion
 from rlhf.data.contracts import DEMONSTRATION, JUDGMENT, TABLES, row_id
 from rlhf.data.errors import DataError
 from rlhf.data.formats.parts import parts
 from rlhf.data.layouts.layout import Item, Notes
 from rlhf.data.lone_turns import in_turns
 from rlhf.data.plural import plural
-from rlhf.data.reading import PutAside, Quarantined, Recognised, Source, passed_over, read
+from rlhf.data.reading import PutAside, Quarantined, Recognised, Source, passed_over, read_any
 from rlhf.data.sources import Raw, Rows
 from rlhf.data.table import TableWriter, read_table
 
@@ -69,8 +70,11 @@ def write_files(sources: Sequence[Source], folder: Path) -> Written:
             for name, contract in TABLES.items()
         }
         counts = dict.fromkeys(writers, 0)
-        for item in mixed(sources, notes, put_aside):
-            if item.table == "judgments":
+        for item in mixed_in_portions(sources, notes, put_aside):
+            if isinstance(item, Portion):
+                counts[item.table] += item.batch.num_rows
+                writers[item.table].write_batch(item.batch)
+            elif item.table == "judgments":
                 judgments.append(item.row)
             else:
                 counts[item.table] += 1
@@ -165,10 +169,27 @@ def mixed(
     Raises:
         DataError: what cannot be read, naming file and row.
     """
+    for item in mixed_in_portions(sources, notes, put_aside, saw, in_portions=False):
+        assert isinstance(item, Item)
+        yield item
+
+
+def mixed_in_portions(
+    sources: Sequence[Source],
+    notes: Notes,
+    put_aside: PutAside,
+    saw: Callable[[Recognised], None] = lambda told: None,
+    in_portions: bool = True,
+) -> Iterator[Item | Portion]:
+    """The same as `mixed`, with plain rows as portions of a table where a source can be read so."""
     shown: set[str] = set()
     for source in with_splits(sources, notes):
         left = total = 0
-        for item in read(source, notes, put_aside, saw):
+        every = in_portions and source.weight >= 1 and source.best_answers == "comparisons"
+        for item in read_any(source, notes, put_aside, saw, every):
+            if isinstance(item, Portion):
+                yield item
+                continue
             for row in as_tables(item):
                 if row.table == "comparisons" and prefers_nothing(row.row["ranking"]):
                     what = "comparisons that rank fewer than two completions, so that they prefer nothing"

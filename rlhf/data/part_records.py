@@ -75,7 +75,7 @@ def part_records(
 
 def _records(part: Part, file: Path, notes: Notes, put_aside: PutAside | None) -> Iterator[Record]:
     """The records of a file; of an archive's file, each at the place that a user knows."""
-    rows = records(file, lambda line: notes.say(part.told(line)), _fault(part.told(str(file)), put_aside))
+    rows = records(file, lambda line: notes.say(part.told(line)), fault_of(part.told(str(file)), put_aside))
     return rows if part.archive is None else _told(part, rows)
 
 
@@ -120,7 +120,7 @@ def _each(
             put_aside(Quarantined(record.where, str(error), record.columns))
 
 
-def _fault(file: str, put_aside: PutAside | None) -> Callable[[str, str, Any], None] | None:
+def fault_of(file: Path | str, put_aside: PutAside | None) -> Callable[[str, str, Any], None] | None:
     if put_aside is None:
         return None
     return lambda place, why, value: put_aside(Quarantined(f"{file}: {place}", why, value))

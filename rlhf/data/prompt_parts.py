@@ -39,6 +39,11 @@ class PromptParts:
         self._pictures = [name for name in columns if name.lower() in _PICTURES]
         self.columns = frozenset((*self._systems, *self._beside))
 
+    @property
+    def none(self) -> bool:
+        """Whether no column goes with the prompts, so that `joined` gives every item back as it is."""
+        return not (self.columns or self._pictures)
+
     def joined(self, item: Item, record: Record) -> Item:
         """An item whose prompt has what stands beside it.
 

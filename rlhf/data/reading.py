@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import Literal
 
+from rlhf.data.block_reading import BlockReading, Portion
 from rlhf.data.completion import Beside, Completion
 from rlhf.data.errors import DataError
 from rlhf.data.formats.parts import Part, parts
 from rlhf.data.layout_choice import layout_of
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, UnknownWords
 from rlhf.data.layouts.recognise import kinds
-from rlhf.data.part_records import SAMPLE, PutAside, Quarantined, part_records
+from rlhf.data.part_records import SAMPLE, PutAside, Quarantined, fault_of, part_records
 from rlhf.data.prompt_parts import PromptParts
 from rlhf.data.unnamed import Unnamed
 
@@ -104,13 +107,27 @@ def read(
     put_aside: PutAside | None = None,
     saw: Callable[[Recognised], None] = lambda told: None,
 ) -> Iterator[Item]:
-    """The items of a source with their places, in the order of its files and rows.
+    """The items of a source with their places, in the order of its files and rows; see `read_any`."""
+    for item in read_any(source, notes, put_aside, saw):
+        assert isinstance(item, Item)
+        yield item
+
+
+def read_any(
+    source: Source,
+    notes: Notes,
+    put_aside: PutAside | None = None,
+    saw: Callable[[Recognised], None] = lambda told: None,
+    in_portions: bool = False,
+) -> Iterator[Item | Portion]:
+    """The items of a source with their places, in the order of its files and rows, or portions of them.
 
     Args:
         source: where they are and how they are read.
         notes: gets what a person should see.
         put_aside: gets the records that cannot be read, where the source quarantines them.
         saw: gets each part with its layout, before its rows.
+        in_portions: whether rows that are plain come as columns, where the layout can be read so.
 
     Raises:
         DataError: what cannot be read, naming file and row; or nothing in the source could be read.
@@ -125,15 +142,12 @@ def read(
 
     quarantines = put_aside is not None and source.unreadable == "quarantine"
     aside = note_and_put_aside if quarantines else None
-    read_any = edited = False
-    unnamed = Unnamed()
-    for told in recognised(source, notes, aside):
-        saw(told)
-        layout, options = told.layout, source.options
-        asked = PromptParts(layout, told.columns, options.keep, notes)
-        beside = Beside(told.part.place, layout, told.columns, options.keep, notes, asked.columns)
-        fixed = Completion(told.part, source.name, source.split, source.named_splits, notes)
-        groups = iter(layout.groups(told.records))
+    some = edited = False
+    unnamed, options = Unnamed(), source.options
+
+    def one_by_one(told: Recognised, records: Iterable[Record]) -> Iterator[Item]:
+        layout = told.layout
+        groups = iter(layout.groups(records))
         for group in groups:
             first = group[0]
             try:
@@ -153,18 +167,43 @@ def read(
             for item in items:
                 if item.table in ("comparisons", "votes") and not item.row.get("labeler_id"):
                     item.row["labeler_id"] = unnamed.name(item.row)
-                read_any = True
+                yield item
+
+    for told in recognised(source, notes, aside):
+        saw(told)
+        asked = PromptParts(told.layout, told.columns, options.keep, notes)
+        beside = Beside(told.part.place, told.layout, told.columns, options.keep, notes, asked.columns)
+        fixed = Completion(told.part, source.name, source.split, source.named_splits, notes)
+        reading = BlockReading(told.part, told.layout, told.columns, options)
+        pieces: Iterable[Portion | Iterator[Record]] = [told.records]
+        plain = asked.none and not (source.columns or first_aside)
+        if in_portions and plain and reading.possible:
+            pieces = reading.pieces(
+                partial(_of_file, told.part, notes, aside), partial(fault_of, put_aside=aside)
+            )
+        for piece in pieces:
+            if isinstance(piece, Portion):
+                some = True
+                rows = fixed.completed_in_columns(piece.batch, piece.table)
+                yield Portion(piece.table, unnamed.named(rows) if piece.table == "comparisons" else rows)
+                continue
+            for item in one_by_one(told, piece):
+                some = True
                 edited |= item.table == "edits"
                 yield item
     for line in unnamed.lines(source.path):
         notes.say(line)
-    if not read_any:
+    if not some:
         why = "".join(f"; the first is {row.where}: {row.why}" for row in first_aside)
         raise DataError(f"{source.path}: nothing in it could be read{passed_over(notes)}{why}")
     if source.options.edit and not edited:
         raise DataError(
             f"{source.path}: ingest.edit names {source.options.edit!r}, and no text answers to it"
         )
+
+
+def _of_file(part: Part, notes: Notes, aside: PutAside | None, file: Path) -> Iterator[Record]:
+    return part_records(replace(part, files=(file,)), {}, notes, aside)
 
 
 def _all_words(

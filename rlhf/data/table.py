@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import missing_output, written_beside
 
 IN_HAND = 1024  # rows that are dicts at one time
+Read = TypeVar("Read")
 _GROUP_ROWS, _GROUP_BYTES = 4096, 4 * 2**20  # what a group holds at most, before compression
 # Texts that differ in every row gain nothing by a dictionary, and building it takes longer than writing them.
 _FEW_VALUES = [
@@ -170,11 +171,11 @@ class Table(Sequence[dict[str, Any]]):
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema([schema.field(name) for name in names]))
 
 
-def ahead(reads: Iterable[Callable[[], pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+def ahead(reads: Iterable[Callable[[], Read]]) -> Iterator[Read]:
     """What each call returns, in order; each is made while the one before is worked on. Decoding a group of
     rows needs no Python, so a second core does it."""
     with ThreadPoolExecutor(1) as thread:
-        before: Future[pa.RecordBatch] | None = None
+        before: Future[Read] | None = None
         for read in reads:
             future = thread.submit(read)
             if before is not None:

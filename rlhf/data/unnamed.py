@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
+from rlhf.data.columns import values_of
 from rlhf.data.plural import plural
 
 UNKNOWN = "unknown"
@@ -32,6 +35,20 @@ class Unnamed:
         self.rows += 1
         self.repeated += number > 1
         return UNKNOWN if number == 1 else f"{UNKNOWN}-{number}"
+
+    def named(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Comparisons of plain prompts with a name for each labeler who has none."""
+        who = batch.column("labeler_id") if "labeler_id" in batch.schema.names else None
+        if who is not None and not who.null_count:
+            return batch
+        names = [None] * batch.num_rows if who is None else values_of(who)
+        asked, answers = values_of(batch.column("prompt")), values_of(batch.column("completions"))
+        names = [
+            name or self.name({"prompt": prompt, "completions": texts})
+            for name, prompt, texts in zip(names, asked, answers, strict=True)
+        ]
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        return pa.RecordBatch.from_pydict(columns | {"labeler_id": pa.array(names, pa.string())})
 
     def lines(self, where: str) -> list[str]:
         """What a person should see of it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -99,15 +99,20 @@ def json_lines(path: Path, fault: Fault) -> Iterator[tuple[int, Any]]:
         fault: gets each line that cannot be read.
     """
     with opened(path) as file:
-        for number, line in text_lines(file, path, fault):
-            if not line.strip():
-                continue
-            try:
-                value = value_of(line)
-            except DataError as error:
-                fault(f"row {number}", str(error), line)
-                continue
-            yield number, value
+        yield from values_of_lines(text_lines(file, path, fault), fault)
+
+
+def values_of_lines(lines: Iterable[tuple[int, str]], fault: Fault) -> Iterator[tuple[int, Any]]:
+    """The values of lines by their numbers; see `json_lines`."""
+    for number, line in lines:
+        if not line.strip():
+            continue
+        try:
+            value = value_of(line)
+        except DataError as error:
+            fault(f"row {number}", str(error), line)
+            continue
+        yield number, value
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ from rlhf.data.errors import DataError
 from rlhf.data.formats.arrow_files import read_arrow, read_parquet
 from rlhf.data.formats.compressed import COMPRESSIONS
 from rlhf.data.formats.csv_files import read_csv
+from rlhf.data.formats.json_blocks import Block
 from rlhf.data.formats.json_documents import read_document
-from rlhf.data.formats.json_files import json_lines, refusing
-from rlhf.data.formats.text_files import Fault
+from rlhf.data.formats.json_files import json_lines, refusing, values_of_lines
+from rlhf.data.formats.text_files import Fault, decoded_lines
 from rlhf.data.layouts.layout import Record
 
 Say = Callable[[str], None]
 _TEXTS = (".csv", ".tsv", ".txt")  # types in which every cell is a text
-_JSON_LINES = (".jsonl", ".ndjson")
-SUFFIXES = (*_JSON_LINES, ".json", *_TEXTS, ".parquet", ".arrow", ".feather")
+JSON_LINES = (".jsonl", ".ndjson")
+SUFFIXES = (*JSON_LINES, ".json", *_TEXTS, ".parquet", ".arrow", ".feather")
 
 
 def format_of(path: Path) -> tuple[str, str]:
@@ -44,7 +46,18 @@ def records(path: Path, say: Say = lambda line: None, fault: Fault | None = None
         DataError: it is empty or cannot be read; the line names the file, and the row where it is one row's.
     """
     fault = fault or refusing(path)
-    for number, columns in _rows(path, say, fault):
+    yield from _objects(path, _rows(path, say, fault), fault)
+
+
+def block_records(path: Path, block: Block, fault: Fault | None = None) -> Iterator[Record]:
+    """The records of a block of a file of JSON lines; see `records`."""
+    fault = fault or refusing(path)
+    lines = decoded_lines(BytesIO(block.content), block.first, path, fault)
+    yield from _objects(path, values_of_lines(lines, fault), fault)
+
+
+def _objects(path: Path, rows: Iterable[tuple[int, Any]], fault: Fault) -> Iterator[Record]:
+    for number, columns in rows:
         if type(columns) is dict:
             yield Record(f"{path}: row {number}", columns)
         else:
@@ -53,7 +66,7 @@ def records(path: Path, say: Say = lambda line: None, fault: Fault | None = None
 
 def _rows(path: Path, say: Say, fault: Fault) -> Iterator[tuple[int, Any]]:
     kind = format_of(path)[1]
-    if kind in _JSON_LINES:
+    if kind in JSON_LINES:
         return json_lines(path, fault)
     if kind == ".json":
         return read_document(path, fault, say)

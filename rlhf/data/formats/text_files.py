@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,7 +43,29 @@ def text_lines(file: BinaryIO, path: Path, fault: Fault | None = None) -> Iterat
     if _checked_head(file, path).startswith(_UTF16):
         yield from _utf16(file, path)
         return
-    for number, raw in enumerate(file, start=1):
+    yield from decoded_lines(file, 1, path, fault)
+
+
+def is_utf16(file: BinaryIO, path: Path) -> bool:
+    """Whether a text says at its beginning that it is UTF-16.
+
+    Raises:
+        DataError: the file is no text.
+    """
+    return _checked_head(file, path).startswith(_UTF16)
+
+
+def decoded_lines(
+    lines: Iterable[bytes], first: int, path: Path, fault: Fault | None = None
+) -> Iterator[tuple[int, str]]:
+    """Lines as texts, with their numbers; see `text_lines`.
+
+    Args:
+        lines: their bytes.
+        first: the number of the first.
+        path, fault: as for `text_lines`.
+    """
+    for number, raw in enumerate(lines, start=first):
         if number == 1:
             raw = raw.removeprefix(codecs.BOM_UTF8)
         try:
