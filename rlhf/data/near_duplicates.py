@@ -11,40 +11,20 @@ where it leaves the matter open, the words themselves are compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 from rensa import RMinHash
+
+from rlhf.data.word_hashes import word_hashes, words_of
 
 BANDS, IN_BAND = 14, 6
 HASHES = BANDS * IN_BAND
 _SEED = 1
 _CHANCE = 1 / 256  # of two bytes to be equal
 _ERROR = 0.13  # three standard errors of an estimate at 0.8; what is nearer to the threshold is looked at
-MARKS = b".,;:!?\"'`()[]{}<>*_"
-LONG_WORD = 20  # bytes; texts whose words have as many on average are of a script without spaces
-_PIECE = 3
 _TOGETHER = 2048  # texts sketched at a time
 _COMPARED = 65_536  # pairs compared at a time
 TextsAt = Callable[[np.ndarray], Sequence[str]]
-
-
-def words_of(text: str) -> list[bytes]:
-    """The words of a text in UTF-8, without case and ASCII punctuation; of a script without spaces, its runs
-    of three characters. A text of punctuation alone is one word."""
-    plain = text.casefold()
-    bare = plain.encode().translate(None, MARKS)
-    # Bytes are much faster than text, but know no other white space than ASCII's.
-    words = bare.split() if text.isascii() else [word.encode() for word in bare.decode().split()]
-    if not words:
-        return [plain.strip().encode()]
-    return words if len(bare) < LONG_WORD * len(words) else list(_pieces(words))
-
-
-def _pieces(words: Iterable[bytes]) -> Iterator[bytes]:
-    for word in words:
-        text = word.decode()
-        yield from (text[i : i + _PIECE].encode() for i in range(max(1, len(text) - _PIECE + 1)))
 
 
 def sketches(texts: Iterable[str]) -> np.ndarray:
@@ -56,10 +36,11 @@ def sketches(texts: Iterable[str]) -> np.ndarray:
     texts = list(texts)
     parts = [np.empty((0, HASHES), np.uint8)]
     for start in range(0, len(texts), _TOGETHER):
-        words = [words_of(text) for text in texts[start : start + _TOGETHER]]
-        rows = RMinHash.digest_matrix_from_token_byte_sets(words, num_perm=HASHES, seed=_SEED).to_rows()
-        flat = np.fromiter(chain.from_iterable(rows), np.uint32, len(words) * HASHES)
-        parts.append(flat.astype(np.uint8).reshape(-1, HASHES))  # the lowest bytes
+        hashes, begins = word_hashes(texts[start : start + _TOGETHER])
+        drawn = RMinHash.digest_matrix_from_flat_token_hashes(
+            hashes.view(np.uint64), begins, num_perm=HASHES, seed=_SEED
+        )
+        parts.append(np.array(drawn.to_rows(), np.uint32).astype(np.uint8))  # the lowest bytes
     return np.concatenate(parts)
 
 

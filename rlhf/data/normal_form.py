@@ -8,17 +8,19 @@ that of completions which begin with an indent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
-from rlhf.data.contracts import Contract, id_of
-from rlhf.data.table import Table
+from rlhf.data.contracts import Contract
+from rlhf.data.json_texts import row_json
+from rlhf.data.table import IN_HAND, Table
 
+DIGEST = 8  # bytes of an id
 # A completion that begins with an indent, perhaps behind line breaks: a tab, four spaces, or fewer and it
 # goes on in another line. That is code, in all likelihood, or a list. A blank or a line break too many in
 # front of a sentence is none.
@@ -94,11 +96,27 @@ def _inside(lists: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array
     return pa.ListArray.from_arrays(ends, change(lists.flatten()), type=lists.type, mask=lists.is_null())
 
 
-def ids_of(contract: Contract, batch: pa.RecordBatch) -> list[str]:
+def ids_of(contract: Contract, batch: pa.RecordBatch) -> pa.StringArray:
     """The ids of rows, equal to `contracts.row_id` of each."""
-    content = [values_of(batch.column(name)) for name in contract.content]
-    turns = values_of(batch.column("messages")) if "messages" in batch.schema.names else None
-    return [id_of(row) for row in _with_turns(zip(*content, strict=True), turns)]
+    return spelled(digests_of(contract, batch))
+
+
+def spelled(digests: bytes) -> pa.StringArray:
+    """Ids of `DIGEST` bytes each, in hex digits."""
+    digits = digests.hex().encode()
+    ends = np.arange(0, len(digits) + 1, 2 * DIGEST, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(digits))
+
+
+def digests_of(contract: Contract, batch: pa.RecordBatch) -> bytes:
+    """The ids of rows as they are before they are spelled in hex digits, `DIGEST` bytes each."""
+    parts = []
+    for start in range(0, batch.num_rows, IN_HAND):
+        some = batch.slice(start, IN_HAND)
+        turns = some.column("messages") if "messages" in batch.schema.names else None
+        told = row_json([some.column(name) for name in contract.content], turns)
+        parts += [sha256(content).digest()[:DIGEST] for content in told.to_pylist()]
+    return b"".join(parts)
 
 
 class Ids:
@@ -114,33 +132,28 @@ class Ids:
     def __init__(self, contract: Contract, raw: Table) -> None:
         self.contract = contract
         self._moved: dict[str, str] = {}
+        if raw.column("id").null_count == len(raw):
+            return  # the texts need not be read
         turns = ["messages"] if "messages" in contract.schema.names else []
         for batch in raw.batches([*contract.content, *turns, "id"]):
             brought = batch.column("id")
             if brought.null_count < len(brought):
                 batch = batch.filter(brought.is_valid())
-                old = values_of(batch.column("id"))
+                was, own = batch.column("id"), ids_of(contract, batch)
                 new = ids_of(contract, normal(batch))
-                for was, own, now in zip(old, ids_of(contract, batch), new, strict=True):
-                    if was == own != now:
-                        self._moved[was] = now
+                moved = pc.and_(pc.equal(was, own), pc.not_equal(own, new))
+                self._moved.update(
+                    zip(values_of(own.filter(moved)), values_of(new.filter(moved)), strict=True)
+                )
 
     def of_rows(self, batch: pa.RecordBatch) -> pa.Array:
         """The ids of rows in normal form."""
+        own = ids_of(self.contract, batch)
         brought = batch.column("id") if "id" in batch.schema.names else pa.nulls(batch.num_rows)
         if brought.null_count == len(brought):
-            return pa.array(ids_of(self.contract, batch), pa.string())
-        own = ids_of(self.contract, batch)
-        moved = [self._moved.get(was, was) or now for was, now in zip(values_of(brought), own, strict=True)]
+            return own
+        moved = [
+            self._moved.get(was, was) or now
+            for was, now in zip(values_of(brought), values_of(own), strict=True)
+        ]
         return pa.array(moved, pa.string())
-
-
-def _with_turns(rows: Iterator[tuple[Any, ...]], turns: list[Any] | None) -> Iterator[Any]:
-    if turns is None:
-        yield from rows
-        return
-    for row, messages in zip(rows, turns, strict=True):
-        if messages is None:
-            yield row
-        else:
-            yield (*row, [[turn["role"], turn["content"]] for turn in messages])

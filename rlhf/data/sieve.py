@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlhf.data.near_duplicates import LONG_WORD, MARKS
+from rlhf.data.word_hashes import LONG_WORD, MARKS
 
 WORDS = 8  # of a run, at least; with the blanks between them they are `WIDTH` bytes or more
 WIDTH = 2 * WORDS - 1

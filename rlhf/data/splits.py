@@ -47,7 +47,14 @@ def split_of(prompt: str, settings: Prepare, seed: int) -> str:
 
 def _place(prompt: str, seed: int) -> int:
     """Where a prompt stands among all, 0 to 2**64."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\0{prompt}".encode()).digest()[:8])
+    return int(_seeded([prompt], seed).view(">u8")[0, 0])
+
+
+def _seeded(texts: Iterable[str], seed: int) -> np.ndarray:
+    """Hashes of texts under a seed, [texts, 16]; the first half is a text's place."""
+    start = f"{seed}\0".encode()
+    digests = b"".join(hashlib.sha256(start + text.encode()).digest()[:_SIZE] for text in texts)
+    return np.frombuffer(digests, np.uint8).reshape(-1, _SIZE)
 
 
 def _by_place(places: np.ndarray, settings: Prepare) -> np.ndarray:
@@ -209,33 +216,31 @@ def _read(
     that may be prompts themselves, the whole conversation last."""
     encoded = batch.column("prompt").fill_null("").dictionary_encode()
     which, texts = encoded.indices.to_numpy(), values_of(encoded.dictionary)
-    place = np.fromiter((_place(text, seed) for text in texts), np.uint64, len(texts))
+    hashes = _seeded(texts, seed)
+    keys = list(map(prompt_key, texts))
+    spelled = np.flatnonzero([key != text for key, text in zip(keys, texts, strict=True)])
+    key = hashes.copy()
+    key[spelled] = _seeded((keys[number] for number in spelled.tolist()), seed)
     turns = np.zeros((batch.num_rows, _SIZE), np.uint8)
     if batch.column("messages").null_count < batch.num_rows:
         for i, messages in enumerate(values_of(batch.column("messages"))):
             if messages is not None:
                 told = "\0".join(part for turn in messages for part in (turn["role"], turn["content"]))
-                turns[i] = _hashes([told])[0]
+                turns[i] = _seeded([told], seed)[0]
                 if messages:
-                    conversations.append((begin + i, _beginnings(messages)))
+                    conversations.append((begin + i, _beginnings(messages, seed)))
     number = {name: i for i, name in enumerate(SPLITS)}
     splits = batch.column("split").dictionary_encode()
     known = np.array([number.get(name, _NONE) for name in splits.dictionary.to_pylist()] or [_NONE], np.int8)
     carried = np.where(splits.is_null(), _NONE, known[splits.indices.fill_null(0).to_numpy()])
     return _Rows(
-        text=_hashes(texts)[which],
-        key=_hashes(map(prompt_key, texts))[which],
+        text=hashes[which],
+        key=key[which],
         turns=turns,
-        place=place[which],
+        place=hashes.view(">u8")[:, 0].astype(np.uint64)[which],
         carried=carried.astype(np.int8),
         asked=np.array([bool(text) for text in texts], bool)[which],
     )
-
-
-def _hashes(texts: Iterable[str]) -> np.ndarray:
-    """Hashes of texts, [texts, 16]."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=_SIZE).digest() for text in texts)
-    return np.frombuffer(digests, np.uint8).reshape(-1, _SIZE)
 
 
 def _numbers(hashes: np.ndarray) -> np.ndarray:
@@ -251,11 +256,11 @@ def _firsts(numbers: np.ndarray) -> np.ndarray:
     return numbers > before
 
 
-def _beginnings(messages: Sequence[Mapping[str, Any]]) -> list[bytes]:
+def _beginnings(messages: Sequence[Mapping[str, Any]], seed: int) -> list[bytes]:
     """The hashes of the beginnings of a conversation that wait for an answer, the whole of it last."""
     ends = [i for i in range(1, len(messages)) if messages[i]["role"] == "assistant"]
     keys = (prompt_key(transcript(messages[:end])) for end in [*ends, len(messages)])
-    return [hashed.tobytes() for hashed in _hashes(keys)]
+    return [hashed.tobytes() for hashed in _seeded(keys, seed)]
 
 
 def _of_whole_conversations(keys: np.ndarray, conversations: Sequence[tuple[int, list[bytes]]]) -> np.ndarray:

@@ -71,7 +71,7 @@ def compute(view: View, rules: Sequence[Rule], asked: Asked) -> Checked:
     alone = [rule for rule in rules if rule.batch]
     masks = {rule.name: np.zeros(view.size, bool) for rule in alone}
     at = 0
-    for batch in view.batches():
+    for batch in view.gathering([need for rule in rules for need in rule.needs]):
         for rule in alone:
             masks[rule.name][at : at + batch.size] = _of_batch(rule, batch, limits[rule.name])
         at += batch.size

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from tasks.rules.rule import FILL, TEXTS, Mask, Rule
-from tasks.rules.view import View
+from tasks.rules.view import OTHER_IDS, OWN_IDS, View
 
 
 def _other_id(view: View, _: Any) -> Mask:
-    return view.hashes("id") != view.own_ids
+    return view.other_ids
 
 
 def _repeats(view: View, _: Any) -> Mask:
@@ -25,6 +25,8 @@ def _repeats_which(view: View, number: int) -> str:
 
 
 def _shared_ids(view: View, _: Any) -> Mask:
+    if not view.other_ids.any():
+        return np.zeros(view.size, bool)  # rows of one id have one content then
     ids = view.hashes("id")
     frame = pd.DataFrame({"id": ids, "content": view.own_ids}).drop_duplicates()
     shared = frame["id"][frame["id"].duplicated()].unique()
@@ -40,6 +42,7 @@ RULES = (
         "leave one of them out",
         show=_repeats_which,
         rows=_repeats,
+        needs=(OWN_IDS,),
     ),
     Rule(
         "source_filled",
@@ -58,6 +61,7 @@ RULES = (
         "leave the ids out to have them filled in",
         show=("id",),
         rows=_shared_ids,
+        needs=(OWN_IDS, OTHER_IDS),
     ),
     Rule(
         "id_of_content",
@@ -67,5 +71,6 @@ RULES = (
         "leave the ids out to have them filled in",
         show=("id",),
         rows=_other_id,
+        needs=(OTHER_IDS,),
     ),
 )

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rlhf.data.unnamed import UNKNOWN
 from rlhf.measures.rates import wilson
 from tasks.rules.rule import Figure, Mask, Rule
-from tasks.rules.view import Batch, View, numpy, text_hashes
+from tasks.rules.view import PROMPTS, Batch, Gathered, View, numpy, text_hashes
 
 _FEW = 30  # of fewer preferences a share says nothing
 _UNNAMED = rf"^{UNKNOWN}(-\d+)?$"  # what labelers are called whom a file does not name
@@ -37,25 +37,11 @@ class Preferences(NamedTuple):
 
 
 def preferences(view: View) -> Preferences:
-    """The pairs of a table's rankings, from rank to next rank; ties and completions without a rank give none.
-
-    The result is kept on the view, because several rules ask for it.
-    """
-    kept = view.__dict__.get("preferences")
-    if kept is not None:
-        return kept
-    parts, before = [], 0
-    for batch in view.batches(["completions", "ranking", "shown_order"]):
-        part = _of_batch(batch)
-        parts.append(part._replace(row=part.row + before))
-        before += batch.size
-    empty = Preferences(*(np.zeros(0, kind) for kind in (int, np.uint64, np.uint64, float, float)))
-    told = Preferences(*map(np.concatenate, zip(*parts, strict=True))) if parts else empty
-    view.__dict__["preferences"] = told
-    return told
+    """The pairs of a table's rankings, from rank to next rank; ties and what has no rank give none."""
+    return Preferences(*view.gathered(PREFERENCES))
 
 
-def _of_batch(batch: Batch) -> Preferences:
+def _of_batch(batch: Batch, start: int) -> Preferences:
     texts, ranks, rows = batch.ranked
     keys = text_hashes(texts)
     lengths = pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False)
@@ -67,7 +53,15 @@ def _of_batch(batch: Batch) -> Preferences:
     gap = np.sign(lengths[a] - lengths[b]) if len(a) else np.zeros(0)
     longer = np.where(gap == 0, np.nan, (gap > 0).astype(float))
     before = np.where(np.isnan(shown[a] - shown[b]), np.nan, (shown[a] < shown[b]).astype(float))
-    return Preferences(rows[a], keys[a], keys[b], before, longer)
+    return Preferences(start + rows[a], keys[a], keys[b], before, longer)
+
+
+PREFERENCES = Gathered(
+    "preferences",
+    lambda _: ["completions", "ranking", "shown_order"],
+    _of_batch,
+    [np.int64, np.uint64, np.uint64, np.float64, np.float64],
+)
 
 
 def _shown_places(batch: Batch, rows: Any) -> Any:
@@ -236,6 +230,7 @@ RULES = (
         unit="rankings",
         show=_show_labeler,
         rows=_constant,
+        needs=(PREFERENCES,),
     ),
     Rule(
         "contradiction",
@@ -246,6 +241,7 @@ RULES = (
         severity="warn",
         show=("labeler_id",),
         rows=_contradictions,
+        needs=(PREFERENCES, PROMPTS),
     ),
     Rule(
         "ties",
@@ -257,6 +253,7 @@ RULES = (
         threshold=0.5,
         unit="share",
         figure=_ties,
+        needs=(PREFERENCES,),
     ),
     Rule(
         "length_preference",
@@ -268,6 +265,7 @@ RULES = (
         threshold=0.2,
         unit="share",
         figure=_length,
+        needs=(PREFERENCES,),
     ),
     Rule(
         "position_preference",
@@ -279,6 +277,7 @@ RULES = (
         threshold=0.1,
         unit="share",
         figure=_position,
+        needs=(PREFERENCES,),
     ),
     Rule(
         "agreement",
@@ -291,5 +290,6 @@ RULES = (
         unit="share",
         least=True,
         figure=_agreement,
+        needs=(PREFERENCES, PROMPTS),
     ),
 )

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from rlhf.settings import Prepare
-from tasks.rules.view import Batch, View
+from tasks.rules.view import Batch, Gathered, View
 
 Severity = Literal["stop", "warn", "quarantine"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]  # of rows: true where a row breaks the rule
@@ -69,6 +69,7 @@ class Rule:
         batch: the rows of a batch that break it.
         rows: the rows of a whole table that break it, where that is known by comparing rows.
         figure: a number about the table, which must not exceed the threshold.
+        needs: what `rows` and `figure` ask of each batch.
         least: the number must not be below the threshold instead.
         applies: whether the rule is asked for a table at all.
     """
@@ -85,6 +86,7 @@ class Rule:
     batch: Callable[[Batch, Any], Mask] | None = None
     rows: Callable[[View, Any], Mask] | None = None
     figure: Callable[[View, Any], Figure | None] | None = None
+    needs: tuple[Gathered, ...] = ()
     least: bool = False
     applies: Callable[[str, Asked], bool] = lambda table, asked: True
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from rlhf.data.contracts import SPLITS
 from tasks.rules.rule import TEXTS, Mask, Rule
-from tasks.rules.view import View, numpy
+from tasks.rules.view import PROMPTS, View, numpy
 
 
 def _split_codes(view: View) -> np.ndarray[Any, Any]:
@@ -19,15 +19,24 @@ def _split_codes(view: View) -> np.ndarray[Any, Any]:
     return numpy(pc.fill_null(pc.index_in(splits, pa.array(SPLITS)), -1))
 
 
+def _prompts_of_two_splits(view: View) -> np.ndarray[Any, Any]:
+    """Their hashes, over all tables; kept with the views because each table asks for them."""
+    home = next(iter(view.beside.values())).__dict__
+    if "prompts_of_two_splits" not in home:
+        frames = [
+            pd.DataFrame({"prompt": other.prompts, "split": _split_codes(other)}).drop_duplicates()
+            for other in view.beside.values()
+            if other.name in TEXTS
+        ]
+        every = pd.concat(frames).drop_duplicates()
+        every = every[every["split"] >= 0]
+        home["prompts_of_two_splits"] = every["prompt"][every["prompt"].duplicated()].unique()
+    return home["prompts_of_two_splits"]
+
+
 def _two_splits(view: View, _: Any) -> Mask:
-    frames = [
-        pd.DataFrame({"prompt": other.prompts, "split": _split_codes(other)}).drop_duplicates()
-        for other in view.beside.values()
-        if other.name in TEXTS
-    ]
-    every = pd.concat(frames).drop_duplicates()
-    every = every[every["split"] >= 0]
-    return np.isin(view.prompts, every["prompt"][every["prompt"].duplicated()].unique())
+    twice = _prompts_of_two_splits(view)
+    return np.isin(view.prompts, twice) if len(twice) else np.zeros(view.size, bool)
 
 
 def _which_splits(view: View, number: int) -> str:
@@ -60,5 +69,6 @@ RULES = (
         "give all rows of a prompt the same split",
         show=_which_splits,
         rows=_two_splits,
+        needs=(PROMPTS,),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -13,9 +14,9 @@ import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
 from rlhf.data.contracts import TABLES, Contract
-from rlhf.data.normal_form import ids_of
+from rlhf.data.normal_form import DIGEST, digests_of, spelled
 
-ROWS = 16_384  # of a batch: what the rules derive of it lies in memory beside it
+ROWS = 2048  # of a batch: what the rules derive of it lies in memory beside it
 Numbers = np.ndarray[Any, Any]
 
 
@@ -116,15 +117,51 @@ class Batch:
         return [*told, *([("messages", self.contents)] if self.has("messages") else [])]
 
     @cached_property
-    def own_ids(self) -> list[str]:
-        """The id of each row by its content."""
-        return ids_of(self.contract, self._columns)
+    def digests(self) -> bytes:
+        """The id of each row by its content, `DIGEST` bytes each."""
+        return digests_of(self.contract, self._columns)
 
     def of_rows(self, flat: Flat, mask: Any) -> Numbers:
         """The rows of which at least one item is in a mask."""
         rows = np.zeros(self.size, bool)
         rows[flat.rows[numpy(pc.fill_null(mask, False)) if isinstance(mask, pa.Array) else mask]] = True
         return rows
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a rule over a whole table asks of each batch: gathered in the pass over the table in which the
+    rules of rows are computed, and kept on the view, so that no table is read once for each rule.
+
+    Attributes:
+        name: of it, which no other has.
+        columns: what is read of a table of this contract, where nothing else is asked in the pass.
+        of_batch: the arrays that a batch gives; it gets the number of its first row as well.
+        kinds: the types of the arrays.
+    """
+
+    name: str
+    columns: Callable[[Contract], Sequence[str]]
+    of_batch: Callable[[Batch, int], Sequence[Numbers]]
+    kinds: Sequence[Any]
+
+
+def _content(contract: Contract) -> list[str]:
+    return [*contract.content, *(["messages"] if "messages" in contract.schema.names else [])]
+
+
+def _other_id(batch: Batch, _: int) -> list[Numbers]:
+    same = pc.equal(spelled(batch.digests), batch["id"])
+    return [~numpy(pc.fill_null(same, False))]
+
+
+PROMPTS = Gathered(
+    "prompts", lambda _: ["prompt"], lambda batch, _: [text_hashes(batch["prompt"])], [np.uint64]
+)
+OWN_IDS = Gathered(
+    "own ids", _content, lambda batch, _: [np.frombuffer(batch.digests, f"u{DIGEST}")], [np.uint64]
+)
+OTHER_IDS = Gathered("other ids", lambda contract: [*_content(contract), "id"], _other_id, [np.bool_])
 
 
 class Rows(Protocol):
@@ -186,6 +223,7 @@ class View:
         self.beside = {} if beside is None else beside
         self.beside[name] = self
         self.size = len(table)
+        self._gathered: dict[str, list[Numbers]] = {}
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
         """The rows in batches, in their order.
@@ -193,8 +231,32 @@ class View:
         Args:
             columns: the columns that are read; None for all.
         """
-        for batch in self.table.batches(columns):
-            yield Batch(self.contract, batch)
+        for group in self.table.batches(columns):
+            for start in range(0, group.num_rows, ROWS):
+                yield Batch(self.contract, group.slice(start, ROWS))
+
+    def gathering(self, wanted: Sequence[Gathered], columns: Sequence[str] | None = None) -> Iterator[Batch]:
+        """The rows in batches, of each of which is gathered what is wanted and not known yet."""
+        wanted = list({need.name: need for need in wanted if need.name not in self._gathered}.values())
+        parts: dict[str, list[list[Numbers]]] = {
+            need.name: [[np.zeros(0, kind)] for kind in need.kinds] for need in wanted
+        }
+        start = 0
+        for batch in self.batches(columns):
+            for need in wanted:
+                for part, array in zip(parts[need.name], need.of_batch(batch, start), strict=True):
+                    part.append(array)
+            start += batch.size
+            yield batch
+        for name, arrays in parts.items():
+            self._gathered[name] = [np.concatenate(part) for part in arrays]
+
+    def gathered(self, what: Gathered) -> list[Numbers]:
+        """The arrays of all rows; the table is read for it where no pass has gathered it."""
+        if what.name not in self._gathered:
+            for _ in self.gathering([what], what.columns(self.contract)):
+                pass
+        return self._gathered[what.name]
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all rows; for short ones, such as splits and labelers."""
@@ -222,17 +284,20 @@ class View:
         before = pc.equal(self.column("source").slice(0, number + 1), pa.scalar(source, pa.string()))
         return f"row {pc.sum(before).as_py()} of {source}"
 
-    @cached_property
+    @property
     def own_ids(self) -> Numbers:
-        """A 64-bit hash of the id that each row has by its content."""
-        names = [*self.contract.content, *(["messages"] if "messages" in self.contract.schema.names else [])]
-        parts = [text_hashes(pa.array(batch.own_ids, pa.string())) for batch in self.batches(names)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+        """The id that each row has by its content, as a number."""
+        return self.gathered(OWN_IDS)[0]
 
-    @cached_property
+    @property
+    def other_ids(self) -> Numbers:
+        """The rows with another id than that."""
+        return self.gathered(OTHER_IDS)[0]
+
+    @property
     def prompts(self) -> Numbers:
         """A 64-bit hash of each row's prompt."""
-        return self.hashes("prompt")
+        return self.gathered(PROMPTS)[0]
 
     @cached_property
     def groups(self) -> Numbers:

@@ -76,4 +76,5 @@ def test_ids_are_those_of_the_rows() -> None:
         {"prompt": "p", "messages": [], "completions": ["a"], "ranking": [1]},
     ]
     whole = [dict.fromkeys(COMPARISON.schema.names) | row for row in rows]
-    assert ids_of(COMPARISON, batch_of(COMPARISON, rows)) == [row_id(COMPARISON, row) for row in whole]
+    ids = ids_of(COMPARISON, batch_of(COMPARISON, rows))
+    assert ids.to_pylist() == [row_id(COMPARISON, row) for row in whole]
