@@ -22,6 +22,8 @@ def connect() -> None:
     from mlflow import MlflowClient
 
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # A stage reads a few kilobytes of an earlier run; a bar for each would be most of its log.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Curves in batches of a second. Without this the end of a training waits two seconds for an empty queue.
     os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
     if not os.environ.get("MLFLOW_TRACKING_URI"):
