@@ -1,7 +1,9 @@
 """The QA-feedback preferences of FineGrainedRLHF (Wu et al. 2023): one reader of `dev_feedback.json`.
 
-The pipeline's source and the import into the label store read the questions here, so that a question has one
-prompt, and a held-out question is recognised wherever its rankings come from.
+The layout `qa-feedback`, with which files and the label app read it, and the source of the recipe take the
+questions from here, so that a question has one prompt, and a held-out question is recognised wherever its
+rankings come from. The source makes one ranking of each question, in which some ties are broken; the layout
+keeps the six pairs where no ranking says exactly what they say.
 """
 
 from __future__ import annotations

@@ -152,7 +152,9 @@ def read_any(
             first = group[0]
             try:
                 kept = beside.of(group)
-                rows = [asked.joined(item, first) for item in layout.rows(group, options, notes)]
+                rows = layout.rows(group, options, notes)
+                if asked.needed:
+                    rows = [asked.joined(item, first) for item in rows]
                 items = [fixed.completed(item, first, kept) for item in rows]
             except DataError as error:
                 # A number that counts no output says that others in the file may count something else than
