@@ -40,15 +40,9 @@ class PromptParts:
         self.columns = frozenset((*self._systems, *self._beside))
 
     @property
-<<<<<<< HEAD
     def none(self) -> bool:
         """Whether no column goes with the prompts, so that `joined` gives every item back as it is."""
         return not (self.columns or self._pictures)
-=======
-    def needed(self) -> bool:
-        """Whether there is any such column."""
-        return bool(self.columns or self._pictures)
->>>>>>> 57a0685 (Docs: where words of verdicts and archives are read; a part without such columns is not asked for its prompt's parts)
 
     def joined(self, item: Item, record: Record) -> Item:
         """An item whose prompt has what stands beside it.

@@ -153,7 +153,7 @@ def read_any(
             try:
                 kept = beside.of(group)
                 rows = layout.rows(group, options, notes)
-                if asked.needed:
+                if not asked.none:
                     rows = [asked.joined(item, first) for item in rows]
                 items = [fixed.completed(item, first, kept) for item in rows]
             except DataError as error:
