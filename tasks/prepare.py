@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before a library is loaded
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from rlhf.data.held_out import HeldOut
 from rlhf.data.normal_form import Ids, normal
 from rlhf.data.plural import plural
 from rlhf.data.splits import Assigned, assign_splits
-from rlhf.data.table import Table, TableWriter, read_table, write_table
+from rlhf.data.table import Table, TableWriter, ahead, read_table, write_table
 from rlhf.settings import Prepare, Settings
 from tasks.fitting import fit
 from tasks.rules.catalogue import refuse_unknown
@@ -200,13 +201,20 @@ def _finished(
     """The rows of a table as they are written, and the numbers of their prompts; the table of prompts ends
     with those that only other tables have."""
     ids = Ids(TABLES[name], raw[name])
-    for batch, rows in assigned.batches(name, raw[name]):
-        yield _complete(normal(batch), assigned.split[rows], ids), assigned.prompt[rows]
+
+    def own(batch: pa.RecordBatch, rows: slice) -> tuple[pa.RecordBatch, np.ndarray]:
+        return _complete(normal(batch), assigned.split[rows], ids), assigned.prompt[rows]
+
+    def added(batch: pa.RecordBatch, rows: slice) -> tuple[pa.RecordBatch, np.ndarray]:
+        new = np.flatnonzero(assigned.first[rows])
+        prompts = normal(batch.take(pa.array(new)))
+        return _complete(prompts, assigned.of_prompt[rows][new], ids), assigned.prompt[rows][new]
+
+    # Each in a thread while the one before is counted and written: most of it is Arrow's work.
+    yield from ahead(partial(own, *batch) for batch in assigned.batches(name, raw[name]))
     for other in SPLIT_TABLES[1:] if name == "prompts" else ():
-        for batch, rows in assigned.batches(other, raw[other], ["prompt", "messages", "source"]):
-            new = np.flatnonzero(assigned.first[rows])
-            added = normal(batch.take(pa.array(new)))
-            yield _complete(added, assigned.of_prompt[rows][new], ids), assigned.prompt[rows][new]
+        batches = assigned.batches(other, raw[other], ["prompt", "messages", "source"])
+        yield from ahead(partial(added, *batch) for batch in batches)
 
 
 def _complete(batch: pa.RecordBatch, splits: np.ndarray | None, ids: Ids) -> pa.RecordBatch:

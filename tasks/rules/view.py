@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from rlhf.data.columns import values_of
 from rlhf.data.contracts import TABLES, Contract
 from rlhf.data.normal_form import DIGEST, digests_of, spelled
+from rlhf.data.table import ahead
 
 ROWS = 2048  # of a batch: what the rules derive of it lies in memory beside it
 Numbers = np.ndarray[Any, Any]
@@ -236,17 +237,26 @@ class View:
                 yield Batch(self.contract, group.slice(start, ROWS))
 
     def gathering(self, wanted: Sequence[Gathered], columns: Sequence[str] | None = None) -> Iterator[Batch]:
-        """The rows in batches, of each of which is gathered what is wanted and not known yet."""
+        """The rows in batches, of each of which is gathered what is wanted and not known yet: in a thread of
+        its own, since most of that is Arrow's work, while the batch before is looked at."""
         wanted = list({need.name: need for need in wanted if need.name not in self._gathered}.values())
         parts: dict[str, list[list[Numbers]]] = {
             need.name: [[np.zeros(0, kind)] for kind in need.kinds] for need in wanted
         }
-        start = 0
-        for batch in self.batches(columns):
-            for need in wanted:
-                for part, array in zip(parts[need.name], need.of_batch(batch, start), strict=True):
+
+        def gather(batch: Batch, start: int) -> tuple[Batch, list[Sequence[Numbers]]]:
+            return batch, [need.of_batch(batch, start) for need in wanted]
+
+        def numbered() -> Iterator[tuple[Batch, int]]:
+            start = 0
+            for batch in self.batches(columns):
+                yield batch, start
+                start += batch.size
+
+        for batch, told in ahead(partial(gather, *each) for each in numbered()):
+            for need, new in zip(wanted, told, strict=True):
+                for part, array in zip(parts[need.name], new, strict=True):
                     part.append(array)
-            start += batch.size
             yield batch
         for name, arrays in parts.items():
             self._gathered[name] = [np.concatenate(part) for part in arrays]
