@@ -27,6 +27,18 @@ def test_wilson_interval_is_the_published_one(wins, n, low, high):
     assert rate.rate == wins / n
 
 
+def test_wilson_interval_is_that_of_statsmodels_to_the_last_bit():
+    from statsmodels.stats.proportion import proportion_confint
+
+    for n in (1, 7, 20, 263, 5000):
+        for wins in range(1, n, max(1, n // 40)):
+            for confidence in (0.9, 0.95, 0.997):
+                ends = proportion_confint(wins / n * n, float(n), alpha=1 - confidence, method="wilson")
+                assert wilson([1] * wins + [0] * (n - wins), confidence) == tuple(map(float, ends))
+    points, clusters = [0, 1, 0.5, 1, 1], [1, 1, 1, 0, 0]  # tosses that are no whole number round as well
+    assert clustered_wilson(points, clusters) == (0.028271340574500647, 0.994684633330068)
+
+
 def test_a_tie_is_half_a_win_and_half_a_loss_and_varies_less():
     rate = preference_rate(preferences(10, 6, 4))
     halves = preference_rate(preferences(13, 0, 7))
