@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,22 +84,29 @@ def write_rows(folder: Path, number: int) -> int:
     return (folder / "comparisons.jsonl").stat().st_size
 
 
-def clone(folder: Path, commit: str) -> None:
-    """Make a clone of this repository at a commit, with parameters that read own data."""
+def clone(folder: Path, commit: str, changes: Mapping[str, Any] = CHANGES) -> None:
+    """Make a clone of this repository at a commit, with changed parameters."""
     _git("clone", "--quiet", "--shared", ".", str(folder))
     _git("-C", str(folder), "checkout", "--quiet", "--detach", commit)
-    change_params(folder)
+    change_params(folder, changes)
     (folder / "dvc.lock").unlink(missing_ok=True)
 
 
-def change_params(folder: Path) -> None:
-    """Make `CHANGES` in a build's params.yaml, as far as it has the keys."""
+def change_params(folder: Path, changes: Mapping[str, Any] = CHANGES) -> None:
+    """Make changes in a build's params.yaml, as far as it has the keys."""
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    for key, value in CHANGES.items():
+    for key, value in changes.items():
         section, name = key.split(".")
         if name in params.get(section, {}):
             params[section][name] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a build's processes: its own code, tracking store and state."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RLHF_", "PREFECT_", "MLFLOW_"))}
+    env |= {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    return env | {"RLHF_STATE": str(folder / ".state"), "PYTHONWARNINGS": "ignore"}
 
 
 def measured(folder: Path, data: Path) -> Figures:
@@ -112,9 +119,7 @@ def measured(folder: Path, data: Path) -> Figures:
     params["ingest"]["path"] = str(data)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     commands = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RLHF_", "PREFECT_", "MLFLOW_"))}
-    env |= {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-    env |= {"RLHF_STATE": str(folder / ".state"), "PYTHONWARNINGS": "ignore"}
+    env = environment(folder)
     figures: Figures = {}
     for stage in STAGES:
         for name in ("runs", "metrics", "reports/validation"):
@@ -140,7 +145,7 @@ def pairs(sizes: Sequence[int], count: int, against: str | None, baseline_up_to:
     """Measure; yields a dict with `rows`, `bytes`, `load`, `baseline` (or None) and `today` for each pair."""
     root = Path(tempfile.mkdtemp(prefix="data-benchmark-"))
     try:
-        clone(root / "today", _snapshot())
+        clone(root / "today", snapshot())
         if against:
             clone(root / "baseline", against)
         write_rows(root / "warm", 200)
@@ -243,7 +248,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _snapshot() -> str:
+def snapshot() -> str:
     """The working tree as a commit: what is measured, whether it is committed or not."""
     return _git("stash", "create") or _git("rev-parse", "HEAD")
 
