@@ -38,6 +38,7 @@ LEFT_OUT = (
         for name in (
             "declared",
             "errors",
+            "lazily",
             "past_profiles",
             "places",
             "preflight",
