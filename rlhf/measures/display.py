@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+# `collect.labelers` -> who ranked; others are labelers.
+RANKED_BY = {"simulated": "simulated labelers", "references": "construction from references, no labeler"}
 MISSING = "–"
 LABELS = {
     "pretrained": "pretrained",

@@ -102,8 +102,9 @@ def labelled_pairs(rankings: Sequence[Mapping[str, Any]], splits: Sequence[str])
 
 def labelers_of(rankings: Sequence[Mapping[str, Any]]) -> str:
     """Who ranked, as a text: programs are not called people."""
-    simulated = {row.get("source") == "simulated" for row in rankings}
-    return "simulated labelers" if simulated == {True} else "people"
+    sources = {row.get("source") for row in rankings}
+    programs = {"simulated": "simulated labelers", "references": "references, which nobody ranked"}
+    return programs.get(*sources, "people") if len(sources) == 1 else "people"
 
 
 def one_per_prompt(pairs: Sequence[KnownPair], most: int, seed: int) -> list[KnownPair]:

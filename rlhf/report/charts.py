@@ -19,7 +19,7 @@ def preference_chart(evaluation: Mapping[str, Any], confidence: float) -> str:
     """
     people = {"human": evaluation["human"]} if "human" in evaluation else {}
     policies = in_order(evaluation["policies"] | people)
-    figure, axes = axes_of(4.7, 0.9 + 0.45 * len(policies))
+    figure, axes = axes_of(5.5 if people else 4.7, 0.9 + 0.45 * len(policies))
     for y, (name, row) in enumerate(policies.items()):
         axes.errorbar(
             row["rate"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlhf.measures.display import LABELS, cost_text, count_text, in_order, number, rate_text
+from rlhf.measures.display import LABELS, RANKED_BY, cost_text, count_text, in_order, number, rate_text
 from rlhf.measures.summary import judge_label, verdict
 from rlhf.report import policy_tables
 from rlhf.report.base_tables import base_table
@@ -55,8 +55,7 @@ def render_report(
     """
     policies = evaluation["policies"]
     about = {"name": "", "date": "", "commit": "", "champion": None} | dict(about or {})
-    simulated = params.get("collect.labelers") == "simulated"
-    labelers = "by simulated labelers" if simulated else "by labelers"
+    labelers = f"by {ranked_by(params)}"
     quality = (reward or {}).get("quality") or {}
     losses = {key: value for key, value in (reward or {}).items() if key != "quality"}
     first, more = _first_of_each_place(page["samples"])
@@ -100,6 +99,11 @@ def render_report(
     )
 
 
+def ranked_by(params: Mapping[str, Any]) -> str:
+    """Who ranked, in words that pass no program off as people."""
+    return RANKED_BY.get(str(params.get("collect.labelers")), "labelers")
+
+
 def facts(
     evaluation: Mapping[str, Any],
     params: Mapping[str, Any],
@@ -121,8 +125,7 @@ def facts(
     ]
     ranked = (rankings.get("all") or {}).get("rankings")
     if ranked:
-        who = "simulated labelers" if params.get("collect.labelers") == "simulated" else "labelers"
-        sizes.append(f"{count_text(ranked, 'rankings')} by {who}")
+        sizes.append(f"{count_text(ranked, 'rankings')} by {ranked_by(params)}")
     corpus = (data.get("corpus") or {}).get("rows")
     scratch = f", trained from scratch on {count_text(corpus, 'texts')}" if corpus else ""
     base = f"{params['base.scale']}{scratch}" if "base.scale" in params else str(params.get("base.path", ""))

@@ -17,14 +17,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, Workspace
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from rlhf.data.contracts import DEMONSTRATION, GOLD, SNAPSHOT
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
 from rlhf.data.table import read_table
-from rlhf.models.policy import Policy, load_policy
+from rlhf.models.policy import Policy, load_policy, save_model
 from rlhf.models.reward_model import load_reward, score
 from rlhf.models.scratch import new_model, train_tokenizer
 from rlhf.models.settled import Settled
@@ -341,10 +341,10 @@ def test_bad_settings_end_in_one_line(ready: Workspace, capfd, monkeypatch, chan
 
 
 def test_a_reward_that_is_not_a_number_ends_in_one_line(ready: Workspace, capfd, monkeypatch) -> None:
-    path = "models/reward/model.safetensors"
-    broken = load_file(path)
-    broken["score.weight"] *= math.nan
-    save_file(broken, path, metadata={"format": "pt"})
+    reward = load_reward("models/reward")
+    with torch.no_grad():
+        reward.model.score.weight *= math.nan
+    save_model(reward, "models/reward")
     error = error_of(capfd, monkeypatch)
     pattern = "error: update 0: the reward model is nan for the prompt .* there is no checkpoint yet"
     assert re.fullmatch(pattern, error), error

@@ -157,6 +157,7 @@ def test_labelled_pairs_come_from_held_out_splits_and_know_the_reference():
     assert result == [KnownPair("p", "a", "r", "worse"), KnownPair("p", "a", "b", None)]
     assert labelled_pairs([row | {"policies": None}], ("validation",))[0].reference is None
     assert labelers_of([row]) == "simulated labelers"
+    assert labelers_of([row | {"source": "references"}]) == "references, which nobody ranked"
     assert labelers_of([row, row | {"source": "feedback"}]) == labelers_of([]) == "people"
     drawn = one_per_prompt([*LABELLED, *LABELLED], 50, seed=0)
     assert len({pair.prompt for pair in drawn}) == len(drawn) == 50
