@@ -1,9 +1,9 @@
 """Rows that the context of the base cannot hold: known before anything trains, dropped or cut on demand.
 
-A token is a byte at least, so that only rows with many bytes are tokenised. With `prepare.too_long: cut` a
-plain prompt loses its start in every table alike, as training and PPO would cut it each in its own way;
-conversations and answers are never cut, since a cut would take the beginning of a turn or the end of an
-answer.
+A token is a byte at least, or a whole word, so that only rows with many of them are tokenised. With
+`prepare.too_long: cut` a plain prompt loses its start in every table alike, as training and PPO would cut it
+each in its own way; conversations and answers are never cut, since a cut would take the beginning of a turn
+or the end of an answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.base_files import local_folder
@@ -23,6 +24,7 @@ from rlhf.data.table import TableWriter, read_table
 from rlhf.settings import Pretrained, Scratch, Settings
 from tasks.rules.rule import ANSWERS, TEXTS, Mask
 from tasks.rules.view import Batch, View, numpy, views
+from tasks.runtime.feasibility import WORDS
 from tasks.runtime.preflight import Problem
 
 if TYPE_CHECKING:
@@ -242,11 +244,11 @@ def squeezed(settings: Settings, tables: Mapping[str, View], folder: Path) -> Sq
     return told
 
 
-def _longest_answers(batch: Batch, measure: Callable[[Any], Any]) -> Any:
-    """The longest answer of each row, 0 where a table has none."""
+def _longest_answers(batch: Batch, measure: Callable[[Any, Any], Any]) -> Any:
+    """The longest answer of each row with the token that ends it, 0 where a table has none."""
     longest = np.zeros(batch.size, np.int64)
     if batch.has("completions") or batch.has("completion"):
-        np.maximum.at(longest, batch.answers.rows, measure(batch.answers.values))
+        np.maximum.at(longest, batch.answers.rows, measure(batch.answers.values, batch.answers.rows) + 1)
     return longest
 
 
@@ -258,18 +260,40 @@ def suspects(view: View, settings: Settings, context: int) -> Iterator[dict[str,
 
 
 def _suspect(batch: Batch, settings: Settings, context: int) -> Mask:
+    suspect = _exceeds(batch, settings, context, pc.binary_length)
+    base = settings.base
+    if suspect.any() and isinstance(base, Scratch) and base.tokenizer == "word":
+        suspect = _exceeds(batch, settings, context, _words, suspect)  # 30 MB a second, so of these alone
+    return suspect
+
+
+def _words(texts: Any) -> Any:
+    """The most tokens of each text in words, as `most_tokens`; Arrow splits at letters beyond ASCII too."""
+    return pc.count_substring_regex(texts, pattern=WORDS)
+
+
+def _exceeds(
+    batch: Batch, settings: Settings, context: int, most: Callable[[Any], Any], among: Mask | None = None
+) -> Mask:
+    """The rows among these that may be too long, by the most tokens that each text of an array may have."""
+
+    def measure(texts: Any, rows: Any = slice(None)) -> Any:
+        if among is not None:  # null texts are not counted
+            texts = pc.if_else(pa.array(among[rows]), texts, pa.scalar(None, texts.type))
+        return numpy(pc.fill_null(most(texts), 0)).astype(np.int64)
+
     length = max(settings.ppo.response_length, settings.evaluate.response_length)
     room = context - length - (0 if isinstance(settings.base, Scratch) else _TEMPLATE)
     longest = settings.ppo.max_prompt_length
-    sizes = numpy(pc.fill_null(pc.binary_length(batch["prompt"]), 0)).astype(np.int64)
-    turns = numpy(pc.fill_null(pc.binary_length(batch.contents.values), 0))
-    several = np.bincount(batch.contents.rows, turns + _TURN, minlength=batch.size)
-    answers = _longest_answers(batch, lambda texts: numpy(pc.fill_null(pc.binary_length(texts), 0)))
-    several += np.maximum(answers - length, 0)
-    suspect = np.maximum(sizes + np.maximum(answers - length, 0), several) > room
+    sizes = measure(batch["prompt"])
+    turns = measure(batch.contents.values, batch.contents.rows) + _TURN
+    several = np.bincount(batch.contents.rows, turns, minlength=batch.size)
+    answers = np.maximum(_longest_answers(batch, measure) - length, 0)
+    several += answers
+    suspect = np.maximum(sizes + answers, several) > room
     if longest is not None:
         suspect |= several > longest
-    return suspect
+    return suspect if among is None else suspect & among
 
 
 def reach(base: Scratch | Pretrained, folder: Path) -> tuple[int, Callable[[], Template]]:

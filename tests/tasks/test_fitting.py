@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from conftest import Workspace
-from own_rows import own, rankings, rows_of
+from own_rows import own, rankings, rows_of, settings
 
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, PROMPT, row_id
-from rlhf.data.table import read_table
+from rlhf.data.table import read_table, write_table
+from tasks.fitting import suspects
+from tasks.rules.view import views
 from tasks.runtime.errors import StageError
 
 TABLES = {"demonstrations": DEMONSTRATION, "comparisons": COMPARISON, "prompts": PROMPT}
@@ -87,6 +89,23 @@ def test_a_prompt_that_fits_alone_and_not_beside_its_answer_is_refused(workspace
     beside(workspace)
     with pytest.raises(StageError, match=r"1 row with a plain prompt that loses its start beside the"):
         stages(workspace)
+
+
+@pytest.mark.parametrize("tokenizer", ["word", "bpe"])
+def test_the_token_that_ends_an_answer_needs_room_as_well(tokenizer: str, tmp_path: Path) -> None:
+    row = {"prompt": "." * 220, "completion": "." * 12, "split": "train", "source": "a", "writer_id": "b"}
+    write_table(tmp_path / "rows.parquet", DEMONSTRATION, [row])
+    view = views({"demonstrations": read_table(tmp_path / "rows.parquet", DEMONSTRATION)})["demonstrations"]
+    asked = settings(base__tokenizer=tokenizer, ppo__response_length=12, evaluate__response_length=12)
+    assert [len(list(suspects(view, asked, context))) for context in (232, 233)] == [1, 0]
+
+
+def test_long_words_that_fit_need_no_tokenizer(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.fitting.scratch_template", None)  # which loads torch
+    long = "extraordinarily " * 60
+    own(workspace, [*rows_of(60), {"prompt": long, "completion": long}], rankings(60))
+    workspace.set({"base.context": 256, "ppo.response_length": 12, "evaluate.response_length": 12})
+    stages(workspace)
 
 
 @pytest.mark.parametrize("how", ["drop", "cut"])

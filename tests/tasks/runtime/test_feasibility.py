@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from conftest import ROOT, Workspace
 from own_rows import own, prepared, rankings, rows_of, settings
@@ -24,6 +26,7 @@ from rlhf.settings import Settings, SettingsError, load_settings
 from tasks.rules.view import View
 from tasks.runtime.errors import StageError
 from tasks.runtime.feasibility import (
+    WORDS,
     best_lower_end,
     conversations_too_long,
     gate_warning,
@@ -256,6 +259,9 @@ def test_a_text_never_has_more_tokens_than_can_be_told_without_a_tokenizer() -> 
         pairs = [(len(ids), most_tokens(kind, text)) for ids, text in zip(encoded, texts, strict=True)]
         assert all(tokens <= most for tokens, most in pairs)
         assert any(tokens == most for tokens, most in pairs)
+        if kind == "word":
+            of_arrow = pc.count_substring_regex(pa.array(texts), pattern=WORDS).to_pylist()
+            assert all(most <= count for (_, most), count in zip(pairs, of_arrow, strict=True))
 
 
 @pytest.mark.skipif(not CASES.exists(), reason=f"no cases at {CASES}")
