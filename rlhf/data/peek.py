@@ -70,7 +70,7 @@ class Peek:
     Attributes:
         parts: what its files were recognised as.
         tables: the counts by table, of tables with rows.
-        first: the first row with a preference, or else the first row at all.
+        first: the first row with a preference, or else with an answer, or else the first row at all.
         quarantined: rows that cannot be read and would be put aside: how many, and the first few.
         unit: of the lengths: `tokens` of the base, or `words`.
         notes: what a person should see.
@@ -110,7 +110,7 @@ def peek(sources: Sequence[Source], measure: Measure | None = None) -> Peek:
     parts: list[Recognised] = []
     waiting: dict[str, list[dict[str, Any]]] = {}
     for item in mixed(sources, notes, put_aside, parts.append):
-        if first is None or (first.table not in _PREFERENCES and item.table in _PREFERENCES):
+        if first is None or _says_more(item.table) > _says_more(first.table):
             first = item
         counts = tables.setdefault(item.table, Table())
         counts.add(item.row)
@@ -124,6 +124,11 @@ def peek(sources: Sequence[Source], measure: Measure | None = None) -> Peek:
 
 
 _PREFERENCES = ("comparisons", "judgments", "votes")
+
+
+def _says_more(table: str) -> int:
+    """A row with a preference shows more of how data were read than one with an answer, and that than a text."""
+    return 2 if table in _PREFERENCES else int(table == "demonstrations")
 
 
 def _digest(text: str) -> bytes:

@@ -104,7 +104,7 @@ def labelers_of(rankings: Sequence[Mapping[str, Any]]) -> str:
     """Who ranked, as a text: programs are not called people."""
     sources = {row.get("source") for row in rankings}
     programs = {"simulated": "simulated labelers", "references": "references, which nobody ranked"}
-    return programs.get(*sources, "people") if len(sources) == 1 else "people"
+    return programs.get(str(sources.pop()), "people") if len(sources) == 1 else "people"
 
 
 def one_per_prompt(pairs: Sequence[KnownPair], most: int, seed: int) -> list[KnownPair]:

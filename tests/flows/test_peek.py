@@ -48,6 +48,15 @@ def test_counts_by_hand(tmp_path: Path) -> None:
     assert seen.first.table == "comparisons"
 
 
+def test_the_first_row_shown_is_the_one_that_says_most(tmp_path: Path) -> None:
+    paper = {"source": ["One sentence.", "Another."], "target": ["A summary."], "title": "T"}
+    alone = peek([Source(str(write(tmp_path / "papers.jsonl", [paper])))])
+    assert list(alone.tables) == ["corpus", "demonstrations"]  # in the order of reading
+    assert alone.first.table == "demonstrations"
+    both = [Source(str(tmp_path / "papers.jsonl")), Source(str(write(tmp_path / "ranked.jsonl", ROWS)))]
+    assert peek(both).first.table == "comparisons"
+
+
 def test_a_row_reads_from_best_to_worst(tmp_path: Path) -> None:
     path = write(tmp_path / "comparisons.jsonl", [ranked(7, [2, None, 1])])
     text = readable(peek([Source(str(path))]).first)
