@@ -127,7 +127,7 @@ _PREFERENCES = ("comparisons", "judgments", "votes")
 
 
 def _says_more(table: str) -> int:
-    """A row with a preference shows more of how data were read than one with an answer, and that than a text."""
+    """A row with a preference shows more of the reading than one with an answer, and that than a text."""
     return 2 if table in _PREFERENCES else int(table == "demonstrations")
 
 
