@@ -17,12 +17,14 @@ from itertools import chain
 from os.path import commonprefix  # which is of any texts
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
 from rlhf.data.conversations import transcript
-from rlhf.data.near_duplicates import words_of
 from rlhf.data.sieve import WORDS, Sieve
 from rlhf.data.table import Table
+from rlhf.data.word_hashes import word_hashes, words_of
 
 LEAST = WORDS
 _TRIED = 5  # runs of each held-out text, of which the rarest is looked up, since many texts share a beginning
@@ -42,54 +44,68 @@ class Runs:
 
     def __init__(self, *groups: Iterable[str]) -> None:
         self._groups = len(groups)
-        tried: list[tuple[int, int, int, int]] = []  # offset, words, hash of all words, group
-        some: list[list[bytes]] = []  # the words of the tried runs
-        for group, texts in enumerate(groups):
-            for text in texts:
-                words = words_of(text)
-                if len(words) >= LEAST:
-                    whole = hash(_word_hashes([words]).tobytes())
-                    for offset in np.linspace(0, len(words) - LEAST, _TRIED).astype(int).tolist():
-                        some.append(words[offset : offset + LEAST])
-                        tried.append((offset, len(words), whole, group))
-        runs = _hashes(_word_hashes(some))[::LEAST]
-        _, which, counts = np.unique(runs, return_inverse=True, return_counts=True)
-        often = counts[which].reshape(-1, _TRIED)
-        rarest = (often.argmin(axis=1) + np.arange(len(often)) * _TRIED).tolist()
-        self._looked_up: dict[int, set[tuple[int, int, int, int]]] = {}
-        for number in rarest:
-            self._looked_up.setdefault(int(runs[number]), set()).add(tried[number])
-        self.runs = [some[number] for number in rarest]
+        self._looked_up: dict[int, set[tuple[int, int, int, int]]] = {}  # offset, words, hash of all, group
+        self.runs: list[list[bytes]] = []
+        every = [(group, text) for group, texts in enumerate(groups) for text in texts]
+        tried, sizes, wholes, places = self._tried([text for _, text in every])
+        _, which, counts = np.unique(tried, return_inverse=True, return_counts=True)
+        rarest = counts[which].reshape(-1, _TRIED).argmin(axis=1)
+        offsets = _offsets(sizes)[np.arange(len(sizes)), rarest].tolist()
+        runs = tried.reshape(-1, _TRIED)[np.arange(len(sizes)), rarest].tolist()
+        for place, run, offset, size, whole in zip(
+            places, runs, offsets, sizes.tolist(), wholes, strict=True
+        ):
+            group, text = every[place]
+            self._looked_up.setdefault(run, set()).add((offset, size, whole, group))
+            self.runs.append(words_of(text)[offset : offset + LEAST])
         self._sieve = Sieve(self.runs)
+
+    @staticmethod
+    def _tried(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
+        """Of each text of `LEAST` words or more the hashes of `_TRIED` runs, [texts * _TRIED], the number of
+        its words, the hash of all of them, and its place."""
+        runs, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        wholes: list[int] = []
+        places: list[int] = []
+        for start in range(0, len(texts), _TOGETHER):
+            hashes, begins = word_hashes(texts[start : start + _TOGETHER])
+            counts = np.diff(begins).astype(np.int64)
+            long = np.flatnonzero(counts >= LEAST)
+            runs.append(_hashes(hashes)[begins[long, None] + _offsets(counts[long])].ravel())
+            sizes.append(counts[long])
+            wholes += [hash(hashes[begins[at] : begins[at + 1]].tobytes()) for at in long.tolist()]
+            places += (long + start).tolist()
+        return np.concatenate(runs), np.concatenate(sizes), wholes, places
 
     def within(self, texts: Sequence[str]) -> np.ndarray:
         """Whether each text holds one of them."""
         return np.logical_or.reduce(self.which_within(texts), axis=1)
 
-    def which_within(self, texts: Sequence[str]) -> np.ndarray:
-        """Whether each text holds one of each group, [texts, groups]."""
-        held = np.zeros((len(texts), self._groups), bool)
+    def which_within(self, texts: Sequence[str] | pa.Array) -> np.ndarray:
+        """Whether each text holds one of each group, [texts, groups]; a null of an Arrow array holds none."""
+        column = pc.fill_null(texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string()), "")
+        held = np.zeros((len(column), self._groups), bool)
         seen: dict[str, int] = {}  # different texts that were looked at, by the place of the first
-        for start in range(0, len(texts), _TOGETHER):
-            through = np.flatnonzero(self._sieve.lets_through(texts[start : start + _TOGETHER])) + start
-            places = through.tolist()
-            first = [seen.setdefault(texts[place], place) for place in places]
-            new = [place for place, before in zip(places, first, strict=True) if place == before]
-            held[new] = self._of_words([texts[place] for place in new])
+        for start in range(0, len(column), _TOGETHER):
+            some = column.slice(start, _TOGETHER)
+            through = np.flatnonzero(self._sieve.lets_through(some))
+            told, places = values_of(some.take(pa.array(through))), (through + start).tolist()
+            first = [seen.setdefault(text, place) for text, place in zip(told, places, strict=True)]
+            new = [
+                at for at, (place, before) in enumerate(zip(places, first, strict=True)) if place == before
+            ]
+            held[[places[at] for at in new]] = self._of_words([told[at] for at in new])
             held[places] = held[first]
         return held
 
     def _of_words(self, texts: Sequence[str]) -> np.ndarray:
         held = np.zeros((len(texts), self._groups), bool)
-        words = list(map(words_of, texts))
-        ends = np.cumsum([0, *map(len, words)])
-        hashes = _word_hashes(words)
-        runs = _hashes(hashes)
-        for at, run in enumerate(runs.tolist()):
+        hashes, begins = word_hashes(texts)
+        for at, run in enumerate(_hashes(hashes).tolist()):
             for offset, count, whole, group in self._looked_up.get(run, ()):
-                text = int(np.searchsorted(ends, at, side="right")) - 1
+                text = int(np.searchsorted(begins, at, side="right")) - 1
                 start, end = at - offset, at - offset + count
-                inside = ends[text] <= start and end <= ends[text + 1]
+                inside = begins[text] <= start and end <= begins[text + 1]
                 held[text, group] |= inside and hash(hashes[start:end].tobytes()) == whole
         return held
 
@@ -170,9 +186,9 @@ def _references(demonstrations: Table) -> Iterator[str]:
         yield from filter(None, values_of(batch.column("completion")))
 
 
-def _word_hashes(texts: Sequence[list[bytes]]) -> np.ndarray:
-    """The hashes of all words of texts, text after text."""
-    return np.fromiter(map(hash, chain.from_iterable(texts)), np.int64, sum(map(len, texts)))
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    """Where the tried runs begin in texts of so many words, [texts, _TRIED]."""
+    return np.linspace(np.zeros(len(counts)), counts - LEAST, _TRIED, axis=-1).astype(np.int64)
 
 
 def _hashes(words: np.ndarray) -> np.ndarray:

@@ -10,15 +10,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
 from rlhf.data.held_out import LEAST, Runs, without_frame
-from rlhf.data.near_duplicates import words_of
 from rlhf.data.near_held_out import NearTexts
 from rlhf.data.sieve import Sieve
+from rlhf.data.word_hashes import words_of
 from tasks.rules.rule import ANSWERS, TEXTS, Mask, Rule
-from tasks.rules.view import Batch, Numbers, View, numpy
+from tasks.rules.view import PROMPTS, Batch, Numbers, View, numpy
 
 _WORDS = 12  # from which a reference is not met by chance
 # The groups of what is held out. An answer need not hold what frames all prompts.
@@ -72,20 +74,31 @@ def _held_out(view: View) -> _HeldOut:
 
 
 def _holds_prompt(view: View, _: Any) -> Mask:
-    runs, parts = _held_out(view).runs, [np.zeros(0, bool)]
-    for batch in view.batches(["prompt", "messages", "split"]):
-        trained = np.flatnonzero(_trained(batch))
-        held = np.zeros(batch.size, bool)
-        held[trained] = runs.which_within([batch.prompt_texts[row] or "" for row in trained])[:, _PROMPT]
-        turns, rows = batch.contents
+    """Rows beside those of split `test` whose prompt holds a test prompt. Each different prompt is looked at
+    once, in the first table that has it: which are met already, and which of them hold one, is kept."""
+    runs, home = _held_out(view).runs, next(iter(view.beside.values())).__dict__
+    met, holding = home.get("prompts_met", (np.zeros(0, np.uint64), np.zeros(0, np.uint64)))
+    trained = ~numpy(pc.fill_null(pc.equal(view.column("split"), "test"), False))
+    rows = np.flatnonzero(trained)
+    known = pd.Series(np.concatenate([met, view.prompts[rows]])).duplicated().to_numpy()[len(met) :]
+    new, parts, at = np.zeros(view.size, bool), [holding], 0
+    new[rows[~known]] = True
+    held = np.zeros(view.size, bool)
+    for batch in view.batches(["prompt", "messages"]):
+        here = slice(at, at + batch.size)
+        asked = at + np.flatnonzero(new[here])
+        holds = runs.which_within(batch["prompt"].filter(pa.array(new[here])))[:, _PROMPT]
+        parts.append(view.prompts[asked[holds]])
+        turns, of_rows = batch.contents
         # Turns that the prompt cannot tell in full, since they are longer than it is.
-        told = np.bincount(rows, numpy(pc.fill_null(pc.utf8_length(turns), 0)), minlength=batch.size)
+        told = np.bincount(of_rows, numpy(pc.fill_null(pc.utf8_length(turns), 0)), minlength=batch.size)
         untold = told > numpy(pc.fill_null(pc.utf8_length(batch["prompt"]), 0))
-        some = np.flatnonzero((untold & _trained(batch))[rows])
-        texts = [text or "" for text in values_of(turns.take(some))]
-        held[rows[some][runs.which_within(texts)[:, _PROMPT]]] = True
-        parts.append(held)
-    return np.concatenate(parts)
+        some = np.flatnonzero((untold & trained[here])[of_rows])
+        held[at + of_rows[some][runs.which_within(turns.take(pa.array(some)))[:, _PROMPT]]] = True
+        at += batch.size
+    holding = np.concatenate(parts)
+    home["prompts_met"] = np.concatenate([met, view.prompts[new]]), holding
+    return held | trained & np.isin(view.prompts, holding)
 
 
 def _held_by_answers(view: View) -> Numbers:
@@ -99,9 +112,9 @@ def _held_by_answers(view: View) -> Numbers:
         for batch in view.batches([column, "split"]):
             rows = batch.answers.rows
             some = np.flatnonzero(_trained(batch)[rows])
-            texts = [batch.answer_texts[number] or "" for number in some]
-            through = np.flatnonzero(held_out.sieve.lets_through(texts))
-            texts = [texts[number] for number in through]
+            answers = pc.fill_null(batch.answers.values.take(pa.array(some)), "")
+            through = np.flatnonzero(held_out.sieve.lets_through(answers))
+            texts = values_of(answers.take(pa.array(through)))
             told = np.zeros((len(texts), _GROUPS), bool)
             told[:, :_NEAR_REFERENCE] = held_out.runs.which_within(texts)
             told[:, _NEAR_REFERENCE] = held_out.references.near(texts) & ~told[:, _REFERENCE]
@@ -121,6 +134,7 @@ RULES = (
         "leave the row out, give it split test, or set validate.rules to {leaked_prompt: quarantine}",
         show=("prompt",),
         rows=_holds_prompt,
+        needs=(PROMPTS,),
     ),
     Rule(
         "leaked_prompt_in_answer",

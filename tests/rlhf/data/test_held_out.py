@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pyarrow as pa
+
 from rlhf.data.held_out import LEAST, Openings, Runs, without_frame
 
 TEXT = "The harbour was closed for the winter, and no ship came in until the ice broke."
@@ -18,6 +20,21 @@ def test_a_text_within_another_is_met_in_every_spelling() -> None:
     assert runs.within(OTHERS).tolist() == [False] * 3
     assert runs.within(["ship", *OTHERS, TEXT, "x"]).tolist() == [False, False, False, False, True, False]
     assert runs.within([]).tolist() == []
+
+
+def test_a_null_holds_nothing_beside_a_text_with_the_byte_that_parts_texts() -> None:
+    runs = Runs([TEXT], [OTHERS[0]])
+    column = pa.array([None, f"a\0b {TEXT}", OTHERS[0], None, "", "\u00dc " + TEXT.upper()])
+    held = runs.which_within(column.slice(0, 6))
+    assert held.tolist() == [
+        [False] * 2,
+        [True, False],
+        [False, True],
+        [False] * 2,
+        [False] * 2,
+        [True, False],
+    ]
+    assert runs.which_within(column.slice(2, 2)).tolist() == [[False, True], [False] * 2]
 
 
 def test_short_texts_are_met_by_chance_and_not_looked_for() -> None:
