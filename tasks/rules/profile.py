@@ -53,6 +53,7 @@ def profile(view: View) -> dict[str, Any]:
     told["values"] = {name: _values(view, name) for name in _COUNTED if name in names}
     lengths: dict[str, np.ndarray] = {}
     words, kinds = np.zeros(WORD_BUCKETS, np.int64), np.zeros(KINDS, np.int64)
+    counted: Counter[bytes] = Counter()
     every, begin = -(-view.size // SAMPLED), 0
     columns = [name for name in ("text", "prompt", "completion", "completions") if name in names]
     for batch in view.batches(columns):
@@ -67,9 +68,10 @@ def profile(view: View) -> dict[str, Any]:
                 text for text in (chain(*filter(None, sampled)) if name == "completions" else sampled) if text
             ]
             kinds += np.bincount(_KIND[np.frombuffer("".join(some).encode(), np.uint8)], minlength=KINDS)
-            for word, count in Counter(chain.from_iterable(map(words_of, some))).items():
-                words[zlib.crc32(word) % WORD_BUCKETS] += count
+            counted.update(chain.from_iterable(map(words_of, some)))
         begin += batch.size
+    for word, count in counted.items():
+        words[zlib.crc32(word) % WORD_BUCKETS] += count
     told["lengths"] = {name: bins.tolist() for name, bins in lengths.items()}
     told |= {"words": words.tolist(), "characters": kinds.tolist()}
     told["shares"] = _shares(view)
