@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ftfy.badness import is_bad
 
+from rlhf.data.columns import values_of
 from tasks.rules import personal_data
 from tasks.rules.rule import ANSWERS, TEXTS, Mask, Rule
 from tasks.rules.view import Batch, View, numpy
@@ -70,16 +71,16 @@ def _looping(batch: Batch, most: float) -> Mask:
 
 
 def _tells_the_prompt(batch: Batch, _: Any) -> Mask:
-    prompts = batch.prompt_texts
-    told = np.array(
-        [
-            text is not None and (asked := prompts[row]) is not None and len(asked) >= _CONTAINED
-            and asked in text
-            for text, row in zip(batch.answer_texts, batch.answers.rows.tolist(), strict=True)
-        ],
-        bool,
-    )  # fmt: skip
-    return batch.of_rows(batch.answers, told)
+    answers, rows = batch.answers
+    asks, says = (numpy(pc.fill_null(pc.binary_length(texts), 0)) for texts in (batch["prompt"], answers))
+    # Most prompts are longer than their answers.
+    some = np.flatnonzero((asks[rows] >= _CONTAINED) & (asks[rows] <= says))
+    prompts = values_of(batch["prompt"].take(pa.array(rows[some])))
+    told = [
+        len(asked) >= _CONTAINED and asked in text
+        for asked, text in zip(prompts, values_of(answers.take(pa.array(some))), strict=True)
+    ]
+    return batch.of_rows(batch.answers, some[np.array(told, bool)])
 
 
 RULES = (
