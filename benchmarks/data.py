@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.machine import cores, processor
+from benchmarks.machine import cores, keep, processor
 
 # A heavy library loaded here would count in the children: the peak of a process begins with its parent's.
 STAGES = ("ingest", "prepare", "validate")
@@ -293,9 +293,7 @@ def main() -> None:
     }
     print(table(result))
     if arguments.out:
-        machine = "-".join(processor().lower().split()[:2])
-        name = f"data-{result['date']}-{machine}-{cores()}-cores.json"
-        (arguments.out / name).write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+        keep("data", result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import argparse
-import datetime
 import statistics
 import sys
 import time
@@ -25,10 +24,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import cores, processor
+from benchmarks.machine import cores, keep, processor
 from benchmarks.ppo_models import SIZES, TEMPERATURE, draw_prompts, policy_of, tokenizer_of
 from benchmarks.ppo_results import machine
-from rlhf.data.files import write_json
 from rlhf.models.policy import Policy
 from rlhf.models.sampling import generate
 
@@ -140,9 +138,7 @@ def main() -> None:
     written = {**about, "cases": cases}
     print(table(written))
     if options.out:
-        name = "-".join(processor().lower().split()[:2])
-        day = datetime.date.today().isoformat()
-        write_json(options.out / f"generation-{day}-{name}-{cores()}-cores.json", written)
+        keep("generation", written, options.out)
 
 
 if __name__ == "__main__":

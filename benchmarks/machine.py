@@ -1,11 +1,13 @@
-"""The machine that a benchmark ran on: its processor, and the cores that were allowed."""
+"""The machine that a benchmark ran on: its processor, its cores, and results that are named by both."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 
 def cores() -> int:
@@ -18,3 +20,10 @@ def processor() -> str:
     facts = Path("/proc/cpuinfo")
     match = re.search(r"^model name\s*:\s*(.*)$", facts.read_text(), re.M) if facts.exists() else None
     return match[1] if match else platform.processor() or platform.machine()
+
+
+def keep(kind: str, result: dict[str, Any], folder: Path) -> None:
+    """Write a result to <kind>-<date>-<machine>-<n>-cores.json in a folder; it has its `date`."""
+    name = "-".join(processor().lower().split()[:2])
+    file = folder / f"{kind}-{result['date']}-{name}-{cores()}-cores.json"
+    file.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import re
 import shlex
@@ -30,7 +29,7 @@ import psutil
 import yaml
 
 from benchmarks.data import clone, environment, snapshot
-from benchmarks.machine import cores, processor
+from benchmarks.machine import cores, keep, processor
 
 SMALL = {  # dotted key -> value; a build that has not got a key goes without
     "ingest.corpus_posts": 200,
@@ -192,9 +191,7 @@ def main() -> None:
     }
     print(table(result))
     if arguments.out:
-        machine = "-".join(processor().lower().split()[:2])
-        name = f"startup-{result['date']}-{machine}-{cores()}-cores.json"
-        (arguments.out / name).write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+        keep("startup", result, arguments.out)
 
 
 if __name__ == "__main__":
