@@ -113,32 +113,36 @@ def from_references(stage: Stage) -> list[dict[str, Any]]:
     others: dict[str, list[str]] = {}  # by split, so that none is trained on what another holds out
     for post in posts:
         others.setdefault(post["split"], []).append(post["completion"])
-    rows = []
+    rows, alone = [], 0
     of_sft = candidates("models/sft", posts, stage.settings)
     for post, texts, before in zip(posts, of_sft, of_base, strict=True):
         plain, rng = post["messages"] is None, random.Random(f"{seed}/{post['id']}")
         made = corrupted(post["completion"], others[post["split"]], params.corrupted, rng)
-        shown = dict.fromkeys((text.strip() for text in references[post["prompt"]]), "reference")
-        for policy, samples in (("sft", texts[1:]), ("pretrained", before[1:])):
-            for text in samples:
-                shown.setdefault(text.strip(), policy)
-        for fault, text in made:
-            shown.setdefault(text, f"reference, {fault}")
-        if set(shown.values()) == {"reference"}:
+        told = [(text, "reference") for text in references[post["prompt"]]]
+        told += [(text, "sft") for text in texts[1:]] + [(text, "pretrained") for text in before[1:]]
+        told += [(answer_behind(plain, text), f"reference, {fault}") for fault, text in made]
+        shown: dict[str, tuple[str, str]] = {}  # no text twice, whatever white space is around it
+        for text, who in told:
+            shown.setdefault(text.strip(), (text, who))
+        policies = [who for _, who in shown.values()]
+        if set(policies) == {"reference"}:
+            alone += 1
             continue
         rows.append(
             {
                 "prompt": post["prompt"],
                 "messages": post["messages"],
-                "completions": [answer_behind(plain, text) for text in shown],
-                "ranking": [1 if who == "reference" else 2 for who in shown.values()],
+                "completions": [text for text, _ in shown.values()],
+                "ranking": [1 if who == "reference" else 2 for who in policies],
                 "labeler_id": "references",
                 "labeler_group": None,
                 "seconds": None,
-                "policies": list(shown.values()),
+                "policies": policies,
                 "split": post["split"],
             }
         )
+    if alone:
+        print(f"{plural(alone, 'prompt')} left out: nothing stands below the references")
     return with_ids(COMPARISON, rows, "references")
 
 

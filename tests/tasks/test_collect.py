@@ -123,6 +123,9 @@ def test_references_stand_above_samples_and_above_references_made_worse(workspac
     for name in ("sft", "pretrained"):
         assert 1 <= policies[name] <= 2 * sum(splits.values())
     assert sum(n for who, n in policies.items() if "," in who) == 2 * sum(splits.values())
+    # The references are the bytes that were prepared: white space is part of code.
+    prepared = {(row["prompt"], row["completion"]) for row in [*rows, again]}
+    assert all((row["prompt"], row["completions"][0]) in prepared for row in ranked)
     figures = workspace.stage("reward")
     assert figures["loss"] is not None
 
