@@ -119,7 +119,9 @@ def from_references(stage: Stage) -> list[dict[str, Any]]:
         plain, rng = post["messages"] is None, random.Random(f"{seed}/{post['id']}")
         made = corrupted(post["completion"], others[post["split"]], params.corrupted, rng)
         told = [(text, "reference") for text in references[post["prompt"]]]
-        told += [(text, "sft") for text in texts[1:]] + [(text, "pretrained") for text in before[1:]]
+        for policy, samples in (("sft", texts[1:]), ("pretrained", before[1:])):
+            # Behind plain text as `prepare` writes answers, so that no model tells them by their spaces.
+            told += [(answer_behind(True, text.strip()) if plain else text, policy) for text in samples]
         told += [(answer_behind(plain, text), f"reference, {fault}") for fault, text in made]
         shown: dict[str, tuple[str, str]] = {}  # no text twice, whatever white space is around it
         for text, who in told:
