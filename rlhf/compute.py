@@ -79,25 +79,33 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Any:
 def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
     """The dtype that `precision` means for a model of this width on this device.
 
-    On CPUs bf16 pays off only with AMX tiles: AVX512-bf16 alone was slower than fp32 (dev/LOG.md), and narrow
-    models spend their time elsewhere.
+    Narrow models spend their time elsewhere than in products, so on CPUs they stay in fp32.
     """
     if precision == "auto":
-        if device.type == "cuda":
-            good = torch.cuda.is_bf16_supported()
-        else:
-            good = torch.cpu._is_amx_tile_supported() and width >= 256
+        good = torch.cuda.is_bf16_supported() if device.type == "cuda" else width >= 256 and _fast_in_bf16()
         precision = "bf16" if good else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _fast_in_bf16() -> bool:
+    """Whether this CPU multiplies matrices faster in bf16 than in fp32 (figures in dev/LOG.md).
+
+    AMX tiles do so by four times and more, and AVX512-bf16 of AMD's Zen 4 and later by twice. Intel's
+    AVX512-bf16 without AMX ran at half the speed of fp32, so its flag alone does not tell.
+    """
+    cpu = torch.cpu.get_capabilities()
+    zen4 = cpu.get("avx512_bf16", False) and "AMD" in cpu.get("cpu_name", "")
+    return zen4 or torch.cpu._is_amx_tile_supported()
 
 
 def compute_in_float32(model: Any, everywhere: bool = False) -> None:
     """Let a model whose weights lie in bfloat16 compute in float32: where this processor does so faster, or
     everywhere, as the precision `fp32` asks for.
 
-    Without AMX a product in bfloat16 takes five to ten times as long as one in float32 (dev/LOG.md). The
-    matrices of the layers, which are most of a model, stay in bfloat16, and each is a float32 matrix only
-    while it is multiplied with. Embeddings, norms and head become float32. No-op for models in float32.
+    On a CPU without instructions for it a product in bfloat16 takes five to ten times as long as one in
+    float32 (dev/LOG.md). The matrices of the layers, which are most of a model, stay in bfloat16, and each is
+    a float32 matrix only while it is multiplied with. Embeddings, norms and head become float32. No-op for
+    models in float32.
     """
     narrow = {p for p in model.parameters() if p.dtype == torch.bfloat16}
     width = model.config.get_text_config().hidden_size

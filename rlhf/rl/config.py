@@ -102,7 +102,9 @@ class PPOConfig(TrainingArguments):
     )
     precision: str = field(
         default="auto",
-        metadata={"help": "fp32, bf16 or auto: bf16 autocast on GPUs that have it and wide models on AMX."},
+        metadata={
+            "help": "fp32, bf16 or auto: bf16 for GPUs that have it, and wide models on CPUs fast in it."
+        },
     )
 
     def __post_init__(self) -> None:

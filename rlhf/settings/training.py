@@ -7,7 +7,7 @@ from typing import Literal
 from rlhf.settings.section import Section, param
 
 Precision = Literal["auto", "fp32", "bf16"]
-PRECISION = "arithmetic; auto: bf16 on GPUs that have it and for wide models on CPUs with AMX"
+PRECISION = "arithmetic; auto: bf16 on GPUs that have it and for wide models on CPUs fast in it"
 
 
 class Training(Section):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from rlhf.compute import compute_in_float32
+from rlhf.compute import arithmetic, compute_in_float32
 from rlhf.models.adapters import add_adapters
 from rlhf.settings import Lora
 from rlhf.training.loop import learner
@@ -19,8 +19,30 @@ IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
 
 @pytest.fixture(autouse=True)
-def no_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU without instructions for bfloat16, whichever runs the tests."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+
+
+@pytest.mark.parametrize(
+    ("flags", "tiles", "dtype"),
+    [
+        ({}, False, torch.float32),
+        ({}, True, torch.bfloat16),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC 9354"}, False, torch.bfloat16),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, False, torch.float32),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC 7763"}, False, torch.float32),
+    ],
+)
+def test_wide_models_compute_in_bf16_where_the_cpu_multiplies_faster_in_it(
+    flags: dict[str, Any], tiles: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    cpu = torch.device("cpu")
+    assert arithmetic("auto", cpu, 256) == dtype
+    assert arithmetic("auto", cpu, 255) == torch.float32
 
 
 def narrow(kind: str) -> Any:
