@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -20,13 +21,13 @@ def left_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, tor
     return ids, mask
 
 
-def right_pad(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def right_pad(rows: Sequence[Sequence[int] | np.ndarray], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids [rows, longest row], with the padding behind the rows, and the lengths of the rows."""
     lengths = torch.tensor([len(row) for row in rows])
-    ids = torch.full((len(rows), int(lengths.max())), pad, dtype=torch.long)
+    ids = np.full((len(rows), int(lengths.max())), pad, np.int64)  # a row at a time is slow in tensors
     for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-    return ids, lengths
+        ids[i, : len(row)] = row
+    return torch.from_numpy(ids), lengths
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:

@@ -107,6 +107,34 @@ def chosen_logprobs(
     return torch.cat([chosen for chosen, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
+def choices(
+    model: Any, states: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What a loss and its log need of `targets` after hidden states, each [tokens]: log-probabilities, and
+    without a gradient the entropies and whether the target is the likeliest token.
+
+    As many logits are in memory at a time as in `chosen_logprobs`.
+    """
+
+    def part(states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logits = _logits(model, states, 1.0)
+        chosen = -cross_entropy(logits, targets, reduction="none")
+        with torch.no_grad():
+            everything = logits.log_softmax(-1)
+            entropy = -(everything.exp() * everything).sum(-1)
+            return chosen, entropy, logits.argmax(-1) == targets
+
+    rows = _rows_at_once(model)
+    if len(states) <= rows:
+        return part(states, targets)
+    parts = [
+        checkpoint(part, s, t, use_reentrant=False)
+        for s, t in zip(states.split(rows), targets.split(rows), strict=True)
+    ]
+    chosen, entropy, likeliest = (torch.cat(some) for some in zip(*parts, strict=True))
+    return chosen, entropy, likeliest
+
+
 LOGITS = 1 << 24  # at most this many are in memory at a time, 64 MB of them
 
 

@@ -26,6 +26,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
 from rlhf.data.model_folder import weights_hash
 from rlhf.models.adapters import HEAD, adapters_of, merged, put_on, save_adapters, with_head
+from rlhf.models.attention import use_short_attention
 from rlhf.models.settled import SETTLED, UNSETTLED, Settled, hash_of, how_to_load, open_folder
 from rlhf.models.template import Template, load_tokenizer, template_of
 
@@ -74,6 +75,8 @@ class Policy:
     context: int = field(init=False)
 
     def __post_init__(self, stop_tokens: Sequence[str]) -> None:
+        if self.settled.attention is None:
+            use_short_attention(self.model)
         self.pad = self.tokenizer.pad_token_id
         self.template = template_of(self.tokenizer, self.settled.template, self.settled.arguments)
         self.stops = sorted({*stop_ids(self.model, self.tokenizer, stop_tokens), *self.template.stops})

@@ -15,6 +15,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.data.reward_folder import why_no_reward
 from rlhf.models.adapters import Adapters, load_adapters, put_on, split_head, whole_head
+from rlhf.models.attention import use_short_attention
 from rlhf.models.batches import right_pad
 from rlhf.models.logprobs import sequence_scores
 from rlhf.models.policy import Policy, context_length, settle_pad
@@ -46,6 +47,8 @@ class RewardModel:
     context: int = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.settled.attention is None:
+            use_short_attention(self.model)
         self.pad = self.tokenizer.pad_token_id
         self.template = template_of(self.tokenizer, self.settled.template, self.settled.arguments)
         self.context = self.settled.context or context_length(self.model)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from rlhf.compute import arithmetic, compute_in_float32
 from rlhf.data.errors import DataError
+from rlhf.models.attention import use_short_attention, uses_short_attention
 from rlhf.models.batches import Batch
 from rlhf.models.logprobs import response_logprobs
 from rlhf.models.policy import Policy, drop_borrowed_forwards, true_copy
@@ -87,6 +88,8 @@ def assign_roles(
     for network in (model, reference, value, *_models(rewards)):
         if isinstance(network, nn.Module):
             drop_borrowed_forwards(network)
+        if isinstance(network, PreTrainedModel) and uses_short_attention(model):
+            use_short_attention(network)
         if isinstance(network, PreTrainedModel) and args.precision == "fp32":
             compute_in_float32(network, everywhere=True)
     backbone: Backbone | None = None

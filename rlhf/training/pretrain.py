@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from rlhf.data.errors import DataError
@@ -65,9 +63,9 @@ def pretrain(
     """Train `policy` in place on `texts`; returns its loss curve."""
     rows = pieces(policy.tokenizer, texts, policy.context)
 
-    def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def collate(batch: list[np.ndarray]) -> dict[str, torch.Tensor]:
         # Texts padded behind their ends need no mask: attention is causal, and the labels leave padding out.
-        ids, lengths = right_pad([row["input_ids"] for row in batch], policy.pad)
+        ids, lengths = right_pad(batch, policy.pad)
         padding = torch.arange(ids.shape[1]) >= lengths.unsqueeze(1)
         return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
 
@@ -83,7 +81,7 @@ def pretrain(
     trainer = Pretrainer(
         model=policy.model,
         args=args,
-        train_dataset=Dataset.from_dict({"input_ids": rows}),
+        train_dataset=rows,  # the library takes whatever has a length and items
         data_collator=collate,
         optimizers=(optimizer, None),  # the trainer makes the scheduler itself
     )

@@ -158,7 +158,8 @@ def test_a_folder_of_adapters_is_the_policy_wherever_all_models_move(models: Pat
 def test_other_programs_load_the_folder_by_peft_alone(models: Path) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(models / "pretrained")
     theirs = PeftModel.from_pretrained(theirs, models / "sft")
-    assert torch.equal(theirs(IDS).logits, load_policy(models / "sft").model(IDS).logits)
+    ours = load_policy(models / "sft").model(IDS).logits
+    torch.testing.assert_close(theirs(IDS).logits, ours, atol=1e-6, rtol=1e-5)
 
 
 def test_adapters_remember_where_their_policy_stops(models: Path) -> None:

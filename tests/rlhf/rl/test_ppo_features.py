@@ -30,6 +30,7 @@ from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf.data.errors import DataError
 from rlhf.models.adapters import Adapters
+from rlhf.models.attention import use_short_attention
 from rlhf.models.batches import batch_of
 from rlhf.models.logprobs import response_logprobs, sequence_scores
 from rlhf.models.reward_model import RewardModel, score
@@ -295,6 +296,7 @@ def test_lora_shares_one_backbone_and_the_reference_is_the_adapter_off(tokenizer
     assert rows[0]["objective/kl"] == 0.0
     assert rows[-1]["objective/kl"] != 0.0
     batch = batch_of([[5, 6, 7, 8, 9]], [2], tokenizer.pad_token_id)
+    use_short_attention(start)
     with torch.no_grad():
         assert torch.equal(
             trainer.roles.reference_logprobs(batch, 1.0), response_logprobs(start.eval(), batch, 1.0)[0]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from small_base import COMPARISONS, DEMONSTRATIONS, PROMPTS, base, reward_settings
 from tiny_ppo import Stop
+from torch import nn
 from transformers import TrainerCallback
 
 from rlhf.compute import deterministic
@@ -27,7 +29,7 @@ from rlhf.models.template import as_row
 from rlhf.training import loop as training
 from rlhf.training.checkpoints import last_checkpoint
 from rlhf.training.curves import final_loss
-from rlhf.training.optimizer import MuonAdamW
+from rlhf.training.optimizer import Muon, MuonAdamW
 from rlhf.training.order import reading_order
 from rlhf.training.pretrain import pieces, pretrain
 from rlhf.training.reward import accuracy, train_reward
@@ -186,6 +188,27 @@ def test_a_long_text_becomes_pieces_and_none_is_lost(base: Path) -> None:
     assert tokenizer.decode([i for row in rows for i in row]) == text + "<eos> and<eos>"
     with pytest.raises(DataError, match="the corpus is empty"):
         pieces(tokenizer, [], 48)
+
+
+def test_muon_of_all_matrices_of_a_shape_at_once_steps_like_the_librarys() -> None:
+    torch.manual_seed(0)
+    shapes = [(16, 16), (48, 16), (16, 48), (16, 16), (48, 16), (10, 12)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = copy.deepcopy(ours)
+    optimisers = [
+        kind(params, lr=0.02, weight_decay=0.01)
+        for kind, params in ((Muon, ours), (torch.optim.Muon, theirs))
+    ]
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, atol=1e-3, rtol=0)  # bfloat16; a step is about .005 an element
+    states = [optimiser.state_dict() for optimiser in optimisers]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
 
 
 def test_muon_takes_the_hidden_matrices_and_its_state_comes_back(base: Path) -> None:
