@@ -18,7 +18,10 @@ from transformers.pytorch_utils import Conv1D
 def deterministic(seed: int, threads: int) -> None:
     """Seed everything and fix the number of threads, on which the rounding of sums depends."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # This is use_deterministic_algorithms(True, warn_only=True) without its import of the compiler, most of a
+    # second; the variable is for a torch.compile.
+    torch.set_deterministic_debug_mode("warn")
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
     # Filling fresh memory with NaN would make training steps five times as slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     _keep_memory()

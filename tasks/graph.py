@@ -39,6 +39,7 @@ LEFT_OUT = (
             "declared",
             "errors",
             "lazily",
+            "libraries",
             "past_profiles",
             "places",
             "preflight",

@@ -10,22 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import great_expectations as gx
+import great_expectations.expectations as gxe
 import numpy as np
 import pandas as pd
+from great_expectations.expectations.metadata_types import FailureSeverity
 
 from rlhf.data.files import written_beside
+from tasks.data_docs import SECTIONS, make_self_contained
 from tasks.rules.checking import Checked, Finding, finding_of_figure, finding_of_rows
 from tasks.rules.rule import Asked, Rule
 from tasks.runtime.errors import StageError
-from tasks.runtime.lazily import lazily
-
-# Its expectations about distributions load these, 78 MB and a third of its CPU seconds. We have no such rule.
-with lazily("altair", "scipy.stats"):
-    import great_expectations as gx
-    import great_expectations.expectations as gxe
-    from great_expectations.expectations.metadata_types import FailureSeverity
-
-    from tasks.data_docs import SECTIONS, make_self_contained
 
 FIGURES = "figures of "  # before the name of a table: the suite of its rules about numbers
 _SEVERITY = {

@@ -1,40 +1,148 @@
-"""Large libraries that others load for what we never use: loaded when somebody uses them."""
+"""Modules that libraries import and that we hardly ever use: loaded when somebody uses them.
+
+A module that is named to `lazily` is not executed when it is imported: an empty one stands in its place, and
+a name that is imported from it is a proxy. The first use of either, be it a call, an attribute or a subclass,
+loads the module with all its parts, and from then on the proxies pass everything on to it. Lazy imports (PEP
+810) will do this in Python 3.15.
+
+Two things a proxy cannot do: it is not identical to what it stands for, and it catches no exception. So the
+importing library has to be read before a name is added to a list.
+"""
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
 from types import ModuleType
+from typing import Any
+
+_waiting: dict[str, Mapping[str, Any]] = {}  # module that is not loaded yet -> names that work without it
+_afterwards: dict[str, Callable[[ModuleType], object]] = {}
 
 
-class _Finder:
-    """Finds modules of these names as Python does, and loads each when an attribute of it is first read."""
+def lazily(*names: str) -> None:
+    """From now on an import of these modules, or of their parts, costs nothing until they are used.
 
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
+    A module that has been loaded stays as it is, and one that is not installed is missed as ever.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    _waiting.update({name: {} for name in names if name not in sys.modules})
+
+
+def lazily_but(name: str, early: Mapping[str, Any], afterwards: Callable[[ModuleType], object]) -> None:
+    """The same for a module of which some names are used all the time.
+
+    Args:
+        name: the module, dotted.
+        early: what stands for these names until the module is loaded.
+        afterwards: what is done with it then.
+    """
+    lazily(name)
+    if name in _waiting:
+        _waiting[name], _afterwards[name] = early, afterwards
+
+
+def waiting(name: str) -> str | None:
+    """The module named to `lazily` to which this one belongs, or which it is, if that is not loaded yet."""
+    return next((root for root in list(_waiting) if name == root or name.startswith(f"{root}.")), None)
+
+
+class _Finder(Loader):
+    """Finds the modules as Python does, and has an empty one made in the place of each."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name in self._names else None
-        if spec is None or spec.loader is None:
+        if not waiting(name) or not (spec := PathFinder.find_spec(name, path, target)):
             return None  # not ours, or not installed: the other finders say so
-        spec.loader = LazyLoader(spec.loader)
-        return spec
+        empty = ModuleSpec(name, self, origin=spec.origin, is_package=True)
+        empty.submodule_search_locations = spec.submodule_search_locations or []
+        return empty
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Empty(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing of it is executed."""
 
 
-@contextmanager
-def lazily(*names: str) -> Iterator[None]:
-    """Within, an import of these modules costs nothing until they are used; then they are loaded for real.
+class _Empty(ModuleType):
+    """Stands for a module that is not loaded yet."""
 
-    This is the standard library's `importlib.util.LazyLoader`. A module that has been loaded stays as it is.
-    """
-    finder = _Finder(frozenset(names))
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
+    def __getattr__(self, name: str) -> Any:
+        where = self.__name__
+        root = waiting(where)
+        if not root:
+            return getattr(_load(where), name)
+        if name.startswith("__"):  # Python itself asks for such names, as for __all__
+            raise AttributeError(name)
+        if where == root and name in _waiting[root]:
+            return _waiting[root][name]
+        return Proxy(where, name)
+
+
+class Proxy:
+    """Stands for a name of such a module, and passes on what is done with it."""
+
+    def __init__(self, where: str, name: str) -> None:
+        self.__dict__["_proxy_of"] = (where, name)
+
+    def __instancecheck__(self, thing: object) -> bool:
+        if waiting(self.__dict__["_proxy_of"][0]):
+            return False  # its class is not even loaded
+        return isinstance(thing, _real(self))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_real(self), name)
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (_real(self),)
+
+    def __or__(self, other: Any) -> Any:  # in an annotation
+        return Any
+
+    __ror__ = __or__
+
+
+def _real(proxy: Proxy) -> Any:
+    where, name = proxy.__dict__["_proxy_of"]
+    return getattr(_load(where), name)
+
+
+def _load(where: str) -> ModuleType:
+    """The module itself, loaded with all to which it belongs if nobody has done so yet."""
+    root = waiting(where)
+    if root:
+        _waiting.pop(root, None)
+    for name, module in list(sys.modules.items()):
+        if isinstance(module, _Empty) and not waiting(name):
+            sys.modules.pop(name, None)
+    if root and root in _afterwards:
+        _afterwards.pop(root)(import_module(root))
+    return import_module(where)
+
+
+def _passing_on(function: Callable[..., Any]) -> Callable[..., Any]:
+    def pass_on(self: Proxy, *arguments: Any, **named: Any) -> Any:
+        return function(_real(self), *arguments, **named)
+
+    return pass_on
+
+
+_OPERATORS: dict[str, Callable[..., Any]] = {  # Python looks these up in the class, and not as attributes
+    "__call__": operator.call,
+    "__str__": str,
+    "__eq__": operator.eq,
+    "__hash__": hash,
+    "__len__": len,
+    "__iter__": iter,
+    "__contains__": operator.contains,
+    "__getitem__": operator.getitem,
+}
+for _name, _function in _OPERATORS.items():
+    setattr(Proxy, _name, _passing_on(_function))

@@ -2,7 +2,8 @@
 
 A command calls `settle` in its first lines, before its other imports: libgomp and the libraries below read
 their variables as they are loaded. Importing a module of ours sets none of this, so a notebook that uses the
-library keeps its own settings. The standard library alone is imported here.
+library keeps its own settings. The standard library alone is imported here, and no module of ours that
+imports more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+
+from tasks.runtime.libraries import load_lazily
 
 VARIABLES = {
     # Nothing phones home unless the user turns it on.
@@ -35,8 +38,9 @@ def defaults() -> dict[str, str]:
 
 
 def settle() -> None:
-    """Set this process's environment and garbage collector; a variable that the user set stays as it is."""
+    """Set this process's environment, imports and garbage collector; a variable that the user set stays."""
     os.environ.update(defaults())
+    load_lazily()
     # A sixth of a stage's start-up was the collector walking over modules that live as long as the process.
     gc.set_threshold(100_000, 20, 100)
     # At exit Python would collect them once more, which takes up to two seconds a stage.
