@@ -187,10 +187,10 @@ class Engine:
             dtype=torch.float64,
         ).to(self.policy.model.device)
 
-        def draw(logits: torch.Tensor, rows: torch.Tensor, t: int) -> torch.Tensor:
+        def draw(logits: torch.Tensor, rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
             if question.temperature and question.top_p < 1:
                 logits = nucleus(logits, question.temperature, question.top_p)
-            return draw_tokens(logits, question.temperature, uniforms[rows, t])
+            return draw_tokens(logits, question.temperature, uniforms[rows, steps])
 
         job.texts = [
             GrowingText(self.policy.template, row, question.stops, self._thinks(ids))

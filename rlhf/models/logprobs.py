@@ -25,13 +25,13 @@ def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any
 
     `inputs`, such as an attention mask or position ids, go to the body as they are.
     """
-    with _last_layer_only(model.base_model, at):
+    with last_layer_only(model.base_model, at):
         out = model.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state
     return out.flatten(0, 1)[at]
 
 
 @contextmanager
-def _last_layer_only(body: Any, at: torch.Tensor) -> Iterator[None]:
+def last_layer_only(body: Any, at: torch.Tensor) -> Iterator[None]:
     """Let the last layer's MLP and output projection work on the positions `at` only.
 
     Nothing reads their results elsewhere: for prompt tokens, only the last layer's keys and values are

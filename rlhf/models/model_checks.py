@@ -31,7 +31,7 @@ def check_agreement(policy: Policy, rows: Sequence[Row], new_tokens: int = 8) ->
     noise = torch.rand(
         len(prompts), new_tokens, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+    kept: list[tuple[int, int, torch.Tensor]] = []
     answers = sample(
         policy.model,
         prompts,
@@ -39,15 +39,9 @@ def check_agreement(policy: Policy, rows: Sequence[Row], new_tokens: int = 8) ->
         pad=policy.pad,
         temperature=1.0,
         uniforms=noise,
-        keep=steps,
+        keep=kept,
     )
-    sampled = [
-        logits[at].log_softmax(-1)[answers[i][t]]
-        for i in range(len(prompts))
-        for t, (left, logits) in enumerate(steps)
-        if t < len(answers[i])
-        for at in (left == i).nonzero().flatten().tolist()
-    ]
+    sampled = [logits.log_softmax(-1)[answers[i][t]] for i, t, logits in sorted(kept, key=lambda k: k[:2])]
     rows_ids = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
     batch = batch_of(rows_ids, [len(prompt) for prompt in prompts], policy.pad, policy.model.device)
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from rlhf.models.sampling import sample
+from rlhf.models.sampling import check_sampling, sample
 
 SMALL = {
     "vocab_size": 60,
@@ -33,6 +33,7 @@ def models() -> list[Any]:
 def test_each_response_is_what_it_is_by_itself_and_its_prompt_is_read_once(model: Any) -> None:
     repeated = [PROMPTS[i] for i in (0, 0, 1, 0, 2, 1)]
     noise = torch.rand(len(repeated), 12, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    check_sampling(model)  # so that it does not pass the hook
     read: list[tuple[int, ...]] = []
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
