@@ -86,7 +86,7 @@ class Backbone:
 
     def _take_up(self) -> None:
         """Find the layers that have adapters."""
-        kinds = BaseTunerLayer | AuxiliaryTrainingWrapper
+        kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)  # a union would need both loaded
         self._layers: list[Any] = [m for m in self.adapted.modules() if isinstance(m, kinds)]
         self._switch(self._on)
 
