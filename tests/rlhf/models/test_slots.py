@@ -71,6 +71,7 @@ def test_a_response_is_what_it_is_by_itself_whoever_comes_and_goes(
     assert len({len(response) for response in expected}) > 5
     for at_once in (1, 4, 6, None):
         assert responses(model, at_once) == expected
+    assert sampling._IN_PLACE[model] is True
 
 
 def test_a_policy_as_it_is_loaded_has_rows_that_come_and_go() -> None:
@@ -86,11 +87,10 @@ def test_waiting_prompts_take_the_places_of_rows_that_have_ended(passes: list[tu
     passes.clear()
     responses(model, at_once=6)
     decoded = [rows for rows, tokens in passes if tokens == 1]
+    last_read = max(number for number, (_, tokens) in enumerate(passes) if tokens > 1)
     assert max(decoded) == 6
-    steps = [number for number, (_, tokens) in enumerate(passes) if tokens == 1]
-    read_later = [number for number, (_, tokens) in enumerate(passes) if tokens > 1 and number > steps[0]]
-    assert read_later  # while others answer
-    assert all(passes[number + 1][0] > 1 for number in read_later if number + 1 < len(passes))
+    while_others_wait = [rows for rows, tokens in passes[:last_read] if tokens == 1]
+    assert min(while_others_wait) >= 5  # a quarter of the places may be free
     assert sum(decoded) == sum(len(response) - 1 for response in alone(model))  # nobody is sampled in vain
 
 
