@@ -43,7 +43,7 @@ import yaml
 
 from benchmarks import ppo_stages
 from benchmarks.machine import cores
-from benchmarks.ppo_bench import BATCH, Bench
+from benchmarks.ppo_bench import BATCH, BATCHES, Bench
 from benchmarks.ppo_models import SIZES
 from benchmarks.ppo_results import growth_table, machine, result_file, stages_table, table
 from benchmarks.ppo_run import Spec
@@ -57,7 +57,8 @@ VARIANTS = ("separate-critic", "shared-lora")  # ours; TRL's side always has a s
 # What grows in `growth`, around a common middle.
 MIDDLE: dict[str, Any] = {"size": "4.2m", "batch": BATCH, "prompt": 96, "response": 48, "prompts": 512}
 GROWTH: dict[str, list[Any]] = {
-    "size": ["1.3m", "4.2m", "14m", "37.8m"],
+    "size": ["1.3m", "4.2m", "14m", "37.8m", "150m"],
+    "vocabulary": [1024, 4096, 32768, 151936],
     "batch": [16, 64, 256],
     "prompt": [32, 96, 192, 384],
     "response": [16, 48, 128],
@@ -204,16 +205,20 @@ def growth(bench: Bench, file: Path) -> dict[str, Any]:
         values = [middle["size"]] if name == "size" and bench.options.size else values
         for value in values[:2] if bench.options.quick else values:
             point = middle | {name: value}
+            size = f"{point['size']}@{value}" if name == "vocabulary" else point["size"]
             run = bench.run(
                 bench.spec(
-                    point["size"],
+                    size,
                     (point["prompt"], point["prompt"]),
                     point["prompts"],
-                    batch=point["batch"],
+                    # Of large models fewer episodes; a rate counts each alike.
+                    batch=BATCHES.get(size, point["batch"]) if name == "size" else point["batch"],
                     response=point["response"],
                 )
             )
-            measured.setdefault(name, []).append({name: value, "params": bench.params[point["size"]], **run})
+            measured.setdefault(name, []).append(
+                {name: value, "params": bench.params[size], "prompt_tokens": point["prompt"], **run}
+            )
             print(f"  {name} {value}", file=sys.stderr, flush=True)
     written = {**machine(bench.options), "middle": middle, "growth": measured}
     write_json(file, written)

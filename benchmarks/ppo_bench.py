@@ -21,7 +21,7 @@ from rlhf.data.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, PROMPTS = 64, 512
-BATCHES = {"37.8m": 16}  # where an update of 64 would take TRL minutes
+BATCHES = {"37.8m": 16, "150m": 16}  # where an update of 64 would take TRL minutes
 
 
 class Bench:

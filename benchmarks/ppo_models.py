@@ -31,6 +31,7 @@ SIZES = {
     "4.2m": (256, 4, 4, 4, 1024, 4096),
     "14m": (384, 6, 6, 6, 1536, 8192),
     "37.8m": (512, 8, 8, 8, 2048, 8192),
+    "150m": (1024, 10, 16, 16, 2816, 16384),
     "1b": (2048, 16, 32, 8, 8192, 128256),  # the shape of Llama 3.2 1B
 }
 CONTEXT = 512
@@ -38,6 +39,12 @@ TEMPERATURE = 0.7
 EOS_HAZARD = 1 / 24
 _CHANNEL = 0.1  # five times the spread of the other coordinates: nearly constant after the norm
 PAD, EOS = "<pad>", "<eos>"
+
+
+def shape_of(size: str) -> tuple[int, int, int, int, int, int]:
+    """The entry of `SIZES`; a name such as 4.2m@1024 has another vocabulary."""
+    name, _, vocabulary = size.partition("@")
+    return (*SIZES[name][:-1], int(vocabulary)) if vocabulary else SIZES[name]
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Arithmetic:
 
 def arithmetic(size: str) -> Arithmetic:
     """The operation counts of a size."""
-    hidden, layers, heads, kv_heads, mlp, vocabulary = SIZES[size]
+    hidden, layers, heads, kv_heads, mlp, vocabulary = shape_of(size)
     attention = 2 * hidden**2 + 2 * hidden * (hidden // heads) * kv_heads
     return Arithmetic(layers * (attention + 3 * hidden * mlp), hidden * vocabulary, layers, hidden)
 
@@ -81,7 +88,7 @@ def tokenizer_of(vocabulary: int) -> PreTrainedTokenizerFast:
 
 def config_of(size: str, **more: Any) -> LlamaConfig:
     """The configuration of a size, embeddings tied."""
-    hidden, layers, heads, kv_heads, mlp, vocabulary = SIZES[size]
+    hidden, layers, heads, kv_heads, mlp, vocabulary = shape_of(size)
     return LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -130,7 +137,7 @@ def reward_of(size: str, seed: int) -> Any:
 
 def draw_prompts(size: str, number: int, shortest: int, longest: int, seed: int) -> list[str]:
     """Prompts of random words, lengths uniform from `shortest` to `longest` tokens."""
-    rng, vocabulary = random.Random(seed), SIZES[size][-1]
+    rng, vocabulary = random.Random(seed), shape_of(size)[-1]
     lengths = [rng.randint(shortest, longest) for _ in range(number)]
     return [" ".join(f"w{i}" for i in rng.choices(range(2, vocabulary), k=n)) for n in lengths]
 
@@ -140,7 +147,7 @@ def write_models(folder: Path, size: str, seed: int, dtype: torch.dtype) -> int:
     policy = policy_of(size, seed).to(dtype)
     policy.save_pretrained(folder / "policy")
     reward_of(size, seed).to(dtype).save_pretrained(folder / "reward")
-    tokenizer_of(SIZES[size][-1]).save_pretrained(folder / "policy")
+    tokenizer_of(shape_of(size)[-1]).save_pretrained(folder / "policy")
     return policy.num_parameters()
 
 

@@ -65,15 +65,23 @@ def table(written: dict[str, Any]) -> str:
 
 
 def growth_table(written: dict[str, Any]) -> str:
-    """The result of `growth` as text."""
-    lines = [f"{'':10} {'':>8} {'episodes/s':>10} {'s/update':>9} {'peak MB':>8} {'+models':>8}"]
+    """The result of `growth` as text.
+
+    `us/token` is the time of an update over the tokens of its episodes, prompts and responses, each of which
+    goes through the networks some thirty times; `ps/param` is that time over the parameters of the policy.
+    """
+    head = f"{'':10} {'':>8} {'episodes/s':>10} {'s/update':>9} {'us/token':>9} {'ps/param':>9}"
+    lines = [f"{head} {'peak MB':>8} {'+models':>8}"]
     for name, rows in written["growth"].items():
-        lines += [
-            f"{name:10} {row[name]:>8} {row['episodes_per_s']:10.3g}"
-            f" {row['seconds'] / len(row['seconds_by_update']):9.3g} {row['peak_memory'] / 2**20:8.0f}"
-            f" {row['peak_memory_above_models'] / 2**20:8.0f}"
-            for row in rows
-        ]
+        for row in rows:
+            tokens = row["prompt_tokens"] + row["mean_response_length"]
+            token = 1 / row["episodes_per_s"] / tokens
+            lines.append(
+                f"{name:10} {row[name]:>8} {row['episodes_per_s']:10.3g}"
+                f" {row['seconds'] / len(row['seconds_by_update']):9.3g} {1e6 * token:9.3g}"
+                f" {1e12 * token / row['params']:9.3g} {row['peak_memory'] / 2**20:8.0f}"
+                f" {row['peak_memory_above_models'] / 2**20:8.0f}"
+            )
     return "\n".join(lines)
 
 
