@@ -10,6 +10,7 @@ from pathlib import Path
 from rlhf.data.errors import DataError
 
 WEIGHTS = "*.safetensors"
+ADAPTERS = "adapter_config.json"  # makes a folder one of adapters
 # Beside the weights: configs, the index of the weights, tokenizer, vocabulary and chat template.
 SMALL = ("*.json", "*.jinja", "*.model", "*.txt")
 ABOUT = ("README.md", "LICENSE*", "LICENCE*")  # read for the licence; nothing is computed from them
@@ -27,7 +28,7 @@ def model_files(path: Path | str) -> list[Path]:
             f"{path}: no such folder; base.path is a model folder, or a Hub id with base.revision"
         )
     if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
+        if (folder / ADAPTERS).is_file():
             raise DataError(f"{path}: adapters without their model; merge them into it first")
         raise DataError(f"{path}: no config.json here, so this is no model folder of transformers")
     return sorted(

@@ -20,8 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json
+from rlhf.data.model_folder import ADAPTERS
 
-CONFIG, STORED = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, STORED = ADAPTERS, "adapter_model.safetensors"
 HEAD = "base_model.model.score.weight"  # a reward model's head, among the weights of its adapters
 DEFAULT = "default"  # the adapters of the model itself, where others are on the same body
 

@@ -14,37 +14,43 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-_waiting: dict[str, Mapping[str, Any]] = {}  # module that is not loaded yet -> names that work without it
-_afterwards: dict[str, Callable[[ModuleType], object]] = {}
+_waiting: dict[str, _Group] = {}  # module that is not loaded yet -> the group that waits with it
 
 
-def lazily(*names: str) -> None:
-    """From now on an import of these modules, or of their parts, costs nothing until they are used.
+@dataclass
+class _Group:
+    names: tuple[str, ...]
+    early: Mapping[str, Mapping[str, Any]]
+    afterwards: Callable[[], object]
 
-    A module that has been loaded stays as it is, and one that is not installed is missed as ever.
+
+def lazily(
+    *names: str,
+    early: Mapping[str, Mapping[str, Any]] | None = None,
+    afterwards: Callable[[], object] = lambda: None,
+) -> None:
+    """From now on an import of these modules, or of their parts, costs nothing until one of them is used.
+
+    They wait together, because modules that import each other need each other whole: the use of one ends the
+    waiting of all. A module that has been loaded stays as it is, and one that is not installed is missed as
+    ever.
+
+    Args:
+        names: modules, dotted.
+        early: module -> what stands for some of its names until then, where these are used all the time.
+        afterwards: is called when they no longer wait.
     """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-    _waiting.update({name: {} for name in names if name not in sys.modules})
-
-
-def lazily_but(name: str, early: Mapping[str, Any], afterwards: Callable[[ModuleType], object]) -> None:
-    """The same for a module of which some names are used all the time.
-
-    Args:
-        name: the module, dotted.
-        early: what stands for these names until the module is loaded.
-        afterwards: what is done with it then.
-    """
-    lazily(name)
-    if name in _waiting:
-        _waiting[name], _afterwards[name] = early, afterwards
+    group = _Group(names, early or {}, afterwards)
+    _waiting.update({name: group for name in names if name not in sys.modules})
 
 
 def waiting(name: str) -> str | None:
@@ -81,8 +87,9 @@ class _Empty(ModuleType):
             return getattr(_load(where), name)
         if name.startswith("__"):  # Python itself asks for such names, as for __all__
             raise AttributeError(name)
-        if where == root and name in _waiting[root]:
-            return _waiting[root][name]
+        early = _waiting[root].early.get(where, {})
+        if name in early:
+            return early[name]
         return Proxy(where, name)
 
 
@@ -115,15 +122,15 @@ def _real(proxy: Proxy) -> Any:
 
 
 def _load(where: str) -> ModuleType:
-    """The module itself, loaded with all to which it belongs if nobody has done so yet."""
+    """The module itself; it and all that wait with it are imported as ever from now on."""
     root = waiting(where)
-    if root:
-        _waiting.pop(root, None)
+    group = _waiting[root] if root else _Group((), {}, lambda: None)
+    for name in group.names:
+        _waiting.pop(name, None)
     for name, module in list(sys.modules.items()):
         if isinstance(module, _Empty) and not waiting(name):
             sys.modules.pop(name, None)
-    if root and root in _afterwards:
-        _afterwards.pop(root)(import_module(root))
+    group.afterwards()
     return import_module(where)
 
 

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tasks.runtime.lazily import Proxy, lazily, lazily_but
+from tasks.runtime.lazily import Proxy, lazily
 
-# torch.compile. transformers marks functions for it and takes one class from it, and an optimizer tells it at
-# each step that no graph goes on: `load_lazily` says what stands for these few names.
 _DYNAMO = "torch._dynamo"
-MODULES = (
-    # Tensors over several devices. transformers, accelerate and TRL ask whether a tensor is one.
+# The compiler, of which `_torch` says what else is asked, and tensors over several devices: transformers,
+# accelerate and TRL ask whether a tensor is one.
+TORCH = (
+    _DYNAMO,
     "torch.distributed.tensor",
     "torch.distributed.fsdp",
     "torch.distributed.checkpoint",
     "transformers.distributed.expert_parallel",
     "transformers.distributed.tensor_parallel",
-    # Adapters. transformers, TRL and our PPO ask whether a model has any.
-    "peft",
-    # The losses of models that find objects in images, among those of all tasks in transformers.
-    "scipy.optimize",
-    # Amazon SageMaker in accelerate, stores on S3 in Great Expectations.
-    "boto3",
-    # MLflow's judges of language models, and the gateway to these, which brings a web server.
+)
+# MLflow's judges of language models, and the gateway to these, which brings a web server.
+MLFLOW = (
     "mlflow.gateway",
     "mlflow.genai.evaluation",
     "mlflow.genai.judges",
@@ -39,17 +36,31 @@ MODULES = (
     "mlflow.genai.review_queues",
     "mlflow.genai.scorers",
     "mlflow.genai.simulators",
-    # Alembic's templates would colour the source of an error in a page.
-    "mako.ext.pygmentplugin",
-    # The expectations about distributions of Great Expectations, and their charts. We have no such rule.
-    "altair",
-    "scipy.stats",
 )
+# scipy.optimize: the losses of models that find objects in images, among those of all tasks in transformers.
+# scipy.stats, altair: the expectations about distributions in Great Expectations, and their charts.
+SCIPY = ("scipy.optimize", "scipy.stats")
+OTHERS = (
+    "altair",
+    "peft",  # transformers, TRL and our PPO ask whether a model has adapters
+    "google.oauth2",  # stores at Google in Great Expectations
+    "boto3",  # Amazon SageMaker in accelerate, stores on S3 in Great Expectations
+    "mako.ext.pygmentplugin",  # Alembic's templates would colour the source of an error in a page
+)
+MODULES = (*TORCH, *MLFLOW, *SCIPY, *OTHERS)
 
 
 def load_lazily() -> None:
     """Let these modules wait until somebody uses them."""
-    lazily(*MODULES)
+    _torch()
+    for names in (MLFLOW, SCIPY, *((name,) for name in OTHERS)):
+        lazily(*names)
+
+
+def _torch() -> None:
+    """Some names of the compiler are used all the time, and stand for what they are where nobody compiles:
+    transformers and torch mark functions for it, and an optimizer tells it at each step that a graph ends.
+    """
     marks: list[Callable[[ModuleType], Any]] = []  # what the compiler is told when it is loaded
 
     def marking(name: str) -> Callable[[Any], Any]:
@@ -60,7 +71,6 @@ def load_lazily() -> None:
         return mark
 
     def disable(function: Any = None, recursive: bool = True, **how: Any) -> Any:
-        """A function that is not to be compiled: it is as it is as long as nobody compiles anything."""
         if function is None:
             return functools.partial(disable, recursive=recursive, **how)
         called = [function]
@@ -72,7 +82,12 @@ def load_lazily() -> None:
         marks.append(lambda dynamo: called.insert(0, dynamo.disable(function, recursive, **how)))
         return call
 
+    def afterwards() -> None:
+        dynamo = import_module(_DYNAMO)
+        for mark in marks:
+            mark(dynamo)
+
     early: dict[str, Any] = {name: marking(name) for name in ("allow_in_graph", "assume_constant_result")}
     early |= {"disable": disable, "graph_break": lambda *_, **__: None}
     early["eval_frame"] = SimpleNamespace(OptimizedModule=Proxy(f"{_DYNAMO}.eval_frame", "OptimizedModule"))
-    lazily_but(_DYNAMO, early, lambda dynamo: [mark(dynamo) for mark in marks])
+    lazily(*TORCH, early={_DYNAMO: early}, afterwards=afterwards)

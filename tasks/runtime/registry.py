@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.data.files import read_json
+from rlhf.data.model_folder import ADAPTERS
 from rlhf.settings import load_settings
 from tasks.graph import content_hash
 from tasks.runtime.errors import StageError
@@ -132,9 +133,7 @@ def served_code(folder: Path) -> Path:
 
 def self_contained(policy: Path, folder: Path) -> Path:
     """The policy's model folder; if it holds adapters, one in `folder` with them merged into the weights."""
-    from rlhf.models.adapters import CONFIG
-
-    if not (policy / CONFIG).exists():
+    if not (policy / ADAPTERS).exists():
         return policy
     from rlhf.models.policy import load_policy, save_model, without_adapters
 

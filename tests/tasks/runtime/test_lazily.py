@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.runtime import lazily as module
-from tasks.runtime.lazily import lazily, lazily_but, waiting
+from tasks.runtime.lazily import lazily, waiting
 
 # A package that says when it is executed, with a part that needs another one; and its user, as libraries are.
 FILES = {
@@ -41,6 +41,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.setattr(module, "_waiting", {})
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     lazily("heavy")
     import user
 
@@ -112,15 +113,22 @@ def test_a_name_that_it_has_not_got_is_missed_when_it_is_used(user: Any) -> None
         no_such_name()
 
 
-def test_names_that_are_served_without_it(user: Any) -> None:
-    seen = []
-    lazily_but("heavy", {"area": lambda side: -side}, lambda loaded: seen.append(loaded.TEN))
+def test_names_that_are_served_without_it_and_what_waits_with_it() -> None:
+    module._waiting.clear()
+    for name in ("heavy", "heavy.part", "user"):
+        del sys.modules[name]
+    seen: list[str | None] = []
+    early = {"heavy": {"area": lambda side: -side}}
+    lazily("heavy", "colorsys", early=early, afterwards=lambda: seen.append(waiting("colorsys")))
     from heavy import area
 
     assert area(3) == -3
     assert executed() == seen == []
+    import user  # as it is with these names
+
+    assert waiting("colorsys") == "colorsys"
     assert user.Shape.sides == 4
-    assert seen == [10]
+    assert seen == [None]
     import heavy
 
     assert heavy.area(3) == 9
