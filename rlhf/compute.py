@@ -79,6 +79,15 @@ def autocast(device: torch.device, dtype: torch.dtype) -> Any:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
+def casts_kept(device: torch.device) -> Any:
+    """A block at whose end alone the casts of learning weights are dropped, which `autocast` makes in it.
+
+    Else each forward pass casts all weights. Within the block no weight may change, and passes with and
+    without gradients must not mix: a cast that was made without them leads to none.
+    """
+    return torch.autocast(device.type, enabled=False)
+
+
 def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
     """The dtype that `precision` means for a model of this width on this device.
 
@@ -166,3 +175,32 @@ class _Conv1D(Conv1D):
 
 # A layer that was changed before stays as it is.
 _OF_ITS_INPUT: dict[type, type] = {nn.Linear: _Linear, _Linear: _Linear, Conv1D: _Conv1D, _Conv1D: _Conv1D}
+
+
+class _CastOnce(nn.Linear):
+    """A frozen linear layer that keeps its weight in the type of the autocast, in place of a cast a pass."""
+
+    _narrow: tuple[Any, torch.Tensor] | None = None
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        device, weight = states.device.type, self.weight
+        if not torch.is_autocast_enabled(device) or weight.requires_grad:
+            return super().forward(states)
+        key = (torch.get_autocast_dtype(device), weight.data_ptr(), weight._version)
+        if self._narrow is None or self._narrow[0] != key:
+            self._narrow = (key, weight.detach().to(key[0]))
+        return nn.functional.linear(states, self._narrow[1], self.bias)
+
+
+def cast_frozen_once(model: nn.Module) -> None:
+    """Let the frozen matrices of a model be cast for autocast once, not in every pass.
+
+    The model, its state and what is saved of it stay as they are; the casts take half of the matrices'
+    memory.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear and (module.weight.dtype, module.weight.requires_grad) == _FROZEN:
+            module.__class__ = _CastOnce
+
+
+_FROZEN = (torch.float32, False)

@@ -46,6 +46,9 @@ def _attention(
     """Attention as `transformers` asks for it: of queries [rows, heads, tokens, width] and keys and values of
     as many heads or fewer, [rows, tokens, heads, width]. What is unknown here goes to PyTorch's kernel."""
     tokens = query.shape[2]
+    if query.dtype != value.dtype == torch.bfloat16 and torch.is_autocast_enabled("cpu"):
+        # Rotary embeddings are in float32; autocast would narrow what they gave for PyTorch's kernel, too.
+        query, key = query.bfloat16(), key.bfloat16()
     causal = attention_mask is None and (
         getattr(module, "is_causal", True) if is_causal is None else is_causal
     )

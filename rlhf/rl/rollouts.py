@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedModel
 
-from rlhf.compute import autocast
+from rlhf.compute import autocast, casts_kept
 from rlhf.models.batches import Batch, batch_of, token_batches
 from rlhf.models.policy import Policy
 from rlhf.models.sampling import sample
@@ -117,7 +117,7 @@ class Rollouts:
         self.roles.networks.eval()
 
         # 1. Take the prompts of the update, and sample a response to each.
-        with self.seconds.timed("generation"):
+        with self.seconds.timed("generation"), casts_kept(args.device):
             prompts = [self.prompts[i] for i in self.order.prompts_of(update)]
             prompt_rows = self.encode(prompts)
             responses = self._sample(update, prompt_rows)
@@ -126,7 +126,7 @@ class Rollouts:
 
         # 2. At each response token: log-probabilities under policy and reference, value, entropy. And the
         #    scores of each response by every reward, [episodes, rewards].
-        with self.seconds.timed("scoring"):
+        with self.seconds.timed("scoring"), casts_kept(args.device):
             (logprobs, ref_logprobs, values, entropy), scores = self._evaluate(update, episodes)
             self._fill_in_function_scores(scores, prompts, responses)
         self._refuse_what_is_not_finite(scores, update, prompts, responses)

@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
-from rlhf.compute import part_of, shard_on_cpus
+from rlhf.compute import casts_kept, part_of, shard_on_cpus
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of
 from rlhf.models.logprobs import check_head
@@ -197,7 +197,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
 
         # 1. Gradients of this process's micro-batches, without a sum over processes in each: their numbers
         #    differ between processes.
-        with accelerator.no_sync(model):
+        with accelerator.no_sync(model), casts_kept(args.device):
             for batch, weight in self._ptx_batches(step):
                 logprobs, _, _ = self.networks(batch, 1.0, value=False)
                 loss = -args.ptx_coef * logprobs.sum() * weight

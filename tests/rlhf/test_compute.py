@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from rlhf.compute import arithmetic, compute_in_float32
+from rlhf.compute import arithmetic, autocast, cast_frozen_once, casts_kept, compute_in_float32
 from rlhf.models.adapters import add_adapters
 from rlhf.settings import Lora
 from rlhf.training.loop import learner
 
+CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]])
 
 
@@ -132,3 +134,44 @@ def test_where_bfloat16_pays_and_where_weights_are_wide_nothing_changes(
     compute_in_float32(model)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert type(model.model.layers[0].mlp.up_proj) is torch.nn.Linear
+
+
+def test_frozen_matrices_are_cast_once_and_give_what_autocast_gives() -> None:
+    model = narrow("llama").float()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad(), autocast(CPU, torch.bfloat16):
+            return model(input_ids=IDS).logits
+
+    model.model.layers[1].requires_grad_(False)
+    expected = logits()
+    cast_frozen_once(model)
+    assert torch.equal(logits(), expected)
+    assert [type(layer.mlp.up_proj).__name__ for layer in model.model.layers] == ["Linear", "_CastOnce"]
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    with torch.no_grad():  # whoever changes the weight nevertheless gets its new values
+        model.model.layers[1].mlp.up_proj.weight.add_(1)
+    changed = logits()
+    assert not torch.equal(changed, expected)
+    assert torch.equal(copy.deepcopy(model)(input_ids=IDS).logits, model(input_ids=IDS).logits)
+
+
+def test_kept_casts_give_the_gradients_of_casts_in_each_pass() -> None:
+    gradients = []
+    for kept in (False, True):
+        model, casts = narrow("llama").float(), []
+        weight = model.model.layers[0].mlp.up_proj.weight
+        with casts_kept(CPU) if kept else contextlib.nullcontext():
+            for ids in IDS.split(1):
+                with autocast(CPU, torch.bfloat16):
+                    model(input_ids=ids).logits.logsumexp(-1).sum().backward()
+                with torch.autograd.profiler.profile() as profile, autocast(CPU, torch.bfloat16):
+                    model.model.layers[0].mlp.up_proj(torch.zeros(1, 16))
+                casts.append(sum(event.name == "aten::_to_copy" for event in profile.function_events))
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+        assert casts == ([1, 1] if kept else [2, 2])  # the state, and the weight
+        assert weight.grad.dtype == torch.float32
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name])

@@ -129,6 +129,22 @@ def test_bfloat16_is_as_near_to_float32_as_pytorchs_kernel() -> None:
         assert ours < max(1.5 * theirs, torch.tensor(5e-3))
 
 
+def test_under_autocast_it_takes_over_though_rotary_embeddings_are_in_float32(calls: list[int]) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS["llama"]).eval()
+    ids = torch.arange(40).view(2, 20)
+    gradients = []
+    for fast in (False, True):
+        if fast:
+            use_short_attention(model)
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            model(input_ids=ids, use_cache=False).logits.float().logsumexp(-1).sum().backward()
+        assert bool(calls) == fast
+        gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad)
+    assert torch.nn.functional.cosine_similarity(*(g.flatten() for g in gradients), dim=0) > 0.99
+
+
 def test_padding_in_front_a_window_and_long_sequences_go_to_pytorchs_kernel(
     calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

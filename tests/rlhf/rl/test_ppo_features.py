@@ -26,6 +26,7 @@ from tiny_ppo import (
     trainer_of,
     updates,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForSequenceClassification, TrainerCallback
 
 from rlhf.data.errors import DataError
@@ -38,6 +39,7 @@ from rlhf.models.scratch import train_tokenizer
 from rlhf.models.template import as_row
 from rlhf.rl import reward_functions
 from rlhf.rl.advantages import adapted_kl_coef, whiten
+from rlhf.rl.metrics import UpdateSums
 from rlhf.rl.rewards import model_scores, named_rewards
 from rlhf.rl.trainer import PPOConfig, RewardAdapter
 from rlhf.training.loop import train
@@ -63,6 +65,36 @@ def test_in_the_warm_up_the_value_network_alone_learns(tokenizer, tmp_path: Path
     assert [row["objective/kl"] for row in rows] == [0.0] * 9  # of the rollout, before its update
     explained = [row["val/explained_variance"] for row in rows]
     assert np.mean(explained[-3:]) > np.mean(explained[:3]) + 1
+
+
+def test_in_bfloat16_a_weight_is_cast_once_a_step_and_a_frozen_one_once(tokenizer, tmp_path: Path) -> None:
+    trainer = trainer_of(tokenizer, tmp_path, precision="bf16", micro_batch_tokens=64, num_mini_batches=1)
+    weights = {
+        name: model.model.layers[0].mlp.up_proj.weight
+        for name, model in (("policy", trainer.networks.policy), ("reference", trainer.roles.reference))
+    }
+    casts = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten._to_copy.default:
+                casts.extend(n for n, w in weights.items() if w.data_ptr() == args[0].data_ptr())
+            return function(*args, **(kwargs or {}))
+
+    def counted(what):
+        casts.clear()
+        with Watch():
+            out = what()
+        return out, (casts.count("policy"), casts.count("reference"))
+
+    (trainer.rollout, trainer.rollout_update), of_rollout = counted(lambda: (trainer.roll_out(0), 0))
+    assert of_rollout == (2, 1)  # sampling, and scoring
+    trainer.sums = UpdateSums(torch.device("cpu"))
+    batches = trainer.order.micro_batches(trainer.order.mini_batches(0, 0)[0], trainer.rollout.lengths)
+    assert len(batches) > 1
+    _, of_step = counted(lambda: trainer.training_step(trainer.model, {"step": 0}))
+    assert of_step == (1, 0)
+    assert counted(lambda: trainer.roll_out(0))[1] == (2, 0)
 
 
 def test_a_warm_up_needs_a_value_network_of_its_own(tokenizer, tmp_path: Path) -> None:
