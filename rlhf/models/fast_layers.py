@@ -21,7 +21,8 @@ def speed_up(model: nn.Module) -> int:
     """
     known = [module for module in model.modules() if _is_rms_norm(module)]
     for module in known:
-        module.__class__ = _with_own_gradient(type(module))
+        kind: Any = type(module)
+        module.__class__ = _with_own_gradient(kind)
     return len(known)
 
 
