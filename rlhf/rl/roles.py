@@ -14,7 +14,6 @@ from rlhf.compute import arithmetic, cast_frozen_once, compute_in_float32
 from rlhf.data.errors import DataError
 from rlhf.models.attention import use_short_attention, uses_short_attention
 from rlhf.models.batches import Batch
-from rlhf.models.fast_layers import speed_up
 from rlhf.models.logprobs import response_logprobs
 from rlhf.models.policy import Policy, drop_borrowed_forwards, true_copy
 from rlhf.models.reward_model import RewardModel
@@ -125,7 +124,6 @@ def assign_roles(
             switch_dropout_off(network)
     for network in roles.frozen:
         network.requires_grad_(False).eval()
-    speed_up(networks)
     if dtype != torch.float32:
         for network in (networks, *roles.frozen):
             cast_frozen_once(network)
