@@ -46,7 +46,7 @@ class FiniteTraining:
         return norm
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self._broken_weight():
+        if self.broken_weight():
             self.check_finite("a weight", math.nan)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
 
@@ -59,7 +59,7 @@ class FiniteTraining:
         if math.isfinite(float(value)):
             return
         trainer: Any = self
-        step, broken = trainer.state.global_step, self._broken_weight()
+        step, broken = trainer.state.global_step, self.broken_weight()
         if broken and step == 0:
             cause = f"the weights that the training starts from are not finite ({broken})"
         elif broken:
@@ -73,7 +73,7 @@ class FiniteTraining:
             + (f"the checkpoint to go back to is {back}" if back else "there is no checkpoint to go back to")
         )
 
-    def _broken_weight(self) -> str | None:
+    def broken_weight(self) -> str | None:
         """The name of a weight that is not finite; None if all are."""
         for name, p in cast(Any, self).model.named_parameters():
             own = p.to_local() if hasattr(p, "to_local") else p  # of a sharded weight, this process's part

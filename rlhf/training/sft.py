@@ -150,7 +150,6 @@ def sft(
         max_length=None,  # `examples` has cut the prompts
         gradient_checkpointing=gradient_checkpointing,
     )
-    check_head(policy.model)
     shard_on_cpus()
     trainer = OrderedSFTTrainer(
         model=learner(policy, precision),
@@ -160,6 +159,8 @@ def sft(
     )
     learns_in_float32(trainer)
     trainer.precision = precision
+    if trainer.broken_weight() is None:  # else the first step names it
+        check_head(policy.model)
     lengths = list(map(len, encoded["input_ids"]))
     trainer.order = reading_order(lengths, batch_size=batch_size, steps=steps, seed=seed)
     # The loss of a mixture of experts needs what its routers say, too: TRL's own forward asks them.

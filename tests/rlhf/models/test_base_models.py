@@ -337,7 +337,7 @@ def test_weights_that_are_broken_from_the_start_are_named(tokenizer, tmp_path) -
 
 
 @pytest.mark.parametrize("check", [check_head, check_sampling])
-def test_a_model_with_broken_weights_is_said_to_have_them(check, tokenizer) -> None:
+def test_a_model_withbroken_weights_is_said_to_have_them(check, tokenizer) -> None:
     model = tiny(tokenizer)
     with torch.no_grad():
         model.model.norm.weight[3] = math.inf
