@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 from typing import Any
 
@@ -94,20 +95,22 @@ def arithmetic(precision: str, device: torch.device, width: int) -> torch.dtype:
     Narrow models spend their time elsewhere than in products, so on CPUs they stay in fp32.
     """
     if precision == "auto":
-        good = torch.cuda.is_bf16_supported() if device.type == "cuda" else width >= 256 and _fast_in_bf16()
+        cuda = device.type == "cuda"
+        good = torch.cuda.is_bf16_supported() if cuda else width >= _wide_enough_for_bf16()
         precision = "bf16" if good else "fp32"
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def _fast_in_bf16() -> bool:
-    """Whether this CPU multiplies matrices faster in bf16 than in fp32 (figures in dev/LOG.md).
+def _wide_enough_for_bf16() -> float:
+    """From which width on a model computes faster in bf16 than in fp32 on this CPU (figures in dev/LOG.md).
 
-    AMX tiles do so by four times and more, and AVX512-bf16 of AMD's Zen 4 and later by twice. Intel's
-    AVX512-bf16 without AMX ran at half the speed of fp32, so its flag alone does not tell.
+    AMX tiles multiply faster by four times and more, and AVX512-bf16 of AMD's Zen 4 and later by twice.
+    Intel's AVX512-bf16 without AMX ran at half the speed of fp32, so its flag alone does not tell.
     """
     cpu = torch.cpu.get_capabilities()
-    zen4 = cpu.get("avx512_bf16", False) and "AMD" in cpu.get("cpu_name", "")
-    return zen4 or torch.cpu._is_amx_tile_supported()
+    if cpu.get("avx512_bf16", False) and "AMD" in cpu.get("cpu_name", ""):
+        return 128
+    return 256 if torch.cpu._is_amx_tile_supported() else math.inf
 
 
 def compute_in_float32(model: Any, everywhere: bool = False) -> None:

@@ -28,23 +28,23 @@ def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "tiles", "dtype"),
+    ("flags", "tiles", "width"),
     [
-        ({}, False, torch.float32),
-        ({}, True, torch.bfloat16),
-        ({"avx512_bf16": True, "cpu_name": "AMD EPYC 9354"}, False, torch.bfloat16),
-        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, False, torch.float32),
-        ({"avx512_bf16": False, "cpu_name": "AMD EPYC 7763"}, False, torch.float32),
+        ({}, False, None),
+        ({}, True, 256),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC 9354"}, False, 128),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, False, None),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC 7763"}, False, None),
     ],
 )
 def test_wide_models_compute_in_bf16_where_the_cpu_multiplies_faster_in_it(
-    flags: dict[str, Any], tiles: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, Any], tiles: bool, width: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
     cpu = torch.device("cpu")
-    assert arithmetic("auto", cpu, 256) == dtype
-    assert arithmetic("auto", cpu, 255) == torch.float32
+    assert arithmetic("auto", cpu, width or 4096) == (torch.bfloat16 if width else torch.float32)
+    assert arithmetic("auto", cpu, (width or 4096) - 1) == torch.float32
 
 
 def narrow(kind: str) -> Any:
