@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -15,20 +15,22 @@ import yaml
 from benchmarks.data import environment
 
 
+def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The stages of a clone in the order of the graph, with their words for Python; makes their folders."""
+    for name, stage in yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].items():
+        for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
+            path = folder / (out if isinstance(out, str) else next(iter(out)))
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield name, shlex.split(stage["cmd"])[1:]
+
+
 def run_stages(folder: Path) -> dict[str, dict[str, float]]:
-    """Run the stages of a clone in the order of the graph; for each `seconds`, `cpu_seconds`, `memory_mb`.
+    """Run the stages of a clone; for each `seconds`, `cpu_seconds`, `memory_mb`.
 
     Raises:
         RuntimeError: one failed; with its last line.
     """
-    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
-    figures = {}
-    for name, stage in stages.items():
-        for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
-            path = folder / (out if isinstance(out, str) else next(iter(out)))
-            path.parent.mkdir(parents=True, exist_ok=True)
-        figures[name] = run_stage(folder, name, shlex.split(stage["cmd"])[1:])
-    return figures
+    return {name: run_stage(folder, name, words) for name, words in commands(folder)}
 
 
 def run_stage(folder: Path, name: str, words: Sequence[str]) -> dict[str, float]:

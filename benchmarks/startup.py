@@ -12,24 +12,19 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import re
-import shlex
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
-from benchmarks.data import clone, environment, snapshot
+from benchmarks.data import clone, snapshot
 from benchmarks.machine import cores, keep, processor
+from benchmarks.stage_runs import commands, run_stage
 
 SMALL = {  # dotted key -> value; a build that has not got a key goes without
     "ingest.corpus_posts": 200,
@@ -64,35 +59,15 @@ def measured(folder: Path) -> Figures:
     Raises:
         RuntimeError: one failed; with its last line.
     """
-    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
-    figures: Figures = {}
-    for name, stage in stages.items():  # in the order of the graph
-        for out in [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]:
-            path = folder / (out if isinstance(out, str) else next(iter(out)))
-            path.parent.mkdir(parents=True, exist_ok=True)
-        figures[name] = _process(folder, name, shlex.split(stage["cmd"])[1:])
-    return figures
+    return {name: _process(folder, name, words) for name, words in commands(folder)}
 
 
 def _process(folder: Path, name: str, words: list[str]) -> dict[str, float]:
-    started = time.monotonic()
-    with (folder / "output.txt").open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-X", "importtime", *words],
-            cwd=folder,
-            env=environment(folder),
-            stdout=output,
-            stderr=output,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds, said = time.monotonic() - started, (folder / "output.txt").read_text()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        last = [line for line in said.strip().splitlines() if not line.startswith("import time:")][-1:]
-        raise RuntimeError(f"{folder.name}: {name} ended with {process.returncode}: {last}")
+    figures = run_stage(folder, name, ["-X", "importtime", *words])
+    said = (folder / "output.txt").read_text()
     own = [int(microseconds) for microseconds in _IMPORT.findall(said)]
-    values = (seconds, usage.ru_utime + usage.ru_stime, sum(own) / 1e6, len(own), usage.ru_maxrss / 1024)
-    return dict(zip(COLUMNS, values, strict=True))
+    figures |= {"import_seconds": sum(own) / 1e6, "modules": len(own)}
+    return {column: figures[column] for column in COLUMNS}
 
 
 def measure(count: int, against: str | None) -> list[dict[str, Any]]:

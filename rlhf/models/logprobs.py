@@ -97,14 +97,8 @@ def chosen_logprobs(
         everything = logits.log_softmax(-1)
         return chosen, -(everything.exp() * everything).sum(-1)
 
-    rows = _rows_at_once(model)
-    if len(states) <= rows:
-        return part(states, targets)
-    parts = [
-        checkpoint(part, s, t, use_reentrant=False)
-        for s, t in zip(states.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.cat([chosen for chosen, _ in parts]), torch.cat([entropy for _, entropy in parts])
+    chosen, entropy = _in_parts(part, model, states, targets)
+    return chosen, entropy
 
 
 def choices(
@@ -124,6 +118,14 @@ def choices(
             entropy = -(everything.exp() * everything).sum(-1)
             return chosen, entropy, logits.argmax(-1) == targets
 
+    chosen, entropy, likeliest = _in_parts(part, model, states, targets)
+    return chosen, entropy, likeliest
+
+
+def _in_parts(
+    part: Callable[..., tuple[torch.Tensor, ...]], model: Any, states: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """What `part` says of states and targets, with the logits of some of them in memory at a time."""
     rows = _rows_at_once(model)
     if len(states) <= rows:
         return part(states, targets)
@@ -131,8 +133,7 @@ def choices(
         checkpoint(part, s, t, use_reentrant=False)
         for s, t in zip(states.split(rows), targets.split(rows), strict=True)
     ]
-    chosen, entropy, likeliest = (torch.cat(some) for some in zip(*parts, strict=True))
-    return chosen, entropy, likeliest
+    return tuple(torch.cat(some) for some in zip(*parts, strict=True))
 
 
 LOGITS = 1 << 24  # at most this many are in memory at a time, 64 MB of them
