@@ -25,6 +25,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.formats import json_documents, text_files
 from rlhf.data.formats.records import records
 from rlhf.data.layouts.layout import Notes
+from rlhf.data.layouts.values import filled
 from rlhf.data.reading import Source, read
 
 Rows = list[dict[str, Any]]
@@ -106,7 +107,8 @@ def rows_of_comparisons(draw: st.DrawFn) -> Rows:
                 "prompt": draw(TEXT),
                 "completions": draw(st.lists(TEXT, min_size=count, max_size=count)),
                 "ranking": list(range(1, count + 1)),
-                "labeler_id": draw(TEXT),
+                # A name that programs write for nothing is no name: test_habits.py.
+                "labeler_id": draw(TEXT.filter(filled)),
                 "strength": draw(st.none() | st.integers(-(2**53), 2**53)),
                 "seconds": draw(st.none() | st.floats(allow_nan=False, allow_infinity=False)),
                 "both_bad": draw(st.none() | st.booleans()),
