@@ -9,7 +9,7 @@ MLflow would then drop the fields that it does not know; unknown fields are refu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
@@ -18,9 +18,9 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from rlhf.data.conversations import check_messages
 from rlhf.data.errors import DataError
-from rlhf.models.policy import load_policy
-from rlhf.models.sampling import generate
-from rlhf.models.template import Row, as_row
+
+if TYPE_CHECKING:
+    from rlhf.models.template import Row
 
 PARAMS = ("temperature", "max_new_tokens", "seed")
 FIELDS = ("prompt", "messages")
@@ -35,7 +35,10 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the policy: safetensors only, no code from the folder."""
-        self.defaults = context.model_config
+        from rlhf.models.policy import load_policy  # here, because MLflow runs this file to log it, too
+        from rlhf.models.sampling import generate
+
+        self.defaults, self.generate = context.model_config, generate
         self.policy = load_policy(context.artifacts["policy"])
 
     def predict(
@@ -61,7 +64,7 @@ class ServedPolicy(mlflow.pyfunc.PythonModel):
         if temperature < 0 or length < 1:
             raise refused(f"temperature is {temperature} and max_new_tokens {length}; use at least 0 and 1")
         try:
-            return generate(
+            return self.generate(
                 self.policy, rows, temperature=temperature, max_new_tokens=length, seed=chosen["seed"]
             )
         except DataError as error:  # what the template or the context refuses
@@ -108,6 +111,8 @@ def rows_of(model_input: Any) -> list[Row]:
 
 def _row(cell: Any) -> Row:
     """A cell as a row: a text, a conversation, or a dict that holds one of them."""
+    from rlhf.models.template import as_row
+
     if isinstance(cell, Mapping) and list(cell) in (["prompt"], ["messages"]):
         cell = next(iter(cell.values()))
     cell = _listed(cell)

@@ -68,6 +68,12 @@ def as_registered(policy: Path, folder: Path) -> Any:
     return mlflow.pyfunc.load_model(str(folder / "model"))
 
 
+def test_what_logs_it_runs_it_without_loading_models() -> None:
+    code = "import runpy, sys; runpy.run_path('mlflow/served_policy.py'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.fixture(scope="module")
 def served(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The policy as the registry has it."""
