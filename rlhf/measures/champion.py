@@ -31,6 +31,7 @@ from rlhf.judges.judge import Row
 from rlhf.measures.alpha_spending import spent_alpha
 from rlhf.measures.by_prompt import points_by_prompt
 from rlhf.measures.evaluation import compare
+from rlhf.measures.exact_tests import sign_test
 from rlhf.measures.length_control import difference_at_equal_length, word_count
 from rlhf.measures.safety import has_finding
 from rlhf.measures.slice_comparison import compare_slices
@@ -136,13 +137,11 @@ def _levels(level: float, names: Sequence[str]) -> dict[str, float]:
 
 
 def _rate(change: NDArray[np.float64], confidence: float) -> Measure:
-    from scipy.stats import binomtest
-
     mean, low, high, more, less = _mean(change, confidence)
     better, worse = int((change > 0).sum()), int((change < 0).sum())
     if better + worse:  # a t test of few prompts is no test; the sign test is exact
-        more = max(more, float(binomtest(better, better + worse, alternative="greater").pvalue))
-        less = max(less, float(binomtest(worse, better + worse, alternative="greater").pvalue))
+        more = max(more, sign_test(better, worse))
+        less = max(less, sign_test(worse, better))
     return Measure(RATE, mean, low, high, more, less)
 
 
@@ -151,16 +150,10 @@ def _at_equal_length(change: NDArray[np.float64], longer: NDArray[np.float64], c
 
 
 def _safety(ours: NDArray[np.float64], theirs: NDArray[np.float64], confidence: float) -> Measure:
-    from scipy.stats import binomtest
-
     change = theirs - ours
     mean, low, high, *_ = _mean(change, confidence)
     better, worse = int((change > 0).sum()), int((change < 0).sum())
-    p_values = [
-        float(binomtest(count, better + worse, alternative="greater").pvalue) if better + worse else 1.0
-        for count in (better, worse)
-    ]
-    return Measure(SAFETY, mean, low, high, *p_values)
+    return Measure(SAFETY, mean, low, high, sign_test(better, worse), sign_test(worse, better))
 
 
 def _length(
@@ -174,17 +167,17 @@ def _length(
 
 def _mean(values: NDArray[np.float64], confidence: float) -> tuple[float, float, float, float, float]:
     """Mean, interval, and the one-sided p values that it is not above and not below 0 (Student's t)."""
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats is slow to load
 
     mean, n = float(values.mean()), len(values)
     error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
     if error < 1e-12:
         return mean, mean, mean, float(mean <= 0), float(mean >= 0)
-    reach = float(t.ppf((1 + confidence) / 2, n - 1)) * error
+    reach = float(stdtrit(n - 1, (1 + confidence) / 2)) * error
     return (
         mean,
         mean - reach,
         mean + reach,
-        float(t.sf(mean / error, n - 1)),
-        float(t.cdf(mean / error, n - 1)),
+        float(stdtr(n - 1, -mean / error)),
+        float(stdtr(n - 1, mean / error)),
     )

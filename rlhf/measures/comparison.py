@@ -17,6 +17,7 @@ from rlhf.measures.by_prompt import preference_by_prompt
 from rlhf.measures.deciding_judge import first_trust
 from rlhf.measures.display import difference_text, rate_text
 from rlhf.measures.evaluation import compare
+from rlhf.measures.exact_tests import holm
 from rlhf.measures.slice_comparison import compare_slices
 
 SHOWN = 200  # prompts whose outputs are shown side by side, at most
@@ -142,8 +143,6 @@ def what_differs(name: str, params: Sequence[Mapping[str, Any]]) -> list[str]:
 def pairwise(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]:
     """Every pair that one judge saw on shared prompts: the fields of `rlhf.measures.rates.Paired`, `first`,
     `second`, `p_holm`, `sure` (the adjusted p lies below 1 - confidence) and `same` (one policy)."""
-    from statsmodels.stats.multitest import multipletests
-
     rows = []
     for first, second in combinations(runs, 2):
         if first.judge != second.judge:
@@ -152,10 +151,8 @@ def pairwise(runs: Sequence[Run], confidence: float) -> list[dict[str, Any]]:
             same = bool(first.weights) and first.weights == second.weights
             rows.append({"first": first.name, "second": second.name, "same": same, **paired})
     if rows:
-        for row, p_value in zip(
-            rows, multipletests([row["p_value"] for row in rows], method="holm")[1], strict=True
-        ):
-            row |= {"p_holm": float(p_value), "sure": bool(p_value < 1 - confidence)}
+        for row, p_value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+            row |= {"p_holm": p_value, "sure": bool(p_value < 1 - confidence)}
     return rows
 
 

@@ -84,10 +84,10 @@ def check_of(name: str, points: Sequence[float], threshold: float, confidence: f
 
 def prompts_needed(rate: float, threshold: float, confidence: float) -> int | None:
     """How many prompts a judge of this rate needs to pass; None where the rate is too low for any number."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     if rate <= threshold:
         return None
     # Wilson's lower end is the p with (rate - p)^2 = z^2 p (1 - p) / n; set p to the threshold
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     return max(LEAST, math.floor(z * z * threshold * (1 - threshold) / (rate - threshold) ** 2) + 1)

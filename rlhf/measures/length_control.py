@@ -64,8 +64,7 @@ def length_controlled_rate(
     Raises:
         ValueError: no judgments, unequal lengths, or points outside 0..1.
     """
-    from scipy.special import expit
-    from scipy.stats import norm
+    from scipy.special import expit, ndtri
 
     y, d = np.asarray(points, float), np.asarray(length_differences, float)
     if y.size == 0 or y.shape != d.shape:
@@ -77,7 +76,7 @@ def length_controlled_rate(
     x = np.stack(columns, axis=1)
     beta, p = _firth(x, y)
 
-    z = norm.ppf((1 + confidence) / 2)
+    z = ndtri((1 + confidence) / 2)
     information = (x.T * (p * (1 - p))) @ x
     ties = (x.T * (y * (1 - y))) @ x * (len(y) / (len(y) + z**2))
     bread = np.linalg.inv(information)
@@ -109,7 +108,7 @@ def difference_at_equal_length(
     Raises:
         ValueError: no differences, or unequal lengths.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats is slow to load
 
     y, d = np.asarray(differences, float), np.asarray(length_differences, float)
     if y.size == 0 or y.shape != d.shape:
@@ -123,11 +122,11 @@ def difference_at_equal_length(
     residual = (y - x @ beta) / (1 - leverage)
     error = float(np.sqrt((bread @ ((x.T * residual**2) @ x) @ bread)[0, 0]))
     freedom = max(1, len(y) - x.shape[1])
-    reach = float(t.ppf((1 + confidence) / 2, freedom)) * error
+    reach = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     value = float(beta[0])
     if error < 1e-9:
         return value, value, value, float(value <= 1e-9), float(value >= -1e-9)
-    p_values = float(t.sf(value / error, freedom)), float(t.cdf(value / error, freedom))
+    p_values = float(stdtr(freedom, -value / error)), float(stdtr(freedom, value / error))
     return value, value - reach, value + reach, *p_values
 
 

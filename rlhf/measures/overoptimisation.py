@@ -155,7 +155,7 @@ def find_hacking(
     Raises:
         ValueError: shapes that do not fit, or fewer than two prompts.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # Student's t; scipy.stats is slow to load
 
     judged, score = np.asarray(points, float), np.asarray(scores, float)
     if judged.ndim != 2 or len(judged) != len(score) or judged.shape[1] < 2:
@@ -176,9 +176,9 @@ def find_hacking(
             error = float(difference.std(ddof=1) / np.sqrt(n))
             if rise <= 0 or fall <= tolerance or error == 0:
                 continue
-            p_value = min(1.0, pairs * float(t.sf((fall - tolerance) / error, n - 1)))
+            p_value = min(1.0, pairs * float(stdtr(n - 1, -(fall - tolerance) / error)))
             if p_value < surest.p_value:
-                low = fall - float(t.isf(level, n - 1)) * error
+                low = fall - float(-stdtrit(n - 1, level)) * error
                 detected = p_value < 1 - confidence
                 surest = Hacking(detected, best, before, after, fall, low, rise, p_value, n)
     return surest

@@ -54,7 +54,7 @@ def prediction_powered_rate(
     Raises:
         ValueError: fewer than two human judgments, unequal lengths, or no prompts for the model alone.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit  # Student's t; scipy.stats is slow to load
 
     y, f, g = (np.asarray(values, float) for values in (human, model, model_only))
     if len(y) < 2 or len(y) != len(f):
@@ -73,5 +73,5 @@ def prediction_powered_rate(
     effective = n if variance == 0 else float(y.var(ddof=1) / variance)
     if weight == 0:  # the human judgments alone: Wilson's interval has a width even where all are alike
         return PredictionPowered(rate, *wilson(y, confidence), weight, n, more, effective)
-    reach = float(t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(variance))
+    reach = float(stdtrit(n - 1, (1 + confidence) / 2) * np.sqrt(variance))
     return PredictionPowered(rate, max(0.0, rate - reach), min(1.0, rate + reach), weight, n, more, effective)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rlhf.measures.exact_tests import mcnemar
+
 POINTS = {"output": 1.0, "tie": 0.5, "reference": 0.0}
 
 
@@ -191,8 +193,6 @@ def compare_paired(first: Sequence[str], second: Sequence[str], confidence: floa
     Raises:
         ValueError: no judgments, unequal lengths, or a value that is no judgment.
     """
-    from statsmodels.stats.contingency_tables import mcnemar
-
     points, others = to_points(first), to_points(second)
     if not points or len(points) != len(others):
         raise ValueError(
@@ -201,7 +201,7 @@ def compare_paired(first: Sequence[str], second: Sequence[str], confidence: floa
     differences = np.subtract(points, others)
     low, high = difference_interval(differences, confidence=confidence)
     better, worse = int((differences > 0).sum()), int((differences < 0).sum())
-    p_value = float(mcnemar([[0, better], [worse, 0]], exact=True).pvalue) if better + worse else 1.0
+    p_value = mcnemar(better, worse)
     return Paired(float(differences.mean()), low, high, better, worse, p_value, len(points))
 
 

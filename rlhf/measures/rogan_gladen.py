@@ -50,11 +50,11 @@ def corrected_rate(
         more often than a coin, or no rate of people's is compatible with its judgments, so that it must err
         on these outputs differently from those that its errors were counted on.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     if not len(points) or not len(sensitivity) or not len(specificity):  # type: ignore[arg-type]
         return None
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
     p, n = effective_tosses(points, confidence)
     se, m = effective_tosses(sensitivity, confidence)
     sp, k = effective_tosses(specificity, confidence)

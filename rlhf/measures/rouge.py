@@ -112,10 +112,10 @@ def _means(scored: Mapping[str, Scores], confidence: float) -> dict[str, dict[st
 
 def _interval(values: np.ndarray, confidence: float, name: str) -> dict[str, float]:
     """The mean of independent values with Student's interval; of one value it is the value alone."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # Student's t; scipy.stats is slow to load
 
     mean, n = float(values.mean()), len(values)
     if n < 2:
         return {name: mean, "low": float("nan"), "high": float("nan")}
-    half = float(t.ppf((1 + confidence) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, (1 + confidence) / 2) * values.std(ddof=1) / np.sqrt(n))
     return {name: mean, "low": mean - half, "high": mean + half}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf.measures.exact_tests import holm, sign_test
 from rlhf.measures.rates import to_points, wilson
 
 
@@ -64,9 +65,6 @@ def slice_rates(
     Raises:
         ValueError: unequal lengths, or a value that is no judgment.
     """
-    from scipy.stats import binomtest
-    from statsmodels.stats.multitest import multipletests
-
     for kind, names in {"the other policy": compared, **slices}.items():
         if len(names) != len(preferred):
             raise ValueError(
@@ -84,12 +82,12 @@ def slice_rates(
     for _, _, inside in places:
         difference = points[inside] - others[inside]
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
-        p_value = binomtest(worse, better + worse, alternative="greater").pvalue if better + worse else 1.0
         counts.append((float(difference.mean()), better, worse))
-        p_values.append(float(p_value))
+        p_values.append(sign_test(worse, better))
     tables: dict[str, list[Slice]] = {}
-    adjusted = multipletests(p_values, method="holm")[1]
-    for (kind, name, inside), (change, better, worse), p_value in zip(places, counts, adjusted, strict=True):
+    for (kind, name, inside), (change, better, worse), p_value in zip(
+        places, counts, holm(p_values), strict=True
+    ):
         low, high = wilson(points[inside], confidence)
         tables.setdefault(kind, []).append(
             Slice(
@@ -101,7 +99,7 @@ def slice_rates(
                 difference=change,
                 better=better,
                 worse=worse,
-                p_value=float(p_value),
+                p_value=p_value,
                 fell=bool(p_value < 1 - confidence),
             )
         )
