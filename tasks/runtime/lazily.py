@@ -1,4 +1,5 @@
-"""Modules that libraries import and that we hardly ever use: loaded when somebody uses them.
+"""Modules that libraries import and that we hardly ever use: loaded when somebody uses them; and what is done
+to a module as soon as it has been loaded.
 
 A module that is named to `lazily` is not executed when it is imported: an empty one stands in its place, and
 a name that is imported from it is a proxy. The first use of either, be it a call, an attribute or a subclass,
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 _waiting: dict[str, _Group] = {}  # module that is not loaded yet -> the group that waits with it
+_loaded: dict[str, Callable[[ModuleType], object]] = {}  # module -> what is done to it once it is loaded
 
 
 @dataclass
@@ -47,15 +49,38 @@ def lazily(
         early: module -> what stands for some of its names until then, where these are used all the time.
         afterwards: is called when they no longer wait.
     """
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    _find_first()
     group = _Group(names, early or {}, afterwards)
     _waiting.update({name: group for name in names if name not in sys.modules})
+
+
+def when_loaded(name: str, then: Callable[[ModuleType], object]) -> None:
+    """Once this module has been executed, and before anybody else gets it, `then` is called with it.
+
+    For a module that has been loaded already that is now.
+    """
+    if name in sys.modules:
+        then(sys.modules[name])
+    else:
+        _find_first()
+        _loaded[name] = then
+
+
+def _find_first() -> None:
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
 def waiting(name: str) -> str | None:
     """The module named to `lazily` to which this one belongs, or which it is, if that is not loaded yet."""
     return next((root for root in list(_waiting) if name == root or name.startswith(f"{root}.")), None)
+
+
+def load(*names: str) -> None:
+    """Load these modules, if they are still waiting."""
+    for name in names:
+        if waiting(name):
+            _load(name)
 
 
 class _Finder(Loader):
@@ -64,8 +89,13 @@ class _Finder(Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not waiting(name) or not (spec := PathFinder.find_spec(name, path, target)):
+        known = waiting(name) or name in _loaded
+        if not known or not (spec := PathFinder.find_spec(name, path, target)):
             return None  # not ours, or not installed: the other finders say so
+        if name in _loaded:
+            if spec.loader:
+                spec.loader = _Then(spec.loader, _loaded.pop(name))
+            return spec
         empty = ModuleSpec(name, self, origin=spec.origin, is_package=True)
         empty.submodule_search_locations = spec.submodule_search_locations or []
         return empty
@@ -75,6 +105,22 @@ class _Finder(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing of it is executed."""
+
+
+class _Then(Loader):
+    """Loads a module as ever, and then has something done to it."""
+
+    def __init__(self, loader: Loader, then: Callable[[ModuleType], object]) -> None:
+        self.loader, self.then = loader, then
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__:  # from here on it is a module like others, also for those who ask for its source
+            module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        self.then(module)
 
 
 class _Empty(ModuleType):

@@ -7,12 +7,15 @@ Each list says who imports it and what for. None of it is gone: what is used aft
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tasks.runtime.lazily import Proxy, lazily
+from tasks.runtime.lazily import Proxy, lazily, load, when_loaded
 
 _DYNAMO = "torch._dynamo"
 # The compiler, of which `_torch` says what else is asked, and tensors over several devices: transformers,
@@ -25,6 +28,9 @@ TORCH = (
     "transformers.distributed.expert_parallel",
     "transformers.distributed.tensor_parallel",
 )
+# Sizes that are not known yet, which only a compiler has, and the algebra of their formulas: PyTorch asks as
+# soon as a model is made on the device "meta", as it is before it gets its weights.
+SIZES = ("torch.fx.experimental.symbolic_shapes", "sympy")
 # MLflow's judges of language models, and the gateway to these, which brings a web server.
 MLFLOW = (
     "mlflow.gateway",
@@ -47,14 +53,97 @@ OTHERS = (
     "boto3",  # Amazon SageMaker in accelerate, stores on S3 in Great Expectations
     "mako.ext.pygmentplugin",  # Alembic's templates would colour the source of an error in a page
 )
-MODULES = (*TORCH, *MLFLOW, *SCIPY, *OTHERS)
+MODULES = (*TORCH, *SIZES, *MLFLOW, *SCIPY, *OTHERS)
 
 
 def load_lazily() -> None:
     """Let these modules wait until somebody uses them."""
     _torch()
+    _sizes()
     for names in (MLFLOW, SCIPY, *((name,) for name in OTHERS)):
         lazily(*names)
+    importlib.metadata.packages_distributions = _Distributions
+    when_loaded("transformers.utils.import_utils", _search_quickly)
+    when_loaded("torch._library.utils", _name_place)
+
+
+class _Distributions(Mapping[str, list[str]]):
+    """Which packages which distributions have brought. TRL asks at its import for all that are installed, to
+    look up the versions of a few that hardly ever are."""
+
+    @functools.cached_property
+    def _all(self) -> Mapping[str, list[str]]:
+        return _packages_distributions()
+
+    def __getitem__(self, package: str) -> list[str]:
+        return self._all[package]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+_packages_distributions = importlib.metadata.packages_distributions
+
+
+def _search_quickly(import_utils: Any) -> None:
+    """At its import transformers searches the code of all its models for what each exports, line by line, and
+    searches it again for `transformers.models`."""
+    exports, read = import_utils.fetch__all__, functools.cache(import_utils.create_import_structure_from_path)
+
+    def last_exports(code: str) -> Any:
+        return exports(code[code.rfind("\n__all__") + 1 :])
+
+    @functools.wraps(read)
+    def structure(path: str | os.PathLike[str]) -> Any:
+        path = os.fspath(path)
+        return read(os.path.dirname(path) if os.path.isfile(path) else path)
+
+    import_utils.fetch__all__ = last_exports
+    import_utils.create_import_structure_from_path = structure
+
+
+def _name_place(utils: Any) -> None:
+    """PyTorch notes of each operator in which line it is defined, and to that end looks at the files of all
+    modules, only to ask for the lines around it and not to use them."""
+
+    def place(stacklevel: int) -> str:
+        frame = sys._getframe(stacklevel)
+        return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+    utils.get_source = place
+
+
+def _sizes() -> None:
+    """What PyTorch asks of numbers and conditions that may depend on such sizes is plain where none does."""
+
+    def where_known(name: str, answer: Callable[..., bool]) -> Callable[..., Any]:
+        unknown = Proxy(SIZES[0], name)
+
+        def asked(*arguments: Any, **named: Any) -> Any:
+            known = all(map(_is_known, arguments))
+            return answer(*arguments) if known else unknown(*arguments, **named)
+
+        return asked
+
+    conditions = ("expect_true", "guard_or_false", "guard_or_true", "statically_known_true")
+    answers: dict[str, Callable[..., bool]] = {name: lambda condition, *_: condition for name in conditions}
+    answers |= {
+        "is_nested_int": lambda number: False,
+        "sym_and": lambda *conditions: all(conditions),
+        "sym_or": lambda *conditions: any(conditions),
+        "sym_eq": lambda one, other: one == other if isinstance(one, int) else list(one) == list(other),
+    }
+    lazily(*SIZES, early={SIZES[0]: {name: where_known(name, answer) for name, answer in answers.items()}})
+
+
+def _is_known(asked: Any) -> bool:
+    """Whether this is a number or a condition, or a shape of numbers, and nothing symbolic."""
+    if isinstance(asked, (tuple, list)):
+        return all(isinstance(size, int) for size in asked)
+    return isinstance(asked, int)
 
 
 def _torch() -> None:
@@ -83,6 +172,7 @@ def _torch() -> None:
         return call
 
     def afterwards() -> None:
+        load(*SIZES)
         dynamo = import_module(_DYNAMO)
         for mark in marks:
             mark(dynamo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.runtime import lazily as module
-from tasks.runtime.lazily import lazily, waiting
+from tasks.runtime.lazily import lazily, load, waiting, when_loaded
 
 # A package that says when it is executed, with a part that needs another one; and its user, as libraries are.
 FILES = {
@@ -99,6 +100,28 @@ def test_what_is_not_installed_is_missed_as_ever() -> None:
         import no_such_library  # noqa: F401
     with pytest.raises(ModuleNotFoundError, match="no_such_part"):
         import heavy.no_such_part  # noqa: F401
+
+
+def test_what_waits_can_be_loaded_without_a_use(user: Any) -> None:
+    load("heavy", "said")
+    assert executed() == ["heavy", "part"]
+    assert user.area(3) == 9
+
+
+def test_something_is_done_to_a_module_as_soon_as_it_has_been_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_loaded", {})
+    when_loaded("colorsys", lambda loaded: setattr(loaded, "ONE_THIRD", "a third"))
+    when_loaded("no_such_library", print)
+    from colorsys import ONE_THIRD  # which it had as a number
+
+    assert ONE_THIRD == "a third"
+    assert inspect.getsource(sys.modules["colorsys"])
+    when_loaded("colorsys", lambda loaded: setattr(loaded, "ONE_THIRD", "now"))
+    assert sys.modules["colorsys"].ONE_THIRD == "now"
+    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        import no_such_library  # noqa: F401
 
 
 def test_a_module_that_is_loaded_stays_as_it_is(user: Any) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
 
 import pytest
+import transformers
 from conftest import ROOT
 
 from tasks.runtime.libraries import MODULES
@@ -39,6 +42,9 @@ from rlhf.compute import deterministic
 deterministic(1, 1)
 layer = torch.nn.Linear(2, 1)
 optimizer = torch.optim.AdamW(layer.parameters())
+with torch.device("meta"):
+    torch.nn.Embedding(3, 2)
+    torch.arange(4) / 2
 for _ in range(2):
     layer(torch.ones(3, 2)).sum().backward()
     optimizer.step()
@@ -49,7 +55,45 @@ assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_a
 
 def test_a_training_needs_none_of_them() -> None:
     stages = "import tasks.sft, tasks.reward, tasks.ppo, mlflow.store.tracking.sqlalchemy_store\n"
-    assert python(stages + STEP + "print([name for name in MODULES if not waiting(name)])") == "[]"
+    asked = """
+import transformers.models
+from transformers.utils.import_utils import create_import_structure_from_path as structure
+print([name for name in MODULES if not waiting(name)])
+packages = sys.modules["trl.import_utils"].PACKAGE_DISTRIBUTION_MAPPING
+print(vars(packages))
+print(packages["torch"], "trl" in packages)
+print(structure.__wrapped__.cache_info().hits > 0)
+assert transformers.models.llama.LlamaConfig is transformers.LlamaConfig
+"""
+    assert python(stages + STEP + asked).splitlines() == ["[]", "{}", "['torch'] True", "True"]
+
+
+def as_installed(module: Any) -> Any:
+    """The module as it is without a change of ours; this process has changed its own, as a command does."""
+    spec = spec_from_file_location(f"{module.__name__}_as_installed", module.__file__)
+    assert spec
+    assert spec.loader
+    plain = module_from_spec(spec)
+    spec.loader.exec_module(plain)
+    return plain
+
+
+def test_transformers_finds_the_same_exports_in_a_quicker_search() -> None:
+    from transformers.utils import import_utils
+
+    models = Path(transformers.__file__).parent / "models"
+    quick = import_utils.create_import_structure_from_path(models)
+    assert quick == as_installed(import_utils).create_import_structure_from_path(models)
+    assert quick is import_utils.create_import_structure_from_path(str(models / "__init__.py"))
+
+
+def test_pytorch_names_the_same_place_of_an_operator() -> None:
+    from torch._library import utils
+
+    asked = (utils.get_source, as_installed(utils).get_source)
+    assert asked[0].__module__ == "tasks.runtime.libraries"
+    assert len({get_source(1) for get_source in asked}) == 1
+    assert str(Path(__file__)) in asked[0](1)
 
 
 def test_great_expectations_comes_without_what_only_rules_about_distributions_need() -> None:
@@ -79,9 +123,13 @@ optimizer.step()
 from transformers.integrations.deepgemm import is_sm100
 assert is_sm100._dynamo_marked_constant
 torch.compile(lambda x: x + 1, backend="eager", fullgraph=True)(torch.ones(1))
+assert not waiting("sympy")
+torch.compile(lambda x: x.reshape(-1)[: x.shape[0]], backend=backend, dynamic=True)(torch.ones(4, 3))
+values = [node.meta.get("example_value") for node in sees[-1].graph.nodes]
+assert any(isinstance(value, torch.SymInt) for value in values)
 print(len(sees))
 """
-    assert python(STEP + "import transformers.integrations.deepgemm" + code) == "2"
+    assert python(STEP + "import transformers.integrations.deepgemm" + code) == "3"
 
 
 def test_adapters_can_still_be_put_on_a_model() -> None:
