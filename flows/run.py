@@ -27,19 +27,17 @@ import signal
 import sys
 from pathlib import Path
 
-from flows.mlflow_views import mlflow_page
+from flows.known_standing import known_standing
 from flows.needs import check_needs
 from flows.params import add_options, parse_changes, plan, recipe_file, recipe_name
 from flows.run_state import read_state
 from flows.services.prefect import prefect_api
 from flows.services.processes import running_environment
 from flows.smoke import smoke
-from flows.upfront import refuse
 from flows.verdict import show_verdict
 from flows.workspace import bring, snapshot, up_to_date
 from rlhf.settings import SettingsError
 from tasks.runtime.errors import StageError, one_line_errors
-from tasks.runtime.registry import standing
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -85,6 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
             )
             show_verdict(Path.cwd(), _where(None, Path.cwd()))
             return
+        from flows.upfront import refuse  # here, since a run with nothing to do needs no code of stages
+
         refuse(settings, options.until)
         before = snapshot()
         try:
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def lost_from_registry() -> bool:
     """Whether the registry has lost what the checkout's result put there, so a run is needed; prints it."""
-    result = standing()
+    result = known_standing()
     if result and result.lost:
         print(result)
     return bool(result and result.lost)
@@ -126,14 +126,17 @@ def _where(name: str | None, folder: Path) -> dict[str, str]:
     """Where a result can be seen: what there is -> its place; `name` is its run's, if that is known."""
     running = running_environment()
     pages = running.get("RLHF_PAGES") if name else None
+    tracking = "make mlflow"
+    if "MLFLOW_TRACKING_URI" in running:
+        from flows.mlflow_views import mlflow_page  # here, since it loads MLflow
+
+        tracking = mlflow_page(running["MLFLOW_TRACKING_URI"])
     in_worktree = "" if folder == Path.cwd() else f" RUN={name}"
     return {
         "report": os.path.relpath(folder / "reports/report.html"),
         **({"experiment": f"dvc exp apply {name}"} if name else {}),
         "Prefect": running.get("PREFECT_API_URL", "make prefect").removesuffix("/api"),
-        "MLflow": mlflow_page(running["MLFLOW_TRACKING_URI"])
-        if "MLFLOW_TRACKING_URI" in running
-        else "make mlflow",
+        "MLflow": tracking,
         "Data Docs": f"{pages}/{name}/reports/validation/prepared/index.html"
         if pages
         else f"make docs{in_worktree}",

@@ -1,14 +1,14 @@
 """The verdict on a run: how often each policy is preferred to the reference, what the gate decided, and where
-the result stands in the registry, which is asked each time."""
+the result stands in the registry now."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from flows.known_standing import known_standing
 from rlhf.data.files import read_json
 from rlhf.measures.display import LABELS, in_order, interval_text, level_text, number
 from rlhf.measures.summary import judge_label
-from tasks.runtime.registry import standing
 
 
 def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
@@ -53,7 +53,7 @@ def gate_lines(folder: Path) -> list[str]:
     Raises:
         StageError: the registry cannot be asked.
     """
-    registered = standing(folder)
+    registered = known_standing(folder)
     if registered is None:
         return ["not registered"]
     gate = read_json(folder / "runs/register.json")["gate"]

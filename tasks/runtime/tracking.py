@@ -16,6 +16,11 @@ FINAL = "final/"  # opens the names of a run's final figures in MLflow, which ar
 PARENT_RUN = "RLHF_PARENT_RUN"  # not MLFLOW_RUN_ID: that one beats parent_run_id (mlflow#15713)
 
 
+def store_uri() -> str:
+    """The address of the tracking store: the one that the environment names, or a database of our own."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_dir() / 'mlflow.db'}"
+
+
 def connect() -> None:
     """Point MLflow at the tracking store that a person, `dvc repro` and the flow share."""
     import mlflow
@@ -29,7 +34,7 @@ def connect() -> None:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         state = state_dir()
         state.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{state / 'mlflow.db'}")
+        mlflow.set_tracking_uri(store_uri())
         if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
             MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())
     mlflow.set_experiment(EXPERIMENT)

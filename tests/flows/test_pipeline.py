@@ -103,7 +103,7 @@ def test_what_did_not_change_is_not_run_again(
     assert flows.run.lost_from_registry()  # the committed record names a version that nobody registered
     assert "but the registry has no version 3 of rlhf-policy" in capsys.readouterr().out
     here = registry.Standing("rlhf-policy", "3", False, "3", "", lost="")
-    monkeypatch.setattr(flows.run, "standing", lambda: here)
+    monkeypatch.setattr(flows.run, "known_standing", lambda: here)
     flows.run.main([])
     assert capsys.readouterr().out.startswith("nothing to do")
     Path("data.txt").write_text("2")

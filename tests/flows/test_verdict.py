@@ -27,7 +27,7 @@ def test_the_verdict_names_judge_count_and_interval(
         asked.append(folder)
         return registry.Standing("rlhf-policy", "3", False, "5", "4", "")
 
-    monkeypatch.setattr(verdict, "standing", standing)
+    monkeypatch.setattr(verdict, "known_standing", standing)
     verdict.show_verdict(tmp_path, {"report": "reports/report.html"})
     out = capsys.readouterr().out
     ppo = next(line for line in out.splitlines() if line.strip().startswith("PPO"))
