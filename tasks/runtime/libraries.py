@@ -1,16 +1,16 @@
 """What libraries load at their import and a command of ours does not use: most of the start of a stage.
 
 Each list says who imports it and what for. None of it is gone: what is used after all is loaded then (see
-`lazily`), and models of any architecture, adapters and several processes work as ever.
+`lazily`), and models of any architecture, adapters and several processes work as ever. Two searches of
+libraries at their import are shortened, to the same result.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -62,30 +62,8 @@ def load_lazily() -> None:
     _sizes()
     for names in (MLFLOW, SCIPY, *((name,) for name in OTHERS)):
         lazily(*names)
-    importlib.metadata.packages_distributions = _Distributions
     when_loaded("transformers.utils.import_utils", _search_quickly)
     when_loaded("torch._library.utils", _name_place)
-
-
-class _Distributions(Mapping[str, list[str]]):
-    """Which packages which distributions have brought. TRL asks at its import for all that are installed, to
-    look up the versions of a few that hardly ever are."""
-
-    @functools.cached_property
-    def _all(self) -> Mapping[str, list[str]]:
-        return _packages_distributions()
-
-    def __getitem__(self, package: str) -> list[str]:
-        return self._all[package]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-
-_packages_distributions = importlib.metadata.packages_distributions
 
 
 def _search_quickly(import_utils: Any) -> None:

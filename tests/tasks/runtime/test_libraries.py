@@ -59,13 +59,10 @@ def test_a_training_needs_none_of_them() -> None:
 import transformers.models
 from transformers.utils.import_utils import create_import_structure_from_path as structure
 print([name for name in MODULES if not waiting(name)])
-packages = sys.modules["trl.import_utils"].PACKAGE_DISTRIBUTION_MAPPING
-print(vars(packages))
-print(packages["torch"], "trl" in packages)
 print(structure.__wrapped__.cache_info().hits > 0)
 assert transformers.models.llama.LlamaConfig is transformers.LlamaConfig
 """
-    assert python(stages + STEP + asked).splitlines() == ["[]", "{}", "['torch'] True", "True"]
+    assert python(stages + STEP + asked).splitlines() == ["[]", "True"]
 
 
 def as_installed(module: Any) -> Any:
