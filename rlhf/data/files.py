@@ -11,20 +11,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.disk import faults_of, put_in_place
 from rlhf.data.errors import DataError
 
 
 @contextmanager
 def written_beside(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write a file or folder to; renamed into place when all went well."""
+    """Yield a path beside `path` to write a file or folder to; renamed into place when all went well.
+
+    Raises:
+        DataError: the disk is full, read-only or broken; `path` is then as it was, and nothing beside it.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield beside
-        if path.is_dir():
-            _remove(path)
-        os.replace(beside, path)
+        with faults_of(path, beside):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield beside
+            if path.is_dir():
+                _remove(path)
+            put_in_place(beside, path)
     finally:
         _remove(beside)
 
@@ -65,13 +71,23 @@ def missing_output(path: Path | str) -> DataError:
     return DataError(f"{path}: no such file; run the stage that writes it (dvc repro)")
 
 
+def damaged_output(path: Path | str, error: object) -> DataError:
+    """The error for a file of a stage that is there and cannot be read."""
+    return DataError(
+        f"{path}: damaged ({' '.join(str(error).split())}); `dvc checkout` brings it back as it was written, "
+        "else delete it and run the stage that writes it again (dvc repro)"
+    )
+
+
 def read_json(path: Path | str) -> Any:
     """Read JSON that a stage wrote.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or one that is damaged.
     """
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise missing_output(path) from None
+    except (ValueError, RecursionError) as error:  # cut off, or bytes that are no text
+        raise damaged_output(path, error) from None

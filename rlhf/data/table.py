@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from rlhf.data.columns import column_of, rows_of
 from rlhf.data.contracts import Contract, exact
 from rlhf.data.errors import DataError
-from rlhf.data.files import missing_output, written_beside
+from rlhf.data.files import damaged_output, missing_output, written_beside
 
 IN_HAND = 1024  # rows that are dicts at one time
 Read = TypeVar("Read")
@@ -161,7 +161,7 @@ class Table(Sequence[dict[str, Any]]):
             with self._lock:
                 read = self._file.read_row_group(group, [name for name in names if name in present])
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path}: damaged ({error}); run the stage that writes it again") from None
+            raise damaged_output(self.path, error) from None
         schema = self.contract.schema
         columns = [
             # A run from before there was such a column wrote it.
@@ -194,8 +194,8 @@ def _opened(path: Path, contract: Contract) -> pq.ParquetFile:
         raise missing_output(path)
     try:
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise damaged_output(path, f"not a Parquet file: {error}") from None
     names, own = set(file.schema_arrow.names), set(contract.schema.names)
     if names - own or not set(contract.required) <= names:
         raise DataError(f"{path}: not a table of {contract.name}s: columns differ in {sorted(names ^ own)}")
