@@ -1,12 +1,16 @@
-"""Checkpoints that can be trusted: each is whole or absent, and every number in it is finite.
+"""Checkpoints that can be trusted: each is whole or left out, and every number in it is finite.
 
-A checkpoint is written beside its place and renamed, so a killed process leaves none half-written. A loss, a
-gradient or a weight that is not finite ends the training before it could reach one.
+A checkpoint is written beside its place, flushed to the disk and renamed, so neither a killed process nor a
+power cut leaves one half-written. It names its files with their hashes: one that a disk has damaged since is
+left out, and the training goes on from the one before. A loss, a gradient or a weight that is not finite ends
+the training before it could reach one.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +21,13 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from rlhf.compute import part_of
-from rlhf.data.errors import DataError
+from rlhf.data.disk import faults_of, free_bytes, put_in_place, size_text
+from rlhf.data.errors import DataError, Diverged
+from rlhf.data.files import read_json
+from rlhf.data.model_folder import file_hash
 
 _WRITING = ".writing"  # the folder, inside that of the checkpoints, in which one is written
+_WHOLE = "whole.json"  # in a checkpoint, written last: each file with its hash
 _LEARNING = "learning.safetensors"  # in a checkpoint of adapters: they and the head
 
 
@@ -33,7 +41,7 @@ class FiniteTraining:
         """See `Trainer.training_step`.
 
         Raises:
-            DataError: the loss is not finite.
+            Diverged: the loss is not finite.
         """
         loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         self.check_finite("the loss", loss)
@@ -54,7 +62,7 @@ class FiniteTraining:
         """Stop the training if `value` is not finite.
 
         Raises:
-            DataError: it names the step, the likely cause and the checkpoint to go back to.
+            Diverged: it names the step, the likely cause and the checkpoint to go back to.
         """
         if math.isfinite(float(value)):
             return
@@ -67,7 +75,7 @@ class FiniteTraining:
         else:
             cause = "the learning rate is probably too high, or a row has an extreme weight or score"
         back = last_checkpoint(Path(str(trainer.args.output_dir)))
-        raise DataError(
+        raise Diverged(
             f"{what} is {float(value)} at step {step + 1}, learning rate {trainer._get_learning_rate():.3g}: "
             f"{cause}; "
             + (f"the checkpoint to go back to is {back}" if back else "there is no checkpoint to go back to")
@@ -90,18 +98,31 @@ class WholeCheckpoints(FiniteTraining):
         trainer: Any = self
         folder = Path(trainer._get_output_dir(trial=trial))
         name, beside = f"checkpoint-{trainer.state.global_step}", folder / _WRITING
+        back = max(folder.glob("checkpoint-*"), key=_step, default=None)
+        then = f"run again: the training goes on from {back}" if back else "run again"
+        try:
+            with faults_of(folder / name, beside, then):
+                self._write_checkpoint(model, trial, beside)
+                trainer.accelerator.wait_for_everyone()
+                if trainer.args.should_save:
+                    (beside / name / _WHOLE).write_text(json.dumps(_hashes(beside / name), indent=2))
+                    shutil.rmtree(folder / name, ignore_errors=True)
+                    put_in_place(beside / name, folder / name)
+        finally:
+            if trainer.args.should_save:
+                shutil.rmtree(beside, ignore_errors=True)
+        if trainer.args.should_save:
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=trainer.args.save_total_limit)
+        trainer.accelerator.wait_for_everyone()
+
+    def _write_checkpoint(self, model: Any, trial: Any, beside: Path) -> None:
+        """Write it as the library does, but into another folder."""
+        trainer: Any = self
         trainer._get_output_dir = lambda trial: str(beside)
         try:
             super()._save_checkpoint(model, trial)
         finally:
             del trainer._get_output_dir
-        trainer.accelerator.wait_for_everyone()
-        if trainer.args.should_save:
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (beside / name).rename(folder / name)
-            shutil.rmtree(beside)
-            rotate_checkpoints(output_dir=str(folder), save_total_limit=trainer.args.save_total_limit)
-        trainer.accelerator.wait_for_everyone()
 
 
 class LearningWeights(WholeCheckpoints):
@@ -153,11 +174,72 @@ class InCheckpoints(TrainerCallback):
         """Take the state back from a checkpoint."""
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder, None if there is none.
+def refuse_no_room(folder: Path, model: torch.nn.Module) -> None:
+    """Refuse to begin a training whose first checkpoint the disk could not hold.
 
-    What a killed process left half-written is removed.
+    Args:
+        folder: of its checkpoints.
+        model: whose learning weights each of them holds, and as many numbers of the optimiser at least.
+
+    Raises:
+        DataError: so much is not free.
     """
+    least = sum(2 * 4 * p.numel() for p in model.parameters() if p.requires_grad)
+    if (free := free_bytes(folder)) < least:
+        raise DataError(
+            f"{folder}: a checkpoint of this training takes {size_text(least)} at least, and its disk has "
+            f"{size_text(free)} free: make room there"
+        )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a folder, None if there is none.
+
+    What a killed process left half-written is removed, and so is a checkpoint that is damaged, which is said.
+    """
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes the others only look
     shutil.rmtree(folder / _WRITING, ignore_errors=True)
-    checkpoints = folder.glob("checkpoint-*")
-    return max(checkpoints, key=lambda path: int(path.name.split("-")[1]), default=None)
+    damaged = []
+    for path in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
+        why = _damage(path)
+        if why is None:
+            break
+        damaged.append(f"{path}: damaged ({why}), so it is left out")
+        if first:
+            shutil.rmtree(path, ignore_errors=True)
+    else:
+        path = None
+    if damaged and first:
+        told = (
+            f"the newest that is whole is {path.name}" if path else "none is whole, so training starts over"
+        )
+        print(f"{'; '.join(damaged)}; {told}", flush=True)
+    return path
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """The files of a checkpoint by their paths in it, each with the SHA-256 of its content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _WHOLE)
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+
+
+def _damage(folder: Path) -> str | None:
+    """What of a checkpoint is not as it was written; None where all is."""
+    try:
+        said = read_json(folder / _WHOLE)
+        if not isinstance(said, dict):
+            return f"{_WHOLE} names no files"
+        for name, before in said.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if file_hash(folder / name) != before:
+                return f"{name} has other content than was written"
+    except DataError:
+        return f"{_WHOLE} is missing or cut off"
+    except OSError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+    return None

@@ -6,6 +6,7 @@ checkpoint folder goes on from its last checkpoint and ends with the same weight
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from transformers import Trainer
 
 from rlhf.compute import arithmetic, autocast, compute_in_float32, processes
 from rlhf.data.errors import DataError
+from rlhf.data.plural import plural
 from rlhf.models.policy import Held
-from rlhf.training.checkpoints import last_checkpoint
+from rlhf.training.checkpoints import last_checkpoint, refuse_no_room
 from rlhf.training.curves import Curve, CurveLog, logged_numbers
 from rlhf.training.progress import Progress, ProgressEvents
 
@@ -97,6 +99,28 @@ def share_of(batch_size: int, name: str) -> int:
     return batch_size // processes()
 
 
+def batch_within(batch_size: int, examples: int, name: str) -> int:
+    """The batch size of a training: the one asked for, or all examples where it is more than there are.
+
+    A larger batch would read examples again and again in one step, for as long as it is larger.
+
+    Args:
+        examples: how many there are; name: of the parameter, for the line that says so.
+
+    Returns:
+        what the training processes can share evenly.
+    """
+    most = max(1, examples // processes()) * processes()
+    if batch_size <= most:
+        return batch_size
+    if int(os.environ.get("RANK", "0")) == 0:
+        told = (
+            f"{name} is {batch_size}, more than there are, {plural(examples, 'example')}: lower it to {most}"
+        )
+        print(f"{told}; a step reads each of them once now", flush=True)
+    return most
+
+
 def train(
     trainer: Trainer, curve: Curve | None = None, progress: Progress | None = None
 ) -> list[dict[str, float]]:
@@ -108,9 +132,13 @@ def train(
 
     Returns:
         the curve: one row a log, with `step`; complete even if the training was resumed.
+
+    Raises:
+        DataError: the disk has no room for a checkpoint.
     """
     folder = Path(str(trainer.args.output_dir))
     last = last_checkpoint(folder)
+    refuse_no_room(folder, trainer.model)
     if last:
         print(f"continuing from {last}", flush=True)
     trainer.add_callback(CurveLog(curve))

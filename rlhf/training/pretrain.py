@@ -16,7 +16,7 @@ from rlhf.models.batches import right_pad
 from rlhf.models.policy import Policy
 from rlhf.models.template import content_ids
 from rlhf.training.curves import Curve
-from rlhf.training.loop import arguments, train
+from rlhf.training.loop import arguments, batch_within, train
 from rlhf.training.optimizer import MuonAdamW
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
@@ -62,6 +62,7 @@ def pretrain(
 ) -> list[dict[str, float]]:
     """Train `policy` in place on `texts`; returns its loss curve."""
     rows = pieces(policy.tokenizer, texts, policy.context)
+    batch_size = batch_within(batch_size, len(rows), "base.batch_size")
 
     def collate(batch: list[np.ndarray]) -> dict[str, torch.Tensor]:
         # Texts padded behind their ends need no mask: attention is causal, and the labels leave padding out.

@@ -33,7 +33,15 @@ from rlhf.data.table import IN_HAND
 from rlhf.models.packing import batch_scores, check_scores, pack, side_by_side
 from rlhf.models.reward_model import RewardModel, encode, score
 from rlhf.training.curves import Curve
-from rlhf.training.loop import InPrecision, arguments, learner, learns_in_float32, share_of, train
+from rlhf.training.loop import (
+    InPrecision,
+    arguments,
+    batch_within,
+    learner,
+    learns_in_float32,
+    share_of,
+    train,
+)
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
 
@@ -140,8 +148,10 @@ def train_reward(
         DataError: no comparison with a strict preference and no vote, or a batch that the processes cannot
             share.
     """
-    share = share_of(batch_size, "reward.batch_size")
+    share_of(batch_size, "reward.batch_size")
     examples, lengths = encoded_examples(reward, comparisons, weights, votes)
+    batch_size = batch_within(batch_size, len(examples), "reward.batch_size")
+    share = share_of(batch_size, "reward.batch_size")
     pad = reward.pad
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     packs = check_scores(reward.model, [examples[i]["sequences"] for i in (by_length[0], by_length[-1])], pad)

@@ -25,7 +25,15 @@ from rlhf.models.logprobs import check_head, choices, hidden_states, response_lo
 from rlhf.models.policy import Policy
 from rlhf.models.template import Row, answered
 from rlhf.training.curves import Curve
-from rlhf.training.loop import InPrecision, arguments, learner, learns_in_float32, share_of, train
+from rlhf.training.loop import (
+    InPrecision,
+    arguments,
+    batch_within,
+    learner,
+    learns_in_float32,
+    share_of,
+    train,
+)
 from rlhf.training.order import InOrder, reading_order
 from rlhf.training.progress import Progress
 
@@ -138,6 +146,8 @@ def sft(
             encoded[name] += [np.array(row, np.int32) for row in ids]
     if not encoded["input_ids"]:
         raise DataError("there are no demonstrations of split 'train' to fine-tune on")
+    share_of(batch_size, "sft.batch_size")
+    batch_size = batch_within(batch_size, len(encoded["input_ids"]), "sft.batch_size")
     share = share_of(batch_size, "sft.batch_size")
     steps = math.ceil(epochs * len(encoded["input_ids"]) / batch_size)
     args = SFTConfig(

@@ -287,6 +287,23 @@ def test_fewer_steps_than_a_log_interval_still_have_a_curve_and_a_loss(base: Pat
     assert final_loss([]) is None
 
 
+def test_a_batch_beyond_the_data_reads_all_of_it_once_and_says_so(base: Path, tmp_path: Path, capsys) -> None:
+    deterministic(0, 1)
+    settings = {"epochs": 2, "batch_size": 400, "learning_rate": 1e-3, "save_every": 1000}
+    curve = sft(load_policy(base), DEMONSTRATIONS, checkpoints=tmp_path / "sft", seed=0, **settings)
+    assert [row["step"] for row in curve] == [1, 2]
+    reward = reward_from_policy(base, 0)
+    curve = train_reward(
+        reward, COMPARISONS, **reward_settings(tmp_path / "reward", epochs=2, batch_size=400)
+    )
+    assert [row["step"] for row in curve] == [1, 2]
+    said = capsys.readouterr().out
+    assert (
+        "sft.batch_size is 400, more than there are, 49 examples: lower it to 49; a step reads each" in said
+    )
+    assert "reward.batch_size is 400, more than there are, 56 examples: lower it to 56; " in said
+
+
 def test_what_no_row_measures_is_none_and_not_zero(base: Path) -> None:
     policy = load_policy(base)
     assert validation_loss(policy, [row for row in DEMONSTRATIONS if row["split"] == "train"]) is None
@@ -311,14 +328,6 @@ def test_the_reading_order_is_passes_of_batches_of_like_length() -> None:
     assert order[:200] != order[200:]
     batches = [[lengths[i] for i in order[k : k + 8]] for k in range(0, 400, 8)]
     assert np.mean([max(batch) - min(batch) for batch in batches]) <= 1
-
-
-def test_torn_checkpoints_are_removed(tmp_path: Path) -> None:
-    for name in ("checkpoint-4", "checkpoint-8", "checkpoint-12", ".writing/checkpoint-16"):
-        (tmp_path / name).mkdir(parents=True)
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
-    assert not (tmp_path / ".writing").exists()
-    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_log_probabilities_do_not_depend_on_the_batch(base: Path) -> None:
