@@ -27,6 +27,7 @@ from rlhf.data.files import write_json, written_beside
 from rlhf.data.model_folder import weights_hash
 from rlhf.models.adapters import HEAD, adapters_of, merged, put_on, save_adapters, with_head
 from rlhf.models.attention import use_short_attention
+from rlhf.models.damage import damage_said
 from rlhf.models.settled import SETTLED, UNSETTLED, Settled, hash_of, how_to_load, open_folder
 from rlhf.models.template import Template, load_tokenizer, template_of
 
@@ -92,12 +93,14 @@ def load_policy(path: Path | str, dtype: str | None = None) -> Policy:
         dtype: of the weights in place of the settled one; `float32` for a training of all weights.
 
     Raises:
-        DataError: no such folder, no EOS token, or the base of its adapters is missing or another one.
+        DataError: no such folder, a damaged file in it, no EOS token, or the base of its adapters is missing
+            or another one.
     """
     folder, settled, adapters = open_folder(path, dtype)
-    model = AutoModelForCausalLM.from_pretrained(folder, **how_to_load(settled))
+    with damage_said(folder, path):
+        model = AutoModelForCausalLM.from_pretrained(folder, **how_to_load(settled))
+        tokenizer = load_tokenizer(path)
     compute_in_float32(model)
-    tokenizer = load_tokenizer(path)
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)
     if adapters and Path(path, "generation_config.json").exists():
@@ -244,9 +247,9 @@ def save_model(held: Held, path: Path | str, model: Any = None) -> None:
         settled = asdict(held.settled)
         if adapted is None:
             model.save_pretrained(beside, state_dict=weights)
-            settled["hash"] = weights_hash(beside)
         else:
             settled |= _save_adapters(held, beside, weights)
+        settled["hash"] = weights_hash(beside)
         held.tokenizer.save_pretrained(beside)
         write_json(beside / SETTLED, settled)
 

@@ -17,6 +17,7 @@ from rlhf.data.reward_folder import why_no_reward
 from rlhf.models.adapters import Adapters, load_adapters, put_on, split_head, whole_head
 from rlhf.models.attention import use_short_attention
 from rlhf.models.batches import right_pad
+from rlhf.models.damage import damage, damage_said
 from rlhf.models.logprobs import sequence_scores
 from rlhf.models.policy import Policy, context_length, settle_pad
 from rlhf.models.score_head import new_head, refuse_no_classification, with_score
@@ -69,15 +70,17 @@ def load_reward(path: Path | str) -> RewardModel:
     """Load a trained reward model, with the model that its adapters sit on if it has some.
 
     Raises:
-        DataError: no such folder, a model that gives no single score, or the base of its adapters is
-            missing or another one.
+        DataError: no such folder, a damaged file in it, a model that gives no single score, or the base of
+            its adapters is missing or another one.
     """
     path = Path(path)
-    if load_adapters(path) is None:
+    with damage_said(path):
+        adapters = load_adapters(path)
+    if adapters is None:
         if not (path / "config.json").exists():
             raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
         if unfit := why_no_reward(path):
-            raise DataError(unfit)
+            raise damage(path) or DataError(unfit)
     return _load(path)
 
 
@@ -87,7 +90,8 @@ def load_reward_adapter(path: Path | str) -> tuple[Adapters, torch.Tensor, float
     Raises:
         DataError: the folder holds no adapters of a reward model.
     """
-    stored = load_adapters(Path(path))
+    with damage_said(path):
+        stored = load_adapters(Path(path))
     adapters, head = split_head(stored) if stored else (None, None)
     if adapters is None or head is None:
         raise DataError(f"{path}: no adapters of a reward model here")
@@ -97,12 +101,13 @@ def load_reward_adapter(path: Path | str) -> tuple[Adapters, torch.Tensor, float
 def _load(path: Path | str, **more: Any) -> RewardModel:
     """Load the reward model in a folder, or make one of the policy there."""
     folder, settled, stored = open_folder(path)
-    refuse_no_classification(AutoConfig.from_pretrained(folder), f"{path}: ")
-    if stored is not None:
-        more["num_labels"] = 1  # the base is a language model
-    model = AutoModelForSequenceClassification.from_pretrained(folder, **how_to_load(settled), **more)
+    with damage_said(folder, path):
+        refuse_no_classification(AutoConfig.from_pretrained(folder), f"{path}: ")
+        if stored is not None:
+            more["num_labels"] = 1  # the base is a language model
+        model = AutoModelForSequenceClassification.from_pretrained(folder, **how_to_load(settled), **more)
+        tokenizer = load_tokenizer(path)
     compute_in_float32(model)
-    tokenizer = load_tokenizer(path)
     if change := settle_pad(model, tokenizer, str(path)):
         print(f"{path}: {change}", flush=True)
     whole_head(model)

@@ -19,6 +19,7 @@ from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
 from rlhf.data.model_folder import weights_hash
 from rlhf.models.adapters import Adapters, load_adapters
+from rlhf.models.damage import damage, damage_said
 
 SETTLED = "policy.json"
 
@@ -55,15 +56,16 @@ def open_folder(path: Path | str, dtype: str | None = None) -> tuple[Path, Settl
         DataError: no such folder, other weights than it was saved with, or the base of the adapters is
             missing or another one.
     """
-    path, adapters = Path(path), load_adapters(Path(path))
+    path = Path(path)
+    with damage_said(path):
+        adapters = load_adapters(path)
     settled = read_settled(path)
     if dtype is not None:
         settled = replace(settled, dtype=dtype)
     folder = base_of(path) if adapters else path
     if not (folder / "config.json").exists():
         raise DataError(f"{folder}: no model here; run the stage that writes it (dvc repro)")
-    if not adapters:  # `base_of` has checked what they sit on
-        checked_hash(folder)
+    checked_hash(path)  # `base_of` has checked what adapters sit on
     return folder, settled, adapters
 
 
@@ -104,9 +106,9 @@ def checked_hash(folder: Path) -> str:
     """
     there, said = weights_hash(folder), hash_of(folder)
     if there != said:
-        raise DataError(
+        raise damage(folder) or DataError(
             f"{folder}: its weights have the hash {there[:12]}, and {SETTLED} is of those with {said[:12]}; "
-            "bring these back, or run the stage that writes the folder (dvc repro)"
+            f"bring these back (`dvc checkout {folder}`), or run the stage that writes the folder (dvc repro)"
         )
     return there
 
