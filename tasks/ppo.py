@@ -123,6 +123,13 @@ def train_policy(stage: Stage) -> None:
     deterministic(settings.seed, settings.threads)
     prompts = read_table("data/prepared/prompts.parquet", PROMPT)
     demonstrations = read_table("data/prepared/demonstrations.parquet", DEMONSTRATION)
+    asked = len(prompts.where("split", "train"))
+    if params.batch_size > asked:
+        print(
+            f"ppo.batch_size is {params.batch_size}, more than the {asked} prompts of split train: an update "
+            f"asks each of them {params.batch_size / max(1, asked):.1f} times",
+            flush=True,
+        )
     policy = load_policy("models/sft")
     if not demonstrations:
         raise StageError(WITHOUT_DEMONSTRATIONS)

@@ -1,11 +1,11 @@
-"""What ends PPO in one line: before any training, or at a score that is not finite."""
+"""What ends PPO in one line: before any training, at a score that is not finite, where nothing is learnt."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -16,6 +16,14 @@ from rlhf.models.template import Row, as_row
 from rlhf.rl.config import PPOConfig
 from rlhf.rl.rewards import Reward
 from rlhf.training.checkpoints import last_checkpoint
+
+if TYPE_CHECKING:
+    from rlhf.rl.rollouts import Rollout
+
+# Nats a response token, the mean of an update: token after token the policy says what the reference gives a
+# chance of 1 in 150. Where PPO learns something it is below 1.
+MOST_KL = 5.0
+_EMPTY = 0.9  # share of responses without a token before their end, from which on nothing is said any more
 
 
 def check_policy(policy: Any, reference: Any, peft_config: Any) -> PreTrainedModel:
@@ -139,8 +147,54 @@ def check_score(
     """
     if math.isfinite(score):
         return
-    back = last_checkpoint(Path(str(checkpoints)))
     raise DataError(
         f"update {update}: the reward {reward} is {score} for the prompt {prompt!r} and the response "
-        f"{response!r}; " + (f"the last checkpoint is {back}" if back else "there is no checkpoint yet")
+        f"{response!r}; mend the reward, or leave such prompts out; {_back(checkpoints)}"
     )
+
+
+def check_rollout(rollout: Rollout, stops: Collection[int], args: PPOConfig) -> None:
+    """Stop the training where its episodes show that going on is of no use.
+
+    Args:
+        stops: the ids that end a response.
+
+    Raises:
+        DataError: it names the update, the likely cause, what to change and the checkpoint to go back to.
+    """
+    figures, scores = rollout.figures, rollout.scores
+    responses = [row[start:] for row, start in zip(rollout.rows, rollout.starts, strict=True)]
+    empty = sum(len(response) == 1 and response[0] in stops for response in responses) / len(responses)
+    same = len(set(map(tuple, responses))) > 1 and bool((scores == scores[0]).all())
+    update, kl = int(figures["update"]), figures["objective/kl"]
+    a_token = kl / figures["val/response_length"]
+    if a_token > MOST_KL:
+        why = (
+            f"the policy has run away from its reference, with a KL of {kl:.0f} nats a response, "
+            f"{a_token:.1f} a token: raise kl_coef ({args.kl_coef:g} now), set kl_target, or lower "
+            f"learning_rate ({args.learning_rate:g} now)"
+        )
+    elif empty > _EMPTY and update == 1:
+        why = (
+            f"{empty:.0%} of the responses are empty before anything is learnt, so the policy that training "
+            "starts from answers nothing: train it longer, or on demonstrations that say something"
+        )
+    elif empty > _EMPTY:
+        why = (
+            f"{empty:.0%} of the responses are empty, so the reward prefers silence: raise kl_coef "
+            f"({args.kl_coef:g} now), lower learning_rate ({args.learning_rate:g} now), or add a reward for "
+            "length"
+        )
+    elif same and update == 1:
+        why = (
+            f"all responses have the same score, {figures['objective/scores']:g}, so there is nothing to "
+            "learn: train the reward model on more comparisons with a preference, or give another reward"
+        )
+    else:
+        return
+    raise DataError(f"update {update}: {why}; {_back(args.output_dir)}")
+
+
+def _back(checkpoints: str | None) -> str:
+    back = last_checkpoint(Path(str(checkpoints)))
+    return f"the checkpoint to go back to is {back}" if back else "there is no checkpoint to go back to"

@@ -69,6 +69,7 @@ class Rollout(Episodes):
 
     Attributes:
         logprobs, values, advantages, returns: [episodes, longest response], zero where the mask is 0.
+        scores: of each response, before the rule for a missing EOS, [episodes].
         figures: what the log says of the rollout.
     """
 
@@ -76,6 +77,7 @@ class Rollout(Episodes):
     values: torch.Tensor
     advantages: torch.Tensor
     returns: torch.Tensor
+    scores: torch.Tensor
     figures: dict[str, float]
 
 
@@ -175,7 +177,9 @@ class Rollouts:
         mask, logprobs, values, advantages, returns = (
             x.to(args.device) for x in (mask, logprobs, values, advantages, returns)
         )
-        return Rollout(episodes.rows, episodes.starts, mask, logprobs, values, advantages, returns, figures)
+        return Rollout(
+            episodes.rows, episodes.starts, mask, logprobs, values, advantages, returns, total, figures
+        )
 
     def _sample(self, update: int, prompts: list[list[int]]) -> list[list[int]]:
         """Responses to the prompts of an update; each process samples its share."""

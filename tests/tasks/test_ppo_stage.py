@@ -346,7 +346,9 @@ def test_a_reward_that_is_not_a_number_ends_in_one_line(ready: Workspace, capfd,
         reward.model.score.weight *= math.nan
     save_model(reward, "models/reward")
     error = error_of(capfd, monkeypatch)
-    pattern = "error: update 0: the reward model is nan for the prompt .* there is no checkpoint yet"
+    pattern = (
+        "error: update 0: the reward model is nan for the prompt .* there is no checkpoint to go back to"
+    )
     assert re.fullmatch(pattern, error), error
 
 

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from tiny_ppo import LORA, PROMPTS, WORDS, ones, tiny, tokenizer, trainer_of
 from transformers import LlamaForSequenceClassification
 
+from rlhf.models.sampling import sample
 from rlhf.models.scratch import train_tokenizer
 from rlhf.rl.trainer import PPOConfig, PPOTrainer
 from rlhf.training.loop import train
@@ -69,12 +70,68 @@ def test_a_reward_that_is_not_a_number_names_the_checkpoint_to_go_back_to(tokeni
 
     def breaks(prompts, completions):
         calls.append(1)
-        return [math.nan if len(calls) == 3 else 0.0] * len(completions)
+        return [math.nan if len(calls) == 3 else float(len(text)) for text in completions]
 
     with pytest.raises(
-        ValueError, match=r"update 2: the reward breaks is nan .* checkpoint is .*checkpoint-8"
+        ValueError, match=r"update 2: the reward breaks is nan .* to go back to is .*checkpoint-8"
     ):
         train(trainer_of(tokenizer, tmp_path, reward=breaks, num_updates=4))
+
+
+def test_one_score_for_all_responses_ends_the_training_at_once(tokenizer, tmp_path: Path) -> None:
+    line = r"update 1: all responses have the same score, 1, so there is nothing to learn: .* no checkpoint"
+    with pytest.raises(ValueError, match=line):
+        train(trainer_of(tokenizer, tmp_path, reward=ones))
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [
+        (
+            0,
+            r"update 1: 100% of the responses are empty before anything is learnt, .* there is no checkpoint",
+        ),
+        (
+            1,
+            r"update 2: 100% of the responses are empty, so the reward prefers silence: raise kl_coef",
+        ),
+    ],
+)
+def test_responses_without_a_word_end_the_training(
+    before: int, line: str, tokenizer, tmp_path: Path, monkeypatch
+) -> None:
+    trainer, asked = trainer_of(tokenizer, tmp_path), []
+
+    def silent(model, prompts, *, stop, **more):
+        asked.append(1)
+        return (
+            sample(model, prompts, stop=stop, **more) if len(asked) <= before else [stop[:1]] * len(prompts)
+        )
+
+    monkeypatch.setattr("rlhf.rl.rollouts.sample", silent)
+    with pytest.raises(ValueError, match=line) as told:
+        train(trainer)
+    assert str(told.value).endswith(f"the checkpoint to go back to is {tmp_path}/checkpoint-4") == bool(
+        before
+    )
+
+
+def test_a_policy_that_runs_away_from_its_reference_ends_the_training(
+    tokenizer, tmp_path: Path, monkeypatch
+) -> None:
+    trainer = trainer_of(tokenizer, tmp_path)
+    near = trainer.roles.reference_logprobs
+
+    def far(*batch):  # from the second update on
+        return near(*batch) - 6.0 * (trainer.state.global_step > 0)
+
+    monkeypatch.setattr(trainer.roles, "reference_logprobs", far)
+    line = (
+        r"update 2: the policy has run away from its reference, with a KL of \d+ nats a response, [56]\.\d a "
+        r"token: raise kl_coef \(0\.05 now\), .*; the checkpoint to go back to is .*/checkpoint-4$"
+    )
+    with pytest.raises(ValueError, match=line):
+        train(trainer)
 
 
 def test_what_is_no_plain_language_model_is_refused(tokenizer, tmp_path: Path) -> None:
