@@ -145,6 +145,11 @@ def from_references(stage: Stage) -> list[dict[str, Any]]:
         )
     if alone:
         print(f"{plural(alone, 'prompt')} left out: nothing stands below the references")
+    if not rows:
+        raise DataError(
+            f"nothing stands below the references of {plural(len(posts), 'prompt')}: models/sft and "
+            "models/pretrained answer with nothing; train longer (sft.epochs), or raise collect.corrupted"
+        )
     return with_ids(COMPARISON, rows, "references")
 
 
@@ -186,6 +191,12 @@ def simulated(stage: Stage) -> list[dict[str, Any]]:
                     "split": post["split"],
                 }
             )
+    if not rows:
+        raise DataError(
+            f"nothing to rank: of {plural(len(posts), 'prompt')} none has two different texts, because "
+            "models/sft answers with nothing or with the reference; train it longer (sft.epochs), or raise "
+            "collect.temperature or collect.candidates"
+        )
     return with_ids(COMPARISON, rows, "simulated")
 
 

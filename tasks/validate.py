@@ -199,11 +199,15 @@ def counts_of_views(tables: Mapping[str, View]) -> Counts:
     comparisons = tables["comparisons"]
     preferring = pa.array(np.unique(preferences(comparisons).row), pa.int64())
     rankings = pc.value_counts(comparisons.column("split").take(preferring)).to_pylist()
+    votes = tables["votes"]
+    up = pc.value_counts(votes.column("split").filter(pc.fill_null(votes.column("label"), False))).to_pylist()
     return Counts(
         splits["demonstrations"],
         splits["comparisons"],
         {entry["values"]: entry["counts"] for entry in rankings},
         splits["votes"],
+        {entry["values"]: entry["counts"] for entry in up},
+        len(comparisons.column("labeler_id").unique()),
     )
 
 

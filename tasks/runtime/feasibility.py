@@ -198,12 +198,16 @@ class Counts:
     Attributes:
         demonstrations, comparisons, votes: of these tables.
         rankings: the comparisons that prefer a completion to another.
+        up: the votes that are thumbs up.
+        labelers: how many people ranked, over all splits; those without a name are one.
     """
 
     demonstrations: Mapping[str, int]
     comparisons: Mapping[str, int]
     rankings: Mapping[str, int]
     votes: Mapping[str, int]
+    up: Mapping[str, int]
+    labelers: int
 
 
 def counts_of(tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> Counts:
@@ -215,7 +219,9 @@ def counts_of(tables: Mapping[str, Iterable[Mapping[str, Any]]]) -> Counts:
     rankings = Counter(
         row["split"] for row in tables["comparisons"] if len(set(row["ranking"] or ()) - {None}) > 1
     )
-    return Counts(splits["demonstrations"], splits["comparisons"], rankings, splits["votes"])
+    up = Counter(row["split"] for row in tables.get("votes", ()) if row.get("label"))
+    labelers = len({row.get("labeler_id") for row in tables["comparisons"]})
+    return Counts(splits["demonstrations"], splits["comparisons"], rankings, splits["votes"], up, labelers)
 
 
 def problems_of_data(settings: Settings, counts: Counts, collected: bool = False) -> list[Problem]:
@@ -259,6 +265,21 @@ def problems_of_data(settings: Settings, counts: Counts, collected: bool = False
                 f"no ranking in split train prefers one text to another, {ties} of all {every} "
                 "rankings are ties: the reward model would learn nothing; bring rankings with a preference",
                 ranked and bool(every) and not rankings.get("train") and not votes.get("train"),
+            ),
+            (
+                "reward",
+                f"all {votes.get('train', 0)} votes of split train are thumbs "
+                f"{'up' if counts.up.get('train') else 'down'}, and no ranking there has a preference: the "
+                "reward model would score all texts alike; bring votes of both kinds, or rankings",
+                bool(votes.get("train"))
+                and not rankings.get("train")
+                and counts.up.get("train", 0) in (0, votes["train"]),
+            ),
+            (
+                "reward",
+                f"reward.labeler_weights is {settings.reward.labeler_weights}, which tells people apart by "
+                "what several of them ranked, and all rankings are of one: set it to none",
+                ranked and every > 0 and counts.labelers < 2 and settings.reward.labeler_weights != "none",
             ),
             (
                 "ppo",

@@ -80,6 +80,7 @@ def _of_data(settings: Settings) -> list[tuple[str, str, bool]]:
     total = sum(collect.groups.values())
     people = sum(round(PEOPLE * share / total) for share in collect.groups.values()) if total > 0 else 0
     simulated = builtin and collect.labelers == "simulated"
+    grouped = builtin and (simulated or "simulated" in judges)  # simulated labelers rank, or judge
     worldly = [name for name in judges if name in ("gold", "simulated")]
     llm = settings.evaluate.llm
     return [
@@ -121,14 +122,19 @@ def _of_data(settings: Settings) -> list[tuple[str, str, bool]]:
             collect.labelers == "store" and collect.labels.version is None,
         ),
         (
-            "collect",
+            "collect" if simulated else "evaluate",
             f"collect.groups: no simulated labeler is of the group {unknown}; there are {', '.join(GROUPS)}",
-            simulated and bool(unknown),
+            grouped and bool(unknown),
+        ),
+        (
+            "collect" if simulated else "evaluate",
+            f"collect.groups makes no labeler: give one of {', '.join(GROUPS)} a share above 0",
+            grouped and not unknown and not people,
         ),
         (
             "collect",
             f"collect.overlap is {collect.overlap}, but collect.groups makes {people} labelers",
-            simulated and not unknown and collect.overlap > people,
+            simulated and not unknown and 0 < people < collect.overlap,
         ),
         (
             "reward",

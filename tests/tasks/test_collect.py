@@ -59,7 +59,7 @@ def untrained_sft() -> None:
         save_model(Policy(new_model("0.1M", tokenizer, 256), tokenizer), f"models/{name}")
 
 
-def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace) -> None:
+def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Workspace, monkeypatch) -> None:
     workspace.stage("ingest")
     workspace.stage("prepare")
     untrained_sft()
@@ -94,6 +94,10 @@ def test_simulated_rankings_hold_the_reference_and_no_text_twice(workspace: Work
     for r in read_table("data/comparisons/comparisons.parquet", COMPARISON):
         people.setdefault(r["prompt"], []).append(r["labeler_id"])
     assert {len(set(who)) for who in people.values()} == {3}
+
+    monkeypatch.setattr("tasks.collect.generate", lambda policy, rows, **_: [""] * len(rows))
+    with pytest.raises(DataError, match=r"nothing to rank: of \d+ prompts none .* train it longer"):
+        workspace.stage("collect")
 
 
 def test_references_stand_above_samples_and_above_references_made_worse(workspace: Workspace) -> None:

@@ -84,6 +84,22 @@ def one_validation_prompt(workspace: Workspace) -> None:
     own(workspace, [row | {"split": s} for row, s in zip(rows_of(60), splits, strict=True)], rankings(60))
 
 
+def two_demonstrations(workspace: Workspace) -> None:
+    own(workspace, rows_of(2), rankings(60))
+
+
+def one_labeler(workspace: Workspace) -> None:
+    own(workspace, rows_of(60), rankings(60))
+    workspace.set({"reward.labeler_weights": "dawid-skene"})
+
+
+def thumbs_up_alone(workspace: Workspace) -> None:
+    own(workspace, rows_of(60), [])
+    votes = [row | {"label": True, "labeler_id": "ann"} for row in rows_of(60)]
+    (workspace.path / "own/votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in votes))
+    workspace.set({"evaluate.judges": ["reward-model"]})
+
+
 def nothing_held_out(workspace: Workspace) -> None:
     own(workspace, rows_of(60), rankings(60))
     workspace.set({"prepare.test_share": 0.0})
@@ -104,6 +120,9 @@ INFEASIBLE: dict[str, tuple[Callable[[Workspace], None], str]] = {
         "split judge has no demonstrations and no rankings",
     ),
     "only ties for the model judge": (ties_for_the_judge, "split judge has no rankings with a preference"),
+    "two demonstrations": (two_demonstrations, "there are no demonstrations in split "),
+    "one labeler to be told from others": (one_labeler, "all rankings are of one: set it to none"),
+    "thumbs up alone": (thumbs_up_alone, " votes of split train are thumbs up, and no ranking there has a"),
     "nothing held out": (nothing_held_out, "no demonstrations in split test: give rows a split"),
     "one prompt for the snapshots": (
         one_validation_prompt,

@@ -41,7 +41,13 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "set base.template to chatml",
     ),
     "an unknown group": ({"collect__groups": {"robot": 1}}, "collect", "of the group robot"),
-    "no labelers at all": ({"collect__groups": {}}, "collect", "makes 0 labelers"),
+    "an unknown group of those who judge": (
+        {"collect__labelers": "references", "collect__groups": {"robot": 1}},
+        "evaluate",
+        "of the group robot",
+    ),
+    "no labelers at all": ({"collect__groups": {}}, "collect", "collect.groups makes no labeler: give one"),
+    "no labeler with a share": ({"collect__groups": {"expert": 0.0}}, "collect", "makes no labeler"),
     "more overlap than labelers": (
         {"collect__groups": {"expert": 0.425, "novice": 0.425, "spammer": 0.15}, "collect__overlap": 20},
         "collect",
