@@ -10,6 +10,7 @@ task asks, and runs the stage again where it does not.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import deque
 from contextlib import suppress
@@ -24,8 +25,12 @@ from prefect.states import Completed, Failed
 from flows.dvc_process import EVENTS, Dvc, Ended
 from flows.findings import findings_markdown
 from flows.progress import progress_shown
+from rlhf.settings import load_settings
 from tasks.graph import stage_key
+from tasks.runtime.faults import killed_line
 from tasks.runtime.registry import standing
+
+KILLED = re.compile(r"exited with (-9|137)\b")  # as DVC says it; 137 where a shell was between
 
 
 def stage_task(name: str, dvc: Dvc) -> Task[[], State]:
@@ -95,7 +100,12 @@ def _lost(name: str) -> str:
 
 
 def error_line(name: str, printed: list[str], error: str) -> str:
-    """One line that says why a stage failed: its own `error:` line, else its last line and DVC's error."""
+    """One line that says why a stage failed: its own `error:` line, else its last line and DVC's error.
+
+    A process that was killed could not say anything, so that is told first.
+    """
+    if KILLED.search(error):
+        return killed_line(name, load_settings())
     for line in reversed(printed):
         if line.startswith("error: "):
             return f"{name}: {line.removeprefix('error: ')}"

@@ -38,6 +38,7 @@ LEFT_OUT = (
         for name in (
             "declared",
             "errors",
+            "faults",
             "lazily",
             "libraries",
             "past_profiles",
@@ -49,6 +50,9 @@ LEFT_OUT = (
         )
     ),
 )
+# What cuts a step into parts, so that it fits into memory, changes what is learnt by rounding alone: a run
+# that lacked memory goes on with smaller parts.
+IN_PARTS = ("ppo.micro_batch_tokens",)
 # Code that a stage hands to another program as a file, and so does not import.
 HANDED_OVER = {"tasks.register": ("mlflow/served_policy.py",)}
 _DEPS = re.compile(r"^    deps:(?: \[.*\]|(?:\n      - .*)+)$", re.MULTILINE)
@@ -73,14 +77,15 @@ def stage_params(name: str) -> dict[str, Any]:
 
 
 def stage_key(name: str) -> str:
-    """Hash of a stage's command, parameters and input files (code included): 16 hex digits.
+    """Hash of a stage's command, parameters but `IN_PARTS`, and input files (code included): 16 hex digits.
 
     Raises:
         StageError: the stage is not in dvc.yaml, or an input is missing.
     """
     if name not in stages():
         raise StageError(f"dvc.yaml has no stage {name!r}; it has {', '.join(stages())}")
-    digest = hashlib.sha256(repr((stages()[name]["cmd"], sorted(flat(stage_params(name)).items()))).encode())
+    params = [pair for pair in sorted(flat(stage_params(name)).items()) if pair[0] not in IN_PARTS]
+    digest = hashlib.sha256(repr((stages()[name]["cmd"], params)).encode())
     for dep in stages()[name].get("deps", []):
         path = Path(dep)
         if not path.exists():

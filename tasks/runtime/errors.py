@@ -7,10 +7,12 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from rlhf.data.errors import DataError
 from rlhf.settings import SettingsError
 from tasks.runtime.declared import UndeclaredParameter
+from tasks.runtime.faults import machine_fault
 
 
 class StageError(RuntimeError):
@@ -25,14 +27,26 @@ def printable(text: str) -> str:
 
 @contextmanager
 def one_line_errors(show_traceback: bool = False) -> Iterator[None]:
-    """End the process with one line on stderr for an expected error, in place of a traceback."""
+    """End the process with one line on stderr for an expected error, in place of a traceback.
+
+    Expected are bad input and settings, and what the machine lacks; see `machine_fault`.
+    """
     try:
         yield
     except (DataError, SettingsError, StageError, UndeclaredParameter) as error:
-        if show_traceback:
-            traceback.print_exc()
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _end(str(error), show_traceback)
     except BrokenPipeError:  # whoever read the output has enough, such as `head` or a pager
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at its end
         raise SystemExit(1) from None
+    except Exception as error:
+        line = machine_fault(error)
+        if line is None:
+            raise
+        _end(line, show_traceback)
+
+
+def _end(line: str, show_traceback: bool) -> NoReturn:
+    if show_traceback:
+        traceback.print_exc()
+    print(f"error: {printable(line)}", file=sys.stderr)
+    raise SystemExit(1) from None

@@ -16,6 +16,7 @@ from rlhf.data.model_folder import ADAPTERS
 from rlhf.settings import load_settings
 from tasks.graph import content_hash
 from tasks.runtime.errors import StageError
+from tasks.runtime.faults import tracking_fault
 from tasks.runtime.tracking import connect
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def standing(folder: Path | str = ".") -> Standing | None:
         aliases = _aliases(MlflowClient(), name)
         weights = _weights(MlflowClient(), name, version)
     except MlflowException as error:
-        raise StageError(f"the model registry cannot be asked: {str(error).splitlines()[0]}") from None
+        told = tracking_fault(error) or f"the model registry cannot be asked: {str(error).splitlines()[0]}"
+        raise StageError(told) from None
     lost = ""
     if weights is None:
         lost = f"version {version} of {name}"

@@ -10,22 +10,25 @@ import hashlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 
+from rlhf.data.errors import Diverged
 from rlhf.data.files import write_json
 from rlhf.settings import Settings, SettingsError, base_name, load_settings
 from tasks.graph import dvc_hash, flat, stage_key, stage_params, stages
 from tasks.runtime.declared import Declared
 from tasks.runtime.errors import StageError, one_line_errors
+from tasks.runtime.faults import RATES, killed_line, memory_advice, memory_line, out_of_memory
 from tasks.runtime.past_profiles import Profiles, last_profiles, record_profiles
 from tasks.runtime.places import git_commit, main_checkout
 from tasks.runtime.preflight import contradictions, refuse_missing_config
@@ -168,12 +171,30 @@ def run(
     if stage_of:
         parser.add_argument("what", choices=list(stage_of), help="what to run on")
     arguments = parser.parse_args()
-    with one_line_errors(arguments.traceback):
+    stage = stage_of[arguments.what] if stage_of else name
+    with one_line_errors(arguments.traceback), faults_of_stage(stage):
         if worker and os.environ.get(_WORKER_OF):
             connect()
             worker(Stage(name, stage_settings(name), stage_key(name), os.environ[_WORKER_OF]))
             return
-        execute(stage_of[arguments.what] if stage_of else name, main)
+        execute(stage, main)
+
+
+@contextmanager
+def faults_of_stage(name: str) -> Iterator[None]:
+    """Say which setting to change where a training runs away or memory is short.
+
+    Raises:
+        StageError: one of both.
+    """
+    try:
+        yield
+    except Diverged as error:
+        raise StageError(f"{error}; lower {RATES[name]}" if name in RATES else str(error)) from error
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not out_of_memory(error):
+            raise
+        raise StageError(memory_line(name, load_settings(), error)) from error
 
 
 def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) -> None:
@@ -201,8 +222,13 @@ def launch(stage: Stage, worker: Callable[[Stage], None], config: str | None) ->
     done = subprocess.run(
         [*command, "-m", f"tasks.{stage.name}"], env={**os.environ, _WORKER_OF: stage.run_id}, check=False
     )
+    if done.returncode == -signal.SIGKILL:
+        raise StageError(killed_line(stage.name, load_settings()))
     if done.returncode:
-        raise StageError(f"{stage.name}: a training process ended with exit code {done.returncode}")
+        raise StageError(
+            f"{stage.name}: a training process ended with exit code {done.returncode}, and why stands above; "
+            f"one that was killed (signal 9) had no memory: {memory_advice(stage.name, load_settings())}"
+        )
 
 
 def refuse_contradictions(settings: Settings, name: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import psutil
 
+from tasks.runtime.errors import StageError
+from tasks.runtime.faults import tracking_fault
 from tasks.runtime.places import git_commit, state_dir
 
 EXPERIMENT = "rlhf-pipeline"
@@ -22,7 +24,20 @@ def store_uri() -> str:
 
 
 def connect() -> None:
-    """Point MLflow at the tracking store that a person, `dvc repro` and the flow share."""
+    """Point MLflow at the tracking store that a person, `dvc repro` and the flow share.
+
+    Raises:
+        StageError: the store's database is damaged, locked, or cannot be written.
+    """
+    try:
+        _connect()
+    except Exception as error:
+        if told := tracking_fault(error):
+            raise StageError(told) from error
+        raise
+
+
+def _connect() -> None:
     import mlflow
     from mlflow import MlflowClient
 
