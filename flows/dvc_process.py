@@ -100,6 +100,9 @@ class Dvc:
         from dvc.repo import Repo
         from dvc.stage.loader import StageLoader
 
+        from flows.dvc_runner import verify_cache
+
+        verify_cache()
         logging.getLogger("dvc.dvcfile").setLevel(logging.WARNING)  # it would name each entry that is written
         file = ProjectFile(Repo(), PROJECT_FILE)
         known = yaml.safe_load(KNOWN.read_text()) if KNOWN.exists() else {}
