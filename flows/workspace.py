@@ -104,6 +104,7 @@ def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> 
         content: a git tree or commit.
         cache: share the checkout's DVC cache; else it starts with an empty one.
     """
+    from configobj import ConfigObj
     from dvc.repo import Repo
 
     shutil.rmtree(tree, ignore_errors=True)
@@ -117,8 +118,12 @@ def open_worktree(tree: Path, commit: str, content: str, cache: bool = True) -> 
     if local.exists():  # remotes and their credentials, link types
         shutil.copyfile(local, tree / local)
     if cache:
-        with Repo() as here, Repo(str(tree)) as there, there.config.edit("local") as config:
-            config["cache"]["dir"] = here.cache.local_cache_dir
+        with Repo() as here:
+            shared = here.cache.local_cache_dir
+        # DVC itself cannot write a path with a letter that is not ASCII into its settings.
+        config = ConfigObj(str(tree / local), encoding="utf-8")
+        config.setdefault("cache", {})["dir"] = shared
+        config.write()
 
 
 def link_data(settings: Settings, tree: Path) -> None:
