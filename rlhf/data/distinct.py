@@ -55,15 +55,16 @@ def near_copies(prompts: Sequence[str]) -> float:
     over the number in either (Jaccard 1912).
     """
     import numpy as np
-    from sklearn.feature_extraction.text import CountVectorizer
+    from scipy.sparse import csr_array  # scikit-learn's CountVectorizer is slow to load
 
     texts = list(dict.fromkeys(first_of_spelling(prompts)))[:_MOST_COMPARED]
     if len(texts) < 2:
         return 0.0
-    try:
-        words = CountVectorizer(binary=True, token_pattern=r"\S+").fit_transform(texts).astype(np.int32)
-    except ValueError:  # no word in any of them
-        return 0.0
+    place: dict[str, int] = {}  # word -> its column
+    rows = [{place.setdefault(word, len(place)) for word in text.lower().split()} for text in texts]
+    ends = np.cumsum([0, *map(len, rows)])
+    columns = np.concatenate([np.fromiter(row, np.int32, len(row)) for row in rows])
+    words = csr_array((np.ones(len(columns), np.int32), columns, ends), shape=(len(texts), len(place)))
     both = (words @ words.T).toarray()
     size = np.diag(both)
     either = size[:, None] + size[None, :] - both

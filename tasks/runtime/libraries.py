@@ -98,7 +98,7 @@ def _sizes() -> None:
     """What PyTorch asks of numbers and conditions that may depend on such sizes is plain where none does."""
 
     def where_known(name: str, answer: Callable[..., bool]) -> Callable[..., Any]:
-        unknown = Proxy(SIZES[0], name)
+        unknown: Any = Proxy(SIZES[0], name)
 
         def asked(*arguments: Any, **named: Any) -> Any:
             known = all(map(_is_known, arguments))
