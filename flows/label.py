@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8600, help="port (default 8600; 0 takes a free one)")
     parser.add_argument("--name", action="append", default=[], help="another host name of this server")
+    parser.add_argument("--behind-proxy", action="store_true", help="trust X-Forwarded-For and -Proto")
     parser.add_argument(
         "--model", default="rlhf-policy", help="registered model whose @champion answers /ask"
     )
@@ -213,7 +214,14 @@ def main() -> None:
         store = Store(store_address(state_dir()))
         fill(store)
         ensure_operator(store)
-        serve(store, arguments.host, arguments.port, answer=Champion(arguments.model), names=arguments.name)
+        serve(
+            store,
+            arguments.host,
+            arguments.port,
+            answer=Champion(arguments.model),
+            proxy=arguments.behind_proxy,
+            names=arguments.name,
+        )
 
 
 if __name__ == "__main__":

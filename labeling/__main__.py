@@ -26,6 +26,7 @@ from labeling.queues import add_queue, queue_row
 from labeling.sampling import SAMPLINGS
 from labeling.schema import KINDS, ROLES
 from labeling.store import Store
+from labeling.throttling import forget_attempts
 from labeling.versions import cut_version, new_labels
 from rlhf.data.errors import DataError
 from rlhf.data.plural import plural
@@ -126,6 +127,9 @@ def _user_commands(verbs: Verbs) -> None:
     token = actions.add_parser("token", help="print a token for programs (Authorization: Bearer ...)")
     token.add_argument("name")
     token.set_defaults(run=print_token)
+    unlock = actions.add_parser("unlock", help="forget wrong passwords, so that a name may be tried again")
+    unlock.add_argument("name")
+    unlock.set_defaults(run=unlock_user)
     actions.add_parser("list", help="list users").set_defaults(run=list_users)
 
 
@@ -280,6 +284,13 @@ def print_token(store: Store, arguments: argparse.Namespace) -> None:
     """`user token`."""
     with store.write() as tx:
         print(people.open_session(tx, people.id_of(tx, arguments.name), TOKEN_DAYS * 24 * 3600.0))
+
+
+def unlock_user(store: Store, arguments: argparse.Namespace) -> None:
+    """`user unlock`."""
+    with store.write() as tx:
+        people.id_of(tx, arguments.name)
+        forget_attempts(tx, arguments.name)
 
 
 def change_user(store: Store, arguments: argparse.Namespace) -> None:

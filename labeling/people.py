@@ -1,4 +1,4 @@
-"""Accounts: groups, users, passwords, sessions, and the throttling of guesses.
+"""Accounts: groups, users, passwords, sessions. How often one may guess is in `labeling.throttling`.
 
 Passwords are argon2id hashes. A browser holds a random token, the database only the token's SHA-256. Every
 function takes a transaction of `Store`.
@@ -19,20 +19,20 @@ from argon2.exceptions import VerifyMismatchError
 
 from labeling.prepared import Prepared
 from labeling.rows import clean, insert, record
-from labeling.schema import ROLES, groups, logins, sessions, users
+from labeling.schema import ROLES, groups, sessions, users
+from labeling.throttling import forget_attempts, forget_browsers
 from rlhf.data.errors import DataError
 
 SESSION_IDLE = 12 * 3600.0  # seconds without a request after which a session ends
 SESSION_WHOLE = 14 * 24 * 3600.0  # seconds after which it ends anyway
 SEEN_EVERY = 60.0  # seconds between two notes of when a session was last used
-WINDOW = 15 * 60.0  # seconds for which a failure counts
-TRIES, TRIES_ADDRESS = 5, 50  # failures allowed to a name and to an address within the window
 SHORTEST_PASSWORD = 10
+HASHES = 4  # at once, because each takes 19 MiB
 
 # The costs are those of OWASP's password storage cheat sheet for argon2id.
 _hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 _DUMMY = _hasher.hash(secrets.token_hex(16))  # checked for unknown names, so that both answers take as long
-_few = threading.Semaphore(4)  # hashes at once, because each takes 19 MiB
+_few = threading.Semaphore(HASHES)
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def change_user(
     password: str | None = None,
 ) -> None:
     """Change what is not None of a user; a new password, or being switched off, ends the user's sessions.
+    With a new password no browser is known any more, and no failure counts.
 
     Raises:
         DataError: no such user, an unknown role, a short password, or nobody left who may operate.
@@ -131,6 +132,9 @@ def change_user(
     tx.execute(users.update().where(users.c.id == user.id).values(**values))
     if password is not None or active is False:
         tx.execute(sessions.delete().where(sessions.c.user_id == user.id))
+    if password is not None:
+        forget_browsers(tx, user.id)
+        forget_attempts(tx, name)
     record(tx, who, "change user", name=name, **shown)
 
 
@@ -145,29 +149,6 @@ def check_password(tx: sa.Connection, name: str, password: str) -> int | None:
     except (VerifyMismatchError, UnicodeEncodeError):
         return None
     return user.id if user and user.password else None
-
-
-def throttled(tx: sa.Connection, name: str, address: str) -> float:
-    """Seconds until this name may be tried again from this address; 0 when it may be now."""
-    now, waits = time.time(), [0.0]
-    for column, value, most in ((logins.c.name, name, TRIES), (logins.c.address, address, TRIES_ADDRESS)):
-        recent = sa.select(logins.c.created).where(column == value, logins.c.created > now - WINDOW)
-        times = tx.scalars(recent.order_by(logins.c.created.desc()).limit(most)).all()
-        if len(times) == most:
-            waits.append(times[-1] + WINDOW - now)
-    return max(waits)
-
-
-def note_attempt(tx: sa.Connection, name: str, address: str) -> int:
-    """Count an attempt to sign in and return its id; old ones are forgotten."""
-    now = time.time()
-    tx.execute(logins.delete().where(logins.c.created < now - WINDOW))
-    return insert(tx, logins, {"name": name, "address": address, "created": now})
-
-
-def forget_attempt(tx: sa.Connection, attempt: int) -> None:
-    """Forget an attempt that succeeded, so that it does not count."""
-    tx.execute(logins.delete().where(logins.c.id == attempt))
 
 
 def open_session(tx: sa.Connection, user_id: int, lasts: float = SESSION_WHOLE) -> str:

@@ -74,15 +74,22 @@ sessions = Table(
     Column("expires", Float, nullable=False),
 )
 
-logins = Table(  # failed ones, for throttling
+logins = Table(  # failed ones, see `labeling.throttling`
     "logins",
     metadata,
     _key(),
     Column("name", String, nullable=False),
-    Column("address", String, nullable=False),
+    Column("address", String, nullable=False),  # the place, which may be a known browser
     _created(),
     Index("ix_logins_name", "name", "created"),
-    Index("ix_logins_address", "address", "created"),
+)
+
+browsers = Table(  # that have signed in as a user, see `labeling.throttling`
+    "browsers",
+    metadata,
+    Column("token", String, primary_key=True),  # SHA-256 of what the browser holds
+    Column("user_id", ForeignKey("users.id"), primary_key=True, index=True),
+    _created(),
 )
 
 projects = Table(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
@@ -39,6 +40,7 @@ def create_app(
     """
     app = FastAPI(title="Labeling", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.store, app.state.answer, app.state.idle, app.state.clock = store, answer, idle, clock
+    app.state.sign_ins = CapacityLimiter(people.HASHES)
     app.add_middleware(Guard)
     for module in (labeling, api, account, asking, operating):  # tried in turn, so the most used stand first
         app.include_router(module.router)

@@ -408,18 +408,6 @@ def test_switching_a_user_off_ends_the_sessions(sqlite: Store) -> None:
             people.add_user(tx, "cat", "short", "labeler", "g")
 
 
-def test_guesses_are_throttled_by_name_and_by_address(sqlite: Store) -> None:
-    with sqlite.write() as tx:
-        for _ in range(people.TRIES):
-            assert people.throttled(tx, "ann", "1.2.3.4") == 0
-            people.note_attempt(tx, "ann", "1.2.3.4")
-        assert 0 < people.throttled(tx, "ann", "5.6.7.8") <= people.WINDOW
-        assert people.throttled(tx, "bob", "1.2.3.4") == 0
-        for i in range(people.TRIES_ADDRESS):
-            people.note_attempt(tx, f"n{i}", "1.2.3.4")
-        assert people.throttled(tx, "bob", "1.2.3.4") > 0
-
-
 def test_held_is_nothing_after_an_answer(sqlite: Store) -> None:
     ann, queue = person(sqlite, "ann"), filled(sqlite, "vote", candidates(2, outputs=1))
     answer(sqlite, ann, queue, vote="up")
