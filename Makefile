@@ -4,11 +4,12 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run peek doctor compare experiments figure serve export up down label test architectures browser style quality prefect mlflow docs clean
+.PHONY: help run peek doctor compare experiments figure serve export up down label test architectures browser audit sbom style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+TOOLS := build/audit
 STATE := $(abspath $(or $(RLHF_STATE),.state))
 FOLDER := $(if $(RUN),.runs/$(RUN)/)
 
@@ -82,6 +83,20 @@ architectures: $(READY)  ## the pipeline on conversations with every architectur
 browser: $(READY)  ## drive a pipeline from Prefect's pages in Chromium, some minutes; screenshots: SCREENSHOTS=docs
 	RLHF_BROWSER=1 $(BIN)/python -m pytest tests/browser
 
+audit: $(READY) $(TOOLS)/.installed  ## ask PyPI for known vulnerabilities, and compare the licences of what is installed
+	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+	$(TOOLS)/bin/pip-licenses --python $(BIN)/python > build/licences.txt
+
+sbom: $(READY) $(TOOLS)/.installed  ## write build/sbom.cdx.json, the parts of the installation, for a release
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.cdx.json $(BIN)/python
+
+# the tools of both in an environment of their own, not in the product's
+$(TOOLS)/.installed: Makefile
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet pip-audit==2.10.1 pip-licenses==5.5.5 cyclonedx-bom==7.5.0
+	@touch $@
+
 style: $(READY)  ## format the code and mend what can be mended
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -118,7 +133,7 @@ $(READY): pyproject.toml constraints.txt
 	@# pip compiles on one core; a few files of a few packages are templates, not Python, and fail
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@# make both databases now and not in the first run, and their folder first: the two commands would race for it
-	@mkdir -p '$(STATE)'
-	@$(BIN)/python -c 'from tasks.runtime.tracking import connect; connect()' 2>/dev/null & mlflow=$$!; \
+	@umask 077; mkdir -p '$(STATE)'
+	@umask 077; $(BIN)/python -c 'from tasks.runtime.tracking import connect; connect()' 2>/dev/null & mlflow=$$!; \
 		PREFECT_HOME='$(STATE)/prefect' $(BIN)/prefect server database upgrade -y >/dev/null && wait $$mlflow
 	@touch $@

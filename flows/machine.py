@@ -19,7 +19,7 @@ import psutil
 
 from flows.run_state import read_state
 from rlhf.data.files import write_json
-from tasks.runtime.places import state_dir
+from tasks.runtime.places import state_dir, state_folder
 from tasks.runtime.tracking import PARENT_RUN
 
 
@@ -55,7 +55,7 @@ def recorded(name: str, flow_run: str, mlflow_run: str, folder: Path) -> Iterato
     record = Record(
         name, flow_run, mlflow_run, str(folder), socket.gethostname(), here.pid, here.create_time()
     )
-    path = _folder() / f"{flow_run}.json"
+    path = state_folder("runs") / f"{flow_run}.json"
     write_json(path, asdict(record))
     try:
         yield

@@ -19,7 +19,7 @@ import yaml
 from flows.params import RECIPES
 from rlhf.data.errors import DataError
 from rlhf.data.files import written_beside
-from tasks.runtime.places import state_dir
+from tasks.runtime.places import state_folder
 
 VOCABULARY, WIDTH, CONTEXT = 600, 32, 512
 
@@ -52,7 +52,7 @@ def smoke(recipe: str) -> Smoke:
     model = folder / "model.yaml"
     if model.is_file():
         told = yaml.safe_load(model.read_text())
-        place = state_dir() / "smoke" / recipe
+        place = state_folder("smoke") / recipe
         _tiny_base(told["architecture"], bool(told.get("chat")), list(_texts(rows)), place)
         changes |= {"base.path": str(place), "base.revision": None}
     if not rows.is_dir():

@@ -49,7 +49,7 @@ from rlhf.report.drawing import svg_text
 from rlhf.report.templates import inline_svg, page_template
 from rlhf.settings import SettingsError
 from tasks.runtime.errors import StageError, one_line_errors
-from tasks.runtime.places import state_dir
+from tasks.runtime.places import state_dir, state_folder
 from tasks.runtime.tracking import connect
 
 # What a run's numbers depend on, besides parameters.
@@ -163,7 +163,7 @@ def run_cell(cell: Cell) -> State:
         command += ["--set", f"{key}={json.dumps(value)}"]
     started = time.monotonic()
     log.info(f"{cell.size} seed {cell.seed}: started; its log: {log_of(cell.name)}")
-    log_of(cell.name).parent.mkdir(parents=True, exist_ok=True)
+    state_folder("sweep")
     shutil.rmtree(RUNS / cell.name, ignore_errors=True)  # a run that was cut off has left it, under this name
     with log_of(cell.name).open("w") as output:
         done = _run(command, output, {**os.environ, "PREFECT_API_URL": server})

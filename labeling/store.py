@@ -13,6 +13,7 @@ disk, and then waits for that together with the others (`labeling.postgresql.Flu
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -31,6 +32,7 @@ from labeling import postgresql, sqlite
 from labeling.rows import dumps
 from labeling.sqlite import Result
 from rlhf.data.errors import DataError
+from rlhf.data.private import private_file
 
 VERSION_TABLE = "feedback_version"  # named as the package was when the first stores were made
 
@@ -49,14 +51,20 @@ class Store:
 
     def __init__(self, url: str, create: bool = True) -> None:
         address = _understood(url)
-        self.url = address.render_as_string(hide_password=True)
+        self.url = _shown(address.render_as_string(hide_password=True))
         self.sqlite = address.get_backend_name() == "sqlite"
         if not self.sqlite and address.get_backend_name() != "postgresql":
             raise DataError(f"{self.url}: the label store runs on SQLite or PostgreSQL")
-        if self.sqlite and address.database:
+        if self.sqlite and address.database and address.database != ":memory:":
             if not create and not Path(address.database).exists():
                 raise DataError(f"{address.database}: no label store; `python -m labeling init` makes one")
-            Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                Path(address.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_file(Path(address.database))
+            except OSError as error:
+                raise DataError(
+                    f"{address.database}: cannot open the label store: {error.strerror}"
+                ) from None
         # Last in, first out, because the connection used last has what it read in its cache.
         options: dict[str, Any] = {"pool_size": 16, "max_overflow": 32, "pool_use_lifo": True}
         if not self.sqlite:
@@ -157,6 +165,11 @@ class Store:
         self.engine.dispose()
 
 
+def _shown(url: str) -> str:
+    """A URL without the password that its query may hold."""
+    return re.sub("(?<=password=)[^&]*", "***", url, flags=re.IGNORECASE)
+
+
 def _understood(url: str) -> sa.URL:
     """The parts of a URL, with the driver for PostgreSQL that this project installs."""
     url = url.replace("postgres://", "postgresql://", 1)
@@ -164,7 +177,9 @@ def _understood(url: str) -> sa.URL:
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
         return sa.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
+        # What cannot be read may hold a password anywhere.
+        shown = url if "@" not in url and "password" not in url.lower() else f"{url.partition(':')[0]}:***"
         raise DataError(
-            f"{url!r} is no database URL; use sqlite:////path/file.db or postgresql://user@host/name"
+            f"{shown!r} is no database URL; use sqlite:////path/file.db or postgresql://user@host/name"
         ) from None

@@ -11,6 +11,7 @@ from rlhf.data.contracts import COMPARISON, JUDGMENT, PROMPT
 from rlhf.data.conversations import transcript
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json
+from rlhf.data.private import private_file
 from rlhf.data.table import read_table
 from rlhf.judges.judge import Explains, Judge, PairedJudge, Row, blind_pairs
 from rlhf.judges.people import HumanJudge
@@ -20,7 +21,7 @@ from rlhf.measures.known_pairs import labelers_of, labelled_pairs, one_per_promp
 from rlhf.measures.trust_reasons import NO_MODEL
 from rlhf.settings import Evaluate, Settings
 from rlhf.world.judges import gold_judge, simulated_judge
-from tasks.runtime.places import state_dir
+from tasks.runtime.places import state_folder
 from tasks.runtime.stage import Stage
 
 FACTS, MODEL, PEOPLE = "data/gold/facts.parquet", "models/judge", "data/people/judgments.parquet"
@@ -70,7 +71,7 @@ def load_judge(name: str, settings: Settings, rows: Sequence[Row] = ()) -> Judge
         temperature=llm.temperature,
         reply_tokens=llm.reply_tokens,
     )
-    answers = state_dir() / "llm-judge.jsonl"
+    answers = private_file(state_folder() / "llm-judge.jsonl")
     return LlmJudge(endpoint, answers, max_requests=llm.max_requests, max_tokens=llm.max_tokens)
 
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlhf.data.private import OTHERS, private_folder
 from tasks.runtime.process import defaults
 
 STARTUP_SECONDS = 120  # the first start makes the database
@@ -44,12 +45,12 @@ def prefect_api() -> Iterator[None]:
     """
     from flows.services.processes import running_environment
     from tasks.runtime.locks import alone
-    from tasks.runtime.places import state_dir
+    from tasks.runtime.places import state_folder
     from tasks.runtime.tracking import connect
 
     for name, value in running_environment().items():
         os.environ.setdefault(name, value)
-    home = state_dir() / "prefect"
+    home = state_folder() / "prefect"
     with ExitStack() as starting:
         server = None
         if not _named():
@@ -111,7 +112,7 @@ class _Server:
 
 def _start_server(home: Path) -> _Server:
     """A server that is starting. It is stopped when this process ends."""
-    home.mkdir(parents=True, exist_ok=True)
+    private_folder(home)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # whoever connects waits until it is there
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
         process = subprocess.Popen(
@@ -119,6 +120,7 @@ def _start_server(home: Path) -> _Server:
             env={**os.environ, **defaults(), "PREFECT_HOME": str(home), "PREFECT__SERVER_EPHEMERAL": "1"},
             stdin=subprocess.PIPE,  # its end tells the server that this process was killed
             pass_fds=[listening.fileno()],
+            umask=OTHERS,
             start_new_session=True,  # Ctrl-C is for the run, which then tells the server
         )
     # Not at the end of the block: Prefect's client sends its last logs when the threads of this process end,

@@ -20,7 +20,8 @@ from flows.machine import is_alive
 from flows.services.settings import CONFIG, Config, load_config, sign_in_environment
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
-from tasks.runtime.places import state_dir
+from rlhf.data.private import OTHERS, private_file
+from tasks.runtime.places import state_dir, state_folder
 from tasks.runtime.process import defaults
 
 START_SECONDS = 120.0  # the first start makes the databases
@@ -61,8 +62,7 @@ def start(config: Config, service: Service) -> None:
     """Start a service and write its record, unless it runs; what it prints goes to its log."""
     if is_running(service.name):
         return
-    logs_folder().mkdir(parents=True, exist_ok=True)
-    log = logs_folder() / f"{service.name}.log"
+    log = private_file(state_folder("logs") / f"{service.name}.log")
     with log.open("ab") as handle:
         process = subprocess.Popen(
             service.command,
@@ -71,8 +71,11 @@ def start(config: Config, service: Service) -> None:
             stderr=subprocess.STDOUT,
             env={**base_environment(), **service.env},
             start_new_session=True,
+            # The worker's runs write worktrees, which have the modes of any checkout.
+            umask=-1 if service.name == "worker" else OTHERS,
         )
     url = config.url(service.name) if service.name != "worker" else None
+    state_folder("services")
     write_json(
         record_path(service.name),
         {
@@ -138,7 +141,7 @@ def base_environment() -> dict[str, str]:
         **os.environ,
         **defaults(),
         "RLHF_STATE": str(state),
-        "PREFECT_HOME": str(state / "prefect"),
+        "PREFECT_HOME": str(state_folder("prefect")),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONUNBUFFERED": "1",
     }

@@ -6,7 +6,7 @@ import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tasks.runtime.places import state_dir
+from tasks.runtime.places import state_folder
 
 
 @contextmanager
@@ -17,8 +17,7 @@ def alone(what: str, waiting: Callable[[], None] | None = None) -> Iterator[None
         what: the lock's name.
         waiting: called once if somebody else holds it.
     """
-    path = state_dir() / "locks" / what
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = state_folder("locks") / what
     with path.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from rlhf.data.private import private_folder
+
 CODE = ("rlhf/", "tasks/", "labeling/", "flows/", "mlflow/")
 # In a run's worktree: the dvc.lock that the checkout had. The worktree's own begins empty, because a stage
 # has outputs only once it has ended in this run; a run that ends early would otherwise show another's.
@@ -17,6 +19,16 @@ def state_dir() -> Path:
     if os.environ.get("RLHF_STATE"):
         return Path(os.environ["RLHF_STATE"]).resolve()
     return main_checkout() / ".state"
+
+
+def state_folder(name: str = "") -> Path:
+    """The state folder, or one in it, for its owner alone; made where it is missing."""
+    state = state_dir()
+    if os.environ.get("RLHF_STATE"):  # it may be a folder in which more lies: that one is not ours to close
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    else:
+        private_folder(state)
+    return private_folder(state / name) if name else state
 
 
 def main_checkout() -> Path:

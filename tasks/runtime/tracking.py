@@ -9,9 +9,10 @@ from typing import Any
 
 import psutil
 
+from rlhf.data.private import private_file, private_folder
 from tasks.runtime.errors import StageError
 from tasks.runtime.faults import tracking_fault
-from tasks.runtime.places import git_commit, state_dir
+from tasks.runtime.places import git_commit, state_dir, state_folder
 
 EXPERIMENT = "rlhf-pipeline"
 FINAL = "final/"  # opens the names of a run's final figures in MLflow, which are no points of its curves
@@ -47,8 +48,9 @@ def _connect() -> None:
     # Curves in batches of a second. Without this the end of a training waits two seconds for an empty queue.
     os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        state = state_dir()
-        state.mkdir(parents=True, exist_ok=True)
+        state = state_folder()
+        private_file(state / "mlflow.db")
+        private_folder(state / "mlartifacts")
         mlflow.set_tracking_uri(store_uri())
         if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
             MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())

@@ -10,19 +10,21 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 import yaml
-from conftest import ROOT, free_port
+from conftest import PATIENCE, ROOT, free_port
 
+from flows.services import processes, up
 from flows.services import settings as service_settings
-from flows.services import up
 from flows.services.catalogue import services
 from flows.services.guarded import authorization
-from flows.services.processes import running_environment, start, wait_until_well
+from flows.services.processes import record_of, running_environment, start, wait_until_well
 from flows.services.settings import load_config
 from labeling.web.origin import foreign
 from rlhf.data.errors import DataError
 
+PASSWORD = "s3cret:words of a proxy"
 HARMLESS = {  # reads that change nothing, one of them by the method that a hostile page would use
     "prefect": ("/api/flow_runs/count", b"{}"),
     "mlflow": ("/api/2.0/mlflow/experiments/search?max_results=1", None),
@@ -40,17 +42,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[service_setting
         patch.chdir(folder)
         patch.setenv("RLHF_STATE", str(folder / ".state"))
         patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("A_PASSWORD", "s3cret:word")
+        patch.setenv("A_PASSWORD", PASSWORD)
         Path("services.yaml").write_text(yaml.safe_dump({"sign_in": "ann:${A_PASSWORD}", **ports}))
         config = load_config()
         wanted = [service for service in services(config) if service.name in HARMLESS]
         up.connect_locally()
-        for service in wanted:
-            start(config, service)
-        for service in wanted:
-            wait_until_well(service)
-        yield config
-        up.down()
+        patch.setattr(processes, "START_SECONDS", PATIENCE)
+        try:
+            for service in wanted:
+                start(config, service)
+            for service in wanted:
+                wait_until_well(service)
+            yield config
+        finally:
+            up.down()
 
 
 def status(config: service_settings.Config, name: str, headers: dict[str, str]) -> int:
@@ -98,7 +103,7 @@ def test_a_foreign_page_opens_no_websocket(served: service_settings.Config) -> N
 def test_programs_find_the_password_in_their_environment(
     served: service_settings.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("A_PASSWORD", "s3cret:word")
+    monkeypatch.setenv("A_PASSWORD", PASSWORD)
     monkeypatch.chdir(os.environ["RLHF_STATE"] + "/..")
     env = running_environment()
     program = (
@@ -116,10 +121,26 @@ def test_programs_find_the_password_in_their_environment(
         if path.suffix in (".json", ".log")
     ]
     assert written
-    assert not any("s3cret" in text for text in written)
+    assert not any(PASSWORD in text for text in written)
+    for service in services(served):
+        process = psutil.Process(record_of(service.name)["pid"]) if service.name in HARMLESS else None
+        for running in [process, *process.children(recursive=True)] if process else []:
+            assert not any("s3cret" in word for word in running.cmdline())  # which everybody may read
     monkeypatch.delenv("A_PASSWORD")
     with pytest.raises(DataError, match="the environment variable A_PASSWORD is not set"):
         running_environment()
+
+
+def test_no_other_user_can_look_into_what_the_services_keep(served: service_settings.Config) -> None:
+    state = Path(os.environ["RLHF_STATE"])
+    kept = [state, *state.rglob("*")]
+    names = {path.name for path in kept}
+    assert {"mlflow.db", "prefect.db", "labels.db", "label.log", "mlflow.json", "mlartifacts"} <= names
+    open_ = [str(path) for path in kept if path.stat().st_mode & 0o077 and path.parent == state]
+    assert open_ == []
+    assert not [
+        p for p in kept if p.stat().st_mode & 0o077 and p.suffix in (".db", ".log", ".db-wal", ".db-shm")
+    ]
 
 
 @pytest.mark.parametrize("name", ["prefect", "mlflow"])
@@ -151,6 +172,7 @@ def test_pages_say_what_a_browser_may_load(served: service_settings.Config) -> N
         ("host: rlhf.example.org", "host rlhf.example.org lets other machines in"),
         ("sign_in: ann:word", "sign_in: take the password from the environment"),
         ("sign_in: '${SECRET_WORD}'", "sign_in: String should match pattern"),
+        ("sign_in: 'ann:${SECRET_WORD}'", "sign_in: the password needs at least 16 characters"),
     ],
 )
 def test_other_machines_are_not_let_in_without_a_password(
@@ -167,7 +189,7 @@ def test_other_machines_are_not_let_in_without_a_password(
 def test_names_are_those_of_the_settings_and_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SECRET_WORD", "word")
+    monkeypatch.setenv("SECRET_WORD", "a word of sixteen")
     (tmp_path / "services.yaml").write_text(
         "host: 0.0.0.0\nnames: [rlhf.example.org]\nsign_in: 'ann:${SECRET_WORD}'"
     )
