@@ -14,7 +14,9 @@ if __name__ == "__main__":  # before a library is loaded
 
 import argparse
 import os
+import traceback
 from collections.abc import Collection
+from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -38,6 +40,7 @@ HEADERS = {
 class Handler(SimpleHTTPRequestHandler):
     """Files under `reports/` of a run; the list of runs at `/`."""
 
+    timeout = 60  # seconds without a byte after which a connection is closed
     runs = RUNS
     names: Collection[str] = ()
     secret: str | None = None
@@ -50,6 +53,8 @@ class Handler(SimpleHTTPRequestHandler):
         reason = foreign(self.headers.get("Host", ""), self.headers.get("Origin"), self.names)
         if reason:
             self.send_error(403, explain=f"refused: {reason}")
+        elif not _is_plain(self.path):
+            self.send_error(400, explain="refused: no page has such an address")
         elif not signed_in(self.headers.get("Authorization"), self.secret):
             body = b"sign in\n"
             self.send_response(401)
@@ -70,10 +75,11 @@ class Handler(SimpleHTTPRequestHandler):
     def translate_path(self, path: str) -> str:
         """The file of a URL; a path that does not exist for every file that may not be seen."""
         parts = [part for part in unquote(urlsplit(path).path).split("/") if part]
-        wanted = self.runs.joinpath(*parts).resolve()
-        allowed = len(parts) > 1 and parts[1] == "reports"
-        if allowed and wanted.is_relative_to((self.runs / parts[0] / "reports").resolve()):
-            return str(wanted)
+        if len(parts) > 1 and parts[1] == "reports" and parts[0] not in (".", ".."):
+            with suppress(OSError, RuntimeError):  # a name that is too long, links in a circle
+                wanted = self.runs.joinpath(*parts).resolve()
+                if wanted.is_relative_to((self.runs / parts[0] / "reports").resolve()):
+                    return str(wanted)
         return str(self.runs / "-" / "not-there")
 
     def list_directory(self, path: Any) -> None:
@@ -88,12 +94,26 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
     def _index(self) -> None:
-        body = runs_page(self.runs).encode()
+        try:
+            body = runs_page(self.runs).encode()
+        except Exception:  # whatever lies in a worktree, whoever asks gets an answer, and the log says why
+            traceback.print_exc()
+            self.send_error(500)
+            return
         self.send_response(200)
         self.send_header("Content-Type", "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _is_plain(target: str) -> bool:
+    """Whether a request's target is a path of printable characters, as every link of the pages is."""
+    try:
+        path = urlsplit(target).path
+    except ValueError:  # //[
+        return False
+    return path.startswith("/") and target.isascii() and unquote(path).isprintable()
 
 
 def main() -> None:
