@@ -38,11 +38,13 @@ from labeling.schema import (
 from labeling.versions import cut_version, new_labels
 from labeling.web.fields import LONG, MOST, NAME, Id, OptionalId, Text
 from labeling.web.pages import page
-from labeling.web.security import Operator
+from labeling.web.security import MOST_BYTES, Operator
 from labeling.work import Gone
 from rlhf.data.errors import DataError
+from rlhf.data.formats.limits import at_most
 
 router = APIRouter(prefix="/operate", tags=["operating"])
+MOST_UNPACKED = 16 * MOST_BYTES  # that a packed file of items may hold
 ROWS = 100  # of the audit log, or of flags, on a page
 Name = Annotated[Text, Form(max_length=NAME)]
 PathName = Annotated[Text, Query(max_length=NAME)]
@@ -177,7 +179,8 @@ def fill_queue(
         path = Path(folder) / f"items{Path(name).suffix[:10]}"
         path.write_bytes(file.file.read())
         try:
-            candidates = read_candidates(path, name)
+            with at_most(MOST_UNPACKED):
+                candidates = read_candidates(path, name)
         except DataError as error:
             raise DataError(str(error).replace(str(path), name)) from None
     with request.app.state.store.write() as tx:

@@ -22,9 +22,9 @@ from typing import IO
 import pyarrow as pa
 
 from rlhf.data.errors import DataError
+from rlhf.data.formats.limits import LARGEST, MOST_FILES
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
-LARGEST = 20 << 30  # bytes that an archive may unpack to
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
@@ -47,16 +47,20 @@ def unpacked(path: Path) -> Path:
 def _unpacked(path: Path, size: int, changed: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="unpacked-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    room = min(LARGEST, shutil.disk_usage(folder).free // 2)
-    total = 0
+    room = min(LARGEST.get(), shutil.disk_usage(folder).free // 2)
+    total = number = 0
     try:
         with _members(path) as members:
             for name, bytes_, content in members:
-                total += bytes_
+                total, number = total + bytes_, number + 1
                 if total > room:
                     raise DataError(
                         f"{path}: unpacks to more than {room >> 20} MiB; unpack it where there is room, and "
                         "name the folder"
+                    )
+                if number > MOST_FILES:
+                    raise DataError(
+                        f"{path}: holds more than {MOST_FILES:,} files; unpack it and name the folder"
                     )
                 inside = PurePosixPath(name)
                 if inside.is_absolute() or ".." in inside.parts or "\\" in name or ":" in name[:2]:

@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 
 from rlhf.data.errors import DataError
+from rlhf.data.formats.limits import Bounded
 
 COMPRESSIONS = (".gz", ".zst")
 _TRY = {".gz": "gzip -t", ".zst": "zstd -t"}
@@ -25,7 +26,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """A file's bytes from its beginning, unpacked; what is damaged or cut off is seen where it is read.
 
     Raises:
-        DataError: the file is empty, or what is packed in it is damaged or cut off.
+        DataError: the file is empty, or what is packed in it is damaged, cut off, or more than
+            `limits.LARGEST`.
     """
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty")
@@ -45,9 +47,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _unpacked(path: Path, packing: str) -> BinaryIO:
-    if packing == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression="zstd"), 1 << 20))
+    packed = gzip.GzipFile(path) if packing == ".gz" else pa.input_stream(str(path), compression="zstd")
+    return cast(BinaryIO, io.BufferedReader(Bounded(path, cast(BinaryIO, packed)), 1 << 20))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -16,6 +17,7 @@ from layout_reading import read_path
 from rlhf.data.errors import DataError
 from rlhf.data.formats import archives
 from rlhf.data.formats.archives import unpacked
+from rlhf.data.formats.limits import at_most
 from rlhf.data.layouts.layout import Notes
 from rlhf.data.reading import Source, read
 from rlhf.data.sources import source_hash
@@ -118,10 +120,8 @@ def test_too_much_or_too_little_is_refused_and_leaves_nothing(
         made = tmp_path / f"unpacked-{name}"
         made.mkdir()
         path = pack(tmp_path / name)
-        with monkeypatch.context() as small:
-            small.setattr(archives, "LARGEST", 10)
-            with pytest.raises(DataError, match="unpacks to more than 0 MiB"):
-                unpacked(path)
+        with at_most(10), pytest.raises(DataError, match="unpacks to more than 0 MiB"):
+            unpacked(path)
         assert not made.exists()
     for path in (tmp_path / "big.zip", tmp_path / "big.tar.gz"):
         made = tmp_path / f"cut-{path.name}"
@@ -130,3 +130,29 @@ def test_too_much_or_too_little_is_refused_and_leaves_nothing(
         with pytest.raises(DataError, match="damaged, cut off or locked"):
             unpacked(path)
         assert not made.exists()
+
+
+def test_an_archive_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_FILES", 1)
+    assert unpacked(zipped(tmp_path / "one.zip")).is_dir()
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("a.jsonl", LINES)
+        archive.writestr("b.jsonl", LINES)
+    with pytest.raises(DataError, match="holds more than 1 files"):
+        unpacked(tmp_path / "two.zip")
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl.gz", "pairs.csv.gz", "pairs.jsonl.zst", "pairs.parquet.gz"])
+def test_a_packed_file_that_unpacks_to_too_much_is_refused(name: str, tmp_path: Path) -> None:
+    """By a small limit; what such a file could fill is the memory or the disk."""
+    path, content = tmp_path / name, LINES * 100
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(content))
+    else:
+        with pa.output_stream(str(path), compression="zstd") as file:
+            file.write(content)
+    assert path.stat().st_size < 1000 < len(content)
+    with at_most(1000), pytest.raises(DataError, match="unpacks to more than 0 MiB; bring it unpacked"):
+        read_path(path)
+    if ".jsonl" in name:
+        assert len(read_path(path)[0]) == 100
