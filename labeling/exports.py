@@ -19,6 +19,7 @@ from labeling.rows import dumps
 from rlhf.data.contracts import Contract
 from rlhf.data.errors import DataError
 from rlhf.data.files import write_json, written_beside
+from rlhf.data.formats.formulas import MARK, SAID, guarded
 from rlhf.data.table import write_table
 
 FORMATS = ("parquet", "jsonl", "csv")
@@ -50,6 +51,8 @@ def export(
         whole.update(f"{name}\0{digest}\n".encode())
         manifest["tables"][name] = {"rows": len(rows), "sha256": digest}
     manifest["content_hash"] = whole.hexdigest()
+    if form == "csv":
+        manifest[SAID] = f"a text that a spreadsheet would run has {MARK} before it"
     with written_beside(folder) as beside:
         beside.mkdir()
         for name, rows in contents.items():
@@ -80,4 +83,6 @@ def _write(path: Path, contract: Contract, rows: list[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return guarded(value)
+    return value if value is None else json.dumps(value, ensure_ascii=False)

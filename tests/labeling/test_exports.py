@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from labeling.work import next_work
 from rlhf.data.contracts import COMPARISON, DEMONSTRATION, JUDGMENT, row_id
 from rlhf.data.errors import DataError
 from rlhf.data.files_source import files
+from rlhf.data.formats.csv_files import read_csv
 from rlhf.data.reading import Source
 from rlhf.data.table import read_table
 
@@ -182,4 +184,44 @@ def test_votes_of_a_version_are_not_trained_on_and_that_is_said(tmp_path: Path) 
         [line for line in said if "1 votes are not trained on from the store: export them" in line]
         == said
         != []
+    )
+
+
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(1)",
+    "\t=1",
+    " =1",
+    "'=1",
+    "''",
+    "- a point\n- another",
+    "a = 1",
+    "\uff1d1",
+]
+
+
+def test_no_text_of_a_csv_export_is_a_formula_and_each_comes_back(sqlite: Store, tmp_path: Path) -> None:
+    """A spreadsheet would run them; a file apart from its manifest is anybody's and read as it is."""
+    ann = person(sqlite, "@ann", group="=group")
+    queue = filled(sqlite, "edit", [Candidate(f"{text}p", (f"{text}o",), ("=sft",)) for text in FORMULAS])
+    for text in FORMULAS:
+        answer(sqlite, ann, queue, text=f"{text}e")
+    with sqlite.read() as tx:
+        export(tx, "p", tmp_path / "csv", "csv")
+        rows = tables(tx, "p")["demonstrations"]
+    for name in ("demonstrations", "labels"):
+        with (tmp_path / f"csv/{name}.csv").open(newline="", encoding="utf-8") as file:
+            cells = [cell for row in list(csv.reader(file))[1:] for cell in row]
+        assert len(cells) > 50
+        assert not [cell for cell in cells if cell.strip()[:1] in ("=", "+", "-", "@", "\uff1d")]
+    path = tmp_path / "csv/demonstrations.csv"
+    read = [row for _, row in read_csv(path, ".csv", pytest.fail, print)]
+    for column in ("prompt", "completion", "writer_id"):
+        assert [row[column] for row in read] == [row[column] for row in rows]
+    alone = tmp_path / "alone.csv"
+    alone.write_bytes(path.read_bytes())
+    assert [row["writer_id"] for _, row in read_csv(alone, ".csv", pytest.fail, print)] == ["'@ann"] * len(
+        rows
     )

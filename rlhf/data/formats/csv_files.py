@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rlhf.data.errors import DataError
 from rlhf.data.formats.compressed import opened
+from rlhf.data.formats.formulas import is_guarded, unguarded
 from rlhf.data.formats.text_files import Fault, text_lines
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -37,6 +38,7 @@ def read_csv(
         DataError: the file is not UTF-8, has no header, or the header names a column twice.
     """
     csv.field_size_limit(2**31 - 1)
+    marked = is_guarded(path)
     with opened(path) as file:
         lines = _lines(path, text_lines(file, path))
         header, delimiter = _header(path, kind, lines)
@@ -64,6 +66,8 @@ def read_csv(
             if len(cells) != len(names):
                 fault(f"row {number}", _cells(len(cells), len(names), delimiter), cells)
                 continue
+            if marked:
+                cells = [unguarded(cell) for cell in cells]
             yield number, {name: cells[place] or None for place, name in kept}
 
 
