@@ -18,6 +18,7 @@ from rlhf.measures.display import (
     p_text,
     signed,
 )
+from rlhf.report.markdown import bullets, table
 from rlhf.report.templates import page_template
 
 Result = Mapping[str, Any]  # of rlhf.measures.comparison.compare_runs
@@ -54,7 +55,7 @@ def comparison_page(result: Result) -> str:
 
 def comparison_markdown(result: Result) -> str:
     """Verdict and tables as Markdown, for the Prefect artifact."""
-    parts = ["\n".join(f"- {_plain(line)}" for line in (*result["verdict"], *result["warnings"]))]
+    parts = [bullets((*result["verdict"], *result["warnings"]))]
     parts.append(_markdown_table(*run_table(result)))
     parts.append(_markdown_table(*pair_table(result)))
     for title, (header, rows) in {
@@ -87,10 +88,10 @@ def print_comparison(result: Result) -> None:
         console.print(f"warning: {line}", markup=False)
     for title, (header, rows) in tables.items():
         if rows:
-            table = Table(*header, box=box.SIMPLE_HEAD, title=title, title_justify="left")
+            shown = Table(*header, box=box.SIMPLE_HEAD, title=title, title_justify="left")
             for row in rows:
-                table.add_row(*map(_no_markup, row))
-            console.print(table)
+                shown.add_row(*map(_no_markup, row))
+            console.print(shown)
 
 
 def run_table(result: Result) -> tuple[list[str], list[list[str]]]:
@@ -172,24 +173,7 @@ def run_cost(run: Mapping[str, Any]) -> str:
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    table = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in row) + " |" for row in table)
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown and the HTML in it leave alone: names of runs come from outside."""
-    for char, entity in {
-        "&": "&amp;",
-        "<": "&lt;",
-        ">": "&gt;",
-        "|": "&#124;",
-        "`": "&#96;",
-        "[": "&#91;",
-    }.items():
-        text = text.replace(char, entity)
-    return text
+    return table(header, rows) if rows else ""
 
 
 def _no_markup(text: str) -> str:

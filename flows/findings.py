@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.data.files import read_json
+from rlhf.report.markdown import table
 
 FILES = {"validate": "metrics/findings.json", "validate-comparisons": "metrics/findings-comparisons.json"}
 
@@ -24,23 +25,15 @@ def findings_markdown(stage: str) -> str | None:
     findings += read_json(run).get("drift", []) if run.is_file() else []
     if not findings:
         return "Every row keeps every rule."
-    lines = ["| table | what should hold | severity | rows | such as | mend |", "|---|---|---|---|---|---|"]
-    for finding in findings:
-        rows = "" if finding["rows"] is None else finding["rows"]
-        cells = [
+    rows = [
+        [
             finding["table"],
             finding["text"],
             finding["severity"],
-            rows,
+            "" if finding["rows"] is None else finding["rows"],
             finding["example"],
             finding["mend"],
         ]
-        lines.append("| " + " | ".join(_plain(str(cell)) for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """A text whose signs mean nothing in Markdown or HTML: it may come from a row."""
-    for sign in "\\`*_{}[]()#+!|~":
-        text = text.replace(sign, "\\" + sign)
-    return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").split())
+        for finding in findings
+    ]
+    return table(["table", "what should hold", "severity", "rows", "such as", "mend"], rows)

@@ -23,17 +23,11 @@ from rlhf.data.contracts import COMPARISON
 from rlhf.data.table import read_table
 from rlhf.measures.display import count_text
 from rlhf.measures.summary import judge_label, verdict
+from rlhf.report.markdown import bullets, plain, table
 from rlhf.report.page import SOURCES
-from rlhf.report.templates import visible
 from tasks.graph import flat
 
 UNKNOWN = "unknown"  # the Hub's own word for a licence that nobody stated
-_MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {char: f"\\{char}" for char in "\\`*_[]|#~$!"}
-
-
-def plain(text: Any) -> str:
-    """Text in one line that Markdown and the HTML in it leave as it is."""
-    return "".join(_MARKUP.get(char, char) for char in " ".join(visible(str(text)).split()))
 
 
 def model_card(named: NamedPolicy, sampling: Sampling, proof: Sequence[str], chat: bool) -> str:
@@ -56,7 +50,7 @@ def model_card(named: NamedPolicy, sampling: Sampling, proof: Sequence[str], cha
         "## Use",
         *_use(named, sampling, chat),
         "## This export",
-        "\n".join(f"- {plain(line)}" for line in proof),
+        bullets(proof),
         "## Limits",
         "\n".join(f"- {line}" for line in _limits(run, chat)),
     ]
@@ -200,11 +194,11 @@ def _origin(run: _Run) -> list[tuple[str, str]]:
         for path in ("data/raw", "data/prepared")
         if path in run.hashes
     ]
-    for table in ("demonstrations", "comparisons"):
-        splits = {name: split["rows"] for name, split in run.prepared.get(table, {}).items() if split["rows"]}
+    for kind in ("demonstrations", "comparisons"):
+        splits = {name: split["rows"] for name, split in run.prepared.get(kind, {}).items() if split["rows"]}
         if splits:
             parts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
-            rows.append((table.capitalize(), f"{sum(splits.values()):,} ({parts})"))
+            rows.append((kind.capitalize(), f"{sum(splits.values()):,} ({parts})"))
     rows += _ranked(run)
     if run.evaluation:
         judge = run.evaluation["judge"]
@@ -246,8 +240,7 @@ def _ranked(run: _Run) -> list[tuple[str, str]]:
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     if not rows:
         return "Nothing that came with it says so."
-    lines = [f"| {plain(name)} | {plain(text)} |" for name, text in rows]
-    return "\n".join(["| | |", "|---|---|", *lines])
+    return table(["", ""], rows)
 
 
 def _use(named: NamedPolicy, sampling: Sampling, chat: bool) -> list[str]:

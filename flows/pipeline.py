@@ -49,6 +49,7 @@ from flows.upfront import refuse
 from flows.verdict import verdict_markdown
 from flows.workspace import enter, free_name, save_experiment
 from rlhf.data.errors import DataError
+from rlhf.report.markdown import fenced
 from rlhf.settings import Settings, SettingsError
 from tasks.runtime.errors import StageError, printable
 from tasks.runtime.locks import alone
@@ -96,7 +97,7 @@ def _show_data(settings: Settings) -> None:
     """Show in Prefect what the user's files were recognised as and hold, before a rule decides on them."""
     create_markdown_artifact(
         key="data",
-        markdown="```\n" + "\n".join(printable(line) for line in lines(look(settings), settings)) + "\n```",
+        markdown=fenced(printable(line) for line in lines(look(settings), settings)),
         description="What the data were recognised as, and what they hold",
     )
 

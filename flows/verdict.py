@@ -9,6 +9,7 @@ from flows.known_standing import known_standing
 from rlhf.data.files import read_json
 from rlhf.measures.display import LABELS, in_order, interval_text, level_text, number
 from rlhf.measures.summary import judge_label
+from rlhf.report.markdown import bullets, table
 
 
 def verdict_rows(folder: Path) -> tuple[list[str], list[list[str]]]:
@@ -69,24 +70,22 @@ def gate_lines(folder: Path) -> list[str]:
 
 def verdict_markdown(folder: Path) -> str:
     """Table and gate as Markdown, for the Prefect artifact."""
-    header, rows = verdict_rows(folder)
-    table = [header, ["---"] * len(header), *rows]
-    text = "\n".join("| " + " | ".join(row) + " |" for row in table)
-    return text + "\n\n" + "\n".join(f"- {line}" for line in gate_lines(folder))
+    return table(*verdict_rows(folder)) + "\n\n" + bullets(gate_lines(folder))
 
 
 def show_verdict(folder: Path, where: dict[str, str]) -> None:
     """Print the table, the gate, and where to look further: what there is -> where it is."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
     header, rows = verdict_rows(folder)
-    table = Table(*header, box=box.SIMPLE_HEAD, title="Preferred to the reference")
+    shown = Table(*header, box=box.SIMPLE_HEAD, title="Preferred to the reference")
     for row in rows:
-        table.add_row(*row)
-    console.print(table)
+        shown.add_row(*map(escape, row))
+    console.print(shown)
     first, *rules = gate_lines(folder)
     console.print(first, markup=False)
     for rule in rules:

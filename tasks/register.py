@@ -38,6 +38,7 @@ from rlhf.measures.gate import decide
 from rlhf.report.charts import calibration_charts, overoptimisation_charts, preference_chart
 from rlhf.report.curves import curve_charts
 from rlhf.report.drawing import write_charts
+from rlhf.report.markdown import bullets, plain
 from rlhf.report.page import render_report
 from tasks.graph import content_hash, flat, stage_params
 from tasks.judging import judge_policy
@@ -295,13 +296,13 @@ def describe(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
     ppo, judge = evaluation["policies"]["ppo"], evaluation["judge"]
     paragraphs = [
         f"PPO policy, preferred to the reference {rate_text(ppo)}, n = {evaluation['n']}, "
-        f"judge {judge['name']} ({judge['kind']}).",
+        f"judge {plain(judge['name'])} ({plain(judge['kind'])}).",
         f"{'Promoted' if decision['promoted'] else 'Not promoted'} to @{CHAMPION}:",
     ]
     order = sorted(decision["rules"], key=lambda rule: rule["held"])
-    lines = [f"- {rule['rule']} {'held' if rule['held'] else 'failed'}: {rule['detail']}" for rule in order]
-    lines += [f"- warning: {line}" for line in decision["warnings"]]
-    return "\n\n".join(paragraphs) + "\n" + "\n".join(lines)
+    lines = [f"{rule['rule']} {'held' if rule['held'] else 'failed'}: {rule['detail']}" for rule in order]
+    lines += [f"warning: {line}" for line in decision["warnings"]]
+    return "\n\n".join(paragraphs) + "\n" + bullets(lines)
 
 
 def write_report(stage: Stage, gate: Mapping[str, Any]) -> None:

@@ -284,7 +284,7 @@ def test_hostile_text_in_the_card_stays_text() -> None:
     assert "\x00" not in text
     assert "\n# Heading" not in text
     assert plain("a|b [x](http://y) `c` *d*\n---\n# e <b>") == (
-        "a\\|b \\[x\\](http://y) \\`c\\` \\*d\\* --- \\# e &lt;b&gt;"
+        "a\\|b \\[x\\](http\\://y) \\`c\\` \\*d\\* --- \\# e &lt;b&gt;"
     )
 
 

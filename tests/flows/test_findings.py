@@ -27,7 +27,7 @@ def test_findings_are_a_table_in_which_no_text_of_a_row_is_markup(
     head, _, first, second = told.splitlines()
     assert head.count("|") == 7
     assert "| warn | 1234 |" in first
-    assert "\\[x\\]\\(http://y\\) \\| &lt;b&gt; z" in first
+    assert "\\[x\\](http\\://y) \\| &lt;b&gt; z" in first
     assert "| warn |  |" in second
     assert "<script" not in told
 

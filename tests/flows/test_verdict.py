@@ -46,3 +46,29 @@ def test_the_verdict_names_judge_count_and_interval(
     assert "reports/report.html" in out
     row = "| PPO | 0.660 | 0.620 to 0.700 | 500 | gold preference | 4.25 |"
     assert row in verdict.verdict_markdown(tmp_path)
+
+
+def test_no_name_in_the_verdict_is_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge's name and the slices of a rule come from services and from rows."""
+    monkeypatch.setattr(
+        verdict, "standing", lambda folder: registry.Standing("rlhf-policy", "3", False, "3", "", "")
+    )
+    hostile = "<img src=x> | ![x](https://evil.example/p) [red]"
+    judge = EVALUATION["judge"] | {"name": hostile}
+    rules = [{"rule": "slices", "held": False, "detail": hostile}]
+    for path, content in {
+        "metrics/evaluation.json": EVALUATION | {"judge": judge},
+        "runs/register.json": {"gate": GATE | {"rules": rules, "warnings": [hostile + "\n# Heading"]}},
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(json.dumps(content))
+    shown = verdict.verdict_markdown(tmp_path)
+    assert "<img" not in shown
+    assert "![x](" not in shown
+    assert "https://" not in shown
+    assert "\n# Heading" not in shown
+    monkeypatch.setenv("COLUMNS", "400")
+    verdict.show_verdict(tmp_path, {})
+    assert hostile in capsys.readouterr().out  # the terminal shows it as it is
