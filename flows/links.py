@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -50,7 +51,7 @@ def publish_state(state: RunState, flow_run: str, parent: str, tree: Path) -> No
 
 def links(state: RunState, parent: str, tree: Path) -> str:
     """How far the run came, where it is in MLflow and DVC, and the pages that it wrote, as Markdown."""
-    store = mlflow.get_tracking_uri()
+    store = re.sub("(?<=://)[^/@]*@", "", mlflow.get_tracking_uri())  # a name and a password are for no page
     run = f"`{state.name}`, id `{parent}`, in the experiment `rlhf-pipeline`"
     if store.startswith("http"):
         experiment = mlflow.get_run(parent).info.experiment_id

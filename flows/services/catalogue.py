@@ -41,6 +41,10 @@ def services(config: Config) -> list[Service]:
         port = str(getattr(config, service).port)
         return [python, "-m", module, *arguments, "--host", host, "--port", port, *names]
 
+    # Names on loopback are those of a proxy in front. Without its word all who label would seem to be at one
+    # address, where wrong passwords for a name keep out everybody who signs in under it for the first time.
+    proxy = ["--behind-proxy"] if config.names and is_loopback(host) else []
+
     worker = ["--pool", config.worker.pool, "--type", "process", "--name", WORKER]
     worker += ["--limit", str(config.worker.runs)]
     return [
@@ -64,7 +68,7 @@ def services(config: Config) -> list[Service]:
         ),
         Service(
             "label",
-            served("flows.label", "label"),
+            served("flows.label", "label", *proxy),
             {**api, **labels},
             lambda: answers(config.url("label")),
         ),

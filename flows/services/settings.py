@@ -16,6 +16,7 @@ from rlhf.data.hosts import is_loopback
 from rlhf.judges.endpoints import DEFAULT
 
 CONFIG = Path("services.yaml")
+SHORTEST_PASSWORD = 16
 EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
@@ -102,6 +103,12 @@ def load_config(path: Path = CONFIG) -> Config:
         raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if config.sign_in and "${" not in written["sign_in"]:
         raise DataError(f"{path}: sign_in: take the password from the environment: rlhf:${{RLHF_PASSWORD}}")
+    if config.sign_in and len(config.sign_in.partition(":")[2]) < SHORTEST_PASSWORD:
+        raise DataError(
+            f"{path}: sign_in: the password needs at least {SHORTEST_PASSWORD} characters, because nothing "
+            "limits how often it is guessed; python -c 'import secrets; print(secrets.token_urlsafe())' "
+            "makes one"
+        )
     if not (is_loopback(config.host) or config.sign_in):
         raise DataError(
             f"{path}: host {config.host} lets other machines in, so Prefect and MLflow need a password: "

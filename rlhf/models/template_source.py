@@ -38,7 +38,7 @@ def settled(source: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, A
         DataError: the template is no Jinja, never reads an argument, or no date is in `today`.
     """
     try:
-        tree = Environment(extensions=[_Generation, loopcontrols]).parse(source)
+        tree = Environment(extensions=[_Generation, loopcontrols]).parse(source)  # noqa: S701 (read, not run)
     except TemplateSyntaxError as error:
         raise DataError(
             f"the chat template is no Jinja template: line {error.lineno}: {error.message}"

@@ -54,6 +54,16 @@ class Llm(Section):
         le=100_000,
     )
 
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, url: str | None) -> str | None:
+        if url and ("@" in url or "?" in url):
+            raise ValueError(
+                "it holds a name, a password or a query, and parameters are shown on every page of a run; "
+                "put the key into the variable that evaluate.llm.key_variable names"
+            )
+        return url
+
 
 class Evaluate(Section):
     """Human-vs-reference evaluation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing":
         return f"{key}: {error['msg']}"
     if error["type"] != "extra_forbidden":
-        return f"{key}: {error['msg']}, got {error['input']!r}"
+        got = re.sub(
+            "(?<=://)[^/]*@|(?<=[?]).*", "***", repr(error["input"])
+        )  # what may be a secret of a URL
+        return f"{key}: {error['msg']}, got {got}"
     if variant and len(place) == 2:
         kind = variant.model_fields["type"].default
         others = [name for name, other in BASES.items() if place[1] in other.model_fields]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def _connect() -> None:
     os.environ.setdefault("MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS", "1")
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         state = state_folder()
-        private_file(state / "mlflow.db")
-        private_folder(state / "mlartifacts")
+        with suppress(OSError):  # what is wrong with the disk, the store says better
+            private_file(state / "mlflow.db")
+            private_folder(state / "mlartifacts")
         mlflow.set_tracking_uri(store_uri())
         if MlflowClient().get_experiment_by_name(EXPERIMENT) is None:
             MlflowClient().create_experiment(EXPERIMENT, artifact_location=(state / "mlartifacts").as_uri())

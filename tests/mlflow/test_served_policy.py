@@ -15,6 +15,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
+import yaml
 from chat_policies import adapted_policy, saved, small_policy
 from conftest import ROOT
 from mlflow.exceptions import MlflowException
@@ -224,6 +225,19 @@ def test_it_needs_nothing_but_the_rooms_beside_it(chat, chat_folder, tmp_path) -
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == chat.predict([TURNS])
+
+
+def test_what_loading_it_executes_is_code_beside_the_weights_and_no_pickle(chat_folder) -> None:
+    """docs/security.md says what whoever can write to the store can make others run: these files."""
+    suffixes = {path.suffix for path in chat_folder.rglob("*") if path.is_file()}
+    assert suffixes <= {".py", ".json", ".jinja", ".safetensors", ".yaml", ".txt", "", ".j2"}, suffixes
+    flavor = yaml.safe_load((chat_folder / "MLmodel").read_text())["flavors"]["python_function"]
+    assert flavor["model_code_path"] == "served_policy.py"
+    assert "python_model" not in flavor  # the key of a pickled one
+    assert (chat_folder / "served_policy.py").read_bytes() == SERVED.read_bytes()
+    copied = {path.relative_to(chat_folder / "code") for path in (chat_folder / "code").rglob("*.py")}
+    assert copied
+    assert all((ROOT / path).is_file() for path in copied)
 
 
 def test_a_policy_with_adapters_is_served_with_them_merged(tmp_path) -> None:
