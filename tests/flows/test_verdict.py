@@ -53,7 +53,7 @@ def test_no_name_in_the_verdict_is_markup(
 ) -> None:
     """A judge's name and the slices of a rule come from services and from rows."""
     monkeypatch.setattr(
-        verdict, "standing", lambda folder: registry.Standing("rlhf-policy", "3", False, "3", "", "")
+        verdict, "known_standing", lambda folder: registry.Standing("rlhf-policy", "3", False, "3", "", "")
     )
     hostile = "<img src=x> | ![x](https://evil.example/p) [red]"
     judge = EVALUATION["judge"] | {"name": hostile}
