@@ -1,8 +1,8 @@
 """What libraries load at their import and a command of ours does not use: most of the start of a stage.
 
 Each list says who imports it and what for. None of it is gone: what is used after all is loaded then (see
-`lazily`), and models of any architecture, adapters and several processes work as ever. Two searches of
-libraries at their import are shortened, to the same result.
+`lazily`), and models of any architecture, adapters and several processes work as ever. What
+they search at their import is searched once, to the same result.
 """
 
 from __future__ import annotations
@@ -62,8 +62,21 @@ def load_lazily() -> None:
     _sizes()
     for names in (MLFLOW, SCIPY, *((name,) for name in OTHERS)):
         lazily(*names)
+    when_loaded("importlib.metadata", _read_once)
     when_loaded("transformers.utils.import_utils", _search_quickly)
     when_loaded("torch._library.utils", _name_place)
+
+
+def _read_once(metadata: Any) -> None:
+    """MLflow asks nine times at its import which plugins are installed, for which Python reads a file of each
+    distribution each time."""
+    plugins = metadata.entry_points
+    known = functools.cache(lambda path: plugins())  # for as long as the places to look at are the same
+
+    def entry_points(**chosen: Any) -> Any:
+        return known(tuple(sys.path)).select(**chosen) if chosen else plugins()
+
+    metadata.entry_points = functools.wraps(plugins)(entry_points)
 
 
 def _search_quickly(import_utils: Any) -> None:

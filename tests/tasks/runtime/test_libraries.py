@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -91,6 +92,19 @@ def test_pytorch_names_the_same_place_of_an_operator() -> None:
     assert asked[0].__module__ == "tasks.runtime.libraries"
     assert len({get_source(1) for get_source in asked}) == 1
     assert str(Path(__file__)) in asked[0](1)
+
+
+def test_plugins_are_those_that_python_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine = importlib.metadata.entry_points
+    plain = vars(mine)["__wrapped__"]
+    for chosen in ({"group": "console_scripts"}, {"group": "none"}, {"name": "mlflow"}):
+        assert {*map(repr, mine(**chosen))} == {*map(repr, plain(**chosen))}
+    (tmp_path / "late-1.dist-info").mkdir()
+    (tmp_path / "late-1.dist-info/METADATA").write_text("Name: late\nVersion: 1\n")
+    (tmp_path / "late-1.dist-info/entry_points.txt").write_text("[late.plugins]\nlate = late:main\n")
+    assert not mine(group="late.plugins")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [plugin.value for plugin in mine(group="late.plugins")] == ["late:main"]
 
 
 def test_great_expectations_comes_without_what_only_rules_about_distributions_need() -> None:
