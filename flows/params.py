@@ -17,7 +17,6 @@ import yaml
 
 from rlhf.data.base_files import local_folder, local_hash, refuse_other_content, template_file
 from rlhf.data.files import written_beside
-from rlhf.data.sources import source_hash
 from rlhf.judges.endpoints import key_for, load_allowed
 from rlhf.settings import (
     Ingest,
@@ -116,6 +115,8 @@ def with_files(settings: Settings, data: str | None, origin: str) -> Settings:
         if settings.ingest.sources:
             pinned = _pinned(_within(settings.ingest, path, f"{data}: {origin}"))
         else:
+            from rlhf.data.sources import source_hash  # here, since it loads the readers of all formats
+
             pinned = settings.ingest.model_copy(
                 update={"path": str(path), "revision": None, "sha256": source_hash(path)}
             )
@@ -174,6 +175,8 @@ def _pinned(ingest: Ingest) -> Ingest:
             )
         whole = source.path if source.revision else str(Path.cwd() / path)
         sources.append(source.model_copy(update={"path": whole}))
+    from rlhf.data.sources import source_hash
+
     pins = (
         {}
         if any(source.revision for source in sources)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import httpx
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,6 +54,8 @@ def key_for(url: str, variable: str, allowed: Allowed) -> str:
     Raises:
         DataError: the URL is none, or its host or the variable is not allowed.
     """
+    import httpx  # here, for commands that ask no model
+
     try:
         parts = httpx.URL(url)  # read as the client reads it
         host = parts.host
