@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -66,17 +67,24 @@ def empty_store(tmp_path_factory):
 @pytest.fixture
 def registry(workspace, monkeypatch, tmp_path, empty_store):
     """A workspace with a policy, its evaluation and an empty registry; a function that runs the stage."""
+    with registry_in(tmp_path, "artifacts", workspace, monkeypatch, empty_store) as run:
+        yield run
+
+
+@contextmanager
+def registry_in(place, artifacts, workspace, monkeypatch, empty_store):
+    """What the fixture `registry` is, with the database and the folder of the artifacts in a place."""
     import mlflow
     from mlflow import MlflowClient
 
     from tasks import register
     from tasks.runtime.stage import Stage, stage_settings
 
-    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    uri = f"sqlite:///{shutil.copy(empty_store, place)}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)
     client = MlflowClient()
-    experiment = client.create_experiment("test", artifact_location=(tmp_path / "artifacts").as_uri())
+    experiment = client.create_experiment("test", artifact_location=(place / artifacts).as_uri())
     monkeypatch.setattr(register, "write_report", lambda *_: None)  # tests/rlhf/report/test_report.py has it
     workspace.set({"register.min_prompts": 40, "register.min_decided": 40, "register.min_slice_rate": 0})
     write_policy(1)

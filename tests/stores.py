@@ -27,7 +27,7 @@ from flows.services.processes import start, wait_until_well
 from flows.services.settings import Config, environment, load_config
 
 BUCKET = "s3://rlhf"
-STORES = ("prefect", "mlflow", "label")
+STORES = {"prefect": "prefect", "mlflow": "mlflow", "label": "labels"}  # service -> its database
 STOP_SECONDS = 60.0  # that a worker without a run may take to stop
 
 
@@ -70,9 +70,9 @@ def servers(postgres: Postgres, patch: pytest.MonkeyPatch) -> Iterator[Config]:
     The services of the working directory; RLHF_STATE names their state folder.
     """
     parts: dict[str, dict[str, Any]] = {name: {"port": free_port()} for name in STORES}
-    for name in STORES:
-        postgres.execute(f"CREATE DATABASE {name}")
-        parts[name]["database"] = postgres.url(name)
+    for name, database in STORES.items():
+        postgres.execute(f"CREATE DATABASE {database}")
+        parts[name]["database"] = postgres.url(database)
     parts["mlflow"]["artifacts"] = f"{BUCKET}/mlflow"
     Path("services.yaml").write_text(yaml.safe_dump(parts, sort_keys=False))
     config = load_config()
@@ -80,7 +80,7 @@ def servers(postgres: Postgres, patch: pytest.MonkeyPatch) -> Iterator[Config]:
         for name, value in {
             **s3,
             **environment(config),
-            "LABELING_DB": postgres.url("label"),
+            "LABELING_DB": postgres.url("labels"),
         }.items():
             patch.setenv(name, value)
         started = [service for service in services(config) if service.name in ("prefect", "mlflow")]

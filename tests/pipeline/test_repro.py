@@ -24,10 +24,12 @@ import yaml
 from conftest import Workspace, dvc
 from dvc.repo import Repo
 from label_app import answer, candidates, filled, person
+from restored import follow
 from stores import BUCKET, by_two_workers, servers
 
 from benchmarks.postgres import Postgres, binaries, temporary_postgres
-from flows.workspace import bring, snapshot
+from flows.services.catalogue import with_driver
+from flows.workspace import bring, experiments, snapshot
 from labeling.projects import add_project
 from labeling.store import Store
 from rlhf.settings import load_settings
@@ -133,7 +135,7 @@ def test_rows_are_in_postgresql_and_artifacts_in_s3(stores: Postgres, tmp_path: 
         add_project(tx, "p", "test")
     _, label = answer(store, person(store, "ann"), filled(store, "rank", candidates(1)), ranks=[1, 2])
     store.close()
-    assert rows("label", "SELECT id FROM labels") == [(label,)]
+    assert rows("labels", "SELECT id FROM labels") == [(label,)]
 
 
 def test_a_clone_with_an_empty_cache_gets_its_data_and_models_from_s3(
@@ -151,6 +153,52 @@ def test_a_clone_with_an_empty_cache_gets_its_data_and_models_from_s3(
         assert "models/ppo" in paths
         assert all(content_hash(path) == content_hash(here / path) for path in paths)
     subprocess.run(["git", "reset", "-q", "HEAD~1"], check=True)
+
+
+def test_the_team_is_back_from_git_dvc_and_dumps_of_the_databases(
+    stores: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/production.md, on PostgreSQL and S3: another server, another path, an empty cache."""
+    programs, git_remote = binaries(), tmp_path / "git"
+    assert programs
+    names = {"BACKUP": str(tmp_path), "GIT_REMOTE": str(git_remote)}
+    registered = mlflow.MlflowClient().get_model_version_by_alias("rlhf-policy", "challenger")
+    subprocess.run(["git", "init", "-q", "--bare", str(git_remote)], check=True)
+    subprocess.run(["git", "remote", "add", "origin", str(git_remote)], check=True)
+    subprocess.run(["git", "add", "-A"], check=True)
+    subprocess.run(["git", *IDENTITY, "commit", "-qm", "result"], check=True)
+    here, policy, history = Path.cwd(), content_hash("models/ppo"), history_of(stores)
+    try:
+        follow("back-up-postgresql", here, programs, PGHOST=stores.socket, PGUSER=stores.user, **names)
+    finally:
+        subprocess.run(["git", "reset", "-q", "HEAD~1"], check=True)
+    with temporary_postgres(programs, durable=False) as other:
+        follow("restore-postgresql", tmp_path, programs, PGHOST=other.socket, PGUSER=other.user, **names)
+        assert history_of(other) == history
+        with contextlib.chdir(tmp_path / "rlhf-pipeline"):
+            assert {"whole", "data"} <= set(experiments())
+            assert content_hash("models/ppo") == policy
+        client = mlflow.MlflowClient(with_driver(other.url("mlflow"), "psycopg"))
+        version = client.get_model_version_by_alias("rlhf-policy", "challenger")
+        assert (version.version, version.tags) == (registered.version, registered.tags)
+        files = client.get_model_version_download_uri("rlhf-policy", version.version)
+        got = mlflow.artifacts.download_artifacts(files, dst_path=str(tmp_path / "files"))
+        assert content_hash(Path(got, "artifacts/ppo")) == policy
+
+
+def history_of(server: Postgres) -> dict[str, list[tuple[Any, ...]]]:
+    """Runs and labels in the databases of a server."""
+    queries = {
+        "prefect": "SELECT id, name, state_type FROM flow_run ORDER BY id",
+        "mlflow": "SELECT run_uuid, name, status FROM runs ORDER BY run_uuid",
+        "labels": "SELECT id, item_id, user_id FROM labels ORDER BY id",
+    }
+    found = {}
+    for name, query in queries.items():
+        with psycopg.connect(server.url(name)) as connection:
+            found[name] = connection.execute(query).fetchall()
+    assert all(found.values())
+    return found
 
 
 def test_what_is_up_to_date_does_not_run(finished: Workspace) -> None:
