@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 TOOLS := build/audit
-STATE := $(abspath $(or $(RLHF_STATE),.state))
+STATE := $(or $(RLHF_STATE),$(CURDIR)/.state)
 FOLDER := $(if $(RUN),.runs/$(RUN)/)
 
 # the first Python that the project supports; PYTHON=... names another

@@ -31,6 +31,7 @@ from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 
+from flows.checkout import refuse_conflict
 from flows.comparison_page import comparison_markdown, comparison_page, print_comparison
 from flows.past_params import load_past
 from flows.services.processes import running_environment
@@ -96,6 +97,7 @@ def read_run(name: str) -> Run:
         DataError: no such run, or its judgments are gone.
     """
     with files_of(name) as folder:
+        refuse_conflict(folder / "dvc.lock")
         evaluation = read_json(folder / "metrics/evaluation.json")
         lock = outputs(yaml.safe_load((folder / "dvc.lock").read_text()))
         register = _json(folder / "runs/register.json")

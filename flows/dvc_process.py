@@ -142,7 +142,7 @@ class Dvc:
             self.end()
             raise
         self.end()  # it was killed
-        return Ended("Failed", f"DVC's process ended with exit code {process.returncode}")
+        return Ended("Failed", f"DVC's process exited with {process.returncode}")
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._mark = f"{secrets.token_hex(8)} "

@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before a library is loaded
 
 import argparse
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -30,8 +29,9 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.checkout import refuse_checkout
 from flows.form import FormSettings
-from flows.machine import clear_dead
+from flows.machine import clear_dead, end_when_told, recorded
 from flows.params import add_options, complete, parse_changes, plan, with_files
 from flows.pipeline import DEFAULTS, rlhf
 from flows.refill import find_queue, queue_of_round, refill
@@ -86,14 +86,17 @@ def feedback(
     """
     try:
         whole = complete(settings, None)
-    except SettingsError as error:
+        connect()
+    except (DataError, SettingsError) as error:
         return Failed(message=str(error))
     project = whole.collect.labels.project
-    connect()
     store = Store(store_address(state_dir()))
     try:
         refuse(with_files(whole, data, "the parameters"), round_to_come=True)
-        with alone(f"feedback-{quote(project, safe='')}", _say_busy):
+        with (
+            recorded(),
+            alone(f"feedback-{quote(project, safe='')}", _say_busy),
+        ):
             clear_dead()
             if prompts:
                 ask(store, whole, prompts, data)
@@ -127,9 +130,9 @@ def watch_labels(
         project: Project of the label store.
         min_new_labels: How many new labels are enough.
     """
-    connect()
     store = Store(store_address(state_dir()))
     try:
+        connect()
         number = waiting(store, project)
     except DataError as error:
         return Failed(message=str(error))
@@ -187,17 +190,22 @@ def simulated_labels(settings: Settings, url: str, prompts: int) -> State:
     """
     project, store = settings.collect.labels.project, Store(store_address(state_dir()))
     try:
-        connect()
-        clear_dead()
-        ask(store, settings, prompts)
-        queue = find_queue(store, project, trained(project) + 1)
-        if queue is None:
-            raise DataError("labelers were asked about every prompt; raise ingest.train_posts")
-        facts = {row["prompt"]: json.loads(row["facts"]) for row in load(settings.ingest, settings.seed).gold}
-        if not facts:
-            raise DataError(f"simulated labelers know the built-in task only, not {settings.ingest.source}")
-        answered = work(store, url, queue, pool(settings.collect.groups), facts, settings.seed)
-        return Completed(message=f"{answered} labels")
+        with recorded():
+            connect()
+            clear_dead()
+            ask(store, settings, prompts)
+            queue = find_queue(store, project, trained(project) + 1)
+            if queue is None:
+                raise DataError("labelers were asked about every prompt; raise ingest.train_posts")
+            facts = {
+                row["prompt"]: json.loads(row["facts"]) for row in load(settings.ingest, settings.seed).gold
+            }
+            if not facts:
+                raise DataError(
+                    f"simulated labelers know the built-in task only, not {settings.ingest.source}"
+                )
+            answered = work(store, url, queue, pool(settings.collect.groups), facts, settings.seed)
+            return Completed(message=f"{answered} labels")
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
     finally:
@@ -277,8 +285,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--table", metavar="FILE", type=Path, help="also write the table of the rounds, as JSON"
     )
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated; run it again to go on"))
+    end_when_told("error: terminated; run it again to go on")
     with one_line_errors():
+        refuse_checkout()
         if options.prompts is None:
             options.prompts = FEW_PROMPTS if options.simulate else PROMPTS
         if min(options.rounds, options.min_new_labels, options.prompts + (not options.simulate)) < 1:

@@ -1,26 +1,30 @@
 """The records of the runs at work on this machine, and the end of what a killed run left behind.
 
-A record is a file in `.state/runs`. A run whose process is gone without having removed its record was killed:
-the next run ends what is left of it, says so in Prefect and MLflow, and goes on from its checkpoints.
+A record is a file in `.state/runs`, written with a flow's first line and completed as the run gets its name,
+its MLflow run and its worktree. A run whose process is gone without having removed its record was killed: the
+next run ends what is left of it, says so in Prefect and MLflow, and goes on from its checkpoints.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psutil
 
-from flows.run_state import read_state
+from flows.run_state import RunState, read_state
 from rlhf.data.files import write_json
 from tasks.runtime.places import state_dir, state_folder
-from tasks.runtime.tracking import PARENT_RUN
+from tasks.runtime.tracking import EXPERIMENT, PARENT_RUN
 
 
 @dataclass(frozen=True)
@@ -30,38 +34,60 @@ class Record:
     Attributes:
         name: the run's name in Prefect, DVC and MLflow.
         flow_run: its id in Prefect.
-        mlflow_run: its id in MLflow; every process of a stage carries it in its environment.
-        folder: its worktree.
-        host, pid, started: the flow's process and when that started, seconds since 1970.
+        host, pid, after_boot: the flow's process and when that started, see `start_of`.
+        mlflow_run: its id in MLflow, which every process of a stage carries in its environment; empty until
+            there is one.
+        folder: its worktree; empty until there is one.
     """
 
     name: str
     flow_run: str
-    mlflow_run: str
-    folder: str
     host: str
     pid: int
-    started: float
+    after_boot: float
+    mlflow_run: str = ""
+    folder: str = ""
 
     def alive(self) -> bool:
         """Whether the flow's process still runs."""
-        return is_alive(self.pid, self.started)
+        return is_alive(self.pid, self.after_boot)
+
+    def reached(self) -> RunState | None:
+        """How far the run came; None where no stage can have begun."""
+        return read_state(Path(self.folder)) if self.folder else None
 
 
 @contextmanager
-def recorded(name: str, flow_run: str, mlflow_run: str, folder: Path) -> Iterator[None]:
-    """Keep a record while the block runs, and at its end kill what the run started and left running."""
-    here = psutil.Process()
-    record = Record(
-        name, flow_run, mlflow_run, str(folder), socket.gethostname(), here.pid, here.create_time()
-    )
+def recorded() -> Iterator[Callable[..., None]]:
+    """Keep a record of the flow run around the block; yields a function that takes what becomes known of it:
+    `name`, `mlflow_run`, `folder`."""
+    from prefect import runtime
+
+    here, flow_run = psutil.Process(), str(runtime.flow_run.id)
+    record = Record(str(runtime.flow_run.name), flow_run, socket.gethostname(), here.pid, start_of(here))
     path = state_folder("runs") / f"{flow_run}.json"
-    write_json(path, asdict(record))
+
+    def note(**known: str) -> None:
+        nonlocal record
+        record = replace(record, **known)
+        write_json(path, asdict(record))
+
+    note()
     try:
-        yield
+        yield note
     finally:
-        end_processes(mlflow_run)
         path.unlink(missing_ok=True)
+
+
+def end_when_told(line: str) -> None:
+    """End this process with a line on SIGTERM and when its terminal is closed, by an exception.
+
+    By default a signal would end it at once and leave its training behind. Under `nohup` a closed terminal
+    ends nothing.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: sys.exit(line))
 
 
 def living() -> list[Record]:
@@ -75,28 +101,53 @@ def clear_dead() -> list[Record]:
     from mlflow.exceptions import MlflowException
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
-    from prefect.states import Crashed, State
 
     from flows.links import publish_state
 
     dead = [record for record in _records() if not record.alive()]
     for record in dead:
-        end_processes(record.mlflow_run)
         with suppress(ObjectNotFound), get_client(sync_client=True) as client:
-            crashed: State = Crashed(
-                message="its process was killed; the next run goes on from its checkpoints"
-            )
-            if not client.read_flow_run(UUID(record.flow_run)).state.is_final():  # type: ignore[union-attr]
-                client.set_flow_run_state(UUID(record.flow_run), crashed, force=True)
+            _mark_crashed(client, UUID(record.flow_run))
         with suppress(MlflowException):
-            end_stage_runs(record.mlflow_run)
-            MlflowClient().set_terminated(record.mlflow_run, "KILLED")
-        state = read_state(Path(record.folder))
+            for mlflow_run in filter(None, [record.mlflow_run or _mlflow_run_of(record.flow_run)]):
+                end_processes(mlflow_run)
+                end_stage_runs(mlflow_run)
+                MlflowClient().set_terminated(mlflow_run, "KILLED")
+        state = record.reached()
         if state and state.state == "running":
             state.state = "killed"
             publish_state(state, record.flow_run, record.mlflow_run, Path(record.folder))
         (_folder() / f"{record.flow_run}.json").unlink(missing_ok=True)
     return dead
+
+
+def _mark_crashed(client: Any, flow_run: UUID) -> None:
+    """Say in Prefect that a flow run crashed, and with it each of its task runs that has not ended."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.states import Crashed, State
+
+    crashed: State = Crashed(message="its process was killed; the next run goes on from its checkpoints")
+    of_this = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    for task_run in client.read_task_runs(flow_run_filter=of_this):
+        if not (task_run.state and task_run.state.is_final()):
+            client.set_task_run_state(task_run.id, crashed, force=True)
+    state = client.read_flow_run(flow_run).state
+    if not (state and state.is_final()):
+        client.set_flow_run_state(flow_run, crashed, force=True)
+
+
+def _mlflow_run_of(flow_run: str) -> str | None:
+    """The MLflow run of a flow that was killed before it could note it; None where there is none."""
+    import mlflow
+
+    mine = f"tags.execution = '{execution(flow_run)}'"
+    runs = mlflow.search_runs(experiment_names=[EXPERIMENT], filter_string=mine, output_format="list")
+    return runs[0].info.run_id if runs else None
+
+
+def execution(flow_run: str) -> str:
+    """What the MLflow run of a flow run has as its tag `execution`."""
+    return f"prefect-{flow_run}"
 
 
 def end_stage_runs(mlflow_run: str) -> None:
@@ -121,11 +172,20 @@ def end_processes(mlflow_run: str) -> None:
     psutil.wait_procs(killed, timeout=5)
 
 
+def start_of(process: psutil.Process) -> float:
+    """When a process started, in seconds after the machine did.
+
+    It tells a process from a later one of the same number. The time of day would not: where somebody sets the
+    clock, every running process has started at another time.
+    """
+    return process.create_time() - psutil.boot_time()
+
+
 def is_alive(pid: int, started: float) -> bool:
-    """Whether the process with this number still runs and is the one that started at that time."""
+    """Whether the process with this number still runs and is the one that started then, see `start_of`."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(start_of(process) - started) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

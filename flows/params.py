@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from flows.checkout import refuse_conflict
 from rlhf.data.base_files import local_folder, local_hash, refuse_other_content, template_file
 from rlhf.data.files import written_beside
 from rlhf.judges.endpoints import key_for, load_allowed
@@ -65,9 +66,11 @@ def plan(recipe: str | None, data: str | None, changes: dict[str, Any]) -> Setti
 
     Raises:
         SettingsError: unknown recipe or key, a bad value, or data that is not there.
-        DataError: a language model that services.yaml does not allow.
+        DataError: a merge has left its conflict in the file, or a language model that services.yaml does not
+            allow.
     """
     path = recipe_file(recipe) if recipe else PARAMS
+    refuse_conflict(path)
     values = load_settings(path).model_dump(by_alias=True)
     for key in sorted(
         changes, key=lambda key: key != BASE_TYPE
@@ -92,7 +95,9 @@ def complete(settings: Settings, recipe: str | None) -> Settings:
     if _is_whole(settings):
         base = settings  # the file does not matter, and need not exist
     else:
-        base = load_settings(recipe_file(recipe) if recipe else PARAMS)
+        path = recipe_file(recipe) if recipe else PARAMS
+        refuse_conflict(path)
+        base = load_settings(path)
     return check_settings(_over(base, settings).model_dump(by_alias=True), "the parameters")
 
 

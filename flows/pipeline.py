@@ -35,10 +35,11 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.utilities.urls import url_for
 
+from flows.checkout import refuse_checkout
 from flows.dvc_process import Dvc
 from flows.form import FormSettings
 from flows.links import KEY, links, publish_state
-from flows.machine import clear_dead, end_stage_runs, recorded
+from flows.machine import clear_dead, end_processes, end_stage_runs, execution, recorded
 from flows.mlflow_views import write_views
 from flows.params import check_endpoint, complete, with_files
 from flows.peek import lines, look
@@ -47,11 +48,12 @@ from flows.stages import stage_task
 from flows.tracking import log_parameters, log_result
 from flows.upfront import refuse
 from flows.verdict import verdict_markdown
-from flows.workspace import enter, free_name, save_experiment
+from flows.workspace import dvc_said, enter, free_name, save_experiment
 from rlhf.data.errors import DataError
 from rlhf.report.markdown import fenced
 from rlhf.settings import Settings, SettingsError
 from tasks.runtime.errors import StageError, printable
+from tasks.runtime.faults import machine_fault
 from tasks.runtime.locks import alone
 from tasks.runtime.tracking import PARENT_RUN, connect, start_parent_run
 
@@ -106,37 +108,44 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
     """The body of both flows: the stages up to `last`, run in a worktree that is saved as an experiment."""
     flow_run = str(runtime.flow_run.id)
     try:
-        settings = with_files(complete(settings, recipe), data, "the parameters")
-        check_endpoint(settings)
-        if last == "validate" and settings.ingest.source == "files":
-            _show_data(settings)
-        for line in refuse(settings, last):
-            get_run_logger().warning(line)
-        with alone("mlflow"):  # two first runs at once would both make its database
-            connect()
-            write_views()
-        for record in clear_dead():
-            get_run_logger().info(f"run {record.name!r} was killed; what it left is ended")
-        with alone("worktrees"):
-            name = _one_name(flow_run)
-            folder = enter(name, flow_run, settings)
-        state = RunState(name, began=time.time())
-        with (
-            chdir(folder),
-            mlflow_run(name, flow_run, _tags(settings, recipe, last)) as parent,
-            recorded(name, flow_run, parent, folder),
-            state_published(state, flow_run, parent, folder),
-        ):
-            log_parameters(parent, settings)
-            run_graph(state, folder, last)
-            if state.whole:
-                markdown = verdict_markdown(folder)
-                create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
-            if state.whole or "evaluate" in state.ended:
-                log_result(parent, folder)
-            finish(state, flow_run, parent, folder)
+        with recorded() as note:
+            refuse_checkout()
+            settings = with_files(complete(settings, recipe), data, "the parameters")
+            check_endpoint(settings)
+            if last == "validate" and settings.ingest.source == "files":
+                _show_data(settings)
+            for line in refuse(settings, last):
+                get_run_logger().warning(line)
+            with alone("mlflow"):  # two first runs at once would both make its database
+                connect()
+                write_views()
+            for record in clear_dead():
+                get_run_logger().info(f"run {record.name!r} was killed; what it left is ended")
+            with alone("worktrees"):
+                name = _one_name(flow_run)
+                folder = enter(name, flow_run, settings)
+                note(name=name, folder=str(folder))
+            state = RunState(name, began=time.time())
+            with (
+                chdir(folder),
+                mlflow_run(name, flow_run, _tags(settings, recipe, last)) as parent,
+                state_published(state, flow_run, parent, folder),
+            ):
+                note(mlflow_run=parent)
+                log_parameters(parent, settings)
+                run_graph(state, folder, last)
+                if state.whole:
+                    markdown = verdict_markdown(folder)
+                    create_markdown_artifact(key="verdict", markdown=markdown, description="The verdict")
+                if state.whole or "evaluate" in state.ended:
+                    log_result(parent, folder)
+                finish(state, flow_run, parent, folder)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
+    except Exception as error:
+        if line := machine_fault(error):
+            return Failed(message=line)
+        raise
     if state.whole:
         return str(folder)
     return Completed(name="Partial", message=str(state), data=str(folder))
@@ -156,7 +165,7 @@ def run_graph(state: RunState, folder: Path, last: str | None = None) -> None:
     from dvc.repo import Repo
     from networkx import descendants, topological_sort
 
-    with Repo() as repo:
+    with dvc_said(), Repo() as repo:
         graph = repo.index.graph  # edges go from a stage to what it depends on
     state.stages = [node.addressing for node in reversed(list(topological_sort(graph)))]
     state.save(folder)
@@ -233,7 +242,7 @@ def mlflow_run(name: str, flow_run: str, tags: dict[str, str]) -> Iterator[str]:
     from mlflow import MlflowClient
 
     client = MlflowClient()
-    parent = start_parent_run(name, client, f"prefect-{flow_run}")
+    parent = start_parent_run(name, client, execution(flow_run))
     client.set_tag(parent, "prefect_flow_run", flow_run)
     client.set_tag(parent, "prefect_url", url_for("flow-run", flow_run) or "")
     client.set_tag(parent, "dvc_experiment", name)
@@ -249,6 +258,7 @@ def mlflow_run(name: str, flow_run: str, tags: dict[str, str]) -> Iterator[str]:
         raise
     finally:
         del os.environ[PARENT_RUN]
+        end_processes(parent)  # what the run started and left running
         end_stage_runs(parent)
         client.set_terminated(parent, status)
 

@@ -23,11 +23,12 @@ if __name__ == "__main__":  # before a library is loaded
 
 import argparse
 import os
-import signal
 import sys
 from pathlib import Path
 
+from flows.checkout import refuse_checkout
 from flows.known_standing import known_standing
+from flows.machine import end_when_told
 from flows.needs import check_needs
 from flows.params import add_options, parse_changes, plan, recipe_file, recipe_name
 from flows.run_state import read_state
@@ -61,10 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--until", metavar="STAGE", help="the last stage to run (default: all of them)")
     parser.add_argument("--aside", action="store_true", help="leave the checkout as it is")
     options = parser.parse_args(arguments)
-    # By default SIGTERM would end this process and leave the training behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated"))
+    end_when_told("error: terminated; the next run goes on from the last checkpoint")
     with one_line_errors():
         # Bad input ends the command here, before a server starts.
+        refuse_checkout()
         recipe = recipe_name(recipe_file(options.recipe)) if options.recipe else None
         changes, data = parse_changes(options.set), options.data
         if options.smoke:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 from collections import deque
 from contextlib import suppress
@@ -27,10 +28,10 @@ from flows.findings import findings_markdown
 from flows.progress import progress_shown
 from rlhf.settings import load_settings
 from tasks.graph import stage_key
-from tasks.runtime.faults import killed_line
+from tasks.runtime.faults import full_disk, killed_line
 from tasks.runtime.registry import standing
 
-KILLED = re.compile(r"exited with (-9|137)\b")  # as DVC says it; 137 where a shell was between
+EXITED = re.compile(r"exited with (-?\d+)\b")  # as DVC says it
 
 
 def stage_task(name: str, dvc: Dvc) -> Task[[], State]:
@@ -104,13 +105,26 @@ def error_line(name: str, printed: list[str], error: str) -> str:
 
     A process that was killed could not say anything, so that is told first.
     """
-    if KILLED.search(error):
+    ended = EXITED.search(error)
+    number = _signal(int(ended[1])) if ended else None
+    if number == signal.SIGKILL:
         return killed_line(name, load_settings())
     for line in reversed(printed):
         if line.startswith("error: "):
             return f"{name}: {line.removeprefix('error: ')}"
+    if number:
+        by = signal.Signals(number).name
+        return f"{name}: its process was ended by {by}; the next run goes on from its last checkpoint"
+    if fault := full_disk(error, Path.cwd()):
+        return f"{name}: {fault}"
     last = printed[-1].strip() if printed else ""
     return f"{name}: {'; '.join(filter(None, [last, error]))}"
+
+
+def _signal(code: int) -> int | None:
+    """The signal that ended a process, from its exit code or from that of a shell around it."""
+    number = -code if code < 0 else code - 128
+    return number if number in set(signal.Signals) else None
 
 
 def _summary(name: str, key: str, state: str, seconds: float) -> str:

@@ -22,7 +22,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -37,6 +36,8 @@ from prefect.client.orchestration import get_client
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.checkout import refuse_checkout
+from flows.machine import end_when_told, recorded
 from flows.params import add_recipe, parse_changes, plan
 from flows.services.prefect import prefect_api
 from flows.workspace import RUNS, experiments, snapshot
@@ -127,23 +128,24 @@ def sweep(
     """
     log = get_run_logger()
     try:
-        connect()
-        threads = max(1, plan(recipe, None, changes).threads // jobs)
-        cells = cells_of(sizes, seeds, changes | {"threads": threads}, recipe)
-        log.info(f"{len(cells)} runs, {jobs} at once, {threads} thread{'s' * (threads > 1)} each")
-        states = [run_cell.with_options(task_run_name=cell.name).submit(cell) for cell in cells]
-        try:
-            ended = [future.wait() or future.state for future in states]
-        except BaseException:  # terminated: the flow ends only after the threads that wait for the runs
-            _stop()
-            raise
-        failed = [cell.name for cell, state in zip(cells, ended, strict=True) if not state.is_completed()]
-        if failed:
-            raise StageError(
-                f"{len(failed)} of {len(cells)} runs failed: {failed[0]}; its log: {log_of(failed[0])}. "
-                "Run the sweep again: what is done is kept"
-            )
-        draw(cells)
+        with recorded():
+            connect()
+            threads = max(1, plan(recipe, None, changes).threads // jobs)
+            cells = cells_of(sizes, seeds, changes | {"threads": threads}, recipe)
+            log.info(f"{len(cells)} runs, {jobs} at once, {threads} thread{'s' * (threads > 1)} each")
+            states = [run_cell.with_options(task_run_name=cell.name).submit(cell) for cell in cells]
+            try:
+                ended = [future.wait() or future.state for future in states]
+            except BaseException:  # terminated: the flow ends only after the threads that wait for the runs
+                _stop()
+                raise
+            failed = [cell.name for cell, state in zip(cells, ended, strict=True) if not state.is_completed()]
+            if failed:
+                raise StageError(
+                    f"{len(failed)} of {len(cells)} runs failed: {failed[0]}; its log: {log_of(failed[0])}. "
+                    "Run the sweep again: what is done is kept"
+                )
+            draw(cells)
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
     return str(FOLDER)
@@ -300,8 +302,9 @@ def main(arguments: list[str] | None = None) -> None:
     add_recipe(parser)
     parser.add_argument("--jobs", type=int, default=2, help="runs at once (2); they share params' threads")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: terminated; the next sweep keeps what is done"))
+    end_when_told("error: terminated; the next sweep keeps what is done")
     with one_line_errors():
+        refuse_checkout()
         if options.jobs < 1:
             raise SettingsError(f"--jobs {options.jobs}: at least one")
         changes = SHORT if options.set is None else parse_changes(options.set)

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before a library is loaded
     settle()
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -168,14 +169,26 @@ def ranked_by(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def fetch(commit: str, path: str, target: Path) -> Path | None:
-    """An output as an experiment has it, from DVC's cache or remote; None where nobody has it any more."""
+    """An output as an experiment has it, from DVC's cache or remote; None where nobody has it any more.
+
+    Raises:
+        DataError: the copy there is damaged.
+    """
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
 
     try:
-        DVCFileSystem(str(Path.cwd()), rev=commit).get_file(path, str(target))
+        files = DVCFileSystem(str(Path.cwd()), rev=commit)
+        files.get_file(path, str(target))
+        wanted = files.info(path).get("md5")
     except (DvcException, OSError):
         return None
+    with target.open("rb") as handle:
+        if wanted and hashlib.file_digest(handle, "md5").hexdigest() != wanted:
+            raise DataError(
+                f"{path} of commit {commit[:12]} is damaged in DVC's cache; a run with the same parameters "
+                "makes it again"
+            )
     return target
 
 

@@ -13,6 +13,8 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from flows.machine import living
 from flows.params import write_params
 from rlhf.settings import Settings, load_settings
 from tasks.runtime.errors import StageError
+from tasks.runtime.faults import full_disk, machine_fault
 from tasks.runtime.places import KNOWN
 
 RUNS = Path(".runs")
@@ -69,13 +72,32 @@ def snapshot() -> str:
 
 
 def up_to_date(settings: Settings) -> bool:
-    """Whether the checkout has these parameters and the outputs of every stage for them."""
+    """Whether the checkout has these parameters and the outputs of every stage for them.
+
+    Raises:
+        StageError: DVC cannot say.
+    """
     from dvc.repo import Repo
 
     if load_settings(Path("params.yaml")) != settings:
         return False
-    with Repo() as repo:
+    with dvc_said(), Repo(_wait_for_lock=True) as repo:
         return not repo.status()
+
+
+@contextmanager
+def dvc_said() -> Iterator[None]:
+    """Let DVC's errors be a line.
+
+    Raises:
+        StageError: DVC raised one.
+    """
+    from dvc.exceptions import DvcException
+
+    try:
+        yield
+    except DvcException as error:
+        raise StageError(machine_fault(error) or f"DVC: {' '.join(str(error).split())}") from error
 
 
 def enter(name: str, owner: str, settings: Settings) -> Path:
@@ -155,7 +177,7 @@ def save_experiment(name: str, stages: list[str], message: str) -> str:
         for what, default in (("NAME", "rlhf-pipeline"), ("EMAIL", "rlhf-pipeline@localhost")):
             if not _configured(f"user.{what.lower()}"):
                 os.environ.setdefault(f"GIT_{role}_{what}", default)
-    with Repo() as repo:
+    with dvc_said(), Repo() as repo:
         return repo.experiments.save(stages, name=name, force=True, message=message)
 
 
@@ -168,6 +190,9 @@ def bring(tree: Path, before: str) -> list[str] | None:
 
     Returns:
         the parameters that changed, `key: old -> new`; None where the checkout has changed since: it stays.
+
+    Raises:
+        StageError: not every output could be put there.
     """
     from dvc.repo import Repo
 
@@ -177,8 +202,18 @@ def bring(tree: Path, before: str) -> list[str] | None:
     shutil.copyfile(tree / "dvc.lock", "dvc.lock")
     # At its own level DVC warns of every output of a stage that was not run.
     logging.getLogger("dvc_data").setLevel(logging.ERROR)
-    with Repo() as repo:  # outputs that the run did not make are removed: they are another run's
+    with dvc_said(), Repo(_wait_for_lock=True) as repo:
+        # Outputs that the run did not make are removed: they are another run's. DVC also goes on where it
+        # could not write one, so all of them are looked for.
         repo.checkout(force=True, allow_missing=True)
+        lost = [str(out) for out in repo.index.outs if out.use_cache and out.hash_info and not out.exists]
+    if lost:
+        raise StageError(
+            f"{lost[0]} could not be put into the checkout"
+            + (f", and {len(lost) - 1} more outputs" if len(lost) > 1 else "")
+            + f"; the result is safe as the experiment {tree.name}: make room and give yourself the right to "
+            "write here, then `dvc checkout` brings it"
+        )
     return changed
 
 
@@ -211,9 +246,17 @@ def _configured(setting: str) -> bool:
 def _git(*arguments: str, index: Path | None = None, stdin: str = "") -> str:
     env = {**os.environ, "GIT_INDEX_FILE": str(index)} if index else None
     done = subprocess.run(
-        ["git", *arguments], input=stdin, capture_output=True, text=True, check=False, env=env
+        ["git", *arguments],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # names of files are bytes
+        check=False,
+        env=env,
     )
     if done.returncode != 0:
+        if fault := full_disk(done.stderr, RUNS):
+            raise StageError(fault)
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise StageError(f"a run works in a git worktree, and git {arguments[0]} failed: {lines[-1]}")
     return done.stdout.strip()

@@ -55,4 +55,4 @@ RATE = {"rate": 0.322, "low": 0.309, "high": 0.366, "n": 1000, "judge": "gold"}
 def at_work(tree: Path):
     from flows.machine import Record
 
-    return Record(tree.name, "", "", str(tree.resolve()), "", os.getpid(), 0.0)
+    return Record(tree.name, "", "", os.getpid(), 0.0, folder=str(tree.resolve()))

@@ -11,6 +11,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+import psutil
+
 from flows.services.guarded import SIGN_IN, authorization
 from flows.services.processes import Service, record_of
 from flows.services.settings import EVERY_ADDRESS, Config, environment
@@ -95,8 +97,8 @@ def _working(config: Config) -> bool:
         data=b"{}",
         headers={"Content-Type": "application/json", **authorization(config.sign_in)},
     )
-    with suppress(OSError, ValueError), urlopen(request, timeout=5) as answer:
-        since = datetime.fromtimestamp(record_of("worker").get("started", 0.0), UTC)
+    with suppress(OSError, ValueError, KeyError, psutil.Error), urlopen(request, timeout=5) as answer:
+        since = datetime.fromtimestamp(psutil.Process(record_of("worker")["pid"]).create_time(), UTC)
         for worker in json.load(answer):
             if worker["name"] == WORKER and datetime.fromisoformat(worker["last_heartbeat_time"]) > since:
                 return True

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.data.private import OTHERS, private_folder
+from rlhf.data.private import OTHERS, private_file, private_folder
 from tasks.runtime.process import defaults
 
 STARTUP_SECONDS = 120  # the first start makes the database
@@ -41,9 +41,12 @@ def prefect_api() -> Iterator[None]:
     """Let Prefect's client reach a server inside the block.
 
     Raises:
-        StageError: the temporary server did not start, or that of the user does not answer.
+        StageError: the temporary server did not start, or that of the user does not answer, or one of them
+            does not answer any more.
     """
-    from flows.services.processes import running_environment
+    from flows.services.processes import logs_folder, running_environment
+    from tasks.runtime.errors import StageError
+    from tasks.runtime.faults import refuse_bad_sqlite
     from tasks.runtime.locks import alone
     from tasks.runtime.places import state_folder
     from tasks.runtime.tracking import connect
@@ -56,6 +59,7 @@ def prefect_api() -> Iterator[None]:
         if not _named():
             starting.enter_context(alone("prefect"))  # two first runs at once would both make its database
             first = not (home / "prefect.db").exists()
+            refuse_bad_sqlite(home / "prefect.db", "Prefect's database")
             server = _start_server(home)
         # While the server starts, what a run needs is loaded: Prefect's client, DVC and MLflow.
         with _no_collection():
@@ -89,8 +93,17 @@ def prefect_api() -> Iterator[None]:
                 # Nobody listens to heartbeats here, and a run would wait up to a second for their thread.
                 PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
             }
+    import httpx
+
     with temporary_settings(settings):
-        yield
+        try:
+            yield
+        except httpx.HTTPError as error:
+            log = _log(home) if server and not url else logs_folder() / "prefect.log"
+            raise StageError(
+                f"Prefect's server at {settings[PREFECT_API_URL]} does not answer any more ({error}); its "
+                f"log: {log}. Run again: finished stages are kept, trainings go on from their last checkpoint"
+            ) from None
 
 
 def _named() -> str | None:
@@ -104,21 +117,33 @@ def _named() -> str | None:
 
 @dataclass(frozen=True)
 class _Server:
-    """A temporary server's process and its URL."""
+    """A temporary server's process, its URL, the file that takes what it prints, and from where on."""
 
     process: subprocess.Popen[bytes]
     url: str
+    log: Path
+    began: int
+
+
+def _log(home: Path) -> Path:
+    """The log of the temporary servers, which print nothing but errors."""
+    return home / "temporary-server.log"
 
 
 def _start_server(home: Path) -> _Server:
     """A server that is starting. It is stopped when this process ends."""
     private_folder(home)
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # whoever connects waits until it is there
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,  # whoever connects waits until it is there
+        private_file(_log(home)).open("ab") as log,
+    ):
+        url, began = f"http://127.0.0.1:{listening.getsockname()[1]}/api", log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.services.prefect", str(listening.fileno())],
             env={**os.environ, **defaults(), "PREFECT_HOME": str(home), "PREFECT__SERVER_EPHEMERAL": "1"},
             stdin=subprocess.PIPE,  # its end tells the server that this process was killed
+            stdout=log,
+            stderr=subprocess.STDOUT,
             pass_fds=[listening.fileno()],
             umask=OTHERS,
             start_new_session=True,  # Ctrl-C is for the run, which then tells the server
@@ -126,7 +151,7 @@ def _start_server(home: Path) -> _Server:
     # Not at the end of the block: Prefect's client sends its last logs when the threads of this process end,
     # which is before `atexit`, and would try again for minutes.
     atexit.register(_stop, process)
-    return _Server(process, url)
+    return _Server(process, url, _log(home), began)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -141,6 +166,7 @@ def _wait(server: _Server) -> None:
     """Wait until the server answers."""
     import httpx
 
+    from flows.services.processes import why_it_ended
     from tasks.runtime.errors import StageError
 
     try:
@@ -149,8 +175,8 @@ def _wait(server: _Server) -> None:
         with suppress(subprocess.TimeoutExpired):
             server.process.wait(STOP_SECONDS)
         raise StageError(
-            f"the temporary Prefect server did not start ({error}; exit code {server.process.returncode}); "
-            "its output is above. `make up` starts one that stays"
+            f"the temporary Prefect server did not start (exit code {server.process.returncode}; {error}): "
+            f"{why_it_ended(server.log, server.began)}"
         ) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,15 +17,19 @@ from typing import Any
 
 import psutil
 
-from flows.machine import is_alive
+from flows.machine import is_alive, start_of
 from flows.services.settings import CONFIG, Config, load_config, sign_in_environment
 from rlhf.data.errors import DataError
 from rlhf.data.files import read_json, write_json
 from rlhf.data.private import OTHERS, private_file
+from tasks.runtime.faults import full_disk, sqlite_fault
 from tasks.runtime.places import state_dir, state_folder
 from tasks.runtime.process import defaults
 
 START_SECONDS = 120.0  # the first start makes the databases
+LAST_LINES = 3  # of a log, in the message on a server that ended
+_TAKEN = re.compile(r"address (?:is )?already in use", re.IGNORECASE)
+_TELLING = re.compile(r"^(?:[\w.]*(?:Error|Exception|Refused)\b|error:)|\b(?:ERROR|CRITICAL)\b")
 STOP_SECONDS = 20.0  # then a service is killed; a worker ends its runs first
 
 
@@ -64,6 +69,7 @@ def start(config: Config, service: Service) -> None:
         return
     log = private_file(state_folder("logs") / f"{service.name}.log")
     with log.open("ab") as handle:
+        began = handle.tell()
         process = subprocess.Popen(
             service.command,
             stdin=subprocess.DEVNULL,
@@ -80,10 +86,11 @@ def start(config: Config, service: Service) -> None:
         record_path(service.name),
         {
             "pid": process.pid,
-            "started": psutil.Process(process.pid).create_time(),
+            "started": start_of(psutil.Process(process.pid)),
             "url": url,
             "sign_in": bool(config.sign_in),
             "log": str(log),
+            "log_began": began,
         },
     )
     print(f"starting {service.name}", flush=True)
@@ -93,15 +100,16 @@ def wait_until_well(service: Service) -> None:
     """Wait until a service is well.
 
     Raises:
-        DataError: it ended, or is not well after `START_SECONDS`.
+        DataError: it ended, or is not well after `START_SECONDS`; with what its log says.
     """
     end = time.monotonic() + START_SECONDS
     while not service.healthy():
-        if not is_running(service.name):
-            raise DataError(f"{service.name} ended at once: {_last_line(service.name)}")
-        if time.monotonic() > end:
-            log = record_of(service.name)["log"]
-            raise DataError(f"{service.name} does not answer after {START_SECONDS:.0f} s; see {log}")
+        ended = not is_running(service.name)
+        if ended or time.monotonic() > end:
+            record = record_of(service.name)
+            why = why_it_ended(Path(record["log"]), record.get("log_began", 0))
+            how = "ended at once" if ended else f"does not answer after {START_SECONDS:.0f} s"
+            raise DataError(f"{service.name} {how}: {why}")
         time.sleep(0.3)
 
 
@@ -171,8 +179,28 @@ def is_running(name: str) -> bool:
     return bool(record) and is_alive(record["pid"], record["started"])
 
 
-def _last_line(name: str) -> str:
-    with suppress(OSError, KeyError):
-        lines = Path(record_of(name)["log"]).read_text(errors="replace").splitlines()
-        return next(line for line in reversed(lines) if line.strip())
-    return "its log is empty"
+def why_it_ended(log: Path, began: int = 0) -> str:
+    """Why a server ended, as far as its log says: the port, the database or the disk, else its last lines.
+
+    Args:
+        log: the file that takes what the server prints.
+        began: the size of the file when this server was started; what is before it is of another.
+    """
+    try:
+        with log.open("rb") as handle:
+            handle.seek(began)
+            lines = [line.strip() for line in handle.read().decode(errors="replace").splitlines()]
+    except OSError:
+        lines = []
+    lines = [line for line in lines if line]
+    whole = f"its log: {log}"
+    if not lines:
+        return f"it said nothing; {whole}"
+    said = "\n".join(lines)
+    if fault := sqlite_fault(said, str(state_dir()), "its database") or full_disk(said, state_dir()):
+        return f"{fault}; {whole}"
+    if _TAKEN.search(said):
+        return f"its port is taken; choose another one in {CONFIG}; {whole}"
+    telling = [line for line in lines if _TELLING.search(line)][-1:]
+    last = [line for line in lines[-LAST_LINES:] if line not in telling]
+    return f"{' | '.join(telling + last)}; {whole}"

@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 import psutil
 
+from flows.machine import living
 from flows.mlflow_views import mlflow_page, view_url, write_views
 from flows.services.catalogue import services, with_driver
 from flows.services.deployments import deploy
@@ -36,6 +38,7 @@ from flows.services.processes import (
 from flows.services.settings import CONFIG, Config, environment, load_config
 from rlhf.data.errors import DataError
 from tasks.runtime.errors import one_line_errors
+from tasks.runtime.faults import refuse_bad_sqlite
 from tasks.runtime.locks import alone
 from tasks.runtime.places import state_dir
 from tasks.runtime.tracking import connect
@@ -47,7 +50,7 @@ def up(config: Config) -> None:
     """Start what is not running, wait until all is well, and deploy the flows.
 
     Raises:
-        DataError: a port is taken, or a service does not become well; its log says why.
+        DataError: a port is taken, a database is damaged, or a service does not become well.
     """
     *others, worker = services(config)
     for service in others:
@@ -55,6 +58,8 @@ def up(config: Config) -> None:
             refuse_taken_port(config, service.name)
     if not (config.mlflow.database or config.mlflow.artifacts):
         connect_locally()
+    if not (config.prefect.database or is_running("prefect")):
+        refuse_bad_sqlite(state_dir() / "prefect/prefect.db", "Prefect's database")
     _first_operator(config)
     for service in others:
         start(config, service)
@@ -89,6 +94,29 @@ def serve(config: Config, name: str) -> NoReturn:
         env |= running_environment()
     print(f"{name}: {address}  (Ctrl-C stops it)", flush=True)
     os.execve(service.command[0], service.command, env)
+
+
+def cut_by_down() -> list[str]:
+    """The runs at work that a `down` now would stop, a line each with how to go on."""
+    if not (is_running("worker") or is_running("prefect")):
+        return []
+    lines = []
+    for record in living():
+        with suppress(psutil.Error):
+            above = {process.pid for process in psutil.Process(record.pid).parents()}
+            mine = is_running("worker") and record_of("worker")["pid"] in above
+            state = record.reached()
+            after = f" after {state.ended[-1]}" if state and state.ended else " in its first stage"
+            if mine:
+                on = "after make up, a run with the same parameters goes on from its last checkpoint"
+                lines.append(f"run {record.name!r} is stopped{after}; {on}")
+            elif is_running("prefect"):
+                on = "give the command again: it goes on from its last checkpoint"
+                lines.append(
+                    f"run {record.name!r} (process {record.pid}) loses Prefect's server{after}: it waits "
+                    f"some minutes for make up, else {on}"
+                )
+    return lines
 
 
 def down() -> list[str]:
@@ -157,6 +185,8 @@ def main(arguments: list[str] | None = None) -> None:
     with one_line_errors():
         if options.verb == "down":
             with alone("services", _waiting):
+                for line in cut_by_down():
+                    print(line, flush=True)
                 print("stopped: " + (", ".join(down()) or "nothing was running"))
             return
         config = load_config(options.config)

@@ -7,21 +7,27 @@ where that is all there is.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sqlite3
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rlhf.data.disk import disk_fault, free_bytes
+from rlhf.data.errors import DataError
 from rlhf.settings import Scratch, Settings
 from tasks.runtime.places import state_dir
 
 _MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|bad_alloc|cannot allocate memory", re.I
 )
+_AWAY = re.compile(r"API request to (\S+) failed")  # MLflow's client
+TRACKING = "the tracking database"
+LOCKED_SECONDS = 20.0  # how long another program may keep a database locked, the same as for MLflow
 _SQLITE = re.compile(r"\(sqlite3\.\w+\) ([^\n]*)")
 # What to halve where a stage lacks memory: the parameter that decides most of what it needs.
 _HALVE = {
@@ -47,6 +53,8 @@ def machine_fault(error: BaseException) -> str | None:
             return told
         if _is_of_tracking(cause) and (told := tracking_fault(cause)):
             return told
+        if away := _AWAY.search(str(cause)):
+            return f"MLflow's server does not answer at {away[1]}; start it (make up), and run again"
     if out_of_memory(error):
         return f"out of memory ({first_words(error)}): end what else runs on this machine, and run again"
     return None
@@ -57,23 +65,56 @@ def tracking_fault(error: BaseException) -> str | None:
     why = next(filter(None, map(_sqlite_words, _causes(error))), None)
     if why is None:
         return None
-    store = _store()
-    if "locked" in why:
-        return f"{store}: another program keeps the tracking database locked; end it or wait, and run again"
-    if "full" in why:
-        return f"{store}: the disk of the tracking database is full; make room on it, and run again"
-    if "readonly" in why or "unable to open" in why:
-        return (
-            f"{store}: the tracking database cannot be written ({why}); let this user write it and its folder"
-        )
-    if "not a database" in why or "malformed" in why:
-        return (
-            f"{store}: the tracking database is damaged ({why}); put a copy of it back, or move it away: the "
-            "next run begins a new one, without the runs and the registry of the old"
-        )
-    return (
-        f"{store}: the tracking database cannot be used: {why}; `mlflow db upgrade` or a copy of it may help"
+    return sqlite_fault(why, _store(), TRACKING) or (
+        f"{_store()}: {TRACKING} cannot be used: {why}; `mlflow db upgrade` or a copy of it may help"
     )
+
+
+def sqlite_fault(said: str, place: str, database: str) -> str | None:
+    """What SQLite's words mean, in one line; None for words that are not known.
+
+    Args:
+        said: the words, which other text may surround.
+        place: where the database is; `database`: which one it is.
+    """
+    if re.search(r"database (table )?is locked", said):
+        return f"{place}: another program keeps {database} locked; end it or wait, and run again"
+    if "disk is full" in said:
+        return f"{place}: the disk of {database} is full; make room on it, and run again"
+    if why := re.search(r"readonly database|unable to open database file", said):
+        return f"{place}: {database} cannot be written ({why[0]}); let this user write it and its folder"
+    if why := re.search(r"file is not a database|malformed", said):
+        return (
+            f"{place}: {database} is damaged ({why[0]}); put a copy of it back, or move it away: the next "
+            "start makes a new one, without what was in the old"
+        )
+    return None
+
+
+def refuse_bad_sqlite(path: Path, database: str) -> None:
+    """Refuse a SQLite file that is locked, damaged or closed; one that is not there will be made.
+
+    A program that uses it would say so with a traceback; MLflow would first try for a minute and a half.
+
+    Raises:
+        DataError: what is wrong, and how to mend it.
+    """
+    if not path.exists():
+        return
+    try:
+        # It may write: what a killed program left half done is taken back first.
+        address = f"{path.resolve().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(address, LOCKED_SECONDS, uri=True)) as opened:
+            opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        said = str(error)
+        raise DataError(sqlite_fault(said, str(path), database) or f"{path}: {database}: {said}") from None
+
+
+def full_disk(said: str, place: Path) -> str | None:
+    """The line for a full disk where a program's words say so; None where they do not."""
+    full = os.strerror(errno.ENOSPC)
+    return disk_fault(OSError(errno.ENOSPC, full), place) if full in said else None
 
 
 def out_of_memory(error: BaseException) -> bool:

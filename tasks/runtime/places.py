@@ -32,18 +32,33 @@ def state_folder(name: str = "") -> Path:
 
 
 def main_checkout() -> Path:
-    """The checkout whose worktree this is, or which this is; the working directory outside git."""
-    common = _git("rev-parse", "--path-format=absolute", "--git-common-dir")
-    return Path(common).parent if common else Path.cwd()
+    """The checkout whose worktree this is, or which this is; the working directory outside git.
+
+    An unpacked archive inside another repository is a checkout of its own: that repository gets nothing.
+    """
+    common, _, top = _git(
+        "rev-parse", "--path-format=absolute", "--git-common-dir", "--show-toplevel"
+    ).partition("\n")
+    return _unpacked(top) or (Path(common).parent if common else Path.cwd())
+
+
+def _unpacked(top: str) -> Path | None:
+    """The checkout of the working directory where it lies inside the repository of something else."""
+    here = Path.cwd()
+    ours = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
+    return ours if ours and top and ours != Path(top) and ours.is_relative_to(top) else None
 
 
 def git_commit() -> str:
     """The checkout's commit, with `-dirty` when what a stage could run is not what the commit holds.
 
     Parameters and data do not count, because they are recorded separately. A new file counts only among our
-    code: in a run's worktree git knows all new files of the checkout, leftovers included. Empty outside git.
+    code: in a run's worktree git knows all new files of the checkout, leftovers included. Empty outside git,
+    and in another's repository, whose commit says nothing of our code.
     """
-    commit = _git("rev-parse", "HEAD")
+    top, _, commit = _git("rev-parse", "--show-toplevel", "HEAD").partition("\n")
+    if _unpacked(top):
+        return ""
     recorded = (":!dvc.lock", ":!params.yaml", ":!data")
     states = _git("status", "--porcelain", "--untracked-files=all", "--", ".", *recorded) if commit else ""
     changes = [line.split(maxsplit=1) for line in states.splitlines()]
@@ -53,5 +68,7 @@ def git_commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *arguments], capture_output=True, encoding="utf-8", errors="surrogateescape", check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else ""

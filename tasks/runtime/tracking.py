@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from contextlib import suppress
@@ -12,7 +13,7 @@ import psutil
 
 from rlhf.data.private import private_file, private_folder
 from tasks.runtime.errors import StageError
-from tasks.runtime.faults import tracking_fault
+from tasks.runtime.faults import TRACKING, refuse_bad_sqlite, tracking_fault
 from tasks.runtime.places import git_commit, state_dir, state_folder
 
 EXPERIMENT = "rlhf-pipeline"
@@ -29,8 +30,11 @@ def connect() -> None:
     """Point MLflow at the tracking store that a person, `dvc repro` and the flow share.
 
     Raises:
-        StageError: the store's database is damaged, locked, or cannot be written.
+        DataError, StageError: the store's database is damaged, locked, or cannot be written.
     """
+    uri = store_uri()
+    if uri.startswith("sqlite:///"):
+        refuse_bad_sqlite(Path(uri.removeprefix("sqlite:///")), TRACKING)
     try:
         _connect()
     except Exception as error:
@@ -43,6 +47,7 @@ def _connect() -> None:
     import mlflow
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it raises, too
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # A stage reads a few kilobytes of an earlier run; a bar for each would be most of its log.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

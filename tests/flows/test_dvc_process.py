@@ -55,7 +55,7 @@ def test_one_process_runs_stage_after_stage(small_repository: Path) -> None:
         assert printed == ["first", "error: no"]
         assert ended.state == "Failed"
         assert ended.error.startswith("failed to reproduce 'bad': failed to run: echo error: no; exit 3")
-        killed = Ended("Failed", f"DVC's process ended with exit code {-signal.SIGKILL}")
+        killed = Ended("Failed", f"DVC's process exited with {-signal.SIGKILL}")
         assert dvc.repro("again", printed.append) == killed
         assert not psutil.pid_exists(int(Path("pid").read_text()))
         printed.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,13 +20,13 @@ import pytest
 from conftest import PATIENCE, ROOT
 from flow_repository import GRAPH, changed, write_graph
 from flow_results import git
-from prefect import State
+from prefect import State, Task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate, WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Running
+from prefect.states import Pending, Running
 
 import flows.pipeline
 from flows import machine as runs
@@ -146,6 +147,8 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     with get_client(sync_client=True) as client:
         flow_run = client.create_flow_run(flows.pipeline.rlhf, state=Running())
+        early = client.create_flow_run(flows.pipeline.rlhf, state=Pending())
+        task_run = client.create_task_run(Task(lambda: None, name="sft"), flow_run.id, "sft", state=Running())
         card = ArtifactCreate(key="links", type="markdown", data="state: running", flow_run_id=flow_run.id)
         card_id = client.create_artifact(card).id
     context.connect()
@@ -153,8 +156,13 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
     stage_run = start_parent_run("sft", mlflow.MlflowClient(), "execution")
     mlflow.MlflowClient().set_tag(stage_run, "mlflow.parentRunId", parent)
     RunState("killed", began=0.0, stages=["ingest", "sft"], ended=["ingest"]).save(Path("x"))
-    record = runs.Record("killed", str(flow_run.id), parent, "x", socket.gethostname(), 2**22 + 1, 0.0)
+    dead = (socket.gethostname(), 2**22 + 1, 0.0)
+    record = runs.Record("killed", str(flow_run.id), *dead, parent, "x")
     write_json(state_dir() / "runs" / f"{flow_run.id}.json", asdict(record))
+    # Another was killed in its first seconds, before it had a worktree or could note its MLflow run.
+    early_parent = start_parent_run("early", mlflow.MlflowClient(), runs.execution(str(early.id)))
+    record = runs.Record("early", str(early.id), *dead)
+    write_json(state_dir() / "runs" / f"{early.id}.json", asdict(record))
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, context.PARENT_RUN: parent}
     )
@@ -168,12 +176,41 @@ def test_a_killed_run_is_cleared_by_the_next(run: Any) -> None:
             process.wait()
     with get_client(sync_client=True) as client:
         assert client.read_flow_run(flow_run.id).state.is_crashed()
+        assert client.read_flow_run(early.id).state.is_crashed()
+        assert client.read_task_run(task_run.id).state.is_crashed()
         [card] = [artifact for artifact in client.read_artifacts() if artifact.id == card_id]
     assert "- state: killed; without results: sft\n" in str(card.data)
-    assert [mlflow.get_run(run).info.status for run in (parent, stage_run)] == ["KILLED"] * 2
+    ended = (parent, stage_run, early_parent)
+    assert [mlflow.get_run(run).info.status for run in ended] == ["KILLED"] * 3
     assert mlflow.get_run(parent).data.tags["mlflow.note.content"] == "killed; without results: sft"
     assert str(read_state(Path("x"))) == "killed; without results: sft"
     assert runs.clear_dead() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_and_a_closed_terminal_end_a_run_by_an_exception(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    try:
+        signal.signal(number, signal.SIG_DFL)
+        runs.end_when_told("error: terminated")
+        with pytest.raises(SystemExit, match="error: terminated"):
+            signal.raise_signal(number)
+        signal.signal(number, signal.SIG_IGN)
+        runs.end_when_told("error: terminated")  # under nohup
+        signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_run_is_alive_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the clock is set, every process started at another time of day, and so did the machine."""
+    here = psutil.Process()
+    started = runs.start_of(here)
+    began, created = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: began - 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) - 3600)
+    assert runs.is_alive(here.pid, started)
+    assert not runs.is_alive(here.pid, started - 60)
 
 
 def test_a_temporary_server_ends_with_a_killed_run(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,6 +20,9 @@ import pytest
 import yaml
 from conftest import PATIENCE, ROOT, free_port
 
+from flows.machine import Record, start_of
+from flows.run_state import RunState
+from flows.services import processes as processes_of_services
 from flows.services import settings as service_settings
 from flows.services import up
 from flows.services.catalogue import answers, services
@@ -28,6 +33,7 @@ from flows.services.processes import (
     running_environment,
     start,
     wait_until_well,
+    why_it_ended,
 )
 from flows.services.settings import Config, load_config
 from rlhf.data.errors import DataError
@@ -125,10 +131,16 @@ def test_make_starts_a_service_as_the_settings_say(name: str) -> None:
     assert title.rstrip().endswith(f"-m flows.services serve {name}")
 
 
+def test_make_knows_a_state_folder_with_a_space_in_its_name() -> None:
+    command = ["make", "-n", "-o", ".venv/.installed", "up", "RLHF_STATE=/a folder/state"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "RLHF_STATE='/a folder/state' " in printed
+
+
 def test_a_number_that_another_process_has_now_is_not_stopped(state: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        started = psutil.Process(other.pid).create_time() - 1000
+        started = start_of(psutil.Process(other.pid)) - 1000
         write_json(record_path("worker"), {"pid": other.pid, "started": started})
         assert up.down() == []
         assert other.poll() is None
@@ -148,8 +160,72 @@ def test_a_taken_port_and_a_service_that_ends_are_one_line(state: Path) -> None:
             refuse_taken_port(config, "pages")
     broken = Service("label", [sys.executable, "-c", "exit('error: no')"], {}, lambda: False)
     start(config, broken)
-    with pytest.raises(DataError, match="label ended at once: error: no"):
+    with pytest.raises(DataError, match=r"label ended at once: error: no; its log: .*label\.log"):
         wait_until_well(broken)
+
+
+@pytest.mark.parametrize(
+    ("printed", "says"),
+    [
+        ("Traceback:\nsqlalchemy.exc.DatabaseError: file is not a database\nServer stopped!", "is damaged"),
+        (
+            "sqlite3.OperationalError: database is locked\nServer stopped!",
+            "another program keeps its database locked",
+        ),
+        ("OSError: [Errno 28] No space left on device\nServer stopped!", "the disk is full"),
+        (
+            "[Errno 98] error while attempting to bind: address already in use\nbye",
+            "its port is taken; choose",
+        ),
+        (
+            "a\nValueError: no such thing\nb\n\nServer stopped!",
+            "ValueError: no such thing | b | Server stopped!",
+        ),
+        ("", "it said nothing"),
+    ],
+)
+def test_a_server_that_ended_says_why(printed: str, says: str, state: Path) -> None:
+    log = state / "x.log"
+    log.write_text("error: of the start before\n" + printed)
+    said = why_it_ended(log, began=len("error: of the start before\n"))
+    assert says in said
+    assert said.endswith(f"; its log: {log}")
+    assert "before" not in said
+    assert "\n" not in said
+
+
+def test_down_names_the_runs_that_it_cuts_and_how_to_go_on(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run under the worker, and one of a terminal that uses the same Prefect server."""
+    monkeypatch.setattr(processes_of_services, "STOP_SECONDS", 0.05)  # the run's process hears no SIGTERM
+    flow = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+        for program in (flow, "import time; time.sleep(600)", "import time; time.sleep(600)")
+    ]
+    worker, prefect, terminal = map(psutil.Process, (process.pid for process in processes))
+    try:
+        while not worker.children():
+            time.sleep(0.01)
+        for name, process in {"worker": worker, "prefect": prefect}.items():
+            write_json(record_path(name), {"pid": process.pid, "started": start_of(process)})
+        for name, process in {"in-worker": worker.children()[0], "in-terminal": terminal}.items():
+            RunState(name, began=0.0, stages=["a", "b"], ended=["a"]).save(Path(name))
+            record = Record(name, name, socket.gethostname(), process.pid, start_of(process), "", name)
+            write_json(Path(".state/runs", f"{name}.json"), asdict(record))
+        up.main(["down"])
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    in_terminal, in_worker, stopped = capsys.readouterr().out.splitlines()
+    assert in_worker.startswith("run 'in-worker' is stopped after a; after make up, a run with the same")
+    assert in_terminal.startswith(
+        f"run 'in-terminal' (process {terminal.pid}) loses Prefect's server after a"
+    )
+    assert stopped == "stopped: worker, prefect"
 
 
 def test_pages_serve_reports_and_nothing_else(state: Path) -> None:

@@ -7,6 +7,8 @@ import os
 import re
 import sqlite3
 import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,12 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 
 from flows.stages import error_line
-from rlhf.data.errors import Diverged
+from rlhf.data.errors import DataError, Diverged
 from rlhf.settings import load_settings
 from rlhf.settings.loading import check_settings
 from tasks.graph import stage_key, stages
 from tasks.runtime.errors import StageError, one_line_errors
-from tasks.runtime.faults import machine_fault, memory_advice, tracking_fault
+from tasks.runtime.faults import machine_fault, memory_advice, refuse_bad_sqlite, tracking_fault
 from tasks.runtime.stage import faults_of_stage, launch
 from tasks.runtime.tracking import connect
 
@@ -96,7 +98,7 @@ def test_a_damaged_tracking_database_is_one_line(tmp_path: Path, monkeypatch) ->
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 1000)
     line = rf"{tmp_path}/mlflow\.db: the tracking database is damaged \(file is not a database\); put a copy"
-    with pytest.raises(StageError, match=line) as told:
+    with pytest.raises(DataError, match=line) as told:
         connect()
     assert "\n" not in str(told.value)
 
@@ -198,3 +200,53 @@ def test_a_training_that_runs_away_says_which_rate_to_lower() -> None:
         faults_of_stage("sft"),
     ):
         raise Diverged("the loss is nan")
+
+
+# ---- SQLite files, before a library opens them ----
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small database."""
+    monkeypatch.setattr("tasks.runtime.faults.LOCKED_SECONDS", 0.05)
+    path = tmp_path / "prefect.db"
+    with closing(sqlite3.connect(path)) as opened, opened:
+        opened.execute("CREATE TABLE a (b)")
+        opened.executemany("INSERT INTO a VALUES (?)", [("x" * 1000,)] * 40)
+    refuse_bad_sqlite(path, "the database")
+    return path
+
+
+def test_a_damaged_sqlite_file_is_refused_before_anything_opens_it(database: Path) -> None:
+    whole = database.read_bytes()
+    for damaged in (b"no database at all, but text" * 100, whole[: len(whole) // 2]):
+        database.write_bytes(damaged)
+        with pytest.raises(
+            DataError, match=r"prefect\.db: the database is damaged \(.*put a copy of it back"
+        ):
+            refuse_bad_sqlite(database, "the database")
+
+
+def test_a_locked_sqlite_file_is_refused_before_anything_opens_it(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DataError, match="another program keeps the database locked"):
+            refuse_bad_sqlite(database, "the database")
+
+
+def test_what_a_killed_program_left_half_written_is_no_damage(database: Path) -> None:
+    program = (
+        "import os, sqlite3, sys; d = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "d.execute('PRAGMA cache_size=1'); d.execute('BEGIN'); d.execute('UPDATE a SET b = zeroblob(900)')\n"
+        "os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(database)], check=False)
+    assert database.with_name("prefect.db-journal").exists()
+    refuse_bad_sqlite(database, "the database")
+    with closing(sqlite3.connect(database)) as opened:
+        assert opened.execute("SELECT max(b) FROM a").fetchone()[0] == "x" * 1000
+
+
+def test_a_tracking_server_that_is_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    error = MlflowException("API request to http://h:1/api failed with exception HTTPConnectionPool")
+    assert line_of(error, capsys).startswith("MLflow's server does not answer at http://h:1/api; start it")
