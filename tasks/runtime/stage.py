@@ -35,9 +35,13 @@ from tasks.runtime.preflight import contradictions, refuse_missing_config
 from tasks.runtime.tracking import FINAL, PARENT_RUN, connect, dvc_command, parent_run
 
 if TYPE_CHECKING:
+    from mlflow.entities import Metric
+    from mlflow.utils.async_logging.run_operations import RunOperations
+
     from rlhf.training.progress import ProgressEvent
 
 _WORKER_OF = "RLHF_WORKER_OF"  # the MLflow run of the stage whose training process this is
+_AT_ONCE = 1000  # the most metrics that MLflow takes in one call
 PROGRESS = "RLHF_PROGRESS"  # the file that takes the events of trainings, a JSON object a line
 
 
@@ -58,6 +62,8 @@ class Stage:
     key: str
     run_id: str
     record: dict[str, Any] = field(default_factory=dict)
+    _points: list[Metric] = field(default_factory=list)  # of all curves so far
+    _sent: list[RunOperations] = field(default_factory=list)  # how each was logged
 
     @property
     def checkpoints(self) -> Path:
@@ -77,7 +83,31 @@ class Stage:
         # mlflow.log_metrics would first read the run, and wait for the server to do so.
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, step) for name, value in values.items()]
-        MlflowClient().log_batch(self.run_id, metrics, synchronous=False)
+        if sent := MlflowClient().log_batch(self.run_id, metrics, synchronous=False):
+            self._sent.append(sent)
+        self._points += metrics
+
+    def finish_curves(self) -> None:
+        """Have every point of the curves in the store.
+
+        MLflow only prints where a batch could not be logged, because the store was locked or away for longer
+        than its patience, and does not say which points were in it. So all are logged again; the store takes
+        none twice.
+        """
+        import mlflow
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        if not self._sent:
+            return
+        mlflow.flush_async_logging()
+        try:
+            for sent in self._sent:
+                sent.wait()
+        except MlflowException:
+            for start in range(0, len(self._points), _AT_ONCE):
+                MlflowClient().log_batch(self.run_id, self._points[start : start + _AT_ONCE])
+        self._points, self._sent = [], []
 
     def progress(self, event: ProgressEvent) -> None:
         """Append an event of a training to the file that `RLHF_PROGRESS` names; without it, do nothing.
@@ -175,7 +205,9 @@ def run(
     with one_line_errors(arguments.traceback), faults_of_stage(stage):
         if worker and os.environ.get(_WORKER_OF):
             connect()
-            worker(Stage(name, stage_settings(name), stage_key(name), os.environ[_WORKER_OF]))
+            working = Stage(name, stage_settings(name), stage_key(name), os.environ[_WORKER_OF])
+            worker(working)
+            working.finish_curves()
             return
         execute(stage, main)
 
@@ -272,7 +304,7 @@ def execute(name: str, main: Callable[[Stage], Mapping[str, float | None] | None
         mlflow.log_params(flat(stage_params(name)))
         figures = main(stage) or {}
         stage.log_figures(figures)
-        mlflow.flush_async_logging() if hasattr(mlflow, "flush_async_logging") else None
+        stage.finish_curves()
     record = {
         "run_id": stage.run_id,
         "git_commit": tags["git_commit"],

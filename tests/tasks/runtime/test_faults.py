@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 from conftest import Quiet
@@ -24,7 +25,7 @@ from rlhf.settings.loading import check_settings
 from tasks.graph import stage_key, stages
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.faults import machine_fault, memory_advice, refuse_bad_sqlite, tracking_fault
-from tasks.runtime.stage import faults_of_stage, launch
+from tasks.runtime.stage import Stage, faults_of_stage, launch
 from tasks.runtime.tracking import connect
 
 
@@ -98,8 +99,10 @@ def test_a_damaged_tracking_database_is_one_line(tmp_path: Path, monkeypatch) ->
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 1000)
     line = rf"{tmp_path}/mlflow\.db: the tracking database is damaged \(file is not a database\); put a copy"
+    before = mlflow.get_tracking_uri()
     with pytest.raises(DataError, match=line) as told:
         connect()
+    mlflow.set_tracking_uri(before)
     assert "\n" not in str(told.value)
 
 
@@ -129,6 +132,30 @@ def test_what_sqlite_says_becomes_what_to_do(words: str, line: str) -> None:
     assert told is not None
     assert line in told
     assert tracking_fault(MlflowException("no such run")) is None
+
+
+def test_points_of_a_curve_that_the_store_refused_are_logged_again_at_the_end(monkeypatch) -> None:
+    stored = []
+
+    class Refused:
+        def wait(self) -> None:
+            raise MlflowException("database is locked")
+
+    class Client:
+        def log_batch(self, run_id, metrics, synchronous=None):
+            if synchronous is False:
+                return Refused() if metrics[0].step == 1 else None
+            stored.extend((metric.key, metric.step, metric.value) for metric in metrics)
+
+    monkeypatch.setattr("mlflow.MlflowClient", Client)
+    monkeypatch.setattr("mlflow.flush_async_logging", lambda: None)
+    stage = Stage("sft", load_settings(), key="test", run_id="run")
+    for step in range(3):
+        stage.log_curve({"loss": 1.0 - step}, step)
+    stage.finish_curves()
+    assert stored == [("loss", 0, 1.0), ("loss", 1, 0.0), ("loss", 2, -1.0)]
+    stage.finish_curves()
+    assert len(stored) == 3
 
 
 # ---- memory ----
