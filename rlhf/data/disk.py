@@ -117,7 +117,8 @@ def _number(error: BaseException) -> int | None:
 
 def free_bytes(path: Path) -> int:
     """What this user may still write to the disk of a path, which need not be there yet."""
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    # os.path says no where Path raises: in a folder that this user may not look into
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))
     return shutil.disk_usage(there).free
 
 

@@ -36,10 +36,10 @@ def written_beside(path: Path | str) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):  # a read-only disk refuses to remove also what is not there
+        path.unlink()
 
 
 def write_json(path: Path | str, value: Any) -> None:

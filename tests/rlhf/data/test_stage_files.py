@@ -133,6 +133,16 @@ def test_what_a_disk_refuses_is_told_with_its_folder(tmp_path: Path, number: int
     assert not list(tmp_path.iterdir())
 
 
+def test_a_read_only_disk_refuses_to_remove_what_is_not_there_too(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*args, **more) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(DataError, match=r"out/a\.json cannot be written: Read-only file system"):
+        write_json(tmp_path / "out" / "a.json", {})
+
+
 def test_torch_loses_the_reason_and_the_disk_tells_it(tmp_path: Path, monkeypatch) -> None:
     def fail() -> None:
         with written_beside(tmp_path / "out") as beside:
