@@ -95,6 +95,7 @@ def one_labeler(workspace: Workspace) -> None:
 
 def thumbs_up_alone(workspace: Workspace) -> None:
     own(workspace, rows_of(60), [])
+    (workspace.path / "own/comparisons.jsonl").unlink()
     votes = [row | {"label": True, "labeler_id": "ann"} for row in rows_of(60)]
     (workspace.path / "own/votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in votes))
     workspace.set({"evaluate.judges": ["reward-model"]})
