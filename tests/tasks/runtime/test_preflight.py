@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Workspace, dvc
+from flow_results import git
 from own_rows import own, rankings, rows_of, settings
 
 from flows.loop import main as feedback
@@ -183,7 +184,7 @@ def test_stages_up_to_one_are_those_that_it_depends_on(workspace: Workspace) -> 
 
 
 def test_the_commands_end_before_a_server_starts(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    repository: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_server() -> None:
         raise AssertionError("a server was started")
@@ -191,8 +192,9 @@ def test_the_commands_end_before_a_server_starts(
     monkeypatch.setattr("flows.run.prefect_api", no_server)
     monkeypatch.setattr("flows.loop.prefect_api", no_server)
     monkeypatch.setattr("flows.run.up_to_date", lambda _: False)
-    own(workspace, rows_of(60), rankings(60))
-    data = ["--data", str(workspace.path / "own"), "--set", "ingest.source=files"]
+    git("commit", "--quiet", "--message", "start")
+    own(repository, rows_of(60), rankings(60))
+    data = ["--data", str(repository.path / "own"), "--set", "ingest.source=files"]
     for command, words, said in (
         (
             rlhf,
