@@ -100,3 +100,15 @@ def test_ancestry_and_reproduction(run: Any) -> None:
     assert not Path("checkpoints").exists()
     with chdir(Path(".runs", f"reproduce-{tree.name}")):
         assert context.git_commit() == base
+
+    # nothing is said of rankings that the disk has changed
+    [cached] = [
+        path
+        for path in Path(".dvc/cache/files").rglob("*")
+        if path.is_file() and b"PAR1" in path.read_bytes()
+    ]
+    cached.chmod(0o644)
+    cached.write_bytes(cached.read_bytes().replace(b"ann", b"bob"))
+    cached.chmod(0o444)
+    with pytest.raises(DataError, match=r"comparisons\.parquet of commit .* is damaged in DVC's cache"):
+        trace.labelers(origin["experiment"]["commit"])
