@@ -25,6 +25,7 @@ from rlhf.measures.display import count_text
 from rlhf.measures.summary import judge_label, verdict
 from rlhf.report.markdown import bullets, plain, table
 from rlhf.report.page import SOURCES
+from rlhf.settings import params_of
 from tasks.graph import flat
 
 UNKNOWN = "unknown"  # the Hub's own word for a licence that nobody stated
@@ -65,7 +66,7 @@ class _Run:
         self.named = named
         params = named.file("params.yaml")
         self.params: dict[str, Any] = (
-            flat(past_settings(yaml.safe_load(params), "params.yaml").model_dump(by_alias=True))
+            flat(past_settings(params_of(params, "params.yaml"), "params.yaml").model_dump(by_alias=True))
             if params
             else {}
         )

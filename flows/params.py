@@ -13,8 +13,6 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows.checkout import refuse_conflict
 from rlhf.data.base_files import local_folder, local_hash, refuse_other_content, template_file
 from rlhf.data.files import written_beside
@@ -25,9 +23,11 @@ from rlhf.settings import (
     Section,
     Settings,
     SettingsError,
+    YamlError,
     check_settings,
     load_settings,
     renamed,
+    yaml_value,
 )
 
 PARAMS = Path("params.yaml")  # its name in the checkout, in a worktree and in the folder of a recipe
@@ -241,11 +241,11 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
                 "changes at spaces, so a value with a space goes into params.yaml"
             )
         try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values[key] = yaml_value(value)
+        except YamlError as error:
             raise SettingsError(
-                f"{change}: the value is not valid YAML; make's SET parts its changes at spaces, so a "
-                "value with a space goes into params.yaml"
+                f"{change}: the value is not valid YAML ({error}); make's SET parts its changes at spaces, "
+                "so a value with a space goes into params.yaml"
             ) from None
         if isinstance(values[key], dict):
             for name, meaning in values[key].items():

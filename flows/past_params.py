@@ -9,9 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rlhf.settings import RENAMED, Settings, check_settings, load_settings
+from rlhf.settings import RENAMED, Settings, check_settings, read_params
 
 
 def load_past(path: Path) -> Settings:
@@ -20,11 +18,7 @@ def load_past(path: Path) -> Settings:
     Raises:
         SettingsError: no such file, or parameters that never were any.
     """
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, ValueError, yaml.YAMLError):
-        return load_settings(path)  # which says what is wrong
-    return past_settings(values, str(path))
+    return past_settings(read_params(path), str(path))
 
 
 def past_settings(values: Any, origin: str) -> Settings:
@@ -43,9 +37,10 @@ def past_settings(values: Any, origin: str) -> Settings:
     values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     base: dict[str, Any] = {}
     for section in RENAMED:
-        base |= values.pop(section, None) or {}
+        if isinstance(values.get(section), dict):  # whatever else stands there is refused below
+            base |= values.pop(section)
     sections = [values[name] for name in ("reward", "ppo") if isinstance(values.get(name), dict)]
-    ranks = [section.pop("lora_rank", 0) for section in sections]
+    ranks = [section.pop("lora_rank") for section in sections if type(section.get("lora_rank")) is int]
     if any(ranks):
         base["lora"] = {"rank": max(ranks)}
     return check_settings(values | ({"base": base} if base else {}), origin)

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows.past_params import load_past, past_settings
 from flows.trace import fetch, find_version
 from flows.workspace import RUNS, experiments
 from rlhf.data.errors import DataError
-from rlhf.settings import Evaluate, Settings
+from rlhf.settings import Evaluate, Settings, params_of
 from tasks.runtime.errors import StageError
 from tasks.runtime.registry import POLICY, policy_folder
 
@@ -135,7 +133,8 @@ def _fetched(name: str, commit: str, folder: Path) -> NamedPolicy:
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
 
-    settings = past_settings(yaml.safe_load(_of_commit(commit, "params.yaml") or b""), f"{name}: params.yaml")
+    origin = f"{name}: params.yaml"
+    settings = past_settings(params_of(_of_commit(commit, "params.yaml") or b"", origin), origin)
     files = DVCFileSystem(str(Path.cwd()), rev=commit)
     try:
         files.get(str(POLICY), str(folder / POLICY), recursive=True)

@@ -19,6 +19,7 @@ import yaml
 from flows.params import RECIPES
 from rlhf.data.errors import DataError
 from rlhf.data.files import written_beside
+from rlhf.settings import read_params
 from tasks.runtime.places import state_folder
 
 VOCABULARY, WIDTH, CONTEXT = 600, 32, 512
@@ -46,7 +47,7 @@ def smoke(recipe: str) -> Smoke:
     folder = RECIPES / recipe / "smoke"
     if not (folder / "params.yaml").is_file():
         raise DataError(f"--smoke: there is no {folder}/params.yaml; the recipe has no smoke test")
-    changes = dict(_dotted(yaml.safe_load((folder / "params.yaml").read_text())))
+    changes = dict(_dotted(read_params(folder / "params.yaml")))
     changes["register.model_name"] = f"smoke-{recipe}"
     rows = folder / "data"
     model = folder / "model.yaml"

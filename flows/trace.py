@@ -35,7 +35,7 @@ from flows.workspace import RUNS, link_data, open_worktree
 from rlhf.data.contracts import COMPARISON
 from rlhf.data.errors import DataError
 from rlhf.data.table import read_table
-from rlhf.settings import check_settings
+from rlhf.settings import check_settings, yaml_value
 from tasks.graph import flat
 from tasks.runtime.errors import StageError, one_line_errors
 from tasks.runtime.tracking import connect
@@ -125,7 +125,7 @@ def at(commit: str, path: str) -> Any:
             f"the experiment's commit {commit[:12]} is not in this repository or has no {path}; "
             "fetch it with `dvc exp pull`, or look in the repository where the run was"
         )
-    return yaml.safe_load(done.stdout)
+    return yaml_value(done.stdout)
 
 
 def outputs(lock: dict[str, Any]) -> dict[str, str]:

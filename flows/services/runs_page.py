@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from flows.machine import living
 from flows.past_params import load_past
 from flows.run_state import RunState, pages, read_state
@@ -92,7 +90,7 @@ def _decision(gate: Mapping[str, Any]) -> str:
 def _size(tree: Path) -> list[str]:
     """The model's size, and how many rows it learnt from."""
     parts: list[str] = []
-    with suppress(SettingsError, OSError, yaml.YAMLError):
+    with suppress(SettingsError):
         parts.append(base_name(load_past(tree / "params.yaml").base))
     counted = _read(tree / "metrics/prepare.json").get("demonstrations", {})
     if demonstrations := sum(split["rows"] for split in counted.values()):

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhf.data.errors import DataError
 from rlhf.data.hosts import is_loopback
 from rlhf.judges.endpoints import DEFAULT
+from rlhf.settings.yaml_text import YamlError, yaml_value
 
 CONFIG = Path("services.yaml")
 SHORTEST_PASSWORD = 16
@@ -92,12 +92,12 @@ def load_config(path: Path = CONFIG) -> Config:
         DataError: not valid, or a variable is not set; or other machines are let in without a password.
     """
     try:
-        written = yaml.safe_load(path.read_text()) or {}
+        written = yaml_value(path.read_bytes()) or {}
         config = Config.model_validate(_expanded(written, path))
     except FileNotFoundError:
         return Config()
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except YamlError as error:
+        raise DataError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

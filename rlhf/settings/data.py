@@ -164,7 +164,7 @@ class Collect(Section):
         le=5,
     )
     temperature: float = param(0.9, "sampling temperature of the candidates", gt=0, le=5)
-    groups: dict[str, float] = param(
+    groups: dict[Literal["expert", "novice", "spammer"], float] = param(
         {"expert": 0.6, "novice": 0.3, "spammer": 0.1}, "shares of the simulated labelers by group"
     )
     shared: float = param(
@@ -175,6 +175,6 @@ class Collect(Section):
     @field_validator("groups")
     @classmethod
     def _shares(cls, groups: dict[str, float]) -> dict[str, float]:
-        if not (all(share >= 0 for share in groups.values()) and sum(groups.values()) < float("inf")):
-            raise ValueError("shares must be finite numbers of 0 or more")
+        if not all(0 <= share <= 1e6 for share in groups.values()):
+            raise ValueError("a share is a number from 0 to 1000000")
         return groups

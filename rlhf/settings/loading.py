@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from rlhf.settings.models import BASES
-from rlhf.settings.section import SettingsError
+from rlhf.settings.section import VALUE, SettingsError, shown
 from rlhf.settings.tree import Settings, known_keys
+from rlhf.settings.yaml_text import YamlError, yaml_value
 
 
 def load_settings(path: Path | str = "params.yaml") -> Settings:
@@ -21,13 +20,35 @@ def load_settings(path: Path | str = "params.yaml") -> Settings:
     Raises:
         SettingsError: no such file, no YAML, an unknown key, or a value of the wrong type or out of bounds.
     """
+    return check_settings(read_params(path), str(path))
+
+
+def read_params(path: Path | str) -> Any:
+    """The values of a params file, which nobody has checked; {} where it is empty.
+
+    Raises:
+        SettingsError: no such file, or no YAML.
+    """
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_bytes()
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date or number
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return check_settings(values if values is not None else {}, str(path))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    return params_of(text, str(path))
+
+
+def params_of(text: str | bytes, origin: str) -> Any:
+    """The values of a params file's text, which nobody has checked; {} where it is empty.
+
+    Raises:
+        SettingsError: it is no YAML; `origin` names it in the error.
+    """
+    try:
+        values = yaml_value(text)
+    except YamlError as error:
+        raise SettingsError(f"{origin}: not valid YAML: {error}") from None
+    return values if values is not None else {}
 
 
 def check_settings(values: Any, origin: str) -> Settings:
@@ -46,21 +67,20 @@ def check_settings(values: Any, origin: str) -> Settings:
 
 def _sentence(error: Any) -> str:
     """What is wrong with a value, and which parameter it has."""
-    place = [str(part) for part in error["loc"] if "[" not in str(part)]  # without the members of a union
+    # Without the members of a union, and with a key that a user made up as other values are shown.
+    place = [ascii(part)[1:-1][:VALUE] if isinstance(part, str) else str(part) for part in error["loc"]]
+    place = [part for part in place if "[" not in part]
     variant = BASES.get(place[1]) if place[0] == "base" and len(place) > 1 else None
     if variant:
         del place[1]  # pydantic names the type there
     key = ".".join(place)
     if error["type"] == "union_tag_invalid":
         types = " or ".join(map(repr, BASES))
-        return f"{key}.type: Input should be {types}, got {error['ctx']['tag']!r}"
+        return f"{key}.type: Input should be {types}, got {shown(error['ctx']['tag'])}"
     if error["type"] == "missing":
         return f"{key}: {error['msg']}"
     if error["type"] != "extra_forbidden":
-        got = re.sub(
-            "(?<=://)[^/]*@|(?<=[?]).*", "***", repr(error["input"])
-        )  # what may be a secret of a URL
-        return f"{key}: {error['msg']}, got {got}"
+        return f"{key}: {error['msg']}, got {shown(error['input'])}"
     if variant and len(place) == 2:
         kind = variant.model_fields["type"].default
         others = [name for name, other in BASES.items() if place[1] in other.model_fields]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
+
+from pydantic import field_validator
 
 from rlhf.settings.section import Section, param
 from rlhf.settings.training import PRECISION, Precision
@@ -20,6 +23,15 @@ class RewardFunctions(Section):
     format_pattern: str = param(".*[.!?]", "regular expression of a whole response")
     banned_weight: float = param(0, "penalty of each banned word", ge=0, le=100)
     banned_words: list[str] = param([], "words that a response should not hold")
+
+    @field_validator("format_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"it is no regular expression ({error})") from None
+        return pattern
 
 
 class Ppo(Section):

@@ -13,10 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rlhf.data.files import read_json, written_beside
-from rlhf.settings import SettingsError, check_settings, known_keys, load_settings
+from rlhf.settings import SettingsError, check_settings, known_keys, load_settings, params_of
 from tasks.graph import flat, stages
 from tasks.runtime.stage import stage_cost
 
@@ -71,8 +69,8 @@ def changed_parameters(path: Path = Path("params.yaml")) -> dict[str, Any]:
     if done.returncode:
         return {}
     try:
-        before = check_settings(yaml.safe_load(done.stdout), f"HEAD:{path}")
-    except (SettingsError, yaml.YAMLError):
+        before = check_settings(params_of(done.stdout, f"HEAD:{path}"), f"HEAD:{path}")
+    except SettingsError:
         return {}
     now = load_settings(path)
     old, new = (flat(values.model_dump(by_alias=True)) for values in (before, now))

@@ -105,9 +105,39 @@ def test_every_parameter_is_described_and_every_number_bounded() -> None:
             {"seed": 1, "pretrain": {}},
             "unknown key 'pretrain': its parameters are in the section `base` now: base.st",
         ),
-        ({"collect": {"groups": {"expert": float("inf")}}}, "collect.groups: Value error, shares must be"),
-        ({"collect": {"groups": {"expert": float("nan")}}}, "collect.groups: Value error, shares must be"),
-        ({"collect": {"groups": {"expert": 2, "novice": -1}}}, "collect.groups: Value error, shares must be"),
+        (
+            {"collect": {"groups": {"expert": float("inf")}}},
+            "collect.groups.expert: Input should be a finite",
+        ),
+        (
+            {"collect": {"groups": {"expert": float("nan")}}},
+            "collect.groups.expert: Input should be a finite",
+        ),
+        (
+            {"collect": {"groups": {"expert": 2, "novice": -1}}},
+            "collect.groups: Value error, a share is a num",
+        ),
+        (
+            {"collect": {"groups": {"expert": "much"}}},
+            "collect.groups.expert: Input should be a valid number",
+        ),
+        (
+            {"collect": {"groups": {"robot": 1}}},
+            "collect.groups.robot: Input should be 'expert', 'novice' or",
+        ),
+        ({"ingest": {"aspects": {"kind": float("nan")}}}, "ingest.aspects.kind: Input should be a finite"),
+        (
+            {"validate": {"thresholds": {"ties": True}}},
+            "validate.thresholds.ties: Input should be a valid num",
+        ),
+        (
+            {"ppo": {"reward_functions": {"format_pattern": "["}}},
+            "format_pattern: Value error, it is no regular",
+        ),
+        ({"ppo": {"whiten_rewards": 1}}, "ppo.whiten_rewards: Input should be a valid boolean, got 1"),
+        ({"seed": "9" * 500}, "got '99999999999999999999999999999999999999999999999999999999..."),
+        ({"ppo": {"clip\n": [0] * 500}}, "unknown key 'ppo.clip"),
+        ({"x" * 5000: 1}, "unknown key 'xxxx"),
         ({"seed": -1, "threads": 0}, "(and 1 more)"),
         ([1], "expected sections of parameters, got list"),
     ],
@@ -175,3 +205,33 @@ def test_no_parameter_has_a_name_that_dvcs_run_cache_leaves_out() -> None:
     """DVC hashes a stage without the keys `size` and `nfiles`, those of parameters included."""
     parts = {part for key in known_keys() for part in key.split(".")}
     assert parts.isdisjoint({"size", "nfiles"})
+
+
+def test_true_is_no_number_in_any_parameter() -> None:
+    numbers = [key for key, default, _, _ in describe() if default.lstrip("-").replace(".", "").isdigit()]
+    assert len(numbers) > 60
+    for named in numbers:
+        key, _, variant = named.partition(" (")
+        *sections, last = key.split(".")
+        values: Any = {last: True} | ({"path": "a/b"} if key.startswith("ingest.sources") else {})
+        for section in reversed(sections):
+            values = {section: [values] if section == "sources" else values}
+        if variant == "pretrained)":
+            values["base"] |= {"path": "a/b"}
+        key = key.replace("sources", "sources.0")
+        with pytest.raises(SettingsError, match=rf"my.yaml: {key}: Input should be a valid .*, got True"):
+            check_settings(values, "my.yaml")
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999999999999}", "(" * 3000])
+def test_a_pattern_is_compiled_when_the_params_are_read_whatever_its_weight(pattern: str) -> None:
+    with pytest.raises(SettingsError, match="format_pattern: Value error, it is no regular") as caught:
+        check_settings({"ppo": {"reward_functions": {"format_pattern": pattern}}}, "my.yaml")
+    assert len(str(caught.value)) < 300
+
+
+def test_messages_do_not_grow_with_what_they_quote() -> None:
+    for values in ({"seed": [[0]] * 10_000}, {"ppo": {"k" * 10_000: 1}}, {"base": {"type": "t" * 10_000}}):
+        with pytest.raises(SettingsError) as caught:
+            check_settings(values, "my.yaml")
+        assert len(str(caught.value)) < 300

@@ -324,7 +324,7 @@ def error_of(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         ({"reward_functions.banned_weight": 1.0}, "banned_weight is above 0 and banned_words names no words"),
         (
             {"reward_functions.format_weight": 1.0, "reward_functions.format_pattern": "("},
-            "ppo.reward_functions.format_pattern '\\(' is no regular expression",
+            "ppo.reward_functions.format_pattern: .*it is no regular expression .*, got '\\('",
         ),
         (
             {"stop_tokens": ["zebra crossing"]},
