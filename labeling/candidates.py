@@ -6,7 +6,6 @@ The comparisons that the stage `collect` writes fit as they are, and so does any
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
@@ -19,11 +18,13 @@ from labeling.rows import clean, clean_output, clean_prompt, dumps
 from rlhf.data.contracts import COMPARISON, exact
 from rlhf.data.conversations import as_columns
 from rlhf.data.errors import DataError
+from rlhf.data.formats.json_files import value_of
 from rlhf.data.formats.parts import parts
 from rlhf.data.formats.records import records
 from rlhf.data.layouts.layout import Notes, Options
 from rlhf.data.rankings import dense_ranks
 from rlhf.data.reading import Source, read
+from rlhf.data.shown import shown
 
 MOST_OUTPUTS = 9  # digits on a keyboard
 SHARED_OUTPUTS = 3  # outputs that two parts of a longer row have in common, so that one order follows
@@ -165,9 +166,9 @@ def _cell(name: str, value: Any) -> Any:
     if not (lists and isinstance(value, str)):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise DataError(f"column {name!r}: {value[:40]!r} is no list written as JSON") from None
+        return value_of(value)
+    except DataError:
+        raise DataError(f"column {name!r}: {shown(value)} is no list written as JSON") from None
 
 
 def _candidate(row: Mapping[str, Any], source: str) -> Candidate:
@@ -192,9 +193,9 @@ def _candidate(row: Mapping[str, Any], source: str) -> Candidate:
     expected = None
     if row.get("expected"):
         try:
-            expected = json.loads(row["expected"])
-        except json.JSONDecodeError:
-            raise DataError("'expected' is not JSON") from None
+            expected = value_of(row["expected"])
+        except DataError as error:
+            raise DataError(f"'expected': {error}") from None
     return Candidate(
         prompt,
         texts,

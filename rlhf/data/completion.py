@@ -10,10 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.checked_rows import checked, contract_split
+from rlhf.data.errors import DataError
+from rlhf.data.formats.json_files import value_of
 from rlhf.data.formats.parts import Part
 from rlhf.data.formats.records import format_of
 from rlhf.data.layouts.layout import Item, Layout, Notes, Record
 from rlhf.data.layouts.values import MISSING
+from rlhf.data.shown import shown
 
 LATE = 10  # columns behind the first records that are named, each with its row
 
@@ -128,7 +131,14 @@ class Completion:
                 split = contract_split(split, self._say)
             row["split"] = self._split or split or self._named
         if kept:
-            before = row.get("extra")
-            extra = (json.loads(before) if isinstance(before, str) else {}) | kept
+            extra = _object(row.get("extra")) | kept
             row["extra"] = json.dumps(extra, ensure_ascii=False, sort_keys=True, default=str)
         return Item(item.table, checked(item.table, row), record.where)
+
+
+def _object(extra: Any) -> dict[str, Any]:
+    """What a row keeps already, as a column of its own."""
+    kept = value_of(extra) if isinstance(extra, str) and extra else extra or {}
+    if not isinstance(kept, dict):
+        raise DataError(f"column 'extra' is {shown(kept)}; it must be an object, as JSON, to keep more in it")
+    return kept

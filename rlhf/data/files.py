@@ -54,7 +54,7 @@ def write_json(path: Path | str, value: Any) -> None:
             text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         except ValueError:
             raise DataError(f"{path}: {_no_number(value) or 'a figure'} is NaN or infinite") from None
-        beside.write_text(text + "\n")
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
 def _no_number(value: Any, place: str = "") -> str | None:
@@ -86,7 +86,7 @@ def read_json(path: Path | str) -> Any:
         DataError: no such file, or one that is damaged.
     """
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing_output(path) from None
     except (ValueError, RecursionError) as error:  # cut off, or bytes that are no text

@@ -8,17 +8,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rlhf.data.block_reading import BlockReading, Portion
 from rlhf.data.completion import Beside, Completion
-from rlhf.data.errors import DataError
+from rlhf.data.errors import UNFIT, DataError
 from rlhf.data.formats.parts import Part, parts
 from rlhf.data.layout_choice import layout_of
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, UnknownWords
 from rlhf.data.layouts.recognise import kinds
 from rlhf.data.part_records import SAMPLE, PutAside, Quarantined, fault_of, part_records
 from rlhf.data.prompt_parts import PromptParts
+from rlhf.data.shown import shown
 from rlhf.data.unnamed import Unnamed
 
 
@@ -147,7 +148,7 @@ def read_any(
 
     def one_by_one(told: Recognised, records: Iterable[Record]) -> Iterator[Item]:
         layout = told.layout
-        groups = iter(layout.groups(records))
+        groups = _groups(told.part, layout, records)
         for group in groups:
             first = group[0]
             try:
@@ -156,7 +157,8 @@ def read_any(
                 if not asked.none:
                     rows = [asked.joined(item, first) for item in rows]
                 items = [fixed.completed(item, first, kept) for item in rows]
-            except DataError as error:
+            except UNFIT as unfit:
+                error = _unfit(unfit, layout, first.columns)
                 # A number that counts no output says that others in the file may count something else than
                 # was read; without its row the rest would pass for sure.
                 if aside is None or (isinstance(error, UnknownWords) and error.numbers):
@@ -202,6 +204,33 @@ def read_any(
         raise DataError(
             f"{source.path}: ingest.edit names {source.options.edit!r}, and no text answers to it"
         )
+
+
+def _groups(part: Part, layout: Layout, records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The records that belong together; what cannot be grouped has no row to name, but the file."""
+    try:
+        yield from layout.groups(records)
+    except DataError:
+        raise  # of a record, which it names
+    except UNFIT as error:
+        raise DataError(f"{part.place}: {_unfit(error, layout, {})}") from error
+
+
+def _unfit(error: Exception, layout: Layout, columns: Mapping[str, Any]) -> DataError:
+    """Why a layout cannot read a record: in its own words, or what it met where it expected something else.
+
+    A layout is told by the columns of the first records, so any other may lack one, or hold in it whatever
+    JSON can spell.
+    """
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, KeyError) and error.args and error.args[0] not in columns:
+        told = f"{shown(error.args[0])} is missing, which a record of the layout {layout.name} has"
+    else:
+        told = f"it is no record of the layout {layout.name} ({type(error).__name__}: {shown(str(error))})"
+    unfit = DataError(f"{told}; mend it, or name another layout in ingest.layout")
+    unfit.__cause__ = error
+    return unfit
 
 
 def _of_file(part: Part, notes: Notes, aside: PutAside | None, file: Path) -> Iterator[Record]:

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rlhf.data.errors import DataError
+from rlhf.data.errors import UNFIT, DataError
 from rlhf.data.formats.compressed import seekable
+from rlhf.data.shown import shown
 
 _ROWS = 1024  # a batch
 _BYTES = 64 << 20  # a batch of long rows is shorter, so that a row of 50 MB takes no gigabytes
@@ -93,23 +94,29 @@ def _rows(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, 
     for batch in batches:
         try:
             rows = batch.to_pylist()
-        except UnicodeDecodeError as error:
-            row = number + _undecodable(batch)
-            raise DataError(
-                f"{path}: row {row}: a text is not UTF-8 ({error.reason}); write the texts as UTF-8"
-            ) from None
+        except UNFIT as error:
+            row, column = _unfit(batch)
+            raise DataError(f"{path}: row {number + row}: {_why(error, column, batch)}") from None
         yield from enumerate(rows, start=number)
         number += len(rows)
 
 
-def _undecodable(batch: pa.RecordBatch) -> int:
-    """The first row, from 0, with a text that is not UTF-8."""
+def _unfit(batch: pa.RecordBatch) -> tuple[int, str]:
+    """The first row, from 0, with a value that Python cannot hold, and the value's column."""
     for row in range(len(batch)):
-        try:
-            batch.slice(row, 1).to_pylist()
-        except UnicodeDecodeError:
-            return row
-    return 0
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                column[row].as_py()
+            except UNFIT:
+                return row, name
+    return 0, ""
+
+
+def _why(error: Exception, column: str, batch: pa.RecordBatch) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"a text is not UTF-8 ({error.reason}); write the texts as UTF-8"
+    kind = f" ({shown(str(batch.schema.field(column).type))})" if column else ""
+    return f"column {shown(column)}{kind} holds what is no value ({shown(str(error))}); leave the column out"
 
 
 def _said(error: BaseException) -> str:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from rlhf.data.formats.compressed import opened
+from rlhf.data.formats.json_files import DEEPEST
 from rlhf.data.formats.text_files import is_utf16
 
 BLOCK = 4 << 20  # bytes; a longer line makes a longer block
@@ -102,7 +103,16 @@ def _lone_objects(content: bytes) -> int | None:
     last = ends - 1
     last = last - (bytes_[last] == 13)  # a carriage return
     plain = (starts < ends) & (bytes_[np.minimum(starts, len(bytes_) - 1)] == 123) & (bytes_[last] == 125)
-    return len(ends) if plain.all() else None
+    if not plain.all():
+        return None
+    # A line that opens so many lists and objects may be one that Python's reader refuses as too deep. No line
+    # does where all of them together open few more than one each.
+    opening = content.count(b"[") + content.count(b"{")
+    if opening >= len(ends) + DEEPEST:
+        opens = (bytes_ == 91) | (bytes_ == 123)
+        if (np.add.reduceat(opens, starts, dtype=np.int64) > DEEPEST).any():
+            return None
+    return len(ends)
 
 
 def _exact(column: pa.ChunkedArray) -> bool:

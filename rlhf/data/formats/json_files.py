@@ -21,6 +21,11 @@ from rlhf.data.formats.text_files import Fault, read_text, text_lines
 TOO_MUCH = (ValueError, RecursionError)
 
 
+# Lists and objects within each other. Python reads more where its own stack is short and fewer where it is
+# deep, so what one program takes would fail in another, and what is written of the value fails late.
+DEEPEST = 200
+
+
 class _Refused(ValueError):
     """JSON that says something twice, or a number that is none."""
 
@@ -48,9 +53,11 @@ def value_of(text: str) -> Any:
         DataError: the text is no JSON, or holds what cannot be kept; the line does not name the file.
     """
     try:
-        return _DECODER.decode(text)
+        value = _DECODER.decode(text)
+        _check_depth(value, text)
     except TOO_MUCH as error:
         raise DataError(refusal(error, text)) from None
+    return value
 
 
 def first_value(text: str, place: int) -> tuple[Any, int]:
@@ -59,7 +66,25 @@ def first_value(text: str, place: int) -> tuple[Any, int]:
     Raises:
         ValueError, RecursionError: `refusal` says why.
     """
-    return _DECODER.raw_decode(text, place)
+    value, end = _DECODER.raw_decode(text, place)
+    _check_depth(value, text, place, end)
+    return value, end
+
+
+def _check_depth(value: Any, text: str, *place: int) -> None:
+    """Refuse a value that is too deep; of most texts, counting their brackets is enough."""
+    if text.count("[", *place) + text.count("{", *place) <= DEEPEST:
+        return
+    inside = [value]
+    for _ in range(DEEPEST + 1):
+        inside = [item for held in inside for item in _items(held)]
+        if not inside:
+            return
+    raise _Refused(f"more than {DEEPEST} lists or objects within each other; leave the row out")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def refusal(error: Exception, text: str, lines: int = 0) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.formats.json_files import value_of
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record, is_a
 from rlhf.data.layouts.turns import Turns, parted, turns_of
 from rlhf.data.layouts.values import COMMON, common, comparison, filled
@@ -92,8 +92,8 @@ def _said(value: Any, column: str) -> list[str]:
     """The turns of one side: a list of texts, as JSON in a cell, or a single text."""
     if isinstance(value, str) and value.startswith("["):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = value_of(value)
+        except DataError:
             value = [value]
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(text is None or isinstance(text, str) for text in texts):

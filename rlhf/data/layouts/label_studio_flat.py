@@ -6,11 +6,11 @@ they leave a choice the user is asked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.formats.json_files import value_of
 from rlhf.data.layouts.fields import ask_for_outputs, plain, shown
 from rlhf.data.layouts.label_studio import VALUES, annotated, fields_of, labeler_of, texts_by_id
 from rlhf.data.layouts.layout import Item, Layout, Notes, Options, Record
@@ -133,8 +133,8 @@ def _cell(value: Any) -> Any:
     but a lone choice or text as a list of results, such as `[{"rating": 4}]`."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = value_of(value)
+        except DataError:
             return value
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
         told = [key for key, said in value[0].items() if said is not None and key != "type"]

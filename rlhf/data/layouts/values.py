@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from rlhf.data.errors import DataError
+from rlhf.data.formats.json_files import value_of
 from rlhf.data.layouts.layout import Item, Notes, Options, Record
 from rlhf.data.rankings import dense_ranks
 
@@ -97,8 +98,8 @@ def object_of(value: Any) -> Mapping[str, Any] | None:
     """An object, also where a cell of a table spells it as JSON; None for anything else."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = value_of(value)
+        except DataError:
             return None
     return value if isinstance(value, Mapping) else None
 
