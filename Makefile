@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run peek doctor compare experiments figure serve export up down label test architectures browser audit sbom style quality prefect mlflow docs clean
+.PHONY: help run peek doctor compare experiments figure serve export up down label test architectures browser audit sbom fuzz style quality prefect mlflow docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -96,6 +96,12 @@ $(TOOLS)/.installed: Makefile
 	@$(PYTHON) -m venv --clear $(TOOLS)
 	@$(TOOLS)/bin/python -m pip install --quiet pip-audit==2.10.1 pip-licenses==5.5.5 cyclonedx-bom==7.5.0
 	@touch $@
+
+fuzz: $(READY)  ## fuzz what reads rows and summaries, with a fuzzer that is fetched once (MINUTES=)
+	@test -d '$(STATE)/fuzz/atheris' || $(BIN)/python -m pip install --quiet --no-deps \
+		--target '$(STATE)/fuzz/atheris' 'atheris>=3,<4'
+	@RLHF_STATE='$(STATE)' PYTHONPATH='$(STATE)/fuzz/atheris' $(BIN)/python tests/fuzz/fuzz.py \
+		--minutes '$(or $(MINUTES),10)'
 
 style: $(READY)  ## format the code and mend what can be mended
 	$(BIN)/ruff format

@@ -1,4 +1,4 @@
-"""Rules about near-duplicates within a split: prompts, and demonstrations of such prompts.
+"""Rules about near-duplicates: prompts within a split and across splits, and demonstrations of such prompts.
 
 Which prompts are near-duplicates `prepare` has computed for the splits, by MinHash
 (`rlhf/data/near_duplicates.py`).
@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
+from rlhf.data.contracts import SPLITS
 from rlhf.data.near_duplicates import shared
-from tasks.rules.rule import Mask, Rule
+from tasks.rules.rule import TEXTS, Mask, Rule
 from tasks.rules.view import Numbers, View, numpy
 
 _BACK = 4  # answers to a prompt, or to its near-duplicates, with which the next is compared
@@ -39,6 +40,44 @@ def _prompts(view: View, _: Any) -> Mask:
 def _near_which(view: View, number: int) -> str:
     first = int(np.flatnonzero(_groups(view) == _groups(view)[number])[0])
     return f"prompt {ascii(view.row(number)['prompt'])[:40]}, near to that of {view.place(first)}"
+
+
+def _split_codes(view: View) -> Numbers:
+    """The place of each row's split in `SPLITS`, by which a later one is held out more; -1 for none."""
+    splits = view.column("split").combine_chunks()
+    return numpy(pc.fill_null(pc.index_in(splits, pa.array(SPLITS)), -1))
+
+
+def _most_held_out(view: View) -> pd.Series[int]:
+    """For each group of near-duplicates that stands in several splits, the most held-out of them, over all
+    tables; kept with the views because each table asks for it."""
+    home = next(iter(view.beside.values())).__dict__
+    if "most_held_out" not in home:
+        frames = [
+            pd.DataFrame({"group": other.groups, "split": _split_codes(other)}).drop_duplicates()
+            for other in view.beside.values()
+            if other.name in TEXTS
+        ]
+        every = pd.concat(frames)
+        splits = every[(every["group"] >= 0) & (every["split"] >= 0)].groupby("group")["split"]
+        home["most_held_out"] = splits.max()[splits.nunique() > 1]
+    return home["most_held_out"]
+
+
+def _apart(view: View, _: Any) -> Mask:
+    """Rows whose prompt is a near-duplicate of one that is held out more; the copy that is held out stays."""
+    most = _most_held_out(view)
+    if most.empty:
+        return np.zeros(view.size, bool)
+    held_out = pd.Series(view.groups).map(most).fillna(-1).to_numpy()
+    codes = _split_codes(view)
+    return (codes >= 0) & (codes < held_out)
+
+
+def _apart_from(view: View, number: int) -> str:
+    split = SPLITS[int(_most_held_out(view)[view.groups[number]])]
+    row = view.row(number)
+    return f"prompt {ascii(row['prompt'])[:40]} of split {row['split']}, near to one of split {split}"
 
 
 def _demonstrations(view: View, share: float) -> Mask:
@@ -87,6 +126,17 @@ RULES = (
         severity="warn",
         show=_near_which,
         rows=_prompts,
+    ),
+    Rule(
+        "near_prompt_held_out",
+        TEXTS,
+        "no prompt is a near-duplicate of one that is held out more (train, validation, judge, test)",
+        "an evaluation on a prompt that was trained on with a word changed measures memory",
+        "leave the row out, give both the same split, or set validate.rules to {near_prompt_held_out: "
+        "quarantine}; {near_prompt_held_out: stop} refuses it",
+        severity="warn",
+        show=_apart_from,
+        rows=_apart,
     ),
     Rule(
         "near_duplicate_demonstration",

@@ -114,6 +114,18 @@ LABELS: dict[str, Corruption] = {
         both(put(DEMOS, 4, prompt=QUESTION), put(DEMOS, 5, prompt=QUESTION.upper())),
         both(put(DEMOS, 4, prompt=QUESTION), put(DEMOS, 5, prompt=QUESTION)),
     ),
+    "a test prompt in training with a word changed": Corruption(
+        "near_prompt_held_out",
+        both(
+            put(DEMOS, 0, prompt=QUESTION, split="test"),
+            put(DEMOS, 5, prompt=QUESTION.replace("deep", "shallow"), split="train"),
+        ),
+        both(
+            put(DEMOS, 0, prompt=QUESTION, split="test"),
+            put(DEMOS, 5, prompt=QUESTION[:60], split="train"),
+        ),
+        ("row 6 of demonstrations.jsonl", "of split train, near to one of split test"),
+    ),
     "a demonstration with a word changed": Corruption(
         "near_duplicate_demonstration",
         both(
