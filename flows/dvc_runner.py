@@ -34,13 +34,13 @@ def verify_cache() -> None:
         path = self.oid_to_path(oid)
         if check_hash and path not in whole:
             _, actual = hash_file(path, self.fs, self.hash_name)  # without DVC's record of hashes by time
-            if actual.value.split(".")[0] != oid.split(".")[0]:
+            if str(actual.value).split(".")[0] != oid.split(".")[0]:
                 self.fs.remove(path)
                 raise ObjectFormatError(f"{path} is damaged")
             whole.add(path)
         return trusting(self, oid, check_hash, _info)
 
-    LocalHashFileDB.check = check
+    LocalHashFileDB.check = check  # type: ignore[method-assign]
 
 
 class NotingCache(StageCache):

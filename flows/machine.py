@@ -67,7 +67,7 @@ def recorded() -> Iterator[Callable[..., None]]:
     record = Record(str(runtime.flow_run.name), flow_run, socket.gethostname(), here.pid, start_of(here))
     path = state_folder("runs") / f"{flow_run}.json"
 
-    def note(**known: str) -> None:
+    def note(**known: Any) -> None:
         nonlocal record
         record = replace(record, **known)
         write_json(path, asdict(record))

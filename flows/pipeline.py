@@ -143,8 +143,8 @@ def _run(settings: Settings, data: str | None, recipe: str | None, last: str | N
     except (DataError, SettingsError, StageError) as error:
         return Failed(message=str(error))
     except Exception as error:
-        if line := machine_fault(error):
-            return Failed(message=line)
+        if fault := machine_fault(error):
+            return Failed(message=fault)
         raise
     if state.whole:
         return str(folder)
