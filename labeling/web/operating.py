@@ -41,6 +41,7 @@ from labeling.web.pages import page
 from labeling.web.security import MOST_BYTES, Operator
 from labeling.work import Gone
 from rlhf.data.errors import DataError
+from rlhf.data.formats.compressed import COMPRESSIONS
 from rlhf.data.formats.limits import at_most
 
 router = APIRouter(prefix="/operate", tags=["operating"])
@@ -176,7 +177,8 @@ def fill_queue(
     name = Path((file.filename or "items").replace("\0", "").encode("utf-8", "replace").decode()).name[-80:]
     filling = Filling(role, sampling, number, shared, shared_overlap, repeats, seed)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"items{Path(name).suffix[:10]}"
+        *_, last = kinds = Path(name).suffixes[-2:] or [""]  # .gz says nothing without the type before it
+        path = Path(folder) / f"items{''.join(kinds if last.lower() in COMPRESSIONS else [last])[:20]}"
         path.write_bytes(file.file.read())
         try:
             with at_most(MOST_UNPACKED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -28,6 +29,7 @@ from labeling.queues import queue_row
 from labeling.schema import items, labels, sessions
 from labeling.standing import MOST_LEFT
 from labeling.store import Store
+from labeling.web import operating
 from labeling.web.app import create_app
 from labeling.web.pages import sentence, shown
 from labeling.web.security import COOKIE
@@ -309,6 +311,20 @@ def test_an_operator_fills_a_queue_and_takes_the_labels_home(
     audit = operator.get("/operate/audit").text
     for action in ("add project", "add guideline", "add queue", "add items", "cut version"):
         assert action in audit
+
+
+def test_an_upload_that_unpacks_to_too_much_is_refused(
+    clients: dict[str, TestClient], sqlite: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a small limit; candidates are kept in memory."""
+    queue = filled(sqlite, "compare", candidates(1))
+    rows = "".join(json.dumps({"prompt": f"p{i}", "completions": ["a", "b"]}) + "\n" for i in range(40))
+    packed = {"file": ("x.jsonl.gz", gzip.compress(rows.encode()))}
+    for most, status in ((1000, 400), (10_000, 303)):
+        monkeypatch.setattr(operating, "MOST_UNPACKED", most)
+        answer = clients["operator"].post(f"/operate/queues/{queue}/items", files=packed)
+        assert answer.status_code == status
+        assert ("x.jsonl.gz: unpacks to more than" in answer.text) == (status == 400)
 
 
 def test_programs_use_the_same_queues(app: Any, sqlite: Store) -> None:

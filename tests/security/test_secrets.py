@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from conftest import ROOT
 
 from flows import links
 from flows.run_state import RunState
@@ -82,6 +84,13 @@ def test_a_link_to_mlflow_has_no_password(tmp_path: Path, monkeypatch: pytest.Mo
     shown = links.links(RunState("a-run", 0.0), "id", tmp_path)
     assert "(https://mlflow.example:5000/#/experiments/1/runs/id)" in shown
     assert PLANTED not in shown
+
+
+def test_a_file_of_passwords_is_in_no_commit_of_a_run() -> None:
+    """The experiment of a run holds the files of the checkout that git does not ignore."""
+    names = [".env", ".env.local"]
+    done = subprocess.run(["git", "check-ignore", *names], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == names
 
 
 def test_an_error_in_services_yaml_does_not_show_what_was_put_in(tmp_path: Path) -> None:
