@@ -4,7 +4,7 @@
 #   make run RECIPE=qa-feedback DATA=FILE      a recipe on your data; the checkout stays as it is
 
 .DEFAULT_GOAL := help
-.PHONY: help run peek doctor compare experiments figure serve export up down label test architectures browser audit sbom fuzz style quality prefect mlflow docs clean
+.PHONY: help run peek doctor compare experiments figure serve export up down label test architectures browser audit sbom fuzz style quality prefect mlflow docs clean chaos
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -102,6 +102,10 @@ fuzz: $(READY)  ## fuzz what reads rows and summaries, with a fuzzer that is fet
 		--target '$(STATE)/fuzz/atheris' 'atheris>=3,<4'
 	@RLHF_STATE='$(STATE)' PYTHONPATH='$(STATE)/fuzz/atheris' $(BIN)/python tests/fuzz/fuzz.py \
 		--minutes '$(or $(MINUTES),10)'
+
+chaos: $(READY)  ## kill, starve and cut off a small main job, hours; writes the table (FAMILY=, TRIES=, MINUTES=)
+	$(BIN)/python tests/chaos/chaos.py $(if $(FAMILY),--family '$(FAMILY)') $(if $(TRIES),--tries '$(TRIES)') \
+		$(if $(MINUTES),--minutes '$(MINUTES)')
 
 style: $(READY)  ## format the code and mend what can be mended
 	$(BIN)/ruff format

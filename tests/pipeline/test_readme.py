@@ -11,7 +11,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
+from clone import IDENTITY, clone_project
 from conftest import PATIENCE, ROOT, SMALL, free_port
 
 from flows.services.settings import Config, load_config
@@ -147,21 +147,12 @@ def answers(url: str) -> bool:
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A shell in a clone of this checkout with small sizes and free ports."""
     clone = tmp_path_factory.mktemp("readme") / "rlhf-pipeline"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-    changed = ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"]
-    listed = subprocess.run(changed, cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):  # what is not committed yet is tested too
-        (clone / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_file():
-            shutil.copy2(ROOT / name, clone / name)
-    (clone / ".venv").symlink_to(sys.prefix)
-    write_params(clone, {})
+    clone_project(clone)
     services = yaml.safe_load((clone / "services.yaml").read_text())
     for name in ("prefect", "mlflow", "label", "pages"):
         services[name]["port"] = free_port()
     (clone / "services.yaml").write_text(yaml.safe_dump(services))
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    subprocess.run(["git", *identity, "commit", "-qam", "small"], cwd=clone, check=True)
+    subprocess.run(["git", *IDENTITY, "commit", "-qam", "ports"], cwd=clone, check=True)
     ours = ("RLHF_", "MLFLOW_", "PREFECT_", "LABELING_", "FEEDBACK_", "VIRTUAL_ENV", "PYTHONPATH")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     shell = Shell(clone, load_config(clone / "services.yaml"), env)
