@@ -129,7 +129,7 @@ def test_a_full_disk_under_the_cache_ends_in_a_line_and_then_heals(killable: Pat
         with small_disk(killable / ".dvc/cache", "16k") as remount:
             state, _, _ = run()
             assert state.is_failed()
-            assert "No space left" in str(state.message)
+            assert "the disk is full" in str(state.message)
             assert "\n" not in str(state.message)
             remount("size=16m")
             assert run()[0].is_completed()
