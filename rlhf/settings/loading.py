@@ -69,7 +69,8 @@ def _sentence(error: Any) -> str:
     """What is wrong with a value, and which parameter it has."""
     # Without the members of a union, and with a key that a user made up as other values are shown.
     place = [ascii(part)[1:-1][:VALUE] if isinstance(part, str) else str(part) for part in error["loc"]]
-    place = [part for part in place if "[" not in part]
+    own = {0, len(place) - 1} if error["type"] == "extra_forbidden" else {0}
+    place = [part for number, part in enumerate(place) if number in own or "[" not in part]
     variant = BASES.get(place[1]) if place[0] == "base" and len(place) > 1 else None
     if variant:
         del place[1]  # pydantic names the type there
