@@ -23,7 +23,8 @@ from rlhf.settings import Scratch, Settings
 from tasks.runtime.places import state_dir
 
 _MEMORY = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|bad_alloc|cannot allocate memory", re.I
+    r"out of memory|can't allocate memory|not enough memory|bad_alloc|cannot allocate memory|ALLOC_FAILED",
+    re.I,
 )
 _AWAY = re.compile(r"API request to (\S+) failed")  # MLflow's client
 TRACKING = "the tracking database"
