@@ -29,6 +29,7 @@ from flows.progress import progress_shown
 from rlhf.settings import load_settings
 from tasks.graph import stage_key
 from tasks.runtime.faults import full_disk, killed_line
+from tasks.runtime.places import main_checkout
 from tasks.runtime.registry import standing
 
 EXITED = re.compile(r"exited with (-?\d+)\b")  # as DVC says it
@@ -115,7 +116,7 @@ def error_line(name: str, printed: list[str], error: str) -> str:
     if number:
         by = signal.Signals(number).name
         return f"{name}: its process was ended by {by}; the next run goes on from its last checkpoint"
-    if fault := full_disk(error, Path.cwd()):
+    if fault := full_disk(error, Path.cwd(), main_checkout() / ".dvc/cache"):
         return f"{name}: {fault}"
     last = printed[-1].strip() if printed else ""
     return f"{name}: {'; '.join(filter(None, [last, error]))}"

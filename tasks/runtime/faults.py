@@ -112,10 +112,19 @@ def refuse_bad_sqlite(path: Path, database: str) -> None:
         raise DataError(sqlite_fault(said, str(path), database) or f"{path}: {database}: {said}") from None
 
 
-def full_disk(said: str, place: Path) -> str | None:
-    """The line for a full disk where a program's words say so; None where they do not."""
+def full_disk(said: str, *places: Path) -> str | None:
+    """The line for a full disk where a program's words say so; None where they do not.
+
+    Args:
+        said: the words; a file that they name is the one that found no room.
+        places: folders that it may have been otherwise; the one with the least room is named.
+    """
     full = os.strerror(errno.ENOSPC)
-    return disk_fault(OSError(errno.ENOSPC, full), place) if full in said else None
+    if full not in said:
+        return None
+    named = re.search(rf"{re.escape(full)}: '(/[^'\n]+)'", said)
+    place = Path(named[1]) if named else min(places, key=free_bytes)
+    return disk_fault(OSError(errno.ENOSPC, full), place)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -15,7 +15,8 @@ from flows.stages import error_line
         (["error: x: row 1: bad", "last"], "failed to reproduce", "sft: x: row 1: bad"),
         (["Traceback", "KeyError: 'a'"], "exited with 1", "sft: KeyError: 'a'; exited with 1"),
         (["step 3"], "failed to run: x, exited with 3", "sft: step 3; failed to run: x, exited with 3"),
-        ([], "[Errno 28] No space left on device: 'x'", f"sft: {Path.cwd()}: the disk is full: "),
+        ([], "[Errno 28] No space left on device: 'x'", f"sft: {Path.cwd()}"),
+        ([], "[Errno 28] No space left on device: '/cache/ab/c1'", "sft: /cache/ab/c1: the disk is full: "),
     ],
 )
 def test_the_error_line_is_the_stages_own_or_its_last_and_dvcs(

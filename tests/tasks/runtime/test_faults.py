@@ -24,7 +24,7 @@ from rlhf.settings import load_settings
 from rlhf.settings.loading import check_settings
 from tasks.graph import stage_key, stages
 from tasks.runtime.errors import StageError, one_line_errors
-from tasks.runtime.faults import machine_fault, memory_advice, refuse_bad_sqlite, tracking_fault
+from tasks.runtime.faults import full_disk, machine_fault, memory_advice, refuse_bad_sqlite, tracking_fault
 from tasks.runtime.stage import Stage, faults_of_stage, launch
 from tasks.runtime.tracking import connect
 
@@ -65,6 +65,17 @@ def test_a_full_disk_that_names_no_file_is_the_one_with_the_least_room(tmp_path:
     said = machine_fault(OSError(errno.ENOSPC, "No space left on device"))
     assert said is not None
     assert said.startswith(f"{tmp_path}: the disk is full: ")
+
+
+def test_the_words_for_a_full_disk_name_a_file_or_the_place_with_the_least_room_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.runtime.faults.free_bytes", lambda path: 0 if path == tmp_path else 10**9)
+    for words, place in (("", tmp_path), (f": '{tmp_path}/ab/c1'", tmp_path / "ab/c1")):
+        said = full_disk(f"[Errno 28] No space left on device{words}", Path.cwd(), tmp_path)
+        assert said is not None
+        assert said.startswith(f"{place}: the disk is full: ")
+    assert full_disk("no such file", Path.cwd()) is None
 
 
 def test_an_error_of_the_program_keeps_its_traceback() -> None:
