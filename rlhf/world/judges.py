@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rlhf.data.errors import DataError
 from rlhf.judges.judge import Row, ScoringJudge, judged, same, to_preference
@@ -65,7 +66,7 @@ def gold_judge(name: str, path: Path | str) -> ScoringJudge:
     return ScoringJudge(name, "gold", score)
 
 
-def simulated_judge(groups: dict[str, float], path: Path | str, seed: int) -> SimulatedJudge:
+def simulated_judge(groups: Mapping[Any, float], path: Path | str, seed: int) -> SimulatedJudge:
     """Judge by simulated labelers.
 
     Args:

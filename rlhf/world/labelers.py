@@ -11,7 +11,9 @@ whatever they produce is called *simulated* wherever it is shown.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rlhf.world.gold import WEIGHTS, WRONG, quality
 from rlhf.world.parser import parse
@@ -32,8 +34,11 @@ class Label:
     seconds: float
 
 
-def pool(groups: dict[str, float], size: int = 20) -> list[tuple[str, str]]:
+def pool(groups: Mapping[Any, float], size: int = 20) -> list[tuple[str, str]]:
     """The labelers as (id, group), `size` of them, shared out by the groups' weights.
+
+    Args:
+        groups: name of a labeler group -> its weight.
 
     Raises:
         ValueError: a group that does not exist.
