@@ -6,6 +6,7 @@ import getpass
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -71,7 +72,7 @@ def temporary_postgres(folder: str, durable: bool = True) -> Iterator[Postgres]:
         _wait(here, server)
         yield here
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # it waits for no client that is still connected
         server.wait(20)
         shutil.rmtree(place, ignore_errors=True)
 

@@ -326,7 +326,8 @@ def _figures(
         "seconds_by_update": clock.updates,
         "seconds_by_phase": clock.phases,
         "peak_memory": peak,
-        "peak_memory_above_models": peak - held,
+        # The least of models ask for no more than loading them did.
+        "peak_memory_above_models": max(0, peak - held),
         "mean_response_length": length,
         "operations_per_s": work * episodes / seconds,
         "settings": settings,

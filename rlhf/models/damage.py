@@ -33,9 +33,13 @@ def damage_said(*folders: Path | str) -> Iterator[None]:
         raise
 
 
-def damage(folder: Path) -> DataError | None:
-    """The error for the first file of a model folder that cannot be read; None where all can."""
-    for file in sorted([*folder.glob("*.json"), *folder.glob(WEIGHTS)]):
+def damage(folder: Path, *patterns: str) -> DataError | None:
+    """The error for the first file of a model folder that cannot be read; None where all can.
+
+    Args:
+        patterns: the files to look at; all that can be damaged by default.
+    """
+    for file in sorted(file for pattern in patterns or ("*.json", WEIGHTS) for file in folder.glob(pattern)):
         try:
             if file.suffix == ".json":
                 if not isinstance(json.loads(file.read_text()), dict):

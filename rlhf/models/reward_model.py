@@ -80,7 +80,7 @@ def load_reward(path: Path | str) -> RewardModel:
         if not (path / "config.json").exists():
             raise DataError(f"{path}: no reward model here; dvc repro writes those in models/")
         if unfit := why_no_reward(path):
-            raise damage(path) or DataError(unfit)
+            raise damage(path, "*.json") or DataError(unfit)
     return _load(path)
 
 

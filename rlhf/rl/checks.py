@@ -153,11 +153,13 @@ def check_score(
     )
 
 
-def check_rollout(rollout: Rollout, stops: Collection[int], args: PPOConfig) -> None:
+def check_rollout(rollout: Rollout, stops: Collection[int], args: PPOConfig, judged: bool) -> None:
     """Stop the training where its episodes show that going on is of no use.
 
     Args:
         stops: the ids that end a response.
+        judged: whether a reward model is among the rewards: it says a different number of each response,
+            unless it is broken, where a function may well find nothing to reward in the first updates.
 
     Raises:
         DataError: it names the update, the likely cause, what to change and the checkpoint to go back to.
@@ -185,7 +187,7 @@ def check_rollout(rollout: Rollout, stops: Collection[int], args: PPOConfig) -> 
             f"({args.kl_coef:g} now), lower learning_rate ({args.learning_rate:g} now), or add a reward for "
             "length"
         )
-    elif same and update == 1:
+    elif same and judged and update == 1:
         why = (
             f"all responses have the same score, {figures['objective/scores']:g}, so there is nothing to "
             "learn: train the reward model on more comparisons with a preference, or give another reward"

@@ -47,6 +47,11 @@ class Roles:
         models = [self.reference if self.backbone is None else None, *_models(self.rewards)]
         return [model for model in models if isinstance(model, nn.Module)]
 
+    @property
+    def judged(self) -> bool:
+        """Whether a reward model is among the rewards, and not only functions."""
+        return any(isinstance(reward, nn.Module | OnBackbone) for reward in _models(self.rewards))
+
     def reference_logprobs(self, batch: Batch, temperature: float) -> torch.Tensor:
         """Log-probabilities of a batch's response tokens under the reference, [tokens]."""
         if self.backbone is None:

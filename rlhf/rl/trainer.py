@@ -169,7 +169,7 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         if self.rollout_update != update:
             self.rollout, self.rollout_update = self.roll_out(update), update
             self.stopped, self.sums = False, UpdateSums(args.device)
-            check_rollout(self.rollout, self.policy.stops, args)
+            check_rollout(self.rollout, self.policy.stops, args, self.roles.judged)
 
         # 2. Every step: gradients of the next mini-batch. Of a step that is skipped no parameter has a
         #    gradient, so the optimiser moves none.

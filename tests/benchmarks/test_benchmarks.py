@@ -79,7 +79,7 @@ def test_a_run_of_ours_is_measured(models: Path, tmp_path: Path, variant: str) -
     assert 0 < result["processor_seconds"] < 1.5 * result["seconds"]  # one thread
     assert all(seconds > 0 for seconds in result["seconds_by_phase"].values())
     assert sum(result["seconds_by_phase"].values()) == pytest.approx(result["seconds"])
-    assert 0 < result["peak_memory_above_models"] < result["peak_memory"]
+    assert 0 <= result["peak_memory_above_models"] < result["peak_memory"]
     assert 1 <= result["mean_response_length"] <= 8
     assert result["operations_per_s"] > 0
 

@@ -180,7 +180,7 @@ def test_the_team_is_back_from_git_dvc_and_dumps_of_the_databases(
             assert content_hash("models/ppo") == policy
         client = mlflow.MlflowClient(with_driver(other.url("mlflow"), "psycopg"))
         version = client.get_model_version_by_alias("rlhf-policy", "challenger")
-        assert (version.version, version.tags) == (registered.version, registered.tags)
+        assert (str(version.version), version.tags) == (str(registered.version), registered.tags)
         files = client.get_model_version_download_uri("rlhf-policy", version.version)
         got = mlflow.artifacts.download_artifacts(files, dst_path=str(tmp_path / "files"))
         assert content_hash(Path(got, "artifacts/ppo")) == policy

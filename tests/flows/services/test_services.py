@@ -74,7 +74,7 @@ def test_a_password_comes_from_the_environment_and_is_in_no_command_line(
 ) -> None:
     monkeypatch.setenv("SECRET", "s3cret")
     stores = {"port": 1, "database": "postgresql://u:${SECRET}@h/d"}
-    Path("services.yaml").write_text(yaml.safe_dump({"prefect": stores, "mlflow": stores}))
+    Path("services.yaml").write_text(yaml.safe_dump({"prefect": stores, "mlflow": dict(stores)}))
     started = {service.name: service for service in services(load_config())}
     prefect, mlflow = started["prefect"], started["mlflow"]
     assert prefect.env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] == "postgresql+asyncpg://u:s3cret@h/d"

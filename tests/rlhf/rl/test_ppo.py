@@ -333,6 +333,6 @@ def test_a_reward_model_of_the_wrong_shape_is_refused(tokenizer, tmp_path: Path)
 
 def test_a_reward_that_is_not_a_number_stops_with_the_prompt(tokenizer, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"update 0: the reward <lambda> is nan for the prompt .* no checkpoint yet"
+        ValueError, match=r"update 0: the reward <lambda> is nan for the prompt .* there is no checkpoint"
     ):
         train(trainer_of(tokenizer, tmp_path, reward=lambda prompts, outputs: [math.nan] * len(outputs)))

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from tiny_ppo import LORA, PROMPTS, WORDS, ones, tiny, tokenizer, trainer_of
 from transformers import LlamaForSequenceClassification
@@ -79,9 +80,12 @@ def test_a_reward_that_is_not_a_number_names_the_checkpoint_to_go_back_to(tokeni
 
 
 def test_one_score_for_all_responses_ends_the_training_at_once(tokenizer, tmp_path: Path) -> None:
-    line = r"update 1: all responses have the same score, 1, so there is nothing to learn: .* no checkpoint"
+    line = r"update 1: all responses have the same score, 0, so there is nothing to learn: .* no checkpoint"
+    dull = tiny(tokenizer, LlamaForSequenceClassification, num_labels=1)
+    torch.nn.init.zeros_(dull.score.weight)
     with pytest.raises(ValueError, match=line):
-        train(trainer_of(tokenizer, tmp_path, reward=ones))
+        train(trainer_of(tokenizer, tmp_path / "model", reward=dull, missing_eos=0.0))
+    train(trainer_of(tokenizer, tmp_path / "function", reward=ones, num_updates=1))  # it may be a rare one
 
 
 @pytest.mark.parametrize(
