@@ -26,4 +26,5 @@ def keep(kind: str, result: dict[str, Any], folder: Path) -> None:
     """Write a result to <kind>-<date>-<machine>-<n>-cores.json in a folder; it has its `date`."""
     name = "-".join(processor().lower().split()[:2])
     file = folder / f"{kind}-{result['date']}-{name}-{cores()}-cores.json"
+    file.parent.mkdir(parents=True, exist_ok=True)  # an hour of runs must not be lost for want of it
     file.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
