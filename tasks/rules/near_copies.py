@@ -17,7 +17,7 @@ from rlhf.data.columns import values_of
 from rlhf.data.contracts import SPLITS
 from rlhf.data.near_duplicates import shared
 from tasks.rules.rule import TEXTS, Mask, Rule
-from tasks.rules.view import Numbers, View, numpy
+from tasks.rules.view import Numbers, View, numpy, split_codes
 
 _BACK = 4  # answers to a prompt, or to its near-duplicates, with which the next is compared
 
@@ -42,19 +42,13 @@ def _near_which(view: View, number: int) -> str:
     return f"prompt {ascii(view.row(number)['prompt'])[:40]}, near to that of {view.place(first)}"
 
 
-def _split_codes(view: View) -> Numbers:
-    """The place of each row's split in `SPLITS`, by which a later one is held out more; -1 for none."""
-    splits = view.column("split").combine_chunks()
-    return numpy(pc.fill_null(pc.index_in(splits, pa.array(SPLITS)), -1))
-
-
 def _most_held_out(view: View) -> pd.Series[int]:
     """For each group of near-duplicates that stands in several splits, the most held-out of them, over all
     tables; kept with the views because each table asks for it."""
     home = next(iter(view.beside.values())).__dict__
     if "most_held_out" not in home:
         frames = [
-            pd.DataFrame({"group": other.groups, "split": _split_codes(other)}).drop_duplicates()
+            pd.DataFrame({"group": other.groups, "split": split_codes(other)}).drop_duplicates()
             for other in view.beside.values()
             if other.name in TEXTS
         ]
@@ -70,7 +64,7 @@ def _apart(view: View, _: Any) -> Mask:
     if most.empty:
         return np.zeros(view.size, bool)
     held_out = pd.Series(view.groups).map(most).fillna(-1).to_numpy()
-    codes = _split_codes(view)
+    codes = split_codes(view)
     return (codes >= 0) & (codes < held_out)
 
 

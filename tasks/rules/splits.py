@@ -11,12 +11,7 @@ import pyarrow.compute as pc
 
 from rlhf.data.contracts import SPLITS
 from tasks.rules.rule import TEXTS, Mask, Rule
-from tasks.rules.view import PROMPTS, View, numpy
-
-
-def _split_codes(view: View) -> np.ndarray[Any, Any]:
-    splits = view.column("split").combine_chunks()
-    return numpy(pc.fill_null(pc.index_in(splits, pa.array(SPLITS)), -1))
+from tasks.rules.view import PROMPTS, View, numpy, split_codes
 
 
 def _prompts_of_two_splits(view: View) -> np.ndarray[Any, Any]:
@@ -24,7 +19,7 @@ def _prompts_of_two_splits(view: View) -> np.ndarray[Any, Any]:
     home = next(iter(view.beside.values())).__dict__
     if "prompts_of_two_splits" not in home:
         frames = [
-            pd.DataFrame({"prompt": other.prompts, "split": _split_codes(other)}).drop_duplicates()
+            pd.DataFrame({"prompt": other.prompts, "split": split_codes(other)}).drop_duplicates()
             for other in view.beside.values()
             if other.name in TEXTS
         ]
@@ -45,7 +40,7 @@ def _which_splits(view: View, number: int) -> str:
         code
         for other in view.beside.values()
         if other.name in TEXTS
-        for code in _split_codes(other)[other.prompts == own]
+        for code in split_codes(other)[other.prompts == own]
         if code >= 0
     }
     return f"its splits are {' and '.join(sorted(SPLITS[code] for code in codes))}"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rlhf.data.columns import values_of
-from rlhf.data.contracts import TABLES, Contract
+from rlhf.data.contracts import SPLITS, TABLES, Contract
 from rlhf.data.normal_form import DIGEST, digests_of, spelled
 from rlhf.data.table import ahead
 
@@ -340,3 +340,9 @@ def numpy(values: Any) -> Numbers:
 
 def _flat(column: Any) -> Flat:
     return Flat(pc.list_flatten(column), numpy(pc.list_parent_indices(column)))
+
+
+def split_codes(view: View) -> Numbers:
+    """The place of each row's split in `SPLITS`, by which a later one is held out more; -1 for none."""
+    splits = view.column("split").combine_chunks()
+    return numpy(pc.fill_null(pc.index_in(splits, pa.array(SPLITS)), -1))
