@@ -5,7 +5,7 @@ process of its own as `dvc repro` would start it. With --against, the build of a
 same stages with the same file right before, in a pair; a ratio is taken within a pair, and the median of the
 pairs counts. Both builds are clones in a temporary folder, with a tracking store of their own; rows a second
 are over the seconds of the whole processes, their start included, and memory is the peak of a process. The
-targets are in `TARGETS`. Prints Markdown; with --out it also writes data-<date>-<machine>-<n>-cores.json
+targets are in `TARGETS`. Prints Markdown; with --out it also writes data-<date>-<machine>.json
 there.
 """
 
@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.machine import cores, keep, processor
+from benchmarks.machine import cores, instructions, keep, processor
 
 # A heavy library loaded here would count in the children: the peak of a process begins with its parent's.
 STAGES = ("ingest", "prepare", "validate")
@@ -284,6 +284,7 @@ def main() -> None:
     result = {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
+        "instructions": instructions(),
         "cores": cores(),
         "commit": _git("rev-parse", "HEAD"),
         "against": arguments.against,

@@ -5,7 +5,7 @@
 come, by the batch size that is fastest for it here; ours is `rlhf.models.sampling.generate`, as the stages
 call it. Both sample at the same temperature with a cache, in one process, in turns; a ratio is taken within a
 pair. Responses differ, for the noise does: tokens are counted as sampled. Prints Markdown; with --out it also
-writes generation-<date>-<machine>-<n>-cores.json there.
+writes generation-<date>-<machine>.json there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.machine import cores, keep, processor
 from benchmarks.ppo_models import SIZES, TEMPERATURE, draw_prompts, policy_of, tokenizer_of
-from benchmarks.ppo_results import machine
+from benchmarks.ppo_results import command, machine
 from rlhf.models.policy import Policy
 from rlhf.models.sampling import generate
 
@@ -133,7 +133,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     cases = measure(options)
     about = machine(argparse.Namespace(**vars(options), device="cpu", trl=None, set={}, updates=0))
-    about["command"] = " ".join(["python -m benchmarks.generation", *sys.argv[1:]])
+    about["command"] = command("benchmarks.generation", sys.argv[1:])
     about["settings"] = {name: vars(options)[name] for name in ("size", "responses", "longest", "pairs")}
     written = {**about, "cases": cases}
     print(table(written))

@@ -7,7 +7,7 @@ Each run is a fresh clone of this working tree or of the commit, whose stages ru
 another, without Prefect and DVC; a pair is two runs right after each other, with the next seed. The columns:
 the sum of the seconds of all stages, processor seconds, the highest peak of memory, and how often each policy
 was preferred to the reference. Busy programs multiply matrices on all cores for as long as a run lasts.
-Prints Markdown; with --out it also writes main-job-<date>-<machine>-<n>-cores.json (busy-... with --busy).
+Prints Markdown; with --out it also writes main-job-<date>-<machine>.json (busy-... with --busy).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import psutil
 import yaml
 
 from benchmarks.data import clone, snapshot
-from benchmarks.machine import cores, keep, processor
+from benchmarks.machine import cores, instructions, keep, processor
 from benchmarks.stage_runs import run_stages
 
 TARGETS = {
@@ -73,8 +73,8 @@ def busy(programs: int) -> Iterator[None]:
             process.wait()
 
 
-def measure(options: argparse.Namespace, changes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Pairs of runs: `seed`, `load`, and the two runs by name."""
+def measure(options: argparse.Namespace, changes: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """After each pair of runs, all pairs so far: `seed`, `load`, and the runs by name."""
     root = Path(tempfile.mkdtemp(prefix="main-job-"))
     today, pairs = snapshot(), []
     try:
@@ -88,9 +88,9 @@ def measure(options: argparse.Namespace, changes: Mapping[str, Any]) -> list[dic
                     pair["busy"] = run(root / "busy", today, seed, changes)
             pairs.append(pair)
             print(f"  seed {seed}: " + said(pair), file=sys.stderr, flush=True)
+            yield pairs
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    return pairs
 
 
 def said(pair: Mapping[str, Any]) -> str:
@@ -186,21 +186,22 @@ def main(arguments: list[str] | None = None, changes: Mapping[str, Any] | None =
     parser.add_argument("--seed", type=int, default=17, help="of the first pair (default: 17)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the figures: benchmarks/results")
     options = parser.parse_args(arguments)
-    pairs = measure(options, changes or {})
-    result = {
+    about = {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
+        "instructions": instructions(),
         "cores": cores(),
         "command": shown(options),
         "commit": snapshot(),
         "against": options.against,
         "busy": options.busy,
-        "ratios": ratios(pairs),
-        "pairs": pairs,
     }
+    result: dict[str, Any] = {}
+    for pairs in measure(options, changes or {}):
+        result = about | {"ratios": ratios(pairs), "pairs": pairs}
+        if options.out:  # after each pair: it takes minutes, and a run that ends early keeps what it has
+            keep("busy" if options.busy else "main-job", result, options.out)
     print(table(result))
-    if options.out:
-        keep("busy" if options.busy else "main-job", result, options.out)
 
 
 def shown(options: argparse.Namespace) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import cores, processor
+from benchmarks.machine import cores, file_name, processor
 from benchmarks.ppo_run import PHASES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,9 +125,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "commit": commit.stdout.strip() or None,
-        "command": " ".join(
-            ["python -m benchmarks.ppo", *("DIR" if w == options.trl else w for w in sys.argv[1:])]
-        ),
+        "command": command("benchmarks.ppo", sys.argv[1:], options.trl),
         "processor": processor(),
         "flags": sorted(f for f in flags if f.startswith(("amx", "avx2", "avx512_bf16", "avx512f"))),
         "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
@@ -148,11 +146,19 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 def result_file(options: argparse.Namespace) -> Path:
     """Where the result goes: kind, date and machine in its name."""
-    name = torch.cuda.get_device_name() if options.device == "cuda" else processor()
-    name = re.sub(r"\((r|tm)\)|processor|cpu|@.*", "", name.lower())
-    name = "-".join(re.findall(r"[a-z0-9.]+", name)) or "unknown"
-    name += "" if options.device == "cuda" else f"-{cores()}-cores"
     what = "-".join(options.staged) if options.staged else options.what
     what += "-against" if options.against else ""
     kind = "ppo" + (f"-{what}" if what != "compare" else "") + ("-quick" if options.quick else "")
-    return Path(options.out) / f"{kind}-{datetime.date.today().isoformat()}-{name}.json"
+    on_gpu = options.device == "cuda"
+    name = torch.cuda.get_device_name() if on_gpu else processor()
+    date = datetime.date.today().isoformat()
+    return Path(options.out) / file_name(kind, date, name, None if on_gpu else cores())
+
+
+def command(module: str, arguments: list[str], hidden: str | None = None) -> str:
+    """The command line of a measurement, without the places of this machine in it."""
+    words = ["DIR" if hidden and word == hidden else word for word in arguments]
+    if "--out" in words:
+        at = words.index("--out")
+        del words[at : at + 2]
+    return " ".join([f"python -m {module}", *words])

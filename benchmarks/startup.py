@@ -5,7 +5,7 @@ in a clone of this working tree, and with --against COMMIT in one of that commit
 the pairs count. The columns: seconds of the whole process, its CPU seconds and those of the processes that it
 starts, seconds of its own imports, how many modules these are, and the peak of its memory or a child's. The
 target is in `TARGET`. Prints Markdown; with --out it also writes
-startup-<date>-<machine>-<n>-cores.json there.
+startup-<date>-<machine>.json there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from benchmarks.data import clone, snapshot
-from benchmarks.machine import cores, keep, processor
+from benchmarks.machine import cores, instructions, keep, processor
 from benchmarks.stage_runs import commands, run_stage
 
 SMALL = {  # dotted key -> value; a build that has not got a key goes without
@@ -157,6 +157,7 @@ def main() -> None:
     result = {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
+        "instructions": instructions(),
         "cores": cores(),
         "commit": snapshot(),
         "against": arguments.against,
