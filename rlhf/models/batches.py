@@ -134,6 +134,32 @@ def token_batches(lengths: Sequence[int], budget: int, overhead: int | None = No
     return groups[::-1]
 
 
+def row_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices in groups of like length, each of at most `budget` tokens without padding, or of a single row.
+
+    The groups are few and have about as many tokens each.
+
+    Example:
+        24 tokens need two groups of at most 20: of 10 and of 14.
+
+        >>> row_batches([3, 10, 3, 8], budget=20)
+        [[1], [3, 0, 2]]
+        >>> row_batches([3, 10, 3, 8], budget=30)
+        [[1, 3, 0, 2]]
+    """
+    left = sum(lengths)
+    groups: list[list[int]] = []
+    full = fair = 0.0
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not groups or full + lengths[i] > budget or full + lengths[i] / 2 > fair:
+            groups.append([])
+            full, fair = 0, left / math.ceil(left / budget)
+        groups[-1].append(i)
+        full += lengths[i]
+        left -= lengths[i]
+    return groups
+
+
 def last_positions(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """The flat position of the last real token of each right-padded row, [rows]."""
     return torch.arange(len(ids), device=ids.device) * ids.shape[1] + lengths - 1

@@ -16,15 +16,24 @@ from torch.utils.checkpoint import checkpoint
 
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of, last_positions, token_batches
+from rlhf.models.one_row import fits_one_row, one_row, takes_one_row
 from rlhf.models.policy import Policy
 from rlhf.models.template import Row, answered
 
 
-def hidden_states(model: Any, ids: torch.Tensor, at: torch.Tensor, **inputs: Any) -> torch.Tensor:
+def hidden_states(
+    model: Any, ids: torch.Tensor, at: torch.Tensor, lengths: torch.Tensor | None = None, **inputs: Any
+) -> torch.Tensor:
     """The body's last hidden states at flat positions of right-padded ids: [len(at), width].
 
-    `inputs`, such as an attention mask or position ids, go to the body as they are.
+    Args:
+        lengths: tokens of each row, [rows]; where they are given, the rows go through without their padding
+            if that is faster.
+        inputs: go to the body as they are, such as an attention mask or position ids.
     """
+    if lengths is not None and fits_one_row(lengths) and takes_one_row(model):
+        inputs, at = one_row(ids, at, lengths)
+        return hidden_states(model, inputs.pop("input_ids"), at, **inputs)
     with last_layer_only(model.base_model, at):
         out = model.base_model(input_ids=ids, use_cache=False, **inputs).last_hidden_state
     return out.flatten(0, 1)[at]
@@ -156,7 +165,7 @@ def response_logprobs(
     model: Any, batch: Batch, temperature: float, *, with_entropy: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of a batch's response tokens and the entropy there, both [tokens]."""
-    states = hidden_states(model, batch.ids, batch.before)
+    states = hidden_states(model, batch.ids, batch.before, batch.lengths)
     return chosen_logprobs(model, states, batch.targets, temperature, with_entropy=with_entropy)
 
 
@@ -204,7 +213,7 @@ def mean_kl(
     total, device = 0.0, policy.model.device
     for group in token_batches([len(ids) for ids in encoded], 16384):
         batch = batch_of([encoded[i] for i in group], [starts[i] for i in group], policy.pad, device)
-        states = [hidden_states(model, batch.ids, batch.before) for model in models]
+        states = [hidden_states(model, batch.ids, batch.before, batch.lengths) for model in models]
         for parts in zip(*(part.split(_rows_at_once(policy.model)) for part in states), strict=True):
             ours, theirs = (
                 _logits(model, part, temperature).log_softmax(-1)
@@ -216,7 +225,7 @@ def mean_kl(
 
 def sequence_scores(model: Any, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """A one-label model's score at the last real token of each right-padded row, [rows]."""
-    return head_scores(model, hidden_states(model, ids, last_positions(ids, lengths)))
+    return head_scores(model, hidden_states(model, ids, last_positions(ids, lengths), lengths))
 
 
 def head_scores(model: Any, states: torch.Tensor) -> torch.Tensor:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import torch
 from transformers import Cache, DynamicCache
-from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import CacheLayerMixin
 
 from rlhf.models.attention import NAME as SHORT
+from rlhf.models.attention import attends_to_all
 from rlhf.models.batches import left_pad, positions, token_batches
 from rlhf.models.logprobs import last_layer_only
 
@@ -57,12 +58,7 @@ def rows_for(model: Any, prompts: Prompts, *, pad: int, longest: int, most: int,
 
 def takes_slots(model: Any) -> bool:
     """Whether all layers of a model keep keys and values of all tokens, and take a mask as it is."""
-    layers = DynamicCache(config=model.config).layers
-    return (
-        bool(layers)
-        and all(type(layer) is DynamicLayer for layer in layers)
-        and model.config._attn_implementation in ("sdpa", SHORT)
-    )
+    return attends_to_all(model) and model.config._attn_implementation in ("sdpa", SHORT)
 
 
 def _bytes_per_token(model: Any) -> int:

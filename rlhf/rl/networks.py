@@ -74,7 +74,7 @@ class PolicyAndValue(nn.Module):
         logprobs = entropy = values = torch.zeros(batch.targets.shape, device=batch.ids.device)
         with autocast(batch.ids.device, self.dtype):
             if policy:
-                states = hidden_states(self.policy, batch.ids, batch.before)
+                states = hidden_states(self.policy, batch.ids, batch.before, batch.lengths)
                 logprobs, entropy = chosen_logprobs(
                     self.policy, states, batch.targets, temperature, with_entropy=with_entropy
                 )
@@ -84,10 +84,17 @@ class PolicyAndValue(nn.Module):
             elif value and isinstance(self.value, ScoreHead):
                 assert self.backbone is not None
                 with self.backbone.using(VALUE):
-                    values = self.value(hidden_states(self.policy, batch.ids, batch.before))
+                    values = self.value(hidden_states(self.policy, batch.ids, batch.before, batch.lengths))
             elif value:
-                values = head_scores(self.value, hidden_states(self.value, batch.ids, batch.before))
+                values = head_scores(
+                    self.value, hidden_states(self.value, batch.ids, batch.before, batch.lengths)
+                )
         return logprobs, entropy, values
+
+    def bodies(self) -> list[Any]:
+        """The models that batches go through."""
+        own = self.value is not None and not isinstance(self.value, ScoreHead)
+        return [self.policy, self.value] if own else [self.policy]
 
     def learning(self) -> dict[str, nn.Parameter]:
         """The weights that learn, by name."""

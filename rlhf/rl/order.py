@@ -11,8 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-from rlhf.models.batches import token_batches
+from rlhf.models.attention import LONGEST
+from rlhf.models.batches import row_batches, token_batches
 from rlhf.rl.config import PPOConfig
+
+# Of a micro-batch without padding, at most: more cost memory, and with fewer, products of matrices are slower
+# and gradients of weights are added up more often (figures in dev/LOG.md).
+ROW_TOKENS = 1408
 
 
 @dataclass
@@ -24,6 +29,7 @@ class Order:
         prompts: how many prompts there are.
         process, processes: the rank of this process, and how many there are.
         overhead: what one more micro-batch costs, in tokens; see `micro_batch_overhead`.
+        in_rows: whether the networks take short sequences without padding; see `rlhf.models.one_row`.
     """
 
     args: PPOConfig
@@ -31,6 +37,7 @@ class Order:
     process: int = 0
     processes: int = 1
     overhead: int | None = None
+    in_rows: bool = False
 
     def prompts_of(self, update: int) -> list[int]:
         """The prompts of an update, [batch_size]; each pass over them is a fresh permutation."""
@@ -70,9 +77,14 @@ class Order:
 
     def micro_batches(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
         """This process's share of some rows, in micro-batches of like length."""
-        share = self.share(rows, lengths)
-        groups = token_batches([lengths[i] for i in share], self.args.micro_batch_tokens, self.overhead)
-        return [[share[i] for i in group] for group in groups]
+        share, budget = self.share(rows, lengths), self.args.micro_batch_tokens
+        beside = [i for i in share if not self.in_rows or lengths[i] > LONGEST]
+        in_rows = [i for i in share if self.in_rows and lengths[i] <= LONGEST]
+        groups = token_batches([lengths[i] for i in beside], budget, self.overhead)
+        of_rows = row_batches([lengths[i] for i in in_rows], min(budget, ROW_TOKENS))
+        return [[beside[i] for i in group] for group in groups] + [
+            [in_rows[i] for i in group] for group in of_rows
+        ]
 
 
 def micro_batch_overhead(device: torch.device, width: int) -> int | None:

@@ -55,7 +55,7 @@ class OnBackbone:
     def scores(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Scores at the last real token of each right-padded row, [rows]."""
         with self.backbone.using(self.name):
-            states = hidden_states(self.backbone.model, ids, last_positions(ids, lengths))
+            states = hidden_states(self.backbone.model, ids, last_positions(ids, lengths), lengths)
         with torch.autocast(ids.device.type, enabled=False):
             return (states.float() @ self.head.to(states.device).T).squeeze(-1) - self.shift
 

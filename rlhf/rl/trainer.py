@@ -32,6 +32,7 @@ from rlhf.compute import casts_kept, part_of, shard_on_cpus
 from rlhf.data.errors import DataError
 from rlhf.models.batches import Batch, batch_of
 from rlhf.models.logprobs import check_head
+from rlhf.models.one_row import takes_one_row
 from rlhf.models.policy import UNSETTLED, Policy, Settled
 from rlhf.models.reward_model import RewardModel, score
 from rlhf.models.sampling import check_sampling
@@ -138,7 +139,14 @@ class PPOTrainer(WholeCheckpoints, Trainer):
         check_head(model)
         check_sampling(model)
         overhead = micro_batch_overhead(args.device, model.config.hidden_size)
-        self.order = Order(args, len(rows), accelerator.process_index, accelerator.num_processes, overhead)
+        self.order = Order(
+            args,
+            len(rows),
+            accelerator.process_index,
+            accelerator.num_processes,
+            overhead,
+            in_rows=all(map(takes_one_row, self.networks.bodies())),
+        )
         self.rollouts = Rollouts(
             args, rows, self.policy, self.roles, self.order, accelerator, self.phase_seconds
         )

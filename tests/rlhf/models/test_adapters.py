@@ -159,7 +159,7 @@ def test_other_programs_load_the_folder_by_peft_alone(models: Path) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(models / "pretrained")
     theirs = PeftModel.from_pretrained(theirs, models / "sft")
     ours = load_policy(models / "sft").model(IDS).logits
-    torch.testing.assert_close(theirs(IDS).logits, ours, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(theirs(IDS).logits, ours, atol=1e-5, rtol=1e-5)
 
 
 def test_adapters_remember_where_their_policy_stops(models: Path) -> None:
