@@ -141,6 +141,13 @@ def _cells(values: Mapping[str, float] | None) -> str:
     return f"{seconds:.1f} | {cpu:.1f} | {imports:.2f} | {modules:.0f} | {memory:.0f}"
 
 
+def shown(arguments: argparse.Namespace) -> str:
+    """The command that repeats a measurement."""
+    words = ["python -m benchmarks.startup"]
+    words += [f"--against {arguments.against}"] if arguments.against else []
+    return " ".join([*words, f"--pairs {arguments.pairs}"])
+
+
 def main() -> None:
     """Measure and print Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
@@ -150,19 +157,24 @@ def main() -> None:
     arguments = parser.parse_args()
     runs = measure(arguments.pairs, arguments.against)
     builds = summary(runs)
-    share = {}
+    share, of_pairs = {}, []
     if "baseline" in builds:
         of_both = {build: total(figures, "import_seconds") for build, figures in builds.items()}
         share = {next(iter(TARGET)): of_both["today"] / of_both["baseline"]}
+        of_pairs = [
+            total(run["today"], "import_seconds") / total(run["baseline"], "import_seconds") for run in runs
+        ]
     result = {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "instructions": instructions(),
         "cores": cores(),
+        "command": shown(arguments),
         "commit": snapshot(),
         "against": arguments.against,
         "builds": builds,
         "targets": share,
+        "share_in_each_pair": of_pairs,
         "runs": runs,
     }
     print(table(result))
