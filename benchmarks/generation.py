@@ -4,8 +4,8 @@
 256 tokens and once to 128 of them four times each. `generate` gets them in batches in the order in which they
 come, by the batch size that the first pair finds fastest here; ours is `rlhf.models.sampling.generate`, as
 the stages call it. Both sample at the same temperature with a cache, in one process, in turns; a ratio is
-taken within a pair. Responses differ, for the noise does: tokens are counted as sampled. Prints Markdown; with
---out it also writes generation-<date>-<machine>.json there.
+taken within a pair. Responses differ, for the noise does: tokens are counted as sampled. Prints Markdown;
+with --out it also writes generation-<date>-<machine>.json there.
 """
 
 from __future__ import annotations
