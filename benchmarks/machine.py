@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+FACTS = Path("/proc/cpuinfo")
+
 
 def cores() -> int:
     """The cores that this process may use."""
@@ -17,8 +19,7 @@ def cores() -> int:
 
 def processor() -> str:
     """The name of the processor; its architecture if Linux does not tell the name."""
-    facts = Path("/proc/cpuinfo")
-    match = re.search(r"^model name\s*:\s*(.*)$", facts.read_text(), re.M) if facts.exists() else None
+    match = re.search(r"^model name\s*:\s*(.*)$", FACTS.read_text(), re.M) if FACTS.exists() else None
     return match[1] if match else platform.processor() or platform.machine()
 
 
@@ -37,8 +38,7 @@ def instructions() -> str:
 
     Processors of one name differ in them by years, and by a factor of a hundred in bfloat16.
     """
-    facts = Path("/proc/cpuinfo")
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", facts.read_text(), re.M) if facts.exists() else None
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", FACTS.read_text(), re.M) if FACTS.exists() else None
     flags = match[1].split() if match else []
     return next((name for flag, name in _INSTRUCTIONS.items() if flag in flags), "")
 
