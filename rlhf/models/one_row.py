@@ -17,6 +17,8 @@ from rlhf.models.attention import ENDS, LONGEST, attends_to_all, uses_short_atte
 WIDE = 256
 # A row is filled up to a multiple of this. oneDNN makes a product of its own for each number of tokens.
 MULTIPLE = 64
+# Of a row, at most. The mask, which only PyTorch's kernel reads, has the square of them.
+TOKENS = 4096
 
 
 def one_row(
@@ -73,8 +75,8 @@ _AGREES: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()  # a
 
 
 def fits_one_row(lengths: torch.Tensor) -> bool:
-    """Whether the attention of ours is made for sequences of these lengths, of which there are several."""
-    return len(lengths) > 1 and int(lengths.max()) <= LONGEST
+    """Whether the attention of ours is made for sequences of these lengths, several and not too many."""
+    return len(lengths) > 1 and int(lengths.max()) <= LONGEST and int(lengths.sum()) <= TOKENS
 
 
 @torch.no_grad()

@@ -141,14 +141,22 @@ def test_pytorchs_kernel_goes_by_the_mask() -> None:
     torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_long_sequences_and_single_ones_go_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_sequences_single_ones_and_very_many_go_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(CONFIGS["llama"])
     one = batch_of(ROWS[:1], [2], pad=0)
     states = [hidden_states(model, one.ids, one.before, lengths) for lengths in (None, one.lengths)]
     assert torch.equal(*states)
-    monkeypatch.setattr(one_row, "LONGEST", 62)
-    states = [hidden_states(model, BATCH.ids, BATCH.before, lengths) for lengths in (None, BATCH.lengths)]
-    assert torch.equal(*states)
+    rows: list[torch.Size] = []
+    model.base_model.register_forward_pre_hook(
+        lambda module, args, inputs: rows.append(inputs["input_ids"].shape), with_kwargs=True
+    )
+    for bound, value in (("LONGEST", 62), ("TOKENS", 126)):
+        with monkeypatch.context() as changed:
+            changed.setattr(one_row, bound, value)
+            hidden_states(model, BATCH.ids, BATCH.before, BATCH.lengths)
+    assert rows == [(5, 63)] * 2
+    hidden_states(model, BATCH.ids, BATCH.before, BATCH.lengths)
+    assert rows[-1] == (1, 128)
 
 
 def test_groups_are_few_and_even_and_hold_each_row_once() -> None:
