@@ -31,7 +31,7 @@ def hidden_states(
             if that is faster.
         inputs: go to the body as they are, such as an attention mask or position ids.
     """
-    if lengths is not None and fits_one_row(lengths) and takes_one_row(model):
+    if lengths is not None and not inputs and fits_one_row(lengths) and takes_one_row(model):
         inputs, at = one_row(ids, at, lengths)
         return hidden_states(model, inputs.pop("input_ids"), at, **inputs)
     with last_layer_only(model.base_model, at):

@@ -1,7 +1,7 @@
 """Sequences without padding: one behind the other in one row, each attending to itself alone.
 
-Products of large matrices are fast on CPUs with many tokens at a time, and padding is a fifth of a batch of
-prompts of mixed lengths (figures in dev/LOG.md).
+Products of large matrices are fast on CPUs with many tokens at a time, and a tenth of the tokens is padding
+even where sequences of like length go together (figures in dev/LOG.md).
 """
 
 from __future__ import annotations
